@@ -1,0 +1,1 @@
+"""From folders and tables on disk to samples, and from files to pixels. Needs no torch."""

@@ -1,0 +1,1 @@
+"""The network: backbone, resampling, synthetic anomalies, heads, losses and the published recipe."""

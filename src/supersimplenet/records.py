@@ -1,0 +1,78 @@
+"""The nouns that everything passes around. No torch here: reading a data set must not cost its import."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+GOOD = 0
+BAD = 1
+
+Split = Literal["train", "test"]
+Verdict = Literal["good", "bad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One photograph and what is known of it.
+
+    Attributes:
+        image: path of the image file.
+        label: 0 good, 1 bad.
+        defect: the defect's type, ``"good"`` for a good part.
+        mask: path of the pixel mask, None where there is none.
+        pixel_labels_known: whether each pixel's label is known. A good image's always is (all normal).
+        group: name of the physical part, None where unknown. Images of one part belong in one split.
+        split: ``"train"`` or ``"test"``.
+    """
+
+    image: Path
+    label: int
+    split: Split
+    defect: str = "good"
+    mask: Path | None = None
+    pixel_labels_known: bool = True
+    group: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the detector says of one image.
+
+    Attributes:
+        path: where the image came from, None for an array.
+        score_logit: the classification head's score, any real number, higher is worse.
+        map_max_logit: the largest value of ``map_logit``.
+        verdict: ``"bad"`` where the score (a probability) reaches the model's threshold.
+        map_logit: (H, W) float32 at the network's input size, smoothed, higher is worse.
+    """
+
+    path: str | None
+    score_logit: float
+    map_max_logit: float
+    verdict: Verdict
+    map_logit: NDArray[np.float32]
+
+    @property
+    def score(self) -> float:
+        """The score on the scale of a probability, in [0, 1]."""
+        return probability(self.score_logit)
+
+    @property
+    def map_max(self) -> float:
+        """The map's maximum on the scale of a probability, in [0, 1]."""
+        return probability(self.map_max_logit)
+
+
+def probability(logit: float) -> float:
+    """Logistic function in float64, without overflow at either end."""
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    odds = math.exp(logit)
+    return odds / (1.0 + odds)
