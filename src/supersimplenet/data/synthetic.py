@@ -1,0 +1,445 @@
+"""A small synthetic data set of surface defects in MVTec layout, for demonstrations and tests.
+
+A photograph is made in three steps: the bare surface (``textures``), a defect as a gain on the light it reflects, and
+the camera. Each step has its own random stream, so an image with and without its defect is otherwise the same to the
+byte, and the mask is what the defect visibly changed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from supersimplenet.data.textures import SURFACES, Camera, Picture, Plane, Surface, View, noise
+from supersimplenet.errors import ConfigError, OutputError
+
+Mask = NDArray[np.bool_]
+
+SMALLEST_SIDE_PX = 64
+VISIBLE_LEVELS = 9.0  # of 255; over four times the sensor noise, so what the mask claims can be seen
+FADE_PX = 4  # the faint rest of a defect outside its mask fades to nothing within this distance
+_LIQUIDS = np.log([[0.62, 0.40, 0.24], [0.45, 0.40, 0.32], [0.48, 0.60, 0.72], [0.40, 0.40, 0.41]])  # rust to grime
+# Part of every image's random key: append, never renumber, or every data set made before changes.
+_SURFACE_KEY = {"brushed_metal": 0, "cast_grain": 1, "woven_cloth": 2, "printed_pattern": 3}
+_DEFECT_KEY = {"good": 0, "scratch": 1, "pit": 2, "stain": 3, "crack": 4, "missing_pattern": 5}
+_SPLIT_KEY = {"train": 0, "test": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """What to make.
+
+    Attributes:
+        surfaces: categories to make, of ``SURFACES``, without repetition.
+        size_px: (height, width) of every image, each at least 64.
+        train_good: good training images for each surface, at least 1.
+        test_good: good test images for each surface, at least 1.
+        test_per_defect: test images for each surface and defect, at least 1.
+        seed: 0 or more. Images of different seeds have nothing in common but the product.
+
+    Raises:
+        ConfigError: an option outside these bounds.
+    """
+
+    surfaces: tuple[str, ...] = tuple(SURFACES)
+    size_px: tuple[int, int] = (256, 256)
+    train_good: int = 60
+    test_good: int = 20
+    test_per_defect: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.surfaces:
+            raise ConfigError(f"surfaces: found none, wanted at least one of {', '.join(SURFACES)}")
+        for surface in self.surfaces:
+            _check_surface(surface)
+        if len(set(self.surfaces)) < len(self.surfaces):
+            raise ConfigError(f"surfaces: found {', '.join(self.surfaces)}, wanted each one once")
+        _check_size(self.size_px)
+        for option in ("train_good", "test_good", "test_per_defect"):
+            _check_count(option, getattr(self, option), smallest=1)
+        _check_count("seed", self.seed, smallest=0)
+
+
+def defects_on(surface: str) -> tuple[str, ...]:
+    """Defects that ``surface`` can have: a pattern can be missing only where there is one.
+
+    Raises:
+        ConfigError: an unknown surface.
+    """
+    _check_surface(surface)
+    return tuple(name for name in _DEFECTS if name != "missing_pattern" or surface in _PATTERNED)
+
+
+def synthesize(root: Path, config: SyntheticConfig) -> list[Path]:
+    """Write the data set under ``root`` (made where missing) and return the category folders, in the config's order.
+
+    Layout: ``<surface>/train/good/000.png``, ``<surface>/test/<good or defect>/000.png`` and
+    ``<surface>/ground_truth/<defect>/000_mask.png`` (8-bit grey, 255 on the defect). Each image depends on seed, size,
+    surface, split, defect and index alone: asking for more of them leaves the earlier ones as they were. A category
+    appears under its name once it is complete.
+
+    Raises:
+        OutputError: a category folder that is not empty, or a folder that cannot be written.
+    """
+    root = Path(root)
+    folders = [root / surface for surface in config.surfaces]
+    try:
+        for folder in folders:
+            if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+                raise OutputError(
+                    f"{folder}: already there and not an empty folder; choose another --output or remove it"
+                )
+        root.mkdir(parents=True, exist_ok=True)
+        for folder in folders:
+            with tempfile.TemporaryDirectory(dir=root, prefix=f".{folder.name}-") as unfinished:
+                category = Path(unfinished) / folder.name
+                _write_category(category, config)
+                if folder.is_dir():
+                    folder.rmdir()  # empty, as checked above; Windows does not rename onto it
+                category.rename(folder)
+    except OSError as error:
+        raise OutputError(f"{root}: cannot be written ({error}); choose another --output") from error
+    return folders
+
+
+def render(surface: str, *, defect: str | None, size_px: tuple[int, int], rng: Generator) -> tuple[Picture, Mask]:
+    """One photograph and the mask of its defect.
+
+    The same state of ``rng`` gives the same part under the same light whatever the defect: pixels further than 4 from
+    the mask are equal to those of the good image.
+
+    Args:
+        surface: one of ``SURFACES``.
+        defect: one of ``defects_on(surface)``; None for a good part.
+        size_px: (height, width), each at least 64.
+        rng: advanced by a few draws, as many for every image.
+
+    Returns:
+        Picture (H, W, 3) uint8 RGB, and mask (H, W) bool, True where the defect visibly changed the picture: never
+        empty with a defect, always without.
+
+    Raises:
+        ConfigError: an unknown surface, a defect it cannot have, or a size too small.
+    """
+    _check_size(size_px)
+    if defect is not None and defect not in defects_on(surface):
+        raise ConfigError(f"defect: found {defect!r}, wanted one of {', '.join(defects_on(surface))} on {surface}")
+    _check_surface(surface)
+    part_rng, defect_rng, camera_rng = (np.random.default_rng(int(seed)) for seed in rng.integers(2**63, size=3))
+    view = View(shape=size_px, light_rad=part_rng.normal(-0.75 * np.pi, 0.3))
+    part = SURFACES[surface](view, part_rng)
+    camera = Camera(view, camera_rng)
+    levels = camera.expose(part.reflectance)
+    mask = np.zeros(size_px, dtype=bool)
+    if defect is not None:
+        levels, mask = _with_defect(levels, part, _DEFECTS[defect], camera, defect_rng)
+    return camera.read_out(levels), mask
+
+
+def _with_defect(levels: Plane, part: Surface, draw: _DrawDefect, camera: Camera, rng: Generator) -> tuple[Plane, Mask]:
+    """Expose the part with a defect on it; draw again, a little stronger, until enough of it can be seen."""
+    view = camera.view
+    clear_levels = 1.5 * VISIBLE_LEVELS * part.texture_contrast
+    smallest_area_px = 20 * view.unit_px**1.5
+    strength = 1.0
+    while True:
+        log_gain = draw(part, view, rng, strength)
+        change = camera.expose(part.reflectance * np.exp(log_gain)) - levels
+        mask = _visible(change, view)
+        if (np.abs(change).max(axis=-1) >= clear_levels).sum() >= smallest_area_px and mask.sum() >= smallest_area_px:
+            break
+        strength *= 1.2
+    away_px = ndimage.distance_transform_edt(~mask)
+    fade = np.clip(1 - away_px / (FADE_PX + 1), 0, 1)
+    return levels + change * fade[..., None], mask
+
+
+def _visible(change: Plane, view: View) -> Mask:
+    """Mask of the change (H, W, 3) that can be seen, without pinholes and specks."""
+    seen = np.abs(change).max(axis=-1) >= VISIBLE_LEVELS
+    reach = np.ceil(view.unit_px)
+    seen = ndimage.binary_closing(np.pad(seen, 4), iterations=int(reach))[4:-4, 4:-4]
+    pinholes = ~_larger_parts(~seen, 16 * view.unit_px**2)
+    return _larger_parts(seen | pinholes, 5 * view.unit_px)
+
+
+def _larger_parts(mask: Mask, smallest_area_px: float) -> Mask:
+    """The mask's (8-)connected parts of at least that area."""
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    area_px = np.bincount(labels.ravel(), minlength=count + 1)
+    area_px[0] = 0
+    kept: Mask = (area_px >= smallest_area_px)[labels]
+    return kept
+
+
+_DrawDefect = Callable[[Surface, View, Generator, float], Plane]
+"""A defect on a part: logarithm (H, W, 3) or (H, W, 1) of the gain on the reflected light, 0 where nothing changes.
+The last argument is a strength, 1 at first."""
+
+
+def _scratch(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+    """Draw a tool across the part, one to three times: a groove with a lit and a shaded flank, pressed unevenly."""
+    unit = view.unit_px
+    strength *= _contrast(rng)
+    centre = _place(view, rng)
+    heading = rng.uniform(0, np.pi)
+    length_px = unit * rng.uniform(55, 190)
+    log_gain = np.zeros(view.shape)
+    for stroke in range(rng.choice([1, 1, 1, 2, 3])):
+        start = centre + rng.normal(0, 5 * unit, size=2) * (stroke > 0)
+        path = _walk(start, heading + rng.normal(0, 0.05), length_px * rng.uniform(0.6, 1), unit, rng, wander=0.012)
+        near = _Nearest(path, view)
+        pressure = _taper(len(path), rng)[near.index] * (1 if stroke == 0 else rng.uniform(0.3, 0.9))
+        width_px = max(unit, 0.6) * rng.uniform(0.7, 1.5)
+        facing = np.cos(near.normal_rad - view.light_rad)
+        contrast = np.where(np.abs(facing) < 0.45, np.copysign(0.45, facing), facing)
+        flank = _bump((near.signed_px - width_px) / width_px) - _bump((near.signed_px + width_px) / width_px)
+        log_gain += strength * pressure * (0.75 * contrast * flank + 0.12 * _bump(near.away_px / width_px))
+    return _relief(part, log_gain)
+
+
+def _pit(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+    """Sink one to four craters: the wall near the light in shadow, the far wall lit, a raised rim lit the other way."""
+    strength *= _contrast(rng)
+    centre = _place(view, rng)
+    rough = 1 + 0.2 * noise(view.shape, rng, 1.2 * view.unit_px)
+    log_gain = np.zeros(view.shape)
+    for pit in range(rng.choice([1, 1, 2, 3, 4])):
+        size_px = view.unit_px * float(np.clip(rng.lognormal(np.log(8), 0.5), 3.5, 22)) * (0.6 if pit else 1)
+        dx, dy = view.turned(0, centre)
+        bearing = np.arctan2(dy, dx)
+        outline = 1.0 + sum(
+            rng.normal(0, 0.14 / order) * np.cos(order * bearing + rng.uniform(0, 2 * np.pi)) for order in (1, 2, 3, 5)
+        )
+        radius = np.hypot(dy, dx) / (max(size_px, 2) * outline)
+        towards_light = np.cos(bearing - view.light_rad)
+        inside = np.clip((1 - radius) * 4, 0, 1)
+        wall = inside * np.clip(radius, 0, 1) ** 1.5
+        rim = _bump((radius - 1.12) / 0.16)
+        bowl = -0.8 * inside * rough - 0.85 * wall * towards_light
+        log_gain += strength * (bowl + rim * (0.12 + 0.45 * towards_light))
+        centre = np.clip(centre + rng.normal(0, 20 * view.unit_px, size=2), 0, np.array(view.shape) - 1)
+    return _relief(part, log_gain)
+
+
+def _stain(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+    """Spill and dry a liquid: a soft tinted blot with an uneven outline, darker towards its edge."""
+    unit = view.unit_px
+    depth = _blot(view, rng, rng.uniform(13, 38) * unit)
+    body = _step(depth / rng.uniform(0.15, 0.5))
+    ring = _bump((depth - 0.14) / 0.1) * body
+    cloud = 1 + 0.18 * noise(view.shape, rng, 7 * unit)
+    amount = (
+        strength
+        * _contrast(rng)
+        * part.texture_contrast
+        * (rng.uniform(0.35, 0.65) * body * cloud + rng.uniform(0, 0.45) * ring)
+    )
+    log_gain: Plane = amount[..., None] * _LIQUIDS[rng.integers(len(_LIQUIDS))]
+    return log_gain
+
+
+def _crack(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+    """Break the part along a jagged dark line of uneven width that forks, its far lip catching the light."""
+    unit = view.unit_px
+    strength *= _contrast(rng)
+    log_gain = np.zeros(view.shape)
+    widest_px = max(unit * rng.uniform(0.7, 1.5), 0.6)
+    for path, width_px in _fork(_place(view, rng), unit * rng.uniform(50, 130), widest_px, unit, rng):
+        near = _Nearest(path, view)
+        half_px = width_px[near.index]
+        gap = np.clip(half_px + 0.5 - near.away_px, 0, 1) * np.clip(1.6 * half_px, 0, 1)
+        facing = np.cos(near.normal_rad - view.light_rad) * np.sign(near.signed_px)
+        lip = _bump((near.away_px - half_px - 0.9 * unit) / (0.9 * unit)) * np.clip(-facing, 0, 1) * (half_px > 0.3)
+        log_gain = np.where(gap > 0, np.minimum(log_gain, -1.3 * strength * gap), log_gain + 0.25 * strength * lip)
+    return _relief(part, log_gain)
+
+
+def _missing_pattern(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+    """Bare the ground where some threads are pulled, or where the ink did not take."""
+    assert part.bare is not None
+    unit = view.unit_px
+    if part.threads is None:
+        depth = _blot(view, rng, strength * rng.uniform(12, 34) * unit)
+        depth += 0.03 * noise(view.shape, rng, 1.5 * unit)
+        gone = _step(depth / 0.08) * rng.choice([1.0, 1.0, 0.8, 0.55])
+    else:
+        along, index = part.threads
+        y, x = np.rint(_place(view, rng)).astype(int)
+        first = index[y, x] - index.min()
+        gone = np.zeros(view.shape)
+        reach = strength * rng.uniform(1.5, 7)
+        for thread in range(first, first + rng.choice([1, 1, 1, 2, 2, 3])):
+            left, right = along[y, x] + reach * rng.uniform([-1.3, 0.4], [-0.4, 1.3])
+            ends = np.minimum(along - left, right - along)
+            gone = np.where(index - index.min() == thread, _step(4 * ends + 0.5 * noise(view.shape, rng, unit)), gone)
+    change: Plane = np.log1p(gone[..., None] * (part.bare / part.reflectance - 1))
+    return change
+
+
+_DEFECTS: dict[str, _DrawDefect] = {
+    "scratch": _scratch,
+    "pit": _pit,
+    "stain": _stain,
+    "crack": _crack,
+    "missing_pattern": _missing_pattern,
+}
+_PATTERNED = ("woven_cloth", "printed_pattern")
+
+
+class _Nearest:
+    """For every pixel, the nearest point of a path.
+
+    Attributes:
+        index: (H, W) number of the nearest path point.
+        away_px: (H, W) distance from it.
+        normal_rad: (H, W) direction of the path's left normal there.
+        signed_px: (H, W) ``away_px``, negative on the path's right.
+    """
+
+    def __init__(self, path: Plane, view: View) -> None:
+        """``path``: (N, 2) points (y, x), about half a pixel apart, at least one of them in the image."""
+        cell = np.rint(path).astype(int)
+        inside = ((cell >= 0) & (cell < view.shape)).all(axis=1)
+        on_path = np.full(view.shape, -1)
+        on_path[tuple(cell[inside].T)] = np.flatnonzero(inside)
+        nearest = ndimage.distance_transform_edt(on_path < 0, return_distances=False, return_indices=True)
+        self.index = on_path[tuple(nearest)]
+        step = np.gradient(path, axis=0)
+        normal_rad = np.arctan2(step[:, 0], step[:, 1]) - np.pi / 2
+        self.normal_rad = normal_rad[self.index]
+        y, x = np.indices(view.shape)
+        dy, dx = y - path[self.index, 0], x - path[self.index, 1]
+        self.away_px = np.hypot(dy, dx)
+        self.signed_px = np.copysign(self.away_px, dy * np.sin(self.normal_rad) + dx * np.cos(self.normal_rad))
+
+
+def _walk(
+    start: Plane, heading_rad: float, length_px: float, unit_px: float, rng: Generator, *, wander: float
+) -> Plane:
+    """Path (N, 2) of (y, x), half a pixel a step, whose heading drifts by ``wander`` radians a unit length."""
+    count = max(int(2 * length_px), 8)
+    drift = np.cumsum(rng.normal(0, wander / np.sqrt(2 * unit_px), size=count))
+    heading = heading_rad + rng.normal(0, 0.25) * np.linspace(-1, 1, count) + drift
+    steps = 0.5 * np.stack([np.sin(heading), np.cos(heading)], axis=1)
+    return start + np.cumsum(steps, axis=0)
+
+
+def _fork(
+    start: Plane,
+    length_px: float,
+    widest_px: float,
+    unit_px: float,
+    rng: Generator,
+    *,
+    heading_rad: float | None = None,
+) -> Iterator[tuple[Plane, Plane]]:
+    """Branches of a crack, the trunk first: path (N, 2) of (y, x), and half its width (N,) in pixels."""
+    trunk = heading_rad is None
+    heading = rng.uniform(0, 2 * np.pi) if heading_rad is None else heading_rad
+    count = max(int(2 * length_px), 8)
+    facet = np.cumsum(rng.random(count) < 0.5 / (5 * unit_px))  # straight for about five units, then a kink
+    kinks = np.clip(rng.normal(0, 0.55, size=facet[-1] + 1), -1.2, 1.2)
+    headings = heading + kinks[facet] + rng.normal(0, 0.2, size=count)
+    path = start + np.cumsum(0.5 * np.stack([np.sin(headings), np.cos(headings)], axis=1), axis=0)
+    uneven = np.exp(0.45 * ndimage.gaussian_filter1d(rng.normal(size=count), 6 * unit_px) * np.sqrt(12 * unit_px))
+    yield path, widest_px * uneven * np.linspace(1, 0.2, count) ** 0.7
+    if length_px < 18 * unit_px:
+        return
+    for _ in range(rng.integers(1, 4) if trunk else rng.integers(0, 2)):
+        at = int(count * rng.uniform(0.15, 0.8))
+        side = rng.choice([-1, 1]) * rng.uniform(0.5, 1.1)
+        rest_px = length_px * (1 - at / count) * rng.uniform(0.35, 0.8)
+        yield from _fork(path[at], rest_px, 0.65 * widest_px, unit_px, rng, heading_rad=heading + side)
+
+
+def _relief(part: Surface, log_gain: Plane) -> Plane:
+    """Shading (H, W) of a relief, as the part's material shows it: (H, W, 1)."""
+    shown = part.texture_contrast * np.where(log_gain > 0, part.sheen * log_gain, log_gain)
+    return shown[..., None]
+
+
+def _blot(view: View, rng: Generator, radius_px: float) -> Plane:
+    """Depth (H, W) inside an irregular blot, in radii: about 1 in its middle, 0 on its outline, negative outside."""
+    along, across = view.turned(rng.uniform(0, np.pi), _place(view, rng))
+    stretch = rng.uniform(1, 1.5)
+    depth = 1 - np.hypot(along / stretch, across * stretch) / radius_px
+    ragged = 0.22 * noise(view.shape, rng, 0.4 * radius_px) + 0.11 * noise(view.shape, rng, 0.12 * radius_px)
+    return depth + ragged * np.clip(1.5 + depth, 0, 1)  # no islands far away
+
+
+def _place(view: View, rng: Generator) -> Plane:
+    """Point (y, x) at least an eighth of the image away from its border."""
+    place: Plane = rng.uniform(0.125, 0.875, size=2) * (np.array(view.shape) - 1)
+    return place
+
+
+def _contrast(rng: Generator) -> float:
+    """Relative strength of a defect: one in six is faint."""
+    return float(rng.uniform(0.4, 0.55) if rng.random() < 1 / 6 else rng.uniform(0.8, 1.3))
+
+
+def _taper(count: int, rng: Generator) -> Plane:
+    """Pressure (N,) in [0, 1] along a stroke: set down, uneven, lifted off."""
+    t = np.linspace(0, 1, count)
+    uneven = ndimage.gaussian_filter1d(rng.normal(size=count), count / 12) * np.sqrt(count / 3.5)
+    pressure: Plane = np.clip(0.85 + 0.25 * uneven, 0, 1) * _step(t / 0.2) * _step((1 - t) / 0.35)
+    return pressure
+
+
+def _bump(x: Plane) -> Plane:
+    """Gaussian of height 1 and width 1."""
+    gaussian: Plane = np.exp(-0.5 * x**2)
+    return gaussian
+
+
+def _step(x: Plane) -> Plane:
+    """Smooth step from 0 below 0 to 1 above 1."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _write_category(folder: Path, config: SyntheticConfig) -> None:
+    """Every image and mask of the surface that ``folder`` is named after."""
+    surface = folder.name
+    counts = [("train", "good", config.train_good), ("test", "good", config.test_good)]
+    counts += [("test", defect, config.test_per_defect) for defect in defects_on(surface)]
+    for split, defect, count in counts:
+        (folder / split / defect).mkdir(parents=True)
+        for index in range(count):
+            key = (_SURFACE_KEY[surface], _SPLIT_KEY[split], _DEFECT_KEY[defect], index)
+            rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=key))
+            drawn = None if defect == "good" else defect
+            picture, mask = render(surface, defect=drawn, size_px=config.size_px, rng=rng)
+            Image.fromarray(picture).save(folder / split / defect / f"{index:03d}.png")
+            if drawn is not None:
+                mask_folder = folder / "ground_truth" / defect
+                mask_folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask.astype(np.uint8) * 255).save(mask_folder / f"{index:03d}_mask.png")
+
+
+def _check_surface(surface: str) -> None:
+    if surface not in SURFACES:
+        raise ConfigError(f"surfaces: found {surface!r}, wanted one of {', '.join(SURFACES)}")
+
+
+def _check_size(size_px: tuple[int, int]) -> None:
+    whole = len(size_px) == 2 and all(isinstance(side, int) and side >= SMALLEST_SIDE_PX for side in size_px)
+    if not whole:
+        raise ConfigError(
+            f"size_px: found {tuple(size_px)}, wanted (height, width), whole numbers of {SMALLEST_SIDE_PX} or more"
+        )
+
+
+def _check_count(option: str, count: int, *, smallest: int) -> None:
+    if not isinstance(count, int) or isinstance(count, bool) or count < smallest:
+        raise ConfigError(f"{option}: found {count!r}, wanted a whole number of {smallest} or more")

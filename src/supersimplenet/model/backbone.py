@@ -1,0 +1,280 @@
+"""The frozen feature extractor: a timm model, the shipped `compact`, or a module of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import timm
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from supersimplenet.errors import BackboneError
+from supersimplenet.model.recipes import ModelConfig
+
+COMPACT = "compact"
+_COMPACT_ARCHITECTURE = "resnet18"
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Origin = Literal["package", "hub", "file", "module"]
+
+
+class Backbone(nn.Module):
+    """Feature maps of an image, without gradient; always in eval mode.
+
+    Args:
+        net: maps (B, 3, H, W) to a list, tuple or dict of (B, C_l, h_l, w_l) maps, largest first.
+        channels: C_l of each map.
+        origin: where its weights can be had again: from the package, the hub, or (file, module) nowhere.
+        mean: of the training images' colours, in [0, 1], per channel.
+        std: of the same.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        channels: Sequence[int],
+        origin: Origin,
+        mean: Sequence[float] = _IMAGENET_MEAN,
+        std: Sequence[float] = _IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.net = net.eval().requires_grad_(False)
+        self.channels = tuple(channels)
+        self.origin: Origin = origin
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def refetchable(self) -> bool:
+        """Whether the name alone brings the same weights back, so that a model folder need not hold them."""
+        return self.origin in ("package", "hub")
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Do nothing but stay in eval mode: frozen statistics are part of the method."""
+        del mode
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps, channels last.
+
+        Args:
+            pixels: (B, H, W, 3) uint8, RGB.
+
+        Returns:
+            One (B, h_l, w_l, C_l) tensor a map, largest first.
+        """
+        image = pixels.permute(0, 3, 1, 2).to(self.mean.dtype).div_(255)  # (B, 3, H, W), channels last in memory
+        return self.features((image - self.mean) / self.std)
+
+    @torch.no_grad()
+    def features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of images that are already normalised.
+
+        Args:
+            image: (B, 3, H, W), normalised by the backbone's mean and standard deviation.
+
+        Returns:
+            One (B, h_l, w_l, C_l) tensor a map, largest first.
+        """
+        maps: Any = self.net(image)
+        if isinstance(maps, Mapping):
+            maps = list(maps.values())
+        return tuple(feature.permute(0, 2, 3, 1) for feature in maps)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names, shapes and float32 values of the weights, in hex."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.net.state_dict().items()):
+            digest.update(f"{name}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().float().contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def build_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbone:
+    """The backbone that a configuration names.
+
+    Args:
+        config: names the model, its weights file and the strides that are used.
+        with_weights: False builds the architecture alone, for weights that are loaded next.
+
+    Returns:
+        The backbone, built up to the last stage that is used.
+
+    Raises:
+        BackboneError: an unknown name, strides the model has not, weights that cannot be fetched or do not match.
+    """
+    if config.backbone == COMPACT and config.backbone_weights is not None:
+        raise BackboneError("model.backbone_weights: 'compact' comes with its weights; name a timm model, or drop it")
+    architecture = _COMPACT_ARCHITECTURE if config.backbone == COMPACT else config.backbone
+    indices, channels = _stages(architecture, config.feature_strides)
+    settings = timm.get_pretrained_cfg(architecture)
+    origin: Origin
+    if config.backbone != COMPACT and config.backbone_weights is None and with_weights:
+        origin, net = "hub", _create_with_hub_weights(architecture, indices)
+    else:
+        net = timm.create_model(architecture, pretrained=False, features_only=True, out_indices=indices)
+        if config.backbone == COMPACT:
+            origin = "package"
+            with as_file(files("supersimplenet") / "weights" / "compact.safetensors") as path:
+                _load_weights(net, path)
+        elif config.backbone_weights is not None:
+            origin = "file"
+            if with_weights:
+                _load_weights(net, config.backbone_weights)
+        else:
+            origin = "hub"
+    return Backbone(net, channels=channels, origin=origin, mean=settings.mean, std=settings.std)
+
+
+def wrap_module(net: nn.Module, image_size: tuple[int, int]) -> Backbone:
+    """A module of the user's own as backbone; its channels are read off a trial image.
+
+    Args:
+        net: maps (B, 3, H, W), ImageNet-normalised, to a list, tuple or dict of (B, C_l, h_l, w_l), largest first.
+        image_size: height and width of the trial image.
+
+    Raises:
+        BackboneError: the module gives something else.
+    """
+    with torch.no_grad():
+        maps = net.eval()(torch.zeros(1, 3, *image_size))
+    values = list(maps.values()) if isinstance(maps, Mapping) else maps
+    fits = isinstance(values, list | tuple) and all(isinstance(m, Tensor) and m.ndim == 4 for m in values)
+    if not fits or not values:
+        raise BackboneError(
+            f"backbone {type(net).__name__}: returned {type(maps).__name__}; wanted a list, tuple or dict of feature "
+            "maps, each (B, C, h, w)"
+        )
+    areas = [m.shape[2] * m.shape[3] for m in values]
+    if areas != sorted(areas, reverse=True):
+        raise BackboneError(f"backbone {type(net).__name__}: its feature maps must come largest first")
+    return Backbone(net, channels=[m.shape[1] for m in values], origin="module")
+
+
+def _stages(architecture: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...], list[int]]:
+    """Indices and channels of the stages with these strides."""
+    if not timm.is_model(architecture):
+        close = timm.list_models(f"*{architecture.split('.')[0]}*")[:5]
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise BackboneError(
+            f"model.backbone: '{architecture}' is neither 'compact' nor a timm model{hint} "
+            "(timm.list_models() names them all)"
+        )
+    try:
+        with torch.device("meta"):  # no memory, no weights: only the description is wanted
+            info = timm.create_model(architecture, pretrained=False, features_only=True).feature_info
+    except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
+        raise BackboneError(f"model.backbone: timm's '{architecture}' gives no feature maps: {error}") from error
+    stages = {stage["reduction"]: (stage["index"], stage["num_chs"]) for stage in info.get_dicts()}
+    missing = [stride for stride in strides if stride not in stages]
+    if missing:
+        raise BackboneError(
+            f"model.feature_strides: '{architecture}' has no feature map of stride {missing}; it has {sorted(stages)}"
+        )
+    return tuple(stages[stride][0] for stride in strides), [stages[stride][1] for stride in strides]
+
+
+def _create_with_hub_weights(architecture: str, indices: tuple[int, ...]) -> nn.Module:
+    """The model with the weights that timm publishes for it, from the hub or its local cache."""
+    repository = timm.get_pretrained_cfg(architecture).hf_hub_id
+    names = ("model.safetensors", "pytorch_model.bin")
+    cached = [try_to_load_from_cache(repository, name) for name in names] if repository else []
+    overlay = next(({"file": path} for path in cached if isinstance(path, str)), None)
+    try:
+        if overlay is None and repository:
+            _require_host(constants.ENDPOINT)
+        net: nn.Module = timm.create_model(
+            architecture, pretrained=True, features_only=True, out_indices=indices, pretrained_cfg_overlay=overlay
+        )
+    except Exception as error:  # the hub's client, its transport and the file system each have exceptions of their own
+        raise BackboneError(_hub_message(architecture, error)) from error
+    return net
+
+
+def _require_host(endpoint: str) -> None:
+    """Fail at once where the hub's name is unknown: its client would retry for most of a minute first."""
+    if not getproxies():
+        address = urlsplit(endpoint)
+        socket.getaddrinfo(address.hostname, address.port or 443)
+
+
+def _load_weights(net: nn.Module, path: Path) -> None:
+    """Load what the network needs; the file may hold more, under the names of the whole timm model."""
+    available = read_state_dict(path)
+    wanted = net.state_dict()
+    found, missing = {}, []
+    for name, value in wanted.items():
+        whole_model_name = re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)  # timm flattens `stages.0` to `stages_0`
+        source = available.get(name, available.get(whole_model_name))
+        if source is None and name.endswith("num_batches_tracked"):
+            source = value  # not used in eval mode; older files lack it
+        if source is None:
+            missing.append(name)
+        elif source.shape != value.shape:
+            raise BackboneError(
+                f"{path}: '{name}' has shape {tuple(source.shape)}, the network needs {tuple(value.shape)}; "
+                "these are weights of another architecture"
+            )
+        else:
+            found[name] = source.to(value.dtype)
+    if missing:
+        raise BackboneError(
+            f"{path}: lacks {len(missing)} of the {len(wanted)} weights the network needs: {', '.join(missing[:3])}"
+            f"{', …' if len(missing) > 3 else ''}; give the weights of this architecture"
+        )
+    net.load_state_dict(found)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a safetensors or torch file, without executing anything in it.
+
+    Raises:
+        BackboneError: the file is missing, is neither, or holds something else than tensors by name.
+    """
+    if not path.is_file():
+        raise BackboneError(f"{path}: no such file; give a safetensors file or a state dict saved by torch.save")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise BackboneError(f"{path}: not a readable safetensors file ({error})") from error
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its unpickler met
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BackboneError(
+            f"{path}: holds something else than tensors, and objects are never unpickled here ({reason}); "
+            "save its state dict alone: torch.save(model.state_dict(), ...)"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise BackboneError(f"{path}: wanted a state dict, tensors by name; found {type(content).__name__}")
+    return content
+
+
+def _hub_message(name: str, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return (
+        f"model.backbone: the weights of '{name}' could not be fetched from the model hub ({reason}). Three ways out:\n"
+        "  1. --model.backbone compact: shipped with this package, needs no hub;\n"
+        "  2. --model.backbone_weights FILE: weights you copied from elsewhere (safetensors or a torch state dict);\n"
+        "  3. on a machine with access, train or load once, then copy its hub cache (HF_HOME) here."
+    )

@@ -1,0 +1,88 @@
+"""The heads of a trained network with everything constant multiplied together, for inference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from supersimplenet.model.heads import (
+    CONV,
+    TAPS,
+    HeadOutput,
+    Heads,
+    classify,
+    constant_response,
+    convolve_map,
+    project_hidden,
+    upscale_hidden,
+    upscale_taps,
+)
+
+
+class FoldedHeads(nn.Module):
+    """Heads in inference: adaptor and first convolution in one matrix, both BatchNorms inside the weights.
+
+    Args:
+        heads: trained heads; their weights are copied, so that later training does not reach this module.
+    """
+
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    map_weight: Tensor
+    tap_weight: Tensor
+    tap_bias: Tensor | None
+    conv_bias: Tensor
+    map_kernel: Tensor
+    score_weight: Tensor
+    score_bias: Tensor
+
+    @torch.no_grad()
+    def __init__(self, heads: Heads) -> None:
+        super().__init__()
+        self.align_corners = heads.align_corners
+        dtype = heads.hidden.weight.dtype
+        exact = copy.deepcopy(heads).double().projections()  # formed once: no reason to round twice
+        hidden_scale, hidden_shift = _scale_and_shift(heads.hidden_norm)
+        conv_scale, conv_shift = _scale_and_shift(heads.conv_norm)
+        tap_weight = exact.tap_weight.view(TAPS * TAPS, CONV, -1) * conv_scale[:, None]
+        folded = {
+            "hidden_weight": exact.hidden_weight * hidden_scale[:, None],
+            "hidden_bias": exact.hidden_bias * hidden_scale + hidden_shift,
+            "map_weight": heads.map.weight[0],
+            "tap_weight": tap_weight.flatten(0, 1),
+            "tap_bias": None if exact.tap_bias is None else exact.tap_bias * conv_scale,
+            "conv_bias": heads.conv.bias.double() * conv_scale + conv_shift,
+            "map_kernel": heads.conv.weight[:, -1:].double() * conv_scale[:, None, None, None],
+            "score_weight": heads.score.weight,
+            "score_bias": heads.score.bias,
+        }
+        for name, value in folded.items():
+            self.register_buffer(name, None if value is None else value.to(dtype, copy=True))
+
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        """Map and score of each image.
+
+        Args:
+            features: (B, h_l, w_l, C_l) feature maps, largest first.
+
+        Returns:
+            Logits, equal to those of the heads in eval mode up to rounding.
+        """
+        hidden = upscale_hidden(features, self.hidden_weight, self.align_corners)  # (B, h, w, HIDDEN)
+        map_logit = project_hidden(hidden.add_(self.hidden_bias), self.map_weight)  # (B, h, w)
+        response = upscale_taps(features, self.tap_weight, self.align_corners)  # (B, h, w, CONV)
+        response = response.add_(constant_response(self.tap_bias, self.conv_bias, map_logit)).permute(0, 3, 1, 2)
+        response = response.add_(convolve_map(map_logit, self.map_kernel))
+        return HeadOutput(map_logit, classify(response, map_logit, self.score_weight, self.score_bias))
+
+
+def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """A BatchNorm in eval mode as ``x * scale + shift``, in float64."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise RuntimeError("only a BatchNorm with running statistics can be folded")
+    scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+    return scale, norm.bias.double() - norm.running_mean.double() * scale

@@ -1,0 +1,77 @@
+"""SuperSimpleNet: frozen backbone, trained heads, and the map brought back to the image's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from supersimplenet.model.backbone import Backbone, build_backbone
+from supersimplenet.model.heads import HeadOutput, Heads
+from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.model.resample import smoothed_upscale
+from supersimplenet.model.synthesis import Anomalies
+
+SMOOTHING_SIGMA_PX = 4.0
+
+
+class SuperSimpleNet(nn.Module):
+    """The network, in the fast and exact order of computation.
+
+    Args:
+        config: architecture and backbone.
+        backbone: a backbone that is already built; by default the one that ``config`` names.
+        seed: decides the heads' initial weights.
+
+    Raises:
+        BackboneError: the backbone cannot be built or its weights cannot be had.
+
+    Source: Rolih, Fučka, Skočaj, ICPR 2024 (arXiv 2408.03143) and JIMS 2025 (arXiv 2508.19060). Differs: none in what
+    is computed; outputs are logits, the sigmoid comes last, outside.
+    """
+
+    def __init__(self, config: ModelConfig, *, backbone: Backbone | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config) if backbone is None else backbone
+        self.heads = Heads(
+            self.backbone.channels,
+            variant=config.variant,
+            align_corners=config.align_corners,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def forward(
+        self, pixels: Tensor, anomalies: Anomalies | None = None, *, stop_gradient: bool = False
+    ) -> HeadOutput:
+        """Map and score of each image.
+
+        Args:
+            pixels: (B, H, W, 3) uint8, RGB.
+            anomalies: noise for the doubled batch, in training; see `Heads.forward`.
+            stop_gradient: keep the score's gradient out of the map.
+
+        Returns:
+            Logits; the map has the feature resolution (h, w). `anomaly_map` brings it to the image's.
+        """
+        return self.heads(self.backbone(pixels), anomalies, stop_gradient=stop_gradient)  # type: ignore[no-any-return]
+
+
+def anomaly_map(map_logit: Tensor, image_size: Sequence[int]) -> Tensor:
+    """Bring the map to the image's size and smooth it with a Gaussian of 4 px.
+
+    Args:
+        map_logit: (N, h, w).
+        image_size: H, W, more than 12 px each.
+
+    Returns:
+        (N, H, W) logits.
+
+    Source: ICPR section 3.3. Differs: none; both steps are one matrix per axis.
+    """
+    rows, columns = (
+        smoothed_upscale(size_in, size_out, SMOOTHING_SIGMA_PX, map_logit.device, map_logit.dtype)
+        for size_in, size_out in zip(map_logit.shape[1:], image_size, strict=True)
+    )
+    return rows @ map_logit @ columns.T
