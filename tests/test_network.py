@@ -210,12 +210,16 @@ def test_noise_outside_the_mask_changes_nothing():
     )
 
 
-def test_anomalies_in_eval_mode_are_refused():
-    fast, _ = make_pair("jims", align_corners=True)
+@pytest.mark.parametrize("variant", ["jims", "icpr"])
+def test_anomalies_in_eval_mode_equal_the_plain_network(variant):
+    fast, reference = make_pair(variant, align_corners=True)
     maps = draw_maps("even")
     noise, mask = draw_noise(maps, 0.3)
-    with pytest.raises(RuntimeError, match="anomalies are for training"):
-        fast.eval()(rows(maps), Anomalies.from_dense(mask, noise))
+    with torch.no_grad():
+        output = fast.eval()(rows(maps), Anomalies.from_dense(mask, noise))
+        plain_map, plain_score = reference.eval()(maps, noise, mask)
+    assert relative_error(output.map_logit, plain_map) < 1e-9
+    assert relative_error(output.score_logit, plain_score) < 1e-9
 
 
 @pytest.mark.parametrize("image_size", [(64, 64), (50, 70), (33, 129)])

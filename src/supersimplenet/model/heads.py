@@ -121,31 +121,29 @@ class Heads(nn.Module):
 
     def _segment(self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None) -> Tensor:
         clean = upscale_hidden(features, projections.hidden_weight, self.align_corners)  # (B, h, w, HIDDEN)
-        batch, height, width, _ = clean.shape
+        height, width = clean.shape[1:3]
         rows = clean.flatten(0, 2) + projections.hidden_bias  # (P, HIDDEN)
-        norm = self.hidden_norm
-        if not self.training:
-            if anomalies is not None:
-                raise RuntimeError("anomalies are for training; call .train() on the heads first")
-            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-            return project_hidden(rows * scale + (norm.bias - norm.running_mean * scale), self.map.weight[0]).view(
-                batch, height, width
-            )
-        position, shift, count = self._hidden_noise(rows, anomalies)
-        out = normalise_activate_project(
-            rows,
-            count,
-            shift,
-            position % len(rows),
-            gamma=norm.weight,
-            beta=norm.bias,
-            weight=self.map.weight[0],
-            eps=norm.eps,
-            negative_slope=LEAKY_SLOPE,
-        )
         copies = 1 if anomalies is None else 2
-        _update_running_statistics(norm, out.mean, out.variance, copies * len(rows))
-        return out.clean.repeat(copies).index_copy(0, position, out.noised).view(-1, height, width)
+        position, shift, count = self._hidden_noise(rows, anomalies)
+        source = position % len(rows)
+        norm, weight = self.hidden_norm, self.map.weight[0]
+        if self.training:
+            out = normalise_activate_project(
+                rows,
+                count,
+                shift,
+                source,
+                gamma=norm.weight,
+                beta=norm.bias,
+                weight=weight,
+                eps=norm.eps,
+                negative_slope=LEAKY_SLOPE,
+            )
+            _update_running_statistics(norm, out.mean, out.variance, copies * len(rows))
+            projected, noised = out.clean, out.noised
+        else:
+            projected, noised = (project_hidden(_eval(norm, r), weight) for r in (rows, rows[source] + shift))
+        return projected.repeat(copies).index_copy(0, position, noised).view(-1, height, width)
 
     def _hidden_noise(self, rows: Tensor, anomalies: Anomalies | None) -> tuple[Tensor, Tensor, Tensor]:
         """Where noise is (M,), what it adds to the hidden layer (M, HIDDEN), and each clean row's multiplicity (P,)."""
@@ -293,6 +291,10 @@ def classify(normalised: Tensor, seen_map: Tensor, weight: Tensor, bias: Tensor)
 def output_size(features: Sequence[Tensor]) -> tuple[int, int]:
     """Height and width of the map: twice the first feature map's."""
     return 2 * features[0].shape[1], 2 * features[0].shape[2]
+
+
+def _eval(norm: nn.BatchNorm1d, rows: Tensor) -> Tensor:
+    return F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
 @torch.no_grad()

@@ -42,9 +42,7 @@ class SuperSimpleNet(nn.Module):
             generator=torch.Generator().manual_seed(seed),
         )
 
-    def forward(
-        self, pixels: Tensor, anomalies: Anomalies | None = None, *, stop_gradient: bool = False
-    ) -> HeadOutput:
+    def forward(self, pixels: Tensor, anomalies: Anomalies | None = None, *, stop_gradient: bool = False) -> HeadOutput:
         """Map and score of each image.
 
         Args:

@@ -21,6 +21,7 @@ _POOL = 3  # side of the average pooling
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a cached matrix must serve training too
 def pooled_upscale(
     size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
@@ -45,6 +46,7 @@ def pooled_upscale(
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a cached matrix must serve training too
 def pooled_upscale_taps(
     size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
@@ -60,6 +62,7 @@ def pooled_upscale_taps(
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a cached matrix must serve training too
 def tap_coverage(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Where each tap of a 5-wide 'same' convolution falls inside the axis.
 
@@ -71,7 +74,8 @@ def tap_coverage(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     return inside.unfold(0, size, 1).T.contiguous()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
 def smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Matrix of bilinear upscaling followed by Gaussian smoothing with reflected borders, for one axis.
 

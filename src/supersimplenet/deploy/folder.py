@@ -1,0 +1,197 @@
+"""A trained model as a folder: weights as tensors only, everything else as plain YAML. Loading executes no code.
+
+::
+
+    runs/bottle/
+    ├── model.safetensors   the heads, and the backbone where its name alone does not bring it back
+    ├── config.yaml         architecture, recipe, data, seed, versions, hash of the training list
+    ├── metrics.json        written by `supersimplenet test`
+    ├── checkpoints/        the last state of the training, for --resume
+    └── logs/               CSV and TensorBoard
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from supersimplenet.errors import ModelFolderError, SuperSimpleNetError
+from supersimplenet.model.backbone import Backbone, build_backbone
+from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.model.recipes import ModelConfig
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.json"
+_FORMAT = 1
+_VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
+
+T = TypeVar("T")
+
+
+def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any]) -> None:
+    """Write weights and configuration; each file appears whole or not at all.
+
+    Args:
+        folder: created if need be.
+        network: the trained network.
+        record: what else config.yaml is to hold, in plain values.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    backbone = network.backbone
+    kept = network.heads if backbone.refetchable else network
+    prefix = "heads." if backbone.refetchable else ""
+    tensors = {prefix + name: value.detach().cpu().contiguous() for name, value in kept.state_dict().items()}
+    temporary = folder / f".{WEIGHTS_FILE}.part"
+    save_file(tensors, temporary)
+    temporary.replace(folder / WEIGHTS_FILE)
+    write_record(folder, network, record)
+
+
+def write_record(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any]) -> None:
+    """Write config.yaml: the network's part of it, versions, and ``record``."""
+    backbone = network.backbone
+    write_yaml(
+        folder / CONFIG_FILE,
+        {
+            "format": _FORMAT,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONED}},
+            "model": to_plain(network.config),
+            "backbone": {
+                "origin": backbone.origin,
+                "sha256": backbone.fingerprint(),
+                "mean": backbone.mean.flatten().tolist(),
+                "std": backbone.std.flatten().tolist(),
+            },
+            **record,
+        },
+    )
+
+
+def load_model(folder: Path, *, backbone: Backbone | None = None) -> tuple[SuperSimpleNet, dict[str, Any]]:
+    """The network of a model folder, in eval mode on the CPU, and its config.yaml.
+
+    Args:
+        folder: as `save_model` wrote it.
+        backbone: needed where the model was trained with a module of the user's own, refused elsewhere.
+
+    Raises:
+        ModelFolderError: a file is missing or damaged, or the backbone's weights are not those of the training.
+        BackboneError: the backbone's weights cannot be had.
+    """
+    record = read_record(folder)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise ModelFolderError(
+            f"{folder}: has {CONFIG_FILE} but no {WEIGHTS_FILE}: its training was not finished; "
+            f"continue it with `supersimplenet train --resume --output {folder}`"
+        )
+    config = from_plain(ModelConfig, record["model"], where=f"{folder / CONFIG_FILE}: model")
+    origin = record["backbone"]["origin"]
+    if origin == "module" and backbone is None:
+        raise ModelFolderError(
+            f"{folder}: trained with a backbone module of your own, which a file cannot hold; "
+            "pass it: Detector.load(folder, backbone=module)"
+        )
+    if origin != "module" and backbone is not None:
+        raise ModelFolderError(f"{folder}: brings its own backbone '{config.backbone}'; leave out backbone=")
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except (SafetensorError, OSError) as error:
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE}: damaged ({error}); copy or train the model again") from error
+    if backbone is None:
+        backbone = build_backbone(config, with_weights=origin in ("package", "hub"))
+    network = SuperSimpleNet(config, backbone=backbone)
+    target = network.heads if backbone.refetchable else network
+    prefix = "heads." if backbone.refetchable else ""
+    try:
+        target.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
+    except RuntimeError as error:
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE}: does not fit its {CONFIG_FILE}: {error}") from error
+    if backbone.fingerprint() != record["backbone"]["sha256"]:
+        raise ModelFolderError(
+            f"{folder}: the weights of backbone '{config.backbone}' are not those of the training "
+            f"(sha256 {backbone.fingerprint()[:12]}…, trained with {record['backbone']['sha256'][:12]}…); "
+            "scores would be wrong; bring back the old weights or train again"
+        )
+    return network.eval(), record
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The config.yaml of a model folder.
+
+    Raises:
+        ModelFolderError: it is missing or not what `save_model` writes.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ModelFolderError(f"{folder}: no model here ({CONFIG_FILE} is missing); name a folder that `train` wrote")
+    try:
+        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ModelFolderError(f"{path}: not readable as YAML ({error})") from error
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        found = record.get("format") if isinstance(record, dict) else None
+        raise ModelFolderError(f"{path}: format {found}; this version reads format {_FORMAT}")
+    return record
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a YAML file that appears whole or not at all."""
+    write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, paths and tuples as what YAML and JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    return value
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """A configuration dataclass from what `to_plain` made of it.
+
+    Raises:
+        ModelFolderError: a name the dataclass has not, or a value it refuses.
+    """
+    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ModelFolderError(f"{where}: unknown {', '.join(unknown)}; written by another version?")
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
+        if "Path" in str(known[name].type) and value is not None:
+            converted[name] = Path(value)
+        else:
+            converted[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**converted)
+    except (TypeError, SuperSimpleNetError) as error:
+        raise ModelFolderError(f"{where}: {error}") from error
+
+
+def move_to(network: SuperSimpleNet, device: torch.device) -> SuperSimpleNet:
+    """The network on a device, in the memory format its convolutions are fastest in."""
+    return network.to(device=device, memory_format=torch.channels_last)

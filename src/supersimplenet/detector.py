@@ -1,0 +1,165 @@
+"""Where an image becomes a prediction: evaluation, the command line and Python all call this one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from supersimplenet.data.images import prepare_pixels, read_image
+from supersimplenet.data.loading import Failure, OnError, decode_batches
+from supersimplenet.deploy.folder import load_model, move_to, read_record
+from supersimplenet.errors import ImageError
+from supersimplenet.model.backbone import wrap_module
+from supersimplenet.model.folding import FoldedHeads
+from supersimplenet.model.network import SuperSimpleNet, anomaly_map
+from supersimplenet.records import Prediction, probability
+
+DEFAULT_THRESHOLD = 0.5
+
+Image = str | Path | NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexed:
+    """A prediction and the place of its image in the list it came from."""
+
+    index: int
+    prediction: Prediction
+
+
+class Detector:
+    """A trained network, ready to look at images.
+
+    Args:
+        network: the network; its weights are folded and copied.
+        threshold: the verdict is ``bad`` where the score, a probability, reaches it.
+        device: where to compute, such as ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
+        record: the model folder's config.yaml.
+    """
+
+    def __init__(
+        self,
+        network: SuperSimpleNet,
+        *,
+        threshold: float = DEFAULT_THRESHOLD,
+        device: str = "auto",
+        record: dict[str, Any] | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.network = move_to(network, self.device).eval()
+        self.heads = FoldedHeads(self.network.heads).to(self.device)
+        self.threshold = threshold
+        self.record = record or {}
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto", backbone: nn.Module | None = None) -> Detector:
+        """The detector of a model folder.
+
+        Args:
+            folder: as `supersimplenet train` wrote it.
+            device: see `Detector`.
+            backbone: the module the model was trained with, where that was one of your own.
+
+        Raises:
+            ModelFolderError: the folder is incomplete or damaged.
+            BackboneError: the backbone's weights cannot be had.
+        """
+        module = None
+        if backbone is not None:
+            module = wrap_module(backbone, tuple(read_record(Path(folder))["model"]["image_size"]))
+        network, record = load_model(Path(folder), backbone=module)
+        return cls(network, device=device, record=record, threshold=record.get("threshold", DEFAULT_THRESHOLD))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width to which images are resized."""
+        return self.network.config.image_size
+
+    @overload
+    def predict(self, images: Image) -> Prediction: ...
+    @overload
+    def predict(self, images: Sequence[Image]) -> list[Prediction]: ...
+    def predict(self, images: Image | Sequence[Image]) -> Prediction | list[Prediction]:
+        """Look at one image or several.
+
+        Args:
+            images: a path, a uint8 or uint16 array (H, W), (H, W, 3) or (H, W, 4) in RGB order, or a list of either.
+
+        Returns:
+            A prediction, or a list in the order of the images.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
+        if isinstance(images, str | Path | np.ndarray):
+            return self.predict([images])[0]
+        predictions: list[Prediction] = []
+        for image in images:
+            if isinstance(image, np.ndarray):
+                pixels, path = prepare_pixels(image, self.image_size), None
+            elif isinstance(image, str | Path):
+                pixels, path = read_image(Path(image), size_px=self.image_size), str(image)
+            else:
+                raise ImageError(f"{type(image).__name__}: wanted a path or a numpy array")
+            predictions += self.predict_pixels(pixels[None], [path])
+        return predictions
+
+    def predict_files(
+        self, paths: Iterable[Path], *, batch_size: int = 8, on_error: OnError = "stop"
+    ) -> Iterator[Indexed | Failure]:
+        """Look at many files, decoded ahead, in their order; memory does not grow with their number.
+
+        Args:
+            paths: image files.
+            batch_size: images that go through the network together.
+            on_error: ``stop`` raises at the first unreadable image, ``skip`` yields a `Failure` in its place.
+
+        Raises:
+            ImageError: an image cannot be read and ``on_error`` is ``stop``.
+        """
+        for batch in decode_batches(paths, size_px=self.image_size, batch_size=batch_size, on_error=on_error):
+            predictions = self.predict_pixels(batch.pixels, [str(path) for path in batch.paths])
+            found: list[Indexed | Failure] = [
+                Indexed(index=index, prediction=prediction)
+                for index, prediction in zip(batch.index, predictions, strict=True)
+            ]
+            yield from sorted([*found, *batch.failures], key=lambda item: item.index)
+
+    @torch.inference_mode()
+    def predict_pixels(self, pixels: NDArray[np.uint8], paths: Sequence[str | None]) -> list[Prediction]:
+        """Look at pixels that have the network's size already: the one place where an image becomes a prediction.
+
+        Args:
+            pixels: (B, H, W, 3) uint8, RGB; B may be 0.
+            paths: where each came from, None for an array.
+        """
+        if len(pixels) == 0:
+            return []
+        output = self.heads(self.network.backbone(torch.from_numpy(pixels).to(self.device)))
+        maps = anomaly_map(output.map_logit, self.image_size).float().cpu()  # (B, H, W)
+        map_max = maps.flatten(1).amax(1).tolist()
+        scores = output.score_logit.float().tolist()
+        return [
+            Prediction(
+                path=path,
+                score_logit=score,
+                map_max_logit=peak,
+                verdict="bad" if probability(score) >= self.threshold else "good",
+                map_logit=values.numpy(),
+            )
+            for path, score, peak, values in zip(paths, scores, map_max, maps, strict=True)
+        ]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` takes a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -1,0 +1,1 @@
+"""Training: features computed once, the published recipe, Lightning's loop around it."""

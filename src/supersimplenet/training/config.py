@@ -1,0 +1,72 @@
+"""How a training run is carried out. No torch here: the command line checks these before anything slow is imported."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from supersimplenet.errors import ConfigError
+
+PUBLISHED_EPOCHS = 300
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """Length and place of the training; the names are Lightning's.
+
+    Args:
+        max_epochs: passes over the training images. Published: 300.
+        max_steps: stop after this many steps, and set the schedule by them; -1 for no limit.
+        accelerator: ``auto``, ``cpu``, ``gpu`` or another accelerator of Lightning's.
+        devices: how many devices, or ``auto``.
+        precision: Lightning's precision of the heads, such as ``32-true`` or ``bf16-mixed``.
+        holdout_fraction: share of the training parts that is not trained on, by group; their loss under fixed
+            synthetic anomalies is logged after each epoch.
+    """
+
+    max_epochs: int = PUBLISHED_EPOCHS
+    max_steps: int = -1
+    accelerator: str = "auto"
+    devices: int | str = 1
+    precision: str = "32-true"
+    holdout_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_epochs < 1:
+            raise ConfigError(f"trainer.max_epochs: {self.max_epochs}; it must be at least 1")
+        if self.max_steps != -1 and self.max_steps < 1:
+            raise ConfigError(f"trainer.max_steps: {self.max_steps}; it must be at least 1, or -1 for no limit")
+        if not 0 <= self.holdout_fraction < 1:
+            raise ConfigError(f"trainer.holdout_fraction: {self.holdout_fraction}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """Where the backbone's features are kept: in memory, else in a file, else they are computed anew each epoch.
+
+    Args:
+        memory_gib: how much memory the features may take, in GiB.
+        disk_gib: how much disk they may take where memory does not hold them, in GiB.
+    """
+
+    memory_gib: float = 2.0
+    disk_gib: float = 32.0
+
+    def __post_init__(self) -> None:
+        for name in ("memory_gib", "disk_gib"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"cache.{name}: {getattr(self, name)}; it must be 0 or more")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from a duration such as ``90s``, ``15m``, ``1.5h`` or ``1h30m``.
+
+    Raises:
+        ConfigError: the text is not a positive duration.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text.replace(" ", "").lower())
+    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text.replace(" ", "").lower() or seconds <= 0:
+        raise ConfigError(f"time_budget: '{text}'; write a duration such as 90s, 15m or 1h30m")
+    return seconds

@@ -1,0 +1,190 @@
+"""The backbone's features of the training images: computed once and kept, or computed anew where they cannot be."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from supersimplenet.data.images import read_image
+from supersimplenet.data.loading import Failure, OnError, decode_batches
+from supersimplenet.errors import DataError
+from supersimplenet.model.backbone import Backbone
+from supersimplenet.training.config import CacheConfig
+
+Placement = Literal["memory", "disk", "recomputed"]
+
+_GIB = 1 << 30
+_BACKBONE_BATCH = 8
+_SCALE_IMAGES = 64  # images on which the scale of the features is measured
+_CACHE_TYPE = torch.bfloat16
+_CACHE_FILE = "features.cache"
+
+
+class FeatureSource(Protocol):
+    """Features of training images by their index."""
+
+    placement: Placement
+
+    def features(self, index: Tensor) -> tuple[Tensor, ...]:
+        """(B,) int64 to one (B, h_l, w_l, C_l) float32 tensor a feature map, on the CPU or the backbone's device."""
+        ...
+
+
+class CachedFeatures:
+    """Features of all images in one bfloat16 matrix, an image a row, in memory or in a memory-mapped file.
+
+    Args:
+        rows: (N, values of all maps) bfloat16.
+        shapes: (h_l, w_l, C_l) of each map.
+        placement: where the matrix lies.
+    """
+
+    def __init__(self, rows: Tensor, shapes: Sequence[torch.Size], placement: Placement) -> None:
+        self.rows = rows
+        self.shapes = shapes
+        self.placement: Placement = placement
+
+    def features(self, index: Tensor) -> tuple[Tensor, ...]:
+        """See `FeatureSource`."""
+        maps = self.rows[index].float().split([prod(shape) for shape in self.shapes], dim=1)
+        return tuple(values.view(len(index), *shape) for values, shape in zip(maps, self.shapes, strict=True))
+
+
+class RecomputedFeatures:
+    """Features computed anew from pixels that were decoded once.
+
+    Args:
+        backbone: the feature extractor.
+        pixels: (N, H, W, 3) uint8 where they can be kept, or a function that reads some of them again.
+    """
+
+    placement: Placement = "recomputed"
+
+    def __init__(self, backbone: Backbone, pixels: Tensor | Callable[[Tensor], Tensor]) -> None:
+        self.backbone = backbone
+        self.pixels = pixels
+
+    def features(self, index: Tensor) -> tuple[Tensor, ...]:
+        """See `FeatureSource`."""
+        pixels = self.pixels[index] if isinstance(self.pixels, Tensor) else self.pixels(index)
+        return self.backbone(pixels.to(self.backbone.mean.device))
+
+
+def gather_features(
+    backbone: Backbone,
+    paths: Sequence[Path],
+    *,
+    image_size: tuple[int, int],
+    cache: CacheConfig,
+    folder: Path,
+    on_error: OnError = "stop",
+    progress: Callable[[int], None] = lambda images: None,
+) -> tuple[FeatureSource, list[int], list[Failure]]:
+    """Decode each image once and arrange for its features, within the stated limits of memory and disk.
+
+    Args:
+        backbone: the feature extractor, on its device.
+        paths: the training images.
+        image_size: height and width to resize to.
+        cache: the limits.
+        folder: where a file may be kept; `remove_cache_files` clears it.
+        on_error: what an unreadable image does.
+        progress: called with the number of images done since the last call.
+
+    Returns:
+        The source; the index into ``paths`` of each of its images; what could not be read.
+
+    Raises:
+        ImageError: an image cannot be read and ``on_error`` is ``stop``.
+        DataError: no image could be read.
+    """
+    device = backbone.mean.device
+    trial = torch.zeros(1, *image_size, 3, dtype=torch.uint8, device=device)
+    shapes = [features.shape[1:] for features in backbone(trial)]
+    row_values = sum(prod(shape) for shape in shapes)
+    placement = _place(len(paths) * row_values * _CACHE_TYPE.itemsize, cache, folder)
+    if placement == "recomputed":
+        kept = _allocate((len(paths), *image_size, 3), torch.uint8, cache, folder)
+    else:
+        kept = _allocate((len(paths), row_values), _CACHE_TYPE, cache, folder)
+
+    index: list[int] = []
+    failures: list[Failure] = []
+    for batch in decode_batches(paths, size_px=image_size, batch_size=_BACKBONE_BATCH, on_error=on_error):
+        progress(len(batch.index) + len(batch.failures))
+        failures += batch.failures
+        if kept is not None and batch.index:
+            pixels = torch.from_numpy(batch.pixels)
+            values = pixels
+            if placement != "recomputed":
+                values = torch.cat([features.flatten(1) for features in backbone(pixels.to(device))], dim=1)
+            kept[len(index) : len(index) + len(batch.index)] = values.to(kept.dtype).cpu()
+        index += batch.index
+    if not index:
+        raise DataError(f"none of the {len(paths)} training images could be read; the first: {failures[0].reason}")
+    if placement == "recomputed":
+        readable = [paths[place] for place in index]
+        pixels_of = _reader(readable, image_size) if kept is None else kept[: len(index)]
+        return RecomputedFeatures(backbone, pixels_of), index, failures
+    assert kept is not None
+    return CachedFeatures(kept[: len(index)], shapes, placement), index, failures
+
+
+def remove_cache_files(folder: Path) -> None:
+    """Delete what `gather_features` may have left in a folder."""
+    (folder / _CACHE_FILE).unlink(missing_ok=True)
+
+
+def measure_feature_scale(source: FeatureSource, images: int) -> float:
+    """Standard deviation of the features over images, positions and channels.
+
+    The variance is taken for each feature map over up to 64 images spread evenly over the set, then averaged over
+    the maps with their channels as weights.
+
+    Args:
+        source: features by index.
+        images: how many the source has.
+
+    Returns:
+        A scale in feature units; multiplying every feature by a factor multiplies it by the same.
+    """
+    chosen = torch.linspace(0, images - 1, min(images, _SCALE_IMAGES)).long().unique()
+    sums: list[Tensor] = []
+    for index in chosen.split(_BACKBONE_BATCH):
+        moments = [
+            torch.stack([f.double().sum(), f.double().square().sum(), f.new_tensor(f.numel()).double()]).cpu()
+            for f in source.features(index)
+        ]
+        sums = [a + b for a, b in zip(sums, moments, strict=True)] if sums else moments
+    channels = [f.shape[-1] for f in source.features(chosen[:1])]
+    variances = [(square / count - (total / count) ** 2).item() for total, square, count in sums]
+    return float((sum(v * c for v, c in zip(variances, channels, strict=True)) / sum(channels)) ** 0.5)
+
+
+def _place(size_bytes: int, cache: CacheConfig, folder: Path) -> Placement:
+    if size_bytes <= cache.memory_gib * _GIB:
+        return "memory"
+    free = shutil.disk_usage(folder).free
+    return "disk" if size_bytes <= min(cache.disk_gib * _GIB, free) else "recomputed"
+
+
+def _allocate(shape: tuple[int, ...], dtype: torch.dtype, cache: CacheConfig, folder: Path) -> Tensor | None:
+    placement = _place(prod(shape) * dtype.itemsize, cache, folder)
+    if placement == "memory":
+        return torch.empty(shape, dtype=dtype)
+    if placement == "disk":
+        return torch.from_file(str(folder / _CACHE_FILE), shared=True, size=prod(shape), dtype=dtype).view(shape)
+    return None
+
+
+def _reader(paths: Sequence[Path], image_size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    def read(index: Tensor) -> Tensor:
+        return torch.stack([torch.from_numpy(read_image(paths[i], size_px=image_size)) for i in index.tolist()])
+
+    return read
