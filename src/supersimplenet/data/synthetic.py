@@ -7,6 +7,7 @@ byte, and the mask is what the defect visibly changed.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ Mask = NDArray[np.bool_]
 
 SMALLEST_SIDE_PX = 64
 VISIBLE_LEVELS = 9.0  # of 255; over four times the sensor noise, so what the mask claims can be seen
-FADE_PX = 4  # the faint rest of a defect outside its mask fades to nothing within this distance
+FADE_PX = 4  # the faint rest of a defect outside its mask is gone at this distance
 _LIQUIDS = np.log([[0.62, 0.40, 0.24], [0.45, 0.40, 0.32], [0.48, 0.60, 0.72], [0.40, 0.40, 0.41]])  # rust to grime
 # Part of every image's random key: append, never renumber, or every data set made before changes.
 _SURFACE_KEY = {"brushed_metal": 0, "cast_grain": 1, "woven_cloth": 2, "printed_pattern": 3}
@@ -60,7 +61,7 @@ class SyntheticConfig:
         if not self.surfaces:
             raise ConfigError(f"surfaces: found none, wanted at least one of {', '.join(SURFACES)}")
         for surface in self.surfaces:
-            _check_surface(surface)
+            _check_surface("surfaces", surface)
         if len(set(self.surfaces)) < len(self.surfaces):
             raise ConfigError(f"surfaces: found {', '.join(self.surfaces)}, wanted each one once")
         _check_size(self.size_px)
@@ -75,7 +76,7 @@ def defects_on(surface: str) -> tuple[str, ...]:
     Raises:
         ConfigError: an unknown surface.
     """
-    _check_surface(surface)
+    _check_surface("surface", surface)
     return tuple(name for name in _DEFECTS if name != "missing_pattern" or surface in _PATTERNED)
 
 
@@ -95,9 +96,7 @@ def synthesize(root: Path, config: SyntheticConfig) -> list[Path]:
     try:
         for folder in folders:
             if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-                raise OutputError(
-                    f"{folder}: already there and not an empty folder; choose another --output or remove it"
-                )
+                raise OutputError(f"{folder}: is there already, and not empty; choose another --output or remove it")
         root.mkdir(parents=True, exist_ok=True)
         for folder in folders:
             with tempfile.TemporaryDirectory(dir=root, prefix=f".{folder.name}-") as unfinished:
@@ -114,7 +113,7 @@ def synthesize(root: Path, config: SyntheticConfig) -> list[Path]:
 def render(surface: str, *, defect: str | None, size_px: tuple[int, int], rng: Generator) -> tuple[Picture, Mask]:
     """One photograph and the mask of its defect.
 
-    The same state of ``rng`` gives the same part under the same light whatever the defect: pixels further than 4 from
+    The same state of ``rng`` gives the same part under the same light whatever the defect: pixels 4 or further from
     the mask are equal to those of the good image.
 
     Args:
@@ -131,9 +130,9 @@ def render(surface: str, *, defect: str | None, size_px: tuple[int, int], rng: G
         ConfigError: an unknown surface, a defect it cannot have, or a size too small.
     """
     _check_size(size_px)
-    if defect is not None and defect not in defects_on(surface):
-        raise ConfigError(f"defect: found {defect!r}, wanted one of {', '.join(defects_on(surface))} on {surface}")
-    _check_surface(surface)
+    possible = defects_on(surface)
+    if defect is not None and defect not in possible:
+        raise ConfigError(f"defect: found {defect!r}, wanted None or, on {surface}, one of {', '.join(possible)}")
     part_rng, defect_rng, camera_rng = (np.random.default_rng(int(seed)) for seed in rng.integers(2**63, size=3))
     view = View(shape=size_px, light_rad=part_rng.normal(-0.75 * np.pi, 0.3))
     part = SURFACES[surface](view, part_rng)
@@ -155,19 +154,20 @@ def _with_defect(levels: Plane, part: Surface, draw: _DrawDefect, camera: Camera
         log_gain = draw(part, view, rng, strength)
         change = camera.expose(part.reflectance * np.exp(log_gain)) - levels
         mask = _visible(change, view)
-        if (np.abs(change).max(axis=-1) >= clear_levels).sum() >= smallest_area_px and mask.sum() >= smallest_area_px:
+        if (np.abs(change[mask]).max(axis=-1) >= clear_levels).sum() >= smallest_area_px:
             break
         strength *= 1.2
     away_px = ndimage.distance_transform_edt(~mask)
-    fade = np.clip(1 - away_px / (FADE_PX + 1), 0, 1)
+    fade = np.clip(1 - away_px / FADE_PX, 0, 1)
     return levels + change * fade[..., None], mask
 
 
 def _visible(change: Plane, view: View) -> Mask:
     """Mask of the change (H, W, 3) that can be seen, without pinholes and specks."""
     seen = np.abs(change).max(axis=-1) >= VISIBLE_LEVELS
-    reach = np.ceil(view.unit_px)
-    seen = ndimage.binary_closing(np.pad(seen, 4), iterations=int(reach))[4:-4, 4:-4]
+    reach_px = math.ceil(view.unit_px)
+    inner = slice(reach_px, -reach_px)
+    seen = ndimage.binary_closing(np.pad(seen, reach_px), iterations=reach_px)[inner, inner]
     pinholes = ~_larger_parts(~seen, 16 * view.unit_px**2)
     return _larger_parts(seen | pinholes, 5 * view.unit_px)
 
@@ -190,15 +190,17 @@ def _scratch(part: Surface, view: View, rng: Generator, strength: float) -> Plan
     """Draw a tool across the part, one to three times: a groove with a lit and a shaded flank, pressed unevenly."""
     unit = view.unit_px
     strength *= _contrast(rng)
-    centre = _place(view, rng)
+    centre = view.place(rng)
     heading = rng.uniform(0, np.pi)
     length_px = unit * rng.uniform(55, 190)
     log_gain = np.zeros(view.shape)
     for stroke in range(rng.choice([1, 1, 1, 2, 3])):
         start = centre + rng.normal(0, 5 * unit, size=2) * (stroke > 0)
-        path = _walk(start, heading + rng.normal(0, 0.05), length_px * rng.uniform(0.6, 1), unit, rng, wander=0.012)
-        near = _Nearest(path, view)
-        pressure = _taper(len(path), rng)[near.index] * (1 if stroke == 0 else rng.uniform(0.3, 0.9))
+        count = int(2 * length_px * rng.uniform(0.6, 1))
+        bend = rng.normal(0, 0.25) * np.linspace(-1, 1, count)
+        tremor = np.cumsum(rng.normal(0, 0.009 / np.sqrt(unit), size=count))
+        near = view.nearest(_walk(start, heading + rng.normal(0, 0.05) + bend + tremor))
+        pressure = _pressure(count, rng)[near.index] * (1 if stroke == 0 else rng.uniform(0.3, 0.9))
         width_px = max(unit, 0.6) * rng.uniform(0.7, 1.5)
         facing = np.cos(near.normal_rad - view.light_rad)
         contrast = np.where(np.abs(facing) < 0.45, np.copysign(0.45, facing), facing)
@@ -210,17 +212,17 @@ def _scratch(part: Surface, view: View, rng: Generator, strength: float) -> Plan
 def _pit(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
     """Sink one to four craters: the wall near the light in shadow, the far wall lit, a raised rim lit the other way."""
     strength *= _contrast(rng)
-    centre = _place(view, rng)
+    centre = view.place(rng)
     rough = 1 + 0.2 * noise(view.shape, rng, 1.2 * view.unit_px)
     log_gain = np.zeros(view.shape)
     for pit in range(rng.choice([1, 1, 2, 3, 4])):
         size_px = view.unit_px * float(np.clip(rng.lognormal(np.log(8), 0.5), 3.5, 22)) * (0.6 if pit else 1)
         dx, dy = view.turned(0, centre)
         bearing = np.arctan2(dy, dx)
-        outline = 1.0 + sum(
-            rng.normal(0, 0.14 / order) * np.cos(order * bearing + rng.uniform(0, 2 * np.pi)) for order in (1, 2, 3, 5)
-        )
-        radius = np.hypot(dy, dx) / (max(size_px, 2) * outline)
+        outline = np.ones(view.shape)
+        for order in (1, 2, 3, 5):
+            outline += rng.normal(0, 0.14 / order) * np.cos(order * bearing + rng.uniform(0, 2 * np.pi))
+        radius = np.hypot(dy, dx) / (max(size_px, 2) * np.maximum(outline, 0.4))
         towards_light = np.cos(bearing - view.light_rad)
         inside = np.clip((1 - radius) * 4, 0, 1)
         wall = inside * np.clip(radius, 0, 1) ** 1.5
@@ -238,13 +240,9 @@ def _stain(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
     body = _step(depth / rng.uniform(0.15, 0.5))
     ring = _bump((depth - 0.14) / 0.1) * body
     cloud = 1 + 0.18 * noise(view.shape, rng, 7 * unit)
-    amount = (
-        strength
-        * _contrast(rng)
-        * part.texture_contrast
-        * (rng.uniform(0.35, 0.65) * body * cloud + rng.uniform(0, 0.45) * ring)
-    )
-    log_gain: Plane = amount[..., None] * _LIQUIDS[rng.integers(len(_LIQUIDS))]
+    amount = rng.uniform(0.35, 0.65) * body * cloud + rng.uniform(0, 0.45) * ring
+    strength *= _contrast(rng) * part.texture_contrast
+    log_gain: Plane = strength * amount[..., None] * _LIQUIDS[rng.integers(len(_LIQUIDS))]
     return log_gain
 
 
@@ -252,16 +250,16 @@ def _crack(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
     """Break the part along a jagged dark line of uneven width that forks, its far lip catching the light."""
     unit = view.unit_px
     strength *= _contrast(rng)
-    log_gain = np.zeros(view.shape)
+    start, heading, length_px = view.place(rng), rng.uniform(0, 2 * np.pi), unit * rng.uniform(60, 160)
     widest_px = max(unit * rng.uniform(0.7, 1.5), 0.6)
-    for path, width_px in _fork(_place(view, rng), unit * rng.uniform(50, 130), widest_px, unit, rng):
-        near = _Nearest(path, view)
-        half_px = width_px[near.index]
-        gap = np.clip(half_px + 0.5 - near.away_px, 0, 1) * np.clip(1.6 * half_px, 0, 1)
-        facing = np.cos(near.normal_rad - view.light_rad) * np.sign(near.signed_px)
-        lip = _bump((near.away_px - half_px - 0.9 * unit) / (0.9 * unit)) * np.clip(-facing, 0, 1) * (half_px > 0.3)
-        log_gain = np.where(gap > 0, np.minimum(log_gain, -1.3 * strength * gap), log_gain + 0.25 * strength * lip)
-    return _relief(part, log_gain)
+    branches = list(_fork(start, heading, length_px, widest_px, unit, rng))
+    path, half_width_px = (np.concatenate(parts[::-1]) for parts in zip(*branches, strict=True))  # trunk on top
+    near = view.nearest(path)
+    half_px = half_width_px[near.index]
+    gap = np.clip(half_px + 0.5 - near.away_px, 0, 1) * np.clip(1.6 * half_px, 0, 1)
+    facing = np.cos(near.normal_rad - view.light_rad) * np.sign(near.signed_px)
+    lip = _bump((near.away_px - half_px - 0.9 * unit) / (0.9 * unit)) * np.clip(-facing, 0, 1) * (half_px > 0.3)
+    return _relief(part, strength * np.where(gap > 0, -1.3 * gap, 0.25 * lip))
 
 
 def _missing_pattern(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
@@ -269,19 +267,19 @@ def _missing_pattern(part: Surface, view: View, rng: Generator, strength: float)
     assert part.bare is not None
     unit = view.unit_px
     if part.threads is None:
-        depth = _blot(view, rng, strength * rng.uniform(12, 34) * unit)
+        depth = _blot(view, rng, strength * rng.uniform(17, 38) * unit)
         depth += 0.03 * noise(view.shape, rng, 1.5 * unit)
         gone = _step(depth / 0.08) * rng.choice([1.0, 1.0, 0.8, 0.55])
     else:
-        along, index = part.threads
-        y, x = np.rint(_place(view, rng)).astype(int)
-        first = index[y, x] - index.min()
+        along, thread = part.threads
+        y, x = np.rint(view.place(rng)).astype(int)
         gone = np.zeros(view.shape)
-        reach = strength * rng.uniform(1.5, 7)
-        for thread in range(first, first + rng.choice([1, 1, 1, 2, 2, 3])):
+        reach = strength * rng.uniform(2, 8)
+        for pulled in range(rng.choice([1, 1, 2, 2, 3, 4])):
             left, right = along[y, x] + reach * rng.uniform([-1.3, 0.4], [-0.4, 1.3])
             ends = np.minimum(along - left, right - along)
-            gone = np.where(index - index.min() == thread, _step(4 * ends + 0.5 * noise(view.shape, rng, unit)), gone)
+            frayed = 0.5 * noise(view.shape, rng, unit)
+            gone = np.where(thread == thread[y, x] + pulled, _step(4 * ends + frayed), gone)
     change: Plane = np.log1p(gone[..., None] * (part.bare / part.reflectance - 1))
     return change
 
@@ -296,70 +294,29 @@ _DEFECTS: dict[str, _DrawDefect] = {
 _PATTERNED = ("woven_cloth", "printed_pattern")
 
 
-class _Nearest:
-    """For every pixel, the nearest point of a path.
-
-    Attributes:
-        index: (H, W) number of the nearest path point.
-        away_px: (H, W) distance from it.
-        normal_rad: (H, W) direction of the path's left normal there.
-        signed_px: (H, W) ``away_px``, negative on the path's right.
-    """
-
-    def __init__(self, path: Plane, view: View) -> None:
-        """``path``: (N, 2) points (y, x), about half a pixel apart, at least one of them in the image."""
-        cell = np.rint(path).astype(int)
-        inside = ((cell >= 0) & (cell < view.shape)).all(axis=1)
-        on_path = np.full(view.shape, -1)
-        on_path[tuple(cell[inside].T)] = np.flatnonzero(inside)
-        nearest = ndimage.distance_transform_edt(on_path < 0, return_distances=False, return_indices=True)
-        self.index = on_path[tuple(nearest)]
-        step = np.gradient(path, axis=0)
-        normal_rad = np.arctan2(step[:, 0], step[:, 1]) - np.pi / 2
-        self.normal_rad = normal_rad[self.index]
-        y, x = np.indices(view.shape)
-        dy, dx = y - path[self.index, 0], x - path[self.index, 1]
-        self.away_px = np.hypot(dy, dx)
-        self.signed_px = np.copysign(self.away_px, dy * np.sin(self.normal_rad) + dx * np.cos(self.normal_rad))
-
-
-def _walk(
-    start: Plane, heading_rad: float, length_px: float, unit_px: float, rng: Generator, *, wander: float
-) -> Plane:
-    """Path (N, 2) of (y, x), half a pixel a step, whose heading drifts by ``wander`` radians a unit length."""
-    count = max(int(2 * length_px), 8)
-    drift = np.cumsum(rng.normal(0, wander / np.sqrt(2 * unit_px), size=count))
-    heading = heading_rad + rng.normal(0, 0.25) * np.linspace(-1, 1, count) + drift
-    steps = 0.5 * np.stack([np.sin(heading), np.cos(heading)], axis=1)
-    return start + np.cumsum(steps, axis=0)
-
-
 def _fork(
-    start: Plane,
-    length_px: float,
-    widest_px: float,
-    unit_px: float,
-    rng: Generator,
-    *,
-    heading_rad: float | None = None,
+    start: Plane, heading_rad: float, length_px: float, widest_px: float, unit_px: float, rng: Generator
 ) -> Iterator[tuple[Plane, Plane]]:
-    """Branches of a crack, the trunk first: path (N, 2) of (y, x), and half its width (N,) in pixels."""
-    trunk = heading_rad is None
-    heading = rng.uniform(0, 2 * np.pi) if heading_rad is None else heading_rad
+    """Branches of a crack, the trunk first: path (N, 2) of (y, x), half a pixel a step, and half its width (N,)."""
     count = max(int(2 * length_px), 8)
-    facet = np.cumsum(rng.random(count) < 0.5 / (5 * unit_px))  # straight for about five units, then a kink
-    kinks = np.clip(rng.normal(0, 0.55, size=facet[-1] + 1), -1.2, 1.2)
-    headings = heading + kinks[facet] + rng.normal(0, 0.2, size=count)
-    path = start + np.cumsum(0.5 * np.stack([np.sin(headings), np.cos(headings)], axis=1), axis=0)
-    uneven = np.exp(0.45 * ndimage.gaussian_filter1d(rng.normal(size=count), 6 * unit_px) * np.sqrt(12 * unit_px))
-    yield path, widest_px * uneven * np.linspace(1, 0.2, count) ** 0.7
+    facet = np.cumsum(rng.random(count) < 0.1 / unit_px)  # straight for about five units, then a kink
+    kinks = np.clip(rng.normal(0, 0.45, size=count), -1, 1)
+    path = _walk(start, heading_rad + kinks[facet] + rng.normal(0, 0.2, size=count))
+    uneven = np.exp(0.45 * np.sqrt(12 * unit_px) * ndimage.gaussian_filter1d(rng.normal(size=count), 6 * unit_px))
+    t = np.linspace(0, 1, count)
+    yield path, widest_px * uneven * (1 - 0.85 * t) * (0.4 + 0.6 * _step(t / 0.15))
     if length_px < 18 * unit_px:
         return
-    for _ in range(rng.integers(1, 4) if trunk else rng.integers(0, 2)):
+    for _ in range(rng.integers(1, 5) if length_px > 45 * unit_px else rng.integers(0, 2)):
         at = int(count * rng.uniform(0.15, 0.8))
-        side = rng.choice([-1, 1]) * rng.uniform(0.5, 1.1)
+        aside_rad = rng.choice([-1, 1]) * rng.uniform(0.5, 1.1)
         rest_px = length_px * (1 - at / count) * rng.uniform(0.35, 0.8)
-        yield from _fork(path[at], rest_px, 0.65 * widest_px, unit_px, rng, heading_rad=heading + side)
+        yield from _fork(path[at], heading_rad + aside_rad, rest_px, 0.65 * widest_px, unit_px, rng)
+
+
+def _walk(start: Plane, heading_rad: Plane) -> Plane:
+    """Path (N, 2) of (y, x) that takes half a pixel's step along each heading (N,)."""
+    return start + np.cumsum(0.5 * np.stack([np.sin(heading_rad), np.cos(heading_rad)], axis=1), axis=0)
 
 
 def _relief(part: Surface, log_gain: Plane) -> Plane:
@@ -370,17 +327,11 @@ def _relief(part: Surface, log_gain: Plane) -> Plane:
 
 def _blot(view: View, rng: Generator, radius_px: float) -> Plane:
     """Depth (H, W) inside an irregular blot, in radii: about 1 in its middle, 0 on its outline, negative outside."""
-    along, across = view.turned(rng.uniform(0, np.pi), _place(view, rng))
+    along, across = view.turned(rng.uniform(0, np.pi), view.place(rng))
     stretch = rng.uniform(1, 1.5)
     depth = 1 - np.hypot(along / stretch, across * stretch) / radius_px
     ragged = 0.22 * noise(view.shape, rng, 0.4 * radius_px) + 0.11 * noise(view.shape, rng, 0.12 * radius_px)
     return depth + ragged * np.clip(1.5 + depth, 0, 1)  # no islands far away
-
-
-def _place(view: View, rng: Generator) -> Plane:
-    """Point (y, x) at least an eighth of the image away from its border."""
-    place: Plane = rng.uniform(0.125, 0.875, size=2) * (np.array(view.shape) - 1)
-    return place
 
 
 def _contrast(rng: Generator) -> float:
@@ -388,7 +339,7 @@ def _contrast(rng: Generator) -> float:
     return float(rng.uniform(0.4, 0.55) if rng.random() < 1 / 6 else rng.uniform(0.8, 1.3))
 
 
-def _taper(count: int, rng: Generator) -> Plane:
+def _pressure(count: int, rng: Generator) -> Plane:
     """Pressure (N,) in [0, 1] along a stroke: set down, uneven, lifted off."""
     t = np.linspace(0, 1, count)
     uneven = ndimage.gaussian_filter1d(rng.normal(size=count), count / 12) * np.sqrt(count / 3.5)
@@ -427,17 +378,15 @@ def _write_category(folder: Path, config: SyntheticConfig) -> None:
                 Image.fromarray(mask.astype(np.uint8) * 255).save(mask_folder / f"{index:03d}_mask.png")
 
 
-def _check_surface(surface: str) -> None:
+def _check_surface(option: str, surface: str) -> None:
     if surface not in SURFACES:
-        raise ConfigError(f"surfaces: found {surface!r}, wanted one of {', '.join(SURFACES)}")
+        raise ConfigError(f"{option}: found {surface!r}, wanted one of {', '.join(SURFACES)}")
 
 
 def _check_size(size_px: tuple[int, int]) -> None:
-    whole = len(size_px) == 2 and all(isinstance(side, int) and side >= SMALLEST_SIDE_PX for side in size_px)
-    if not whole:
-        raise ConfigError(
-            f"size_px: found {tuple(size_px)}, wanted (height, width), whole numbers of {SMALLEST_SIDE_PX} or more"
-        )
+    if len(size_px) != 2 or any(not isinstance(side, int) or side < SMALLEST_SIDE_PX for side in size_px):
+        wanted = f"(height, width), whole numbers of {SMALLEST_SIDE_PX} or more"
+        raise ConfigError(f"size_px: found {tuple(size_px)}, wanted {wanted}")
 
 
 def _check_count(option: str, count: int, *, smallest: int) -> None:

@@ -56,6 +56,49 @@ class View:
         cos, sin = np.cos(angle_rad), np.sin(angle_rad)
         return x * cos + y * sin, y * cos - x * sin
 
+    def place(self, rng: Generator) -> Plane:
+        """Point (y, x) at least an eighth of the image away from its border."""
+        point: Plane = rng.uniform(0.125, 0.875, size=2) * (np.array(self.shape) - 1)
+        return point
+
+    def frames(self, path: Plane) -> NDArray[np.bool_]:
+        """Which (N,) of the points (N, 2), each (y, x), lie in the image."""
+        cell = np.rint(path)
+        inside: NDArray[np.bool_] = np.all((cell >= 0) & (cell < self.shape), axis=1)
+        return inside
+
+    def nearest(self, path: Plane) -> Nearest:
+        """What lies nearest to each pixel on a path (N, 2) of (y, x), half a pixel a step, at least partly framed."""
+        inside = self.frames(path)
+        on_path = np.full(self.shape, -1)
+        on_path[tuple(np.rint(path[inside]).astype(int).T)] = np.flatnonzero(inside)
+        cell = ndimage.distance_transform_edt(on_path < 0, return_distances=False, return_indices=True)
+        index = on_path[tuple(cell)]
+        step = np.gradient(path, axis=0)
+        normal_rad = (np.arctan2(step[:, 0], step[:, 1]) - np.pi / 2)[index]
+        y, x = np.indices(self.shape)
+        dy, dx = y - path[index, 0], x - path[index, 1]
+        away_px = np.hypot(dy, dx)
+        signed_px = np.copysign(away_px, dy * np.sin(normal_rad) + dx * np.cos(normal_rad))
+        return Nearest(index=index, normal_rad=normal_rad, away_px=away_px, signed_px=signed_px)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """For every pixel (H, W), the nearest point of a path.
+
+    Attributes:
+        index: number of that point.
+        normal_rad: direction of the path's left normal there.
+        away_px: distance from it.
+        signed_px: ``away_px``, negative on the path's right.
+    """
+
+    index: NDArray[np.int64]
+    normal_rad: Plane
+    away_px: Plane
+    signed_px: Plane
+
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
