@@ -88,9 +88,7 @@ def test_training_step_equals_the_plain_one(variant, align_corners, size, masked
         else:
             assert relative_error(parameter.grad, wanted) < 1e-9, name
     for name, buffer in fast.named_buffers():
-        torch.testing.assert_close(
-            buffer, dict(reference.named_buffers())[plain.plain_name(name)], rtol=1e-9, atol=0
-        )
+        torch.testing.assert_close(buffer, dict(reference.named_buffers())[plain.plain_name(name)], rtol=1e-9, atol=0)
 
 
 # A bias that reaches the loss only through a BatchNorm that subtracts it again. In the ICPR variant the adaptor's bias

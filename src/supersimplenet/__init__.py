@@ -1,3 +1,63 @@
-"""SuperSimpleNet: surface-defect detection with whatever labels there are."""
+"""SuperSimpleNet: surface-defect detection with whatever labels there are.
+
+The names below are loaded when they are first used, so that importing the package, and with it the command line's
+help, does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from supersimplenet.data.datasets import DataSource as DataSource
+    from supersimplenet.data.datasets import Folder as Folder
+    from supersimplenet.data.datasets import MVTecAD as MVTecAD
+    from supersimplenet.data.datasets import Table as Table
+    from supersimplenet.data.synthetic import SyntheticConfig as SyntheticConfig
+    from supersimplenet.data.synthetic import synthesize as synthesize
+    from supersimplenet.detector import Detector as Detector
+    from supersimplenet.errors import SuperSimpleNetError as SuperSimpleNetError
+    from supersimplenet.evaluation.evaluate import evaluate as evaluate
+    from supersimplenet.model.network import SuperSimpleNet as SuperSimpleNet
+    from supersimplenet.model.recipes import ModelConfig as ModelConfig
+    from supersimplenet.model.recipes import Recipe as Recipe
+    from supersimplenet.records import Prediction as Prediction
+    from supersimplenet.records import Sample as Sample
+    from supersimplenet.training.config import CacheConfig as CacheConfig
+    from supersimplenet.training.config import TrainerConfig as TrainerConfig
+    from supersimplenet.training.run import train as train
+
+_HOMES = {
+    "CacheConfig": "training.config",
+    "DataSource": "data.datasets",
+    "Detector": "detector",
+    "Folder": "data.datasets",
+    "MVTecAD": "data.datasets",
+    "ModelConfig": "model.recipes",
+    "Prediction": "records",
+    "Recipe": "model.recipes",
+    "Sample": "records",
+    "SuperSimpleNet": "model.network",
+    "SuperSimpleNetError": "errors",
+    "SyntheticConfig": "data.synthetic",
+    "Table": "data.datasets",
+    "TrainerConfig": "training.config",
+    "evaluate": "evaluation.evaluate",
+    "synthesize": "data.synthetic",
+    "train": "training.run",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'supersimplenet' has no attribute '{name}'")
+    return getattr(import_module(f"supersimplenet.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

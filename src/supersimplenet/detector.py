@@ -85,8 +85,8 @@ class Detector:
     @overload
     def predict(self, images: Image) -> Prediction: ...
     @overload
-    def predict(self, images: Sequence[Image]) -> list[Prediction]: ...
-    def predict(self, images: Image | Sequence[Image]) -> Prediction | list[Prediction]:
+    def predict(self, images: list[Image]) -> list[Prediction]: ...
+    def predict(self, images: Image | list[Image]) -> Prediction | list[Prediction]:
         """Look at one image or several.
 
         Args:
@@ -103,7 +103,7 @@ class Detector:
         predictions: list[Prediction] = []
         for image in images:
             if isinstance(image, np.ndarray):
-                pixels, path = prepare_pixels(image, self.image_size), None
+                pixels, path = prepare_pixels(image, size_px=self.image_size), None
             elif isinstance(image, str | Path):
                 pixels, path = read_image(Path(image), size_px=self.image_size), str(image)
             else:

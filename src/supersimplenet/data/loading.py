@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ _DECODERS = 2
 _AHEAD = 2  # batches that are decoded while one is worked on
 
 
-class Failure(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Failure:
     """An image that could not be read.
 
     Attributes:
@@ -94,13 +95,11 @@ def _collect(
 ) -> PixelBatch:
     index, paths, pixels, failures = [], [], [], []
     for place, path, future in decoded:
-        try:
-            pixels.append(future.result())
-        except ImageError as error:
-            if on_error == "stop":
-                raise
-            failures.append(Failure(place, path, str(error)))
+        error = future.exception()
+        if isinstance(error, ImageError) and on_error == "skip":
+            failures.append(Failure(index=place, path=path, reason=str(error)))
         else:
+            pixels.append(future.result())  # raises what reading it raised
             index.append(place)
             paths.append(path)
     stacked = np.stack(pixels) if pixels else np.empty((0, *size_px, 3), dtype=np.uint8)

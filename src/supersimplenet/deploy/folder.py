@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -154,7 +153,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def to_plain(value: Any) -> Any:
@@ -194,4 +193,4 @@ def from_plain(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
 
 def move_to(network: SuperSimpleNet, device: torch.device) -> SuperSimpleNet:
     """The network on a device, in the memory format its convolutions are fastest in."""
-    return network.to(device=device, memory_format=torch.channels_last)
+    return network.to(device).to(memory_format=torch.channels_last)

@@ -124,7 +124,6 @@ def build_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbon
         raise BackboneError("model.backbone_weights: 'compact' comes with its weights; name a timm model, or drop it")
     architecture = _COMPACT_ARCHITECTURE if config.backbone == COMPACT else config.backbone
     indices, channels = _stages(architecture, config.feature_strides)
-    settings = timm.get_pretrained_cfg(architecture)
     origin: Origin
     if config.backbone != COMPACT and config.backbone_weights is None and with_weights:
         origin, net = "hub", _create_with_hub_weights(architecture, indices)
@@ -140,6 +139,7 @@ def build_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbon
                 _load_weights(net, config.backbone_weights)
         else:
             origin = "hub"
+    settings = _pretrained(architecture)
     return Backbone(net, channels=channels, origin=origin, mean=settings.mean, std=settings.std)
 
 
@@ -179,7 +179,7 @@ def _stages(architecture: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...
         )
     try:
         with torch.device("meta"):  # no memory, no weights: only the description is wanted
-            info = timm.create_model(architecture, pretrained=False, features_only=True).feature_info
+            info: Any = timm.create_model(architecture, pretrained=False, features_only=True).feature_info
     except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
         raise BackboneError(f"model.backbone: timm's '{architecture}' gives no feature maps: {error}") from error
     stages = {stage["reduction"]: (stage["index"], stage["num_chs"]) for stage in info.get_dicts()}
@@ -191,9 +191,17 @@ def _stages(architecture: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...
     return tuple(stages[stride][0] for stride in strides), [stages[stride][1] for stride in strides]
 
 
+def _pretrained(architecture: str) -> Any:
+    """What timm knows of a model's published weights: colours, hub name."""
+    settings = timm.get_pretrained_cfg(architecture)
+    if settings is None:
+        raise BackboneError(f"model.backbone: timm publishes no weights for '{architecture}'; choose another model")
+    return settings
+
+
 def _create_with_hub_weights(architecture: str, indices: tuple[int, ...]) -> nn.Module:
     """The model with the weights that timm publishes for it, from the hub or its local cache."""
-    repository = timm.get_pretrained_cfg(architecture).hf_hub_id
+    repository = _pretrained(architecture).hf_hub_id
     names = ("model.safetensors", "pytorch_model.bin")
     cached = [try_to_load_from_cache(repository, name) for name in names] if repository else []
     overlay = next(({"file": path} for path in cached if isinstance(path, str)), None)

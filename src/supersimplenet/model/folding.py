@@ -11,7 +11,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from supersimplenet.model.heads import (
     CONV,
-    TAPS,
     HeadOutput,
     Heads,
     classify,
@@ -21,6 +20,7 @@ from supersimplenet.model.heads import (
     upscale_hidden,
     upscale_taps,
 )
+from supersimplenet.model.resample import TAPS
 
 
 class FoldedHeads(nn.Module):
@@ -55,7 +55,7 @@ class FoldedHeads(nn.Module):
             "map_weight": heads.map.weight[0],
             "tap_weight": tap_weight.flatten(0, 1),
             "tap_bias": None if exact.tap_bias is None else exact.tap_bias * conv_scale,
-            "conv_bias": heads.conv.bias.double() * conv_scale + conv_shift,
+            "conv_bias": heads.conv_bias.double() * conv_scale + conv_shift,
             "map_kernel": heads.conv.weight[:, -1:].double() * conv_scale[:, None, None, None],
             "score_weight": heads.score.weight,
             "score_bias": heads.score.bias,

@@ -106,6 +106,13 @@ class Heads(nn.Module):
         response = self._convolve(features, projections, anomalies, seen_map)  # (N, CONV, h, w)
         return HeadOutput(map_logit, classify(self.conv_norm(response), seen_map, self.score.weight, self.score.bias))
 
+    @property
+    def conv_bias(self) -> Tensor:
+        """(CONV,) bias of the classification head's convolution."""
+        bias = self.conv.bias
+        assert bias is not None
+        return bias
+
     def projections(self) -> Projections:
         """The matrices of the current weights, differentiable."""
         tap_weight, tap_bias = self._tap_rows(), None
@@ -158,7 +165,7 @@ class Heads(nn.Module):
         self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None, seen_map: Tensor
     ) -> Tensor:
         response = upscale_taps(features, projections.tap_weight, self.align_corners)  # (B, h, w, CONV)
-        response = response + constant_response(projections.tap_bias, self.conv.bias, seen_map)
+        response = response + constant_response(projections.tap_bias, self.conv_bias, seen_map)
         if anomalies is not None:
             response = response.repeat(2, 1, 1, 1) + self._noise_response(anomalies)
         return response.permute(0, 3, 1, 2) + convolve_map(seen_map, self.conv.weight[:, -1:])
@@ -208,7 +215,7 @@ def upscale_hidden(features: Sequence[Tensor], weight: Tensor, align_corners: bo
     """
     height, width = output_size(features)
     combined, operators = [], []
-    for feature, part in zip(features, weight.split([f.shape[-1] for f in features], dim=1), strict=True):
+    for feature, part in zip(features, _by_layer(weight, features), strict=True):
         rows, columns = feature.shape[1:3]
         projected = F.linear(feature, part)  # (B, h_l, w_l, K)
         operator = pooled_upscale(columns, width, align_corners, feature.device, feature.dtype)
@@ -231,7 +238,7 @@ def upscale_taps(features: Sequence[Tensor], tap_weight: Tensor, align_corners: 
     """
     height, width = output_size(features)
     combined, operators = [], []
-    for feature, part in zip(features, tap_weight.split([f.shape[-1] for f in features], dim=1), strict=True):
+    for feature, part in zip(features, _by_layer(tap_weight, features), strict=True):
         rows, columns = feature.shape[1:3]
         projected = F.linear(feature, part).view(len(feature), rows, columns * TAPS, -1)  # (B, h_l, w_l * x, y * K)
         operator = pooled_upscale_taps(columns, width, align_corners, feature.device, feature.dtype)
@@ -286,6 +293,11 @@ def classify(normalised: Tensor, seen_map: Tensor, weight: Tensor, bias: Tensor)
     flat_map = seen_map.flatten(1)
     pooled = [response.amax(2), response.mean(2), flat_map.amax(1, keepdim=True), flat_map.mean(1, keepdim=True)]
     return F.linear(torch.cat(pooled, dim=1), weight, bias)[:, 0]
+
+
+def _by_layer(weight: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The columns of a matrix over all channels that belong to each feature map."""
+    return torch.split(weight, [feature.shape[-1] for feature in features], dim=1)
 
 
 def output_size(features: Sequence[Tensor]) -> tuple[int, int]:

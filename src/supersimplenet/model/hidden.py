@@ -109,7 +109,7 @@ class _NormaliseActivateProject(torch.autograd.Function):
         return project(clean), project(noised), mean, variance
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         clean, count, noised, source, gamma, beta, weight, mean, inverse_std, total = ctx.saved_tensors
         scale = gamma * inverse_std
         one, negative_slope = mean.new_tensor(1.0), mean.new_tensor(ctx.negative_slope)

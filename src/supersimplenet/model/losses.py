@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
+from torch.nn import functional as F
 
 from supersimplenet.model.heads import HeadOutput
 
@@ -28,11 +28,13 @@ def supersimplenet_loss(output: HeadOutput, mask: Tensor, label: Tensor) -> Tens
     """
     precision = torch.promote_types(output.map_logit.dtype, torch.float32)
     map_logit, score_logit = output.map_logit.to(precision), output.score_logit.to(precision)
-    return (
-        _truncated_l1(map_logit, mask)
-        + sigmoid_focal_loss(map_logit, mask.to(precision), alpha=-1, gamma=_GAMMA, reduction="mean")
-        + sigmoid_focal_loss(score_logit, label.to(precision), alpha=-1, gamma=_GAMMA, reduction="mean")
-    )
+    return _truncated_l1(map_logit, mask) + _focal(map_logit, mask) + _focal(score_logit, label)
+
+
+def _focal(logit: Tensor, target: Tensor) -> Tensor:
+    """Mean of ``-(1 - p)^4 log p``, p the probability given to the true class; Lin et al. 2017, without alpha."""
+    true_logit = torch.where(target, logit, -logit)
+    return (torch.sigmoid(-true_logit) ** _GAMMA * -F.logsigmoid(true_logit)).mean()
 
 
 def _truncated_l1(map_logit: Tensor, mask: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class CachedFeatures:
 
     def features(self, index: Tensor) -> tuple[Tensor, ...]:
         """See `FeatureSource`."""
-        maps = self.rows[index].float().split([prod(shape) for shape in self.shapes], dim=1)
+        maps = torch.split(self.rows[index].float(), [prod(shape) for shape in self.shapes], dim=1)
         return tuple(values.view(len(index), *shape) for values, shape in zip(maps, self.shapes, strict=True))
 
 
@@ -73,7 +73,8 @@ class RecomputedFeatures:
     def features(self, index: Tensor) -> tuple[Tensor, ...]:
         """See `FeatureSource`."""
         pixels = self.pixels[index] if isinstance(self.pixels, Tensor) else self.pixels(index)
-        return self.backbone(pixels.to(self.backbone.mean.device))
+        features: tuple[Tensor, ...] = self.backbone(pixels.to(self.backbone.mean.device))
+        return features
 
 
 def gather_features(
@@ -154,9 +155,10 @@ def measure_feature_scale(source: FeatureSource, images: int) -> float:
     Returns:
         A scale in feature units; multiplying every feature by a factor multiplies it by the same.
     """
-    chosen = torch.linspace(0, images - 1, min(images, _SCALE_IMAGES)).long().unique()
+    count = min(images, _SCALE_IMAGES)
+    chosen = torch.arange(count) * images // count
     sums: list[Tensor] = []
-    for index in chosen.split(_BACKBONE_BATCH):
+    for index in torch.split(chosen, _BACKBONE_BATCH):
         moments = [
             torch.stack([f.double().sum(), f.double().square().sum(), f.new_tensor(f.numel()).double()]).cpu()
             for f in source.features(index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
@@ -16,6 +16,9 @@ from supersimplenet.model.recipes import Recipe
 from supersimplenet.model.synthesis import draw_anomalies
 from supersimplenet.seeds import derive_seed
 from supersimplenet.training.features import FeatureSource
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 
 class TrainingModule(L.LightningModule):
@@ -84,7 +87,7 @@ class TrainingModule(L.LightningModule):
         output = self.heads(features, anomalies, stop_gradient=self.recipe.stop_gradient)
         return supersimplenet_loss(output, anomalies.mask, anomalies.mask.flatten(1).any(1))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with the published rates, decayed by steps."""
         optimizer = build_optimizer(self.heads, self.recipe)
         scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(self.milestones), gamma=self.recipe.lr_decay)

@@ -17,6 +17,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from supersimplenet.data.datasets import DataSource, training_list_hash
@@ -50,7 +51,7 @@ PUBLISHED_FEATURE_SCALE = 0.174
 _TIMED_STEPS = 3
 
 
-class TrainingInterrupted(SuperSimpleNetError):
+class TrainingInterruptedError(SuperSimpleNetError):
     """The training was stopped before its end; its checkpoint is kept."""
 
 
@@ -128,9 +129,7 @@ def train(
         raise DataError(f"{data.name}: no good training image; the unsupervised recipe trains on good images")
     list_sha256 = training_list_hash(good)
     if earlier is not None and earlier["training"]["list_sha256"] != list_sha256:
-        raise DataError(
-            f"{folder}: the training images changed since this run began; train anew into another --output"
-        )
+        raise DataError(f"{folder}: the training images changed since this run began; train anew into another --output")
     if left_out:
         console().print(f"{left_out} bad training images are left out: this version trains on good images only")
 
@@ -291,7 +290,7 @@ def _measure_step(module: TrainingModule, trained: Sequence[int]) -> float:
         begin = time.monotonic()
         optimizer.zero_grad()
         loss = trial.loss(batch, derive_seed(module.seed, "timing", step))
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         loss.item()  # waits for the device
         seconds.append(time.monotonic() - begin)
@@ -339,15 +338,16 @@ def _fit(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        fit.fit(
-            module,
-            train_dataloaders=index_loader(trained, recipe.batch_size, shuffle_seed=seed),
-            val_dataloaders=index_loader(held_out, recipe.batch_size) if held_out else None,
-            ckpt_path=str(folder / CHECKPOINT) if resume else None,
-            weights_only=True,
-        )
-    if fit.interrupted:
-        raise TrainingInterrupted(
-            f"stopped in epoch {fit.current_epoch + 1} of {plan.epochs}; "
-            f"continue with: supersimplenet train --resume --output {folder}"
-        )
+        try:
+            fit.fit(
+                module,
+                train_dataloaders=index_loader(trained, recipe.batch_size, shuffle_seed=seed),
+                val_dataloaders=index_loader(held_out, recipe.batch_size) if held_out else None,
+                ckpt_path=str(folder / CHECKPOINT) if resume else None,
+                weights_only=True,
+            )
+        except (SystemExit, SIGTERMException) as stop:  # what Lightning makes of Ctrl-C and of a termination signal
+            raise TrainingInterruptedError(
+                f"stopped in epoch {fit.current_epoch + 1} of {plan.epochs}; "
+                f"continue with: supersimplenet train --resume --output {folder}"
+            ) from stop

@@ -1,0 +1,144 @@
+"""What the commands do: a few calls on the rooms below, and words for the person who waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table as RichTable
+
+from supersimplenet.data.datasets import DataSource, MVTecAD
+from supersimplenet.data.loading import OnError
+from supersimplenet.data.registry import source_from
+from supersimplenet.data.synthetic import SyntheticConfig, synthesize
+from supersimplenet.detector import Detector
+from supersimplenet.drawing import draw_contact_sheet
+from supersimplenet.errors import ConfigError, OutputError
+from supersimplenet.evaluation.evaluate import Evaluation, evaluate, write_metrics
+from supersimplenet.model.recipes import ModelConfig, Recipe
+from supersimplenet.predict import PredictionSummary, find_images, predict_to_folder
+from supersimplenet.training.config import TrainerConfig
+from supersimplenet.training.progress import console, progress_bar
+from supersimplenet.training.run import train
+
+CONTACT_SHEET = "findings.png"
+
+_DEMO_SURFACE = "brushed_metal"
+_DEMO_SIZE_PX = (128, 128)
+_DEMO_EPOCHS = 40
+
+
+def evaluate_model(
+    model: Path,
+    *,
+    data: DataSource | None = None,
+    output: Path | None = None,
+    device: str = "auto",
+    on_error: OnError = "stop",
+) -> Evaluation:
+    """Evaluate a model folder; writes metrics.json and a contact sheet of the best and worst findings.
+
+    Args:
+        model: the model folder.
+        data: whose test images; by default the data set it was trained on.
+        output: where to write; by default the model folder.
+        device: see `Detector`.
+        on_error: what an unreadable image does.
+
+    Raises:
+        SuperSimpleNetError: of the kind that names the cause.
+    """
+    detector = Detector.load(model, device=device)
+    source = data or _trained_on(detector, model)
+    samples = source.samples()
+    tested = sum(sample.split == "test" for sample in samples)
+    with progress_bar() as bar:
+        task = bar.add_task("testing", total=tested, detail="")
+        evaluation = evaluate(detector, samples, on_error=on_error, progress=lambda images: bar.advance(task, images))
+    folder = output or model
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = write_metrics(evaluation, folder)
+    sheet = folder / CONTACT_SHEET
+    draw_contact_sheet(evaluation, f"{source.name}: {len(evaluation.cases)} test images").save(sheet)
+    _print_metrics(evaluation)
+    console().print(f"metrics:  {metrics}\nfindings: {sheet}", highlight=False)
+    return evaluation
+
+
+def predict_files(
+    model: Path,
+    inputs: Sequence[str],
+    output: Path,
+    *,
+    overlays: bool = False,
+    batch_size: int = 8,
+    device: str = "auto",
+    on_error: OnError = "stop",
+) -> PredictionSummary:
+    """Predict images into a folder and say what came of it; see `predict_to_folder`."""
+    paths = find_images(inputs)
+    detector = Detector.load(model, device=device)
+    with progress_bar() as bar:
+        task = bar.add_task("predicting", total=len(paths), detail="")
+        summary = predict_to_folder(
+            detector,
+            paths,
+            output,
+            model_folder=model,
+            overlays=overlays,
+            batch_size=batch_size,
+            on_error=on_error,
+            progress=lambda images: bar.advance(task, images),
+        )
+    continued = f", {summary.continued} of them done before" if summary.continued else ""
+    failed = f", {summary.failed} could not be read (see the error column)" if summary.failed else ""
+    console().print(
+        f"{summary.images} images{continued}: {summary.bad} bad at threshold {detector.threshold}{failed}\n"
+        f"results: {summary.csv}",
+        highlight=False,
+    )
+    return summary
+
+
+def demo(output: Path) -> Evaluation:
+    """Everything once, offline: synthetic data, training on good parts, evaluation, pictures.
+
+    Args:
+        output: a new folder for data, model and pictures.
+
+    Raises:
+        OutputError: the folder holds something already.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise OutputError(f"{output}: is not empty; remove it or choose another --output")
+    started = time.monotonic()
+    say = console().print
+    say(f"1. synthetic photographs of {_DEMO_SURFACE.replace('_', ' ')}, good and defective")
+    synthesize(output / "data", SyntheticConfig(surfaces=(_DEMO_SURFACE,), size_px=_DEMO_SIZE_PX))
+    say("2. training on the good ones")
+    data = MVTecAD(root=output / "data", category=_DEMO_SURFACE)
+    train(
+        data,
+        output=output / "model",
+        model=ModelConfig(backbone="compact", image_size=_DEMO_SIZE_PX),
+        recipe=Recipe(batch_size=8),
+        trainer=TrainerConfig(max_epochs=_DEMO_EPOCHS),
+    )
+    say("3. looking at parts it has never seen")
+    evaluation = evaluate_model(output / "model")
+    say(f"done in {time.monotonic() - started:.0f} s; look at {output / 'model' / CONTACT_SHEET}", highlight=False)
+    return evaluation
+
+
+def _trained_on(detector: Detector, model: Path) -> DataSource:
+    if "data" not in detector.record:
+        raise ConfigError(f"data: {model} was not trained here, so its data set is not known; name one with --data")
+    return source_from(detector.record["data"])
+
+
+def _print_metrics(evaluation: Evaluation) -> None:
+    table = RichTable("metric", "value", box=None, pad_edge=False)
+    for name, metric in evaluation.metrics.items():
+        table.add_row(name, f"undefined: {metric.reason}" if metric.value is None else f"{metric.value:.4f}")
+    console().print(table)

@@ -1,0 +1,244 @@
+"""The command line: options only. Each command hands plain values to one function of the package."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from supersimplenet import __version__
+from supersimplenet.data.datasets import DataSource
+from supersimplenet.data.synthetic import SyntheticConfig
+from supersimplenet.errors import ConfigError, SuperSimpleNetError
+from supersimplenet.model.recipes import ModelConfig, Recipe
+from supersimplenet.training.config import CacheConfig, TrainerConfig
+
+OnError = Literal["stop", "skip"]
+_ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
+_DATA_HELP = (
+    "the data set: MVTecAD, Folder or Table, with its own options behind the dot, such as --data.category bottle; "
+    "--data.help MVTecAD explains them"
+)
+_MODEL_NAME = "SuperSimpleNet"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: as typed after the program's name; by default those of this process.
+
+    Returns:
+        The exit status: 0 where all went well, 1 where a message on standard error says what did not.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser, commands = _build_parser()
+    parsed = parser.parse_args(_without_model_name(arguments))
+    command = parsed.subcommand
+    options = parsed[command]
+    if command == "data":
+        command, options = f"data {options.subcommand}", options[options.subcommand]
+    try:
+        return commands[command](options)
+    except SuperSimpleNetError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def _build_parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
+    parser = ArgumentParser(prog="supersimplenet", description="Find defects on surfaces in photographs.")
+    parser.add_argument("--version", action="version", version=f"supersimplenet {__version__}")
+    commands = parser.add_subcommands()
+    commands.add_subcommand("train", _train_parser(), help="train on the good images of a data set")
+    commands.add_subcommand("test", _test_parser(), help="evaluate a model on a data set's test images")
+    commands.add_subcommand("predict", _predict_parser(), help="look at images, write a table of scores and verdicts")
+    commands.add_subcommand("import", _import_parser(), help="turn other implementations' weights into a model folder")
+    commands.add_subcommand("demo", _demo_parser(), help="synthetic data, training, evaluation, pictures: offline")
+    data = ArgumentParser(description="Make data sets.")
+    commands.add_subcommand("data", data, help="make data sets")
+    data_commands = data.add_subcommands()
+    data_commands.add_subcommand("synthesize", _synthesize_parser(), help="write a synthetic data set, MVTec layout")
+    return parser, {
+        "train": _train,
+        "test": _test,
+        "predict": _predict,
+        "import": _import,
+        "demo": _demo,
+        "data synthesize": _synthesize,
+    }
+
+
+def _train_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Train on the good images of a data set and leave a model folder.")
+    parser.add_argument("--config", action="config", help="YAML file that holds any of these options")
+    parser.add_argument("--data", type=DataSource, help=_DATA_HELP)
+    parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
+    parser.add_argument("--recipe", type=Recipe, default=Recipe())
+    parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
+    parser.add_argument("--cache", type=CacheConfig, default=CacheConfig())
+    parser.add_argument("--output", type=Path, help="the model folder; by default runs/<data set's name>")
+    parser.add_argument("--seed", type=int, default=0, help="decides weights, order, masks and noise")
+    parser.add_argument(
+        "--time-budget",
+        type=str | None,
+        help="such as 15m: train as many epochs as fit, at most trainer.max_epochs",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --output, exactly")
+    parser.add_argument("--on-error", type=OnError, default="stop", help=_ON_ERROR_HELP)
+    return parser
+
+
+def _train(options: Namespace) -> int:
+    from supersimplenet.training.run import train
+
+    settings = _train_parser().instantiate(options)
+    if options.resume:
+        _take_over(settings, options)
+    if settings.data is None:
+        raise ConfigError("data: not given; name a data set, such as --data Folder --data.good parts/good")
+    output = settings.output or Path("runs") / settings.data.name
+    train(
+        settings.data,
+        output=output,
+        model=settings.model,
+        recipe=settings.recipe,
+        trainer=settings.trainer,
+        cache=settings.cache,
+        seed=settings.seed,
+        time_budget=settings.time_budget,
+        resume=settings.resume,
+        on_error=settings.on_error,
+    )
+    print(f"trained: {output}\ntest it: supersimplenet test --model {output}")
+    return 0
+
+
+def _take_over(settings: Namespace, options: Namespace) -> None:
+    """With --resume, what was not typed comes from the interrupted run; what was typed must agree with it."""
+    from supersimplenet.data.registry import source_from
+    from supersimplenet.deploy.folder import from_plain, read_record
+
+    if options.output is None:
+        raise ConfigError("output: not given; --resume needs the folder of the interrupted run")
+    record = read_record(options.output)
+    defaults = _train_parser().get_defaults()
+    for name, kind in (("model", ModelConfig), ("recipe", Recipe), ("trainer", TrainerConfig)):
+        if options[name] == defaults[name]:
+            settings[name] = from_plain(kind, record[name], where=f"{options.output}: {name}")
+    for name in ("seed", "time_budget"):
+        if options[name] == defaults[name]:
+            settings[name] = record[name]
+    if settings.data is None:
+        settings.data = source_from(record["data"])
+
+
+def _test_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Evaluate a model on a data set's test images; writes metrics.json.")
+    parser.add_argument("--model", type=Path, required=True, help="the model folder")
+    parser.add_argument("--data", type=DataSource, help=f"{_DATA_HELP}; by default the one it was trained on")
+    parser.add_argument("--output", type=Path, help="where to write; by default the model folder")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--on-error", type=OnError, default="stop", help=_ON_ERROR_HELP)
+    return parser
+
+
+def _test(options: Namespace) -> int:
+    from supersimplenet.apps import evaluate_model
+
+    data = _test_parser().instantiate(options).data
+    evaluate_model(options.model, data=data, output=options.output, device=options.device, on_error=options.on_error)
+    return 0
+
+
+def _predict_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Look at images; writes predictions.csv and predictions.jsonl.")
+    parser.add_argument("--model", type=Path, required=True, help="the model folder")
+    parser.add_argument("paths", nargs="+", help="image files, folders (searched at any depth) or glob patterns")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--overlays", action="store_true", help="also write each image with its heat map")
+    parser.add_argument("--batch-size", type=int, default=8, help="images that go through the network together")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--on-error", type=OnError, default="stop", help=_ON_ERROR_HELP)
+    return parser
+
+
+def _predict(options: Namespace) -> int:
+    from supersimplenet.apps import predict_files
+
+    predict_files(
+        options.model,
+        options.paths,
+        options.output,
+        overlays=options.overlays,
+        batch_size=options.batch_size,
+        device=options.device,
+        on_error=options.on_error,
+    )
+    return 0
+
+
+def _import_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Turn weights of another implementation into a model folder.")
+    parser.add_argument("--source", type=Literal["official", "anomalib"], required=True, help="who wrote the file")
+    parser.add_argument("file", type=Path, help="weights.pt of the authors' code, or a checkpoint of anomalib")
+    parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
+    parser.add_argument("--output", type=Path, required=True, help="the model folder to write")
+    return parser
+
+
+def _import(options: Namespace) -> int:
+    from supersimplenet.deploy.interop import import_weights
+
+    settings = _import_parser().instantiate(options)
+    import_weights(options.file, source=options.source, config=settings.model, output=options.output)
+    print(f"imported: {options.output}")
+    return 0
+
+
+def _synthesize_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Write a synthetic data set of surfaces with defects, in MVTec layout.")
+    parser.add_argument("--output", type=Path, required=True, help="the data set's root; one folder a surface is made")
+    parser.add_class_arguments(SyntheticConfig)
+    return parser
+
+
+def _synthesize(options: Namespace) -> int:
+    from supersimplenet.data.synthetic import synthesize
+
+    values = options.as_dict()
+    output = values.pop("output")
+    for folder in synthesize(output, SyntheticConfig(**values)):
+        print(folder)
+    return 0
+
+
+def _demo_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Make synthetic data, train on its good images, evaluate, draw the findings.")
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder of data, model and pictures")
+    return parser
+
+
+def _demo(options: Namespace) -> int:
+    from supersimplenet.apps import demo
+
+    demo(options.output)
+    return 0
+
+
+def _without_model_name(arguments: list[str]) -> list[str]:
+    """Drop ``--model SuperSimpleNet`` of the published train command: this package has that one model."""
+    if arguments[:1] != ["train"]:
+        return arguments
+    kept: list[str] = []
+    position = 0
+    while position < len(arguments):
+        if arguments[position : position + 2] == ["--model", _MODEL_NAME]:
+            position += 2
+        else:
+            if arguments[position] != f"--model={_MODEL_NAME}":
+                kept.append(arguments[position])
+            position += 1
+    return kept

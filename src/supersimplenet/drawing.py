@@ -1,0 +1,129 @@
+"""Pictures of what the detector says: an overlay for one image, a contact sheet for a test split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from supersimplenet.data.images import read_image
+from supersimplenet.evaluation.evaluate import Case, Evaluation
+from supersimplenet.records import BAD, Prediction
+
+# The heat map's colours run over these probabilities, the same in every picture, so that pictures compare.
+_COLOUR_RANGE = (0.3, 0.8)
+_OPACITY = 0.75
+_INK, _PAPER, _GREEN, _RED = (32, 33, 36), (255, 255, 255), (24, 128, 56), (197, 34, 31)
+_CELL_PX = 176
+_GAP_PX = 8
+_CASES = 5  # in each half of the contact sheet
+
+
+def draw_overlay(path: Path, prediction: Prediction) -> Image.Image:
+    """The image at its own size under its heat map, with verdict and score in a strip below.
+
+    Args:
+        path: the image file.
+        prediction: what the detector says of it.
+    """
+    pixels = read_image(path)
+    picture = Image.fromarray(_heat(pixels, prediction))
+    font = _font(max(12, round(picture.height / 24)))
+    text = f"{prediction.verdict}  score {prediction.score:.3f}  map {prediction.map_max:.3f}"
+    height = round(font.size * 1.8)
+    # A small picture is centred over a strip wide enough for its text.
+    width = max(picture.width, round(font.getlength(text)) + 16)
+    sheet = Image.new("RGB", (width, picture.height + height), _PAPER)
+    sheet.paste(picture, ((width - picture.width) // 2, 0))
+    colour = _RED if prediction.verdict == "bad" else _GREEN
+    ImageDraw.Draw(sheet).text((8, picture.height + height / 2), text, fill=colour, font=font, anchor="lm")
+    return sheet
+
+
+def draw_contact_sheet(evaluation: Evaluation, title: str) -> Image.Image:
+    """The best and the worst findings of a test split: image, ground truth, heat map, verdict.
+
+    The best are the surest bad images of each defect type; the worst are those that lie furthest on the wrong side of
+    the threshold, or nearest to it where none is wrong.
+
+    Args:
+        evaluation: of the test split.
+        title: a line above the pictures.
+    """
+    best, worst = choose_cases(evaluation.cases, _CASES)
+    halves = [(name, cases) for name, cases in (("best findings", best), ("worst findings", worst)) if cases]
+    columns = max(len(cases) for _, cases in halves)
+    label_px, header_px, caption_px = 96, 64, 52
+    half_px = 34 + 3 * (_CELL_PX + _GAP_PX) + caption_px
+    width = label_px + columns * (_CELL_PX + _GAP_PX) + _GAP_PX
+    sheet = Image.new("RGB", (width, header_px + len(halves) * half_px + _GAP_PX), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((16, header_px / 2), title, fill=_INK, font=_font(20), anchor="lm")
+    for half, (name, cases) in enumerate(halves):
+        top = header_px + half * half_px
+        draw.text((16, top + 12), name, fill=_INK, font=_font(17), anchor="lm")
+        for row, label in enumerate(("image", "truth", "heat map")):
+            y = top + 34 + row * (_CELL_PX + _GAP_PX)
+            draw.text((16, y + _CELL_PX / 2), label, fill=_INK, font=_font(14), anchor="lm")
+        for column, case in enumerate(cases):
+            x = label_px + column * (_CELL_PX + _GAP_PX)
+            for row, picture in enumerate(_panels(case)):
+                sheet.paste(picture, (x, top + 34 + row * (_CELL_PX + _GAP_PX)))
+            y = top + 34 + 3 * (_CELL_PX + _GAP_PX)
+            right = (case.prediction.verdict == "bad") == (case.sample.label == BAD)
+            verdict = f"{case.prediction.verdict} {case.prediction.score:.3f}"
+            draw.text((x, y + 8), verdict, fill=_GREEN if right else _RED, font=_font(15), anchor="lm")
+            draw.text((x, y + 28), f"truth: {case.sample.defect}", fill=_INK, font=_font(13), anchor="lm")
+    return sheet
+
+
+def choose_cases(cases: Sequence[Case], count: int) -> tuple[list[Case], list[Case]]:
+    """The best findings, one of each defect type in turn, and the worst of the other cases, both in that order."""
+    bad = sorted((case for case in cases if case.sample.label == BAD), key=lambda case: -case.margin)
+    rank_in_type: dict[str, int] = {}
+    order = []
+    for case in bad:
+        rank_in_type[case.sample.defect] = rank_in_type.get(case.sample.defect, -1) + 1
+        order.append(rank_in_type[case.sample.defect])
+    best = [case for _, _, case in sorted(zip(order, range(len(bad)), bad, strict=True), key=lambda item: item[:2])]
+    best = best[:count]
+    shown = {id(case) for case in best}
+    rest = sorted((case for case in cases if id(case) not in shown), key=lambda case: case.margin)
+    return best, rest[:count]
+
+
+def _panels(case: Case) -> tuple[Image.Image, Image.Image, Image.Image]:
+    pixels = read_image(case.sample.image, size_px=(_CELL_PX, _CELL_PX))
+    truth = Image.new("RGB", (_CELL_PX, _CELL_PX), (232, 234, 237))
+    if case.mask is None:
+        ImageDraw.Draw(truth).text((_CELL_PX / 2,) * 2, "not known", fill=_INK, font=_font(14), anchor="mm")
+    else:
+        mask = np.asarray(Image.fromarray(case.mask).resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST))
+        edge = mask ^ ndimage.binary_erosion(mask, iterations=2)
+        marked = (pixels * 0.45 + 255 * 0.55 * 0.2).astype(np.uint8)
+        marked[mask] = pixels[mask]
+        marked[edge] = (255, 196, 0)
+        truth = Image.fromarray(marked)
+    return Image.fromarray(pixels), truth, Image.fromarray(_heat(pixels, case.prediction))
+
+
+def _heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
+    """The image (H, W, 3) with the heat map blended in, the more the surer the map is."""
+    height, width = pixels.shape[:2]
+    resized = Image.fromarray(prediction.map_logit).resize((width, height), Image.Resampling.BILINEAR)
+    chance = 1 / (1 + np.exp(-np.asarray(resized, dtype=np.float64)))  # (H, W)
+    low, high = _COLOUR_RANGE
+    strength = np.clip((chance - low) / (high - low), 0, 1)
+    colour = mpl.colormaps["inferno"](strength)[..., :3] * 255  # (H, W, 3)
+    opacity = (_OPACITY * strength)[..., None]
+    return np.round(pixels * (1 - opacity) + colour * opacity).astype(np.uint8)
+
+
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as matplotlib ships it: the same on every machine."""
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size_px)
