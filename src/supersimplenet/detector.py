@@ -14,9 +14,8 @@ from torch import nn
 
 from supersimplenet.data.images import prepare_pixels, read_image
 from supersimplenet.data.loading import Failure, OnError, decode_batches
-from supersimplenet.deploy.folder import load_model, move_to, read_record
+from supersimplenet.deploy.folder import load_model, move_to
 from supersimplenet.errors import ImageError
-from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.folding import FoldedHeads
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.records import Prediction, probability
@@ -71,10 +70,7 @@ class Detector:
             ModelFolderError: the folder is incomplete or damaged.
             BackboneError: the backbone's weights cannot be had.
         """
-        module = None
-        if backbone is not None:
-            module = wrap_module(backbone, tuple(read_record(Path(folder))["model"]["image_size"]))
-        network, record = load_model(Path(folder), backbone=module)
+        network, record = load_model(Path(folder), backbone=backbone)
         return cls(network, device=device, record=record, threshold=record.get("threshold", DEFAULT_THRESHOLD))
 
     @property
@@ -100,6 +96,8 @@ class Detector:
         """
         if isinstance(images, str | Path | np.ndarray):
             return self.predict([images])[0]
+        if not isinstance(images, list | tuple):
+            raise ImageError(f"{type(images).__name__}: wanted a path, a numpy array, or a list of either")
         predictions: list[Prediction] = []
         for image in images:
             if isinstance(image, np.ndarray):

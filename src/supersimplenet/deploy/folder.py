@@ -23,9 +23,10 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from supersimplenet.errors import ModelFolderError, SuperSimpleNetError
-from supersimplenet.model.backbone import Backbone, build_backbone
+from supersimplenet.model.backbone import build_backbone, wrap_module
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import ModelConfig
 
@@ -77,12 +78,12 @@ def write_record(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any
     )
 
 
-def load_model(folder: Path, *, backbone: Backbone | None = None) -> tuple[SuperSimpleNet, dict[str, Any]]:
+def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[SuperSimpleNet, dict[str, Any]]:
     """The network of a model folder, in eval mode on the CPU, and its config.yaml.
 
     Args:
         folder: as `save_model` wrote it.
-        backbone: needed where the model was trained with a module of the user's own, refused elsewhere.
+        backbone: the module it was trained with, where that was one of the user's own; refused elsewhere.
 
     Raises:
         ModelFolderError: a file is missing or damaged, or the backbone's weights are not those of the training.
@@ -108,18 +109,20 @@ def load_model(folder: Path, *, backbone: Backbone | None = None) -> tuple[Super
     except (SafetensorError, OSError) as error:
         raise ModelFolderError(f"{folder / WEIGHTS_FILE}: damaged ({error}); copy or train the model again") from error
     if backbone is None:
-        backbone = build_backbone(config, with_weights=origin in ("package", "hub"))
-    network = SuperSimpleNet(config, backbone=backbone)
-    target = network.heads if backbone.refetchable else network
-    prefix = "heads." if backbone.refetchable else ""
+        built = build_backbone(config, with_weights=origin in ("package", "hub"))
+    else:
+        built = wrap_module(backbone, config.image_size)
+    network = SuperSimpleNet(config, backbone=built)
+    target = network.heads if built.refetchable else network
+    prefix = "heads." if built.refetchable else ""
     try:
         target.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
     except RuntimeError as error:
         raise ModelFolderError(f"{folder / WEIGHTS_FILE}: does not fit its {CONFIG_FILE}: {error}") from error
-    if backbone.fingerprint() != record["backbone"]["sha256"]:
+    if built.fingerprint() != record["backbone"]["sha256"]:
         raise ModelFolderError(
             f"{folder}: the weights of backbone '{config.backbone}' are not those of the training "
-            f"(sha256 {backbone.fingerprint()[:12]}…, trained with {record['backbone']['sha256'][:12]}…); "
+            f"(sha256 {built.fingerprint()[:12]}…, trained with {record['backbone']['sha256'][:12]}…); "
             "scores would be wrong; bring back the old weights or train again"
         )
     return network.eval(), record

@@ -29,7 +29,7 @@ class TrainingModule(L.LightningModule):
         source: features of the training images by index.
         recipe: the optimiser's settings and the synthetic anomalies'.
         noise_std: standard deviation of the feature noise, in feature units.
-        milestones: steps after which the learning rates are multiplied by ``recipe.lr_decay``.
+        total_steps: after which the training ends; the milestones of the learning rates are fractions of it.
         seed: decides masks and noise of every step.
 
     Source: JIMS section 4.2 (implementation details). Differs: features of the frozen backbone are not computed anew.
@@ -42,7 +42,7 @@ class TrainingModule(L.LightningModule):
         *,
         recipe: Recipe,
         noise_std: float,
-        milestones: Sequence[int],
+        total_steps: int,
         seed: int,
     ) -> None:
         super().__init__()
@@ -50,15 +50,22 @@ class TrainingModule(L.LightningModule):
         self.source = source
         self.recipe = recipe
         self.noise_std = noise_std
-        self.milestones = tuple(milestones)
+        self.total_steps = total_steps
         self.seed = seed
 
     def training_step(self, index: Tensor, batch_index: int) -> Tensor:
         """Loss of a batch, given by the indices of its images (B,)."""
         del batch_index
         loss = self.loss(index, derive_seed(self.seed, "anomalies", self.global_step, self.global_rank))
-        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(index), prog_bar=True)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(index))
+        self.log("lr_heads", self.trainer.optimizers[0].param_groups[1]["lr"])
         return loss
+
+    def on_train_batch_end(self, outputs: object, batch: Tensor, batch_index: int) -> None:
+        """Stop after the last step. Lightning's own ``max_steps`` is not used: it makes resuming skip steps."""
+        del outputs, batch, batch_index
+        if self.global_step >= self.total_steps:
+            self.trainer.should_stop = True
 
     def validation_step(self, index: Tensor, batch_index: int) -> None:
         """Loss of held-out good images under synthetic anomalies that are the same after every epoch."""
@@ -90,7 +97,8 @@ class TrainingModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with the published rates, decayed by steps."""
         optimizer = build_optimizer(self.heads, self.recipe)
-        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(self.milestones), gamma=self.recipe.lr_decay)
+        milestones = [round(fraction * self.total_steps) for fraction in self.recipe.lr_milestones]
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=self.recipe.lr_decay)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

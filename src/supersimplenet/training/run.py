@@ -151,7 +151,7 @@ def train(
         else:
             plan = Plan(**earlier["training"]["plan"])
             module.noise_std = plan.noise_std
-        module.milestones = tuple(round(fraction * plan.total_steps) for fraction in recipe.lr_milestones)
+        module.total_steps = plan.total_steps
         record: dict[str, Any] = {
             **settings,
             "threshold": DEFAULT_THRESHOLD,
@@ -239,7 +239,7 @@ def _held_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[int]
 
 
 def _module(network: SuperSimpleNet, source: FeatureSource, *, recipe: Recipe, seed: int) -> TrainingModule:
-    return TrainingModule(network.heads, source, recipe=recipe, noise_std=math.nan, milestones=(), seed=seed)
+    return TrainingModule(network.heads, source, recipe=recipe, noise_std=math.nan, total_steps=0, seed=seed)
 
 
 def _plan(
@@ -280,7 +280,7 @@ def _measure_step(module: TrainingModule, trained: Sequence[int]) -> float:
         module.source,
         recipe=module.recipe,
         noise_std=module.noise_std,
-        milestones=(),
+        total_steps=0,
         seed=module.seed,
     ).to(next(module.heads.parameters()).device)
     optimizer = build_optimizer(trial.heads, module.recipe)
@@ -326,7 +326,6 @@ def _fit(
         warnings.filterwarnings("ignore", module="lightning")
         fit = L.Trainer(
             max_epochs=plan.epochs,
-            max_steps=plan.total_steps,
             accelerator=trainer.accelerator,
             devices=trainer.devices,
             precision=trainer.precision,  # type: ignore[arg-type]

@@ -1,0 +1,350 @@
+"""Training: the caches agree, a seed decides everything, and a killed run ends as an uninterrupted one."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from supersimplenet.data.datasets import MVTecAD
+from supersimplenet.data.synthetic import SyntheticConfig, synthesize
+from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
+from supersimplenet.model.backbone import build_backbone
+from supersimplenet.model.heads import Heads
+from supersimplenet.model.recipes import ModelConfig, Recipe
+from supersimplenet.seeds import derive_seed
+from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
+from supersimplenet.training.features import CachedFeatures, gather_features, measure_feature_scale
+from supersimplenet.training.module import EpochShuffle, TrainingModule, build_optimizer
+from supersimplenet.training.run import PUBLISHED_FEATURE_SCALE, resolve_noise_std, train
+
+SIZE = (64, 64)
+MODEL = ModelConfig(backbone="compact", image_size=SIZE)
+RECIPE = Recipe(batch_size=4)
+
+
+@pytest.fixture(scope="session")
+def surfaces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("surfaces")
+    synthesize(
+        root,
+        SyntheticConfig(surfaces=("brushed_metal",), size_px=SIZE, train_good=10, test_good=2, test_per_defect=1),
+    )
+    return root
+
+
+@pytest.fixture
+def metal(surfaces: Path) -> MVTecAD:
+    return MVTecAD(root=surfaces, category="brushed_metal")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_one_seed_decides_everything(metal, tmp_path):
+    def run(name: str, seed: int) -> dict[str, torch.Tensor]:
+        train(
+            metal,
+            output=tmp_path / name,
+            model=MODEL,
+            recipe=RECIPE,
+            trainer=TrainerConfig(max_epochs=2, accelerator="cpu"),
+            seed=seed,
+        )
+        return weights(tmp_path / name)
+
+    first, again, other = run("first", 0), run("again", 0), run("other", 1)
+    assert same(first, again)
+    assert not any(torch.equal(first[n], other[n]) for n in first if n.endswith("weight"))
+
+
+@pytest.mark.parametrize("stop", ["killed", "terminated", "interrupted"])
+def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(surfaces, tmp_path, stop):
+    command = [sys.executable, "-m", "supersimplenet", "train"]
+    options = [
+        *("--data", "MVTecAD", "--data.root", str(surfaces), "--data.category", "brushed_metal"),
+        *("--model.backbone", "compact", "--model.image_size", "[64,64]", "--recipe.batch_size", "4"),
+        *("--trainer.max_epochs", "8", "--trainer.accelerator", "cpu"),
+    ]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    subprocess.run([*command, *options, "--output", str(whole)], check=True, capture_output=True)
+
+    process = subprocess.Popen([*command, *options, "--output", str(stopped)], stderr=subprocess.PIPE, text=True)
+    checkpoint = stopped / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    signals = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM, "interrupted": signal.SIGINT}
+    os.kill(process.pid, signals[stop])
+    _, message = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not (stopped / "model.safetensors").exists()
+    if stop != "killed":
+        assert f"continue with: supersimplenet train --resume --output {stopped}" in message.replace("\n", " ")
+
+    subprocess.run([*command, "--resume", "--output", str(stopped)], check=True, capture_output=True)
+    assert same(weights(whole), weights(stopped))
+
+
+def test_resume_refuses_other_settings_other_images_and_a_finished_run(metal, tmp_path):
+    output = tmp_path / "run"
+    short = TrainerConfig(max_epochs=1, accelerator="cpu")
+    train(metal, output=output, model=MODEL, recipe=RECIPE, trainer=short)
+    with pytest.raises(OutputError, match="this training is finished"):
+        train(metal, output=output, model=MODEL, recipe=RECIPE, trainer=short, resume=True)
+    with pytest.raises(OutputError, match="holds a model or an unfinished run already"):
+        train(metal, output=output, model=MODEL, recipe=RECIPE, trainer=short)
+    (output / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="cannot be resumed with other settings; differing: seed, recipe"):
+        train(metal, output=output, model=MODEL, recipe=Recipe(batch_size=3), trainer=short, seed=1, resume=True)
+    (metal.root / "brushed_metal" / "train" / "good" / "extra.png").write_bytes(
+        (metal.root / "brushed_metal" / "train" / "good" / "000.png").read_bytes()
+    )
+    try:
+        with pytest.raises(DataError, match="the training images changed since this run began"):
+            train(metal, output=output, model=MODEL, recipe=RECIPE, trainer=short, resume=True)
+    finally:
+        (metal.root / "brushed_metal" / "train" / "good" / "extra.png").unlink()
+
+
+def test_memory_disk_and_recomputed_features_give_the_same_losses(metal, tmp_path):
+    paths = [sample.image for sample in metal.samples() if sample.split == "train"]
+    backbone = build_backbone(MODEL)
+    caches = {
+        "memory": CacheConfig(),
+        "disk": CacheConfig(memory_gib=0),
+        "recomputed": CacheConfig(memory_gib=10 * 64 * 64 * 3 / 2**30, disk_gib=0),  # only the pixels fit
+        "read again": CacheConfig(memory_gib=0, disk_gib=0),
+    }
+    losses = {}
+    for name, cache in caches.items():
+        (tmp_path / name).mkdir()
+        source, index, failures = gather_features(
+            backbone, paths, image_size=SIZE, cache=cache, folder=tmp_path / name
+        )
+        assert source.placement == {"read again": "recomputed"}.get(name, name)
+        assert index == list(range(10))
+        assert failures == []
+        heads = Heads(backbone.channels, variant="jims", align_corners=True, generator=torch.Generator().manual_seed(0))
+        module = TrainingModule(heads, source, recipe=RECIPE, noise_std=0.05, total_steps=3, seed=0)
+        optimizer = build_optimizer(heads, RECIPE)
+        losses[name] = []
+        for step in range(3):
+            optimizer.zero_grad()
+            loss = module.loss(torch.arange(4) + step, derive_seed(0, step))
+            loss.backward()
+            optimizer.step()
+            losses[name].append(loss.item())
+    assert losses["memory"] == losses["disk"]
+    # The same float32 features; only the batches they are computed in differ.
+    assert losses["recomputed"] == pytest.approx(losses["read again"], rel=1e-6)
+    # bfloat16 keeps 8 bits of a feature, so features differ by up to 1 part in 256; losses average over many of them.
+    assert losses["memory"] == pytest.approx(losses["recomputed"], rel=2e-3)
+
+
+def test_disk_cache_is_removed_after_training(metal, tmp_path):
+    train(
+        metal,
+        output=tmp_path / "run",
+        model=MODEL,
+        recipe=RECIPE,
+        trainer=TrainerConfig(max_steps=1, accelerator="cpu"),
+        cache=CacheConfig(memory_gib=0),
+    )
+    record = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert record["training"]["features"] == "disk"
+    assert not list((tmp_path / "run").glob("*.cache"))
+
+
+def test_an_unreadable_training_image_stops_or_is_listed(surfaces, tmp_path):
+    root = tmp_path / "damaged"
+    synthesize(root, SyntheticConfig(surfaces=("cast_grain",), size_px=SIZE, train_good=5, test_good=1))
+    broken = root / "cast_grain" / "train" / "good" / "001.png"
+    broken.write_bytes(broken.read_bytes()[:500])
+    data = MVTecAD(root=root, category="cast_grain")
+    short = TrainerConfig(max_steps=1, accelerator="cpu")
+    with pytest.raises(ImageError, match="001.png: truncated"):
+        train(data, output=tmp_path / "run", model=MODEL, recipe=RECIPE, trainer=short)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    train(data, output=tmp_path / "run", model=MODEL, recipe=RECIPE, trainer=short, on_error="skip")
+    record = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]
+    assert record["good_images"] == 4
+    assert [Path(entry["path"]).name for entry in record["skipped"]] == ["001.png"]
+
+
+def test_time_budget_sets_epochs_and_schedule_and_is_saved(metal, tmp_path):
+    train(
+        metal,
+        output=tmp_path / "run",
+        model=MODEL,
+        recipe=RECIPE,
+        trainer=TrainerConfig(max_epochs=20, accelerator="cpu"),
+        time_budget="6s",
+    )
+    plan = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["plan"]
+    assert plan["total_steps"] == 3 * plan["epochs"]  # 10 images in steps of 4
+    assert 1 <= plan["epochs"] <= 20
+    if plan["epochs"] not in (1, 20):  # neither bound was met: the epochs are what fits, and one more would not
+        assert plan["epochs"] * 3 * plan["seconds_per_step"] <= 6
+    rates = learning_rates(tmp_path / "run")
+    assert len(rates) == plan["total_steps"]
+
+
+def learning_rates(folder: Path) -> list[float]:
+    """The heads' rate of each step, from the CSV log's step count and the recipe's schedule in the checkpoint."""
+    with (folder / "logs" / "csv" / "version_0" / "metrics.csv").open() as file:
+        return [float(row["lr_heads"]) for row in csv.DictReader(file) if row["lr_heads"]]
+
+
+def test_learning_rates_fall_at_80_and_90_percent(metal, tmp_path):
+    train(
+        metal,
+        output=tmp_path / "run",
+        model=MODEL,
+        recipe=Recipe(batch_size=10),
+        trainer=TrainerConfig(max_epochs=10, accelerator="cpu"),
+    )
+    expected = [2e-4] * 8 + [0.8e-4] + [0.32e-4]
+    assert learning_rates(tmp_path / "run") == pytest.approx(expected)
+
+
+def test_max_steps_ends_the_run_and_sets_the_schedule(metal, tmp_path):
+    train(
+        metal,
+        output=tmp_path / "run",
+        model=MODEL,
+        recipe=RECIPE,
+        trainer=TrainerConfig(max_steps=5, accelerator="cpu"),
+    )
+    plan = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["plan"]
+    assert (plan["epochs"], plan["total_steps"]) == (2, 5)
+    # 80 % and 90 % of 5 steps both round to 4.
+    assert learning_rates(tmp_path / "run") == pytest.approx([2e-4] * 4 + [0.32e-4])
+
+
+def test_holdout_keeps_whole_groups_out_of_training(metal, tmp_path):
+    train(
+        metal,
+        output=tmp_path / "run",
+        model=MODEL,
+        recipe=RECIPE,
+        trainer=TrainerConfig(max_epochs=2, accelerator="cpu", holdout_fraction=0.3),
+    )
+    record = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]
+    assert (record["good_images"], record["held_out_images"]) == (7, 3)
+    with (tmp_path / "run" / "logs" / "csv" / "version_0" / "metrics.csv").open() as file:
+        losses = [float(row["holdout_loss"]) for row in csv.DictReader(file) if row["holdout_loss"]]
+    assert len(losses) == 2
+    assert all(0 < loss < 10 for loss in losses)
+
+
+def test_noise_follows_the_scale_of_the_features():
+    """Definition: the published 0.015, times measured scale over the scale it belongs to."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [torch.Size((4, 4, 2)), torch.Size((2, 2, 6))]
+    rows = torch.randn(10, 4 * 4 * 2 + 2 * 2 * 6, generator=generator)
+    rows[:, 32:] *= 3
+    single = CachedFeatures(rows, shapes, "memory")
+    double = CachedFeatures(2 * rows, shapes, "memory")
+    scale = measure_feature_scale(single, 10)
+    by_hand = ((2 * rows[:, :32].var(unbiased=False) + 6 * rows[:, 32:].var(unbiased=False)) / 8) ** 0.5
+    assert scale == pytest.approx(by_hand.item(), rel=1e-5)  # the reference sums in float32
+    assert measure_feature_scale(double, 10) == pytest.approx(2 * scale, rel=1e-6)
+
+    published, other = ModelConfig(), MODEL
+    assert resolve_noise_std(Recipe(), published, scale) == 0.015
+    assert resolve_noise_std(Recipe(), other, PUBLISHED_FEATURE_SCALE) == pytest.approx(0.015)
+    assert resolve_noise_std(Recipe(), other, 2 * scale) == pytest.approx(2 * resolve_noise_std(Recipe(), other, scale))
+    assert resolve_noise_std(Recipe(noise_std=0.1), other, scale) == 0.1
+
+
+def test_optimizer_has_the_published_rates():
+    heads = Heads((2, 3), variant="jims", align_corners=True, generator=torch.Generator())
+    adaptor, others = build_optimizer(heads, Recipe()).param_groups
+    assert (adaptor["lr"], adaptor["weight_decay"]) == (1e-4, 1e-2)
+    assert (others["lr"], others["weight_decay"]) == (2e-4, 1e-5)
+    assert {id(p) for p in adaptor["params"]} == {id(p) for p in heads.adaptor.parameters()}
+    assert len(adaptor["params"]) + len(others["params"]) == len(list(heads.parameters()))
+
+
+def test_each_epoch_has_its_own_order_and_repeats_it():
+    sampler = EpochShuffle(20, seed=3)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert first != second
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h30m", 5400), ("1.5h", 5400)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "15", "m", "15 minutes", "-3m", "0s"])
+def test_durations_that_are_none(text):
+    with pytest.raises(ConfigError, match="write a duration such as 90s, 15m or 1h30m"):
+        parse_duration(text)
+
+
+def test_a_data_set_without_good_training_images_is_refused(tmp_path, metal):
+    class OnlyBad(MVTecAD):
+        def samples(self):
+            return [sample for sample in super().samples() if sample.label == 1]
+
+    source = OnlyBad(root=metal.root, category="brushed_metal")
+    with pytest.raises(DataError, match="no good training image"):
+        train(source, output=tmp_path / "run", model=MODEL)
+
+
+def test_training_opens_no_test_image(metal, tmp_path, surfaces):
+    """A test image that cannot be read does not disturb the training."""
+    root = tmp_path / "data"
+    synthesize(root, SyntheticConfig(surfaces=("cast_grain",), size_px=SIZE, train_good=4, test_good=1))
+    for image in (root / "cast_grain" / "test").rglob("*.png"):
+        image.write_bytes(b"not an image")
+    train(
+        MVTecAD(root=root, category="cast_grain"),
+        output=tmp_path / "run",
+        model=MODEL,
+        trainer=TrainerConfig(max_steps=1, accelerator="cpu"),
+    )
+
+
+def test_a_module_of_ones_own_as_backbone(metal, tmp_path):
+    class Pooled(torch.nn.Module):
+        def forward(self, image):
+            return [torch.nn.functional.avg_pool2d(image, stride).repeat(1, 4, 1, 1) for stride in (8, 16)]
+
+    from supersimplenet import Detector
+    from supersimplenet.errors import ModelFolderError
+
+    trained = train(
+        metal,
+        output=tmp_path / "run",
+        model=ModelConfig(backbone="pooled", image_size=SIZE),
+        recipe=RECIPE,
+        trainer=TrainerConfig(max_steps=2, accelerator="cpu"),
+        backbone=Pooled(),
+    )
+    image = metal.samples()[-1].image
+    loaded = Detector.load(tmp_path / "run", backbone=Pooled())
+    assert loaded.predict(image).score_logit == trained.predict(image).score_logit
+    with pytest.raises(ModelFolderError, match=r"pass it: Detector.load\(folder, backbone=module\)"):
+        Detector.load(tmp_path / "run")
