@@ -36,12 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _build_parser()
-    parsed = parser.parse_args(_without_model_name(arguments))
-    command = parsed.subcommand
-    options = parsed[command]
-    if command == "data":
-        command, options = f"data {options.subcommand}", options[options.subcommand]
     try:
+        parsed = parser.parse_args(_without_model_name(arguments))
+        command = parsed.subcommand
+        options = parsed[command]
+        if command == "data":
+            command, options = f"data {options.subcommand}", options[options.subcommand]
         return commands[command](options)
     except SuperSimpleNetError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -229,16 +229,24 @@ def _demo(options: Namespace) -> int:
 
 
 def _without_model_name(arguments: list[str]) -> list[str]:
-    """Drop ``--model SuperSimpleNet`` of the published train command: this package has that one model."""
+    """Drop ``--model SuperSimpleNet`` of the published train command: this package has that one model.
+
+    Raises:
+        ConfigError: another model is named. A file of model options is passed on.
+    """
     if arguments[:1] != ["train"]:
         return arguments
     kept: list[str] = []
-    position = 0
-    while position < len(arguments):
-        if arguments[position : position + 2] == ["--model", _MODEL_NAME]:
-            position += 2
+    for position, argument in enumerate(arguments):
+        is_value = arguments[position - 1] == "--model"
+        name = argument if is_value else argument.removeprefix("--model=") if argument.startswith("--model=") else None
+        if name is not None and name != _MODEL_NAME and not Path(name).is_file() and not name.startswith("{"):
+            raise ConfigError(
+                f"this program trains {_MODEL_NAME}; found --model {name}. Its options have a dot: --model.backbone"
+            )
+        if name == _MODEL_NAME:
+            if is_value:
+                kept.pop()
         else:
-            if arguments[position] != f"--model={_MODEL_NAME}":
-                kept.append(arguments[position])
-            position += 1
+            kept.append(argument)
     return kept

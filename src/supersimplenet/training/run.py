@@ -45,9 +45,9 @@ from supersimplenet.training.module import TrainingModule, build_optimizer, inde
 from supersimplenet.training.progress import TrainingProgress, console, progress_bar
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
-# Features of a torchvision V1 ResNet on photographs of surfaces, by the definition of `measure_feature_scale`:
-# what the published noise belongs to. docs/decisions/0003-noise-scale.md says how it was measured.
-PUBLISHED_FEATURE_SCALE = 0.174
+# Standard deviation of the noise over that of the features, where the backbone is not the published one. Chosen by
+# measurement: docs/decisions/0003-noise-scale.md.
+NOISE_PER_FEATURE_SCALE = 0.4
 _TIMED_STEPS = 3
 
 
@@ -175,12 +175,12 @@ def train(
 
 
 def resolve_noise_std(recipe: Recipe, model: ModelConfig, feature_scale: float) -> float:
-    """The noise in feature units: as given, as published, or in the published proportion to the features' scale."""
+    """The noise in feature units: as given, as published, or in proportion to the features' scale."""
     if recipe.noise_std != "auto":
         return recipe.noise_std
     if model.backbone == PUBLISHED_BACKBONE and model.backbone_weights is None:
         return PUBLISHED_NOISE_STD
-    return PUBLISHED_NOISE_STD * feature_scale / PUBLISHED_FEATURE_SCALE
+    return NOISE_PER_FEATURE_SCALE * feature_scale
 
 
 def _earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
