@@ -15,8 +15,9 @@ from supersimplenet.data.images import read_image
 from supersimplenet.evaluation.evaluate import Case, Evaluation
 from supersimplenet.records import BAD, Prediction
 
-# The heat map's colours run over these probabilities, the same in every picture, so that pictures compare.
-_COLOUR_RANGE = (0.3, 0.8)
+# Colours run from logit 0 (as likely normal as defective: no colour) to the map's maximum, but at least to this logit,
+# so that a part without a finding stays cold and a strong finding shows its shape.
+_HOT_LOGIT = 3.0
 _OPACITY = 0.75
 _INK, _PAPER, _GREEN, _RED = (32, 33, 36), (255, 255, 255), (24, 128, 56), (197, 34, 31)
 _CELL_PX = 176
@@ -113,12 +114,10 @@ def _panels(case: Case) -> tuple[Image.Image, Image.Image, Image.Image]:
 
 
 def _heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
-    """The image (H, W, 3) with the heat map blended in, the more the surer the map is."""
+    """The image (H, W, 3) with the heat map blended in, the more the hotter it is."""
     height, width = pixels.shape[:2]
     resized = Image.fromarray(prediction.map_logit).resize((width, height), Image.Resampling.BILINEAR)
-    chance = 1 / (1 + np.exp(-np.asarray(resized, dtype=np.float64)))  # (H, W)
-    low, high = _COLOUR_RANGE
-    strength = np.clip((chance - low) / (high - low), 0, 1)
+    strength = np.clip(np.asarray(resized) / max(prediction.map_max_logit, _HOT_LOGIT), 0, 1)  # (H, W)
     colour = mpl.colormaps["inferno"](strength)[..., :3] * 255  # (H, W, 3)
     opacity = (_OPACITY * strength)[..., None]
     return np.round(pixels * (1 - opacity) + colour * opacity).astype(np.uint8)
