@@ -131,12 +131,9 @@ def test_the_folder_holds_every_weight_where_the_backbone_came_from_a_file(tmp_p
 
 def test_another_process_gives_the_same_scores(folder, photographs, tmp_path):
     """In a second process, from the folder alone, through the command line."""
-    subprocess.run(
-        [sys.executable, "-m", "supersimplenet", "predict", "--model", str(folder), *map(str, photographs)]
-        + ["--output", str(tmp_path), "--batch-size", "1", "--device", "cpu"],
-        check=True,
-        capture_output=True,
-    )
+    command = [sys.executable, "-m", "supersimplenet", "predict", "--model", str(folder), *map(str, photographs)]
+    command += ["--output", str(tmp_path), "--batch-size", "1", "--device", "cpu"]
+    subprocess.run(command, check=True, capture_output=True)
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     here = Detector.load(folder, device="cpu").predict(list(photographs))
     assert [row["score_logit"] for row in rows] == pytest.approx([p.score_logit for p in here], rel=1e-4, abs=1e-5)

@@ -68,7 +68,7 @@ def test_an_interrupted_run_continues_without_repeating_or_losing_one(model, pho
     whole = predict_to_folder(detector, photographs, tmp_path / "whole", model_folder=model, batch_size=2)
     good = photographs[4].read_bytes()
     photographs[4].write_bytes(b"")
-    with pytest.raises(ImageError, match="4.png: empty"):
+    with pytest.raises(ImageError, match=r"4\.png: empty"):
         predict_to_folder(detector, photographs, output, model_folder=model, batch_size=2)
     photographs[4].write_bytes(good)
     assert not (output / "predictions.csv").exists()

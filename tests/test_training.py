@@ -133,14 +133,12 @@ def test_memory_disk_and_recomputed_features_give_the_same_losses(metal, tmp_pat
     losses = {}
     for name, cache in caches.items():
         (tmp_path / name).mkdir()
-        source, index, failures = gather_features(
-            backbone, paths, image_size=SIZE, cache=cache, folder=tmp_path / name
-        )
+        source, index, failures = gather_features(backbone, paths, image_size=SIZE, cache=cache, folder=tmp_path / name)
         assert source.placement == {"read again": "recomputed"}.get(name, name)
         assert index == list(range(10))
         assert failures == []
         heads = Heads(backbone.channels, variant="jims", align_corners=True, generator=torch.Generator().manual_seed(0))
-        module = TrainingModule(heads, source, recipe=RECIPE, noise_std=0.05, total_steps=3, seed=0)
+        module = TrainingModule(heads, source, recipe=RECIPE, noise_std=0.05, seed=0)
         optimizer = build_optimizer(heads, RECIPE)
         losses[name] = []
         for step in range(3):
@@ -177,7 +175,7 @@ def test_an_unreadable_training_image_stops_or_is_listed(surfaces, tmp_path):
     broken.write_bytes(broken.read_bytes()[:500])
     data = MVTecAD(root=root, category="cast_grain")
     short = TrainerConfig(max_steps=1, accelerator="cpu")
-    with pytest.raises(ImageError, match="001.png: truncated"):
+    with pytest.raises(ImageError, match=r"001\.png: truncated"):
         train(data, output=tmp_path / "run", model=MODEL, recipe=RECIPE, trainer=short)
     assert not (tmp_path / "run" / "config.yaml").exists()
     train(data, output=tmp_path / "run", model=MODEL, recipe=RECIPE, trainer=short, on_error="skip")

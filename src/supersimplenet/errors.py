@@ -8,6 +8,7 @@
     │   └── ImageError             one image or mask file
     ├── BackboneError              weights that cannot be fetched, read or matched to the network
     ├── ModelFolderError           a model folder or an imported checkpoint
+    ├── TrainingInterruptedError   a training that was stopped before its end; its checkpoint is kept
     ├── MetricError                a metric that is not defined on what was given
     └── OutputError                a result that cannot be written where it was asked for
 """
@@ -37,6 +38,10 @@ class BackboneError(SuperSimpleNetError):
 
 class ModelFolderError(SuperSimpleNetError):
     """A model folder or an imported checkpoint cannot be read."""
+
+
+class TrainingInterruptedError(SuperSimpleNetError):
+    """A training was stopped before its end; its checkpoint is kept."""
 
 
 class MetricError(SuperSimpleNetError):

@@ -11,6 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -143,23 +144,17 @@ class Folder(DataSource):
             DataError: a folder without images, a file that stands in two of them, a mask without its image or with
                 several, or no good image left for training.
         """
-        good, bad, masks = _listed(self.good), _listed(self.bad), _listed(self.masks)
-        test_good = _listed(self.test_good)
+        good, bad, masks, test_good = map(_listed, (self.good, self.bad, self.masks, self.test_good))
         _check_no_overlap({"good": good, "test_good": test_good, "bad": bad, "masks": masks})
         mask_of = _match_masks(bad, masks)
         samples = [Sample(image=image, label=GOOD, split=self._split(folder, image)) for folder, image in good]
         samples += [Sample(image=image, label=GOOD, split="test") for _, image in test_good]
-        samples += [
-            Sample(
-                image=image,
-                label=BAD,
-                split="test",
-                defect=_defect(folder, image),
-                mask=mask_of.get(image),
-                pixel_labels_known=image in mask_of,
+        for folder, image in bad:
+            mask, defect = mask_of.get(image), _defect(folder, image)
+            known = mask is not None
+            samples.append(
+                Sample(image=image, label=BAD, split="test", defect=defect, mask=mask, pixel_labels_known=known)
             )
-            for folder, image in bad
-        ]
         samples = _sorted(samples)
         if samples[0].split != "train":
             raise DataError(
@@ -233,19 +228,11 @@ class Table(DataSource):
         if label == GOOD and mask is not None:
             raise ValueError("mask: given for a good image; leave it empty, or label the image bad")
         known = _pixel_labels_known(row["pixel_labels_known"], label, mask)
-        return Sample(
-            image=image,
-            label=label,
-            split=cast("Split", split),
-            defect=defect,
-            mask=mask,
-            pixel_labels_known=known,
-            group=row["group"],
-        )
+        labels = Sample(image=image, label=label, split=cast("Split", split), defect=defect, group=row["group"])
+        return replace(labels, mask=mask, pixel_labels_known=known)
 
     def _file(self, row: dict[str, str | None], column: str) -> Path | None:
-        cell = row[column]
-        if cell is None:
+        if (cell := row[column]) is None:
             return None
         path = self.root / cell
         if not path.is_file():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
@@ -39,6 +39,7 @@ class Backbone(nn.Module):
         origin: where its weights can be had again: from the package, the hub, or (file, module) nowhere.
         mean: of the training images' colours, in [0, 1], per channel.
         std: of the same.
+        channels_last: the net's maps are (B, h_l, w_l, C_l), as those of timm's windowed transformers are.
     """
 
     mean: Tensor
@@ -52,11 +53,13 @@ class Backbone(nn.Module):
         origin: Origin,
         mean: Sequence[float] = _IMAGENET_MEAN,
         std: Sequence[float] = _IMAGENET_STD,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.net = net.eval().requires_grad_(False)
         self.channels = tuple(channels)
         self.origin: Origin = origin
+        self.channels_last = channels_last
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -96,7 +99,7 @@ class Backbone(nn.Module):
         maps: Any = self.net(image)
         if isinstance(maps, Mapping):
             maps = list(maps.values())
-        return tuple(feature.permute(0, 2, 3, 1) for feature in maps)
+        return tuple(feature if self.channels_last else feature.permute(0, 2, 3, 1) for feature in maps)
 
     def fingerprint(self) -> str:
         """SHA-256 over names, shapes and float32 values of the weights, in hex."""
@@ -140,7 +143,14 @@ def build_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbon
         else:
             origin = "hub"
     settings = _pretrained(architecture)
-    return Backbone(net, channels=channels, origin=origin, mean=settings.mean, std=settings.std)
+    return Backbone(
+        net,
+        channels=channels,
+        origin=origin,
+        mean=settings.mean,
+        std=settings.std,
+        channels_last=getattr(net, "output_fmt", "NCHW") == "NHWC",
+    )
 
 
 def wrap_module(net: nn.Module, image_size: tuple[int, int]) -> Backbone:
@@ -171,7 +181,7 @@ def wrap_module(net: nn.Module, image_size: tuple[int, int]) -> Backbone:
 def _stages(architecture: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...], list[int]]:
     """Indices and channels of the stages with these strides."""
     if not timm.is_model(architecture):
-        close = timm.list_models(f"*{architecture.split('.')[0]}*")[:5]
+        close = difflib.get_close_matches(architecture.split(".")[0], timm.list_models(), n=5)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise BackboneError(
             f"model.backbone: '{architecture}' is neither 'compact' nor a timm model{hint} "
@@ -229,8 +239,7 @@ def _load_weights(net: nn.Module, path: Path) -> None:
     wanted = net.state_dict()
     found, missing = {}, []
     for name, value in wanted.items():
-        whole_model_name = re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)  # timm flattens `stages.0` to `stages_0`
-        source = available.get(name, available.get(whole_model_name))
+        source = next((available[n] for n in (name, *_whole_model_names(name)) if n in available), None)
         if source is None and name.endswith("num_batches_tracked"):
             source = value  # not used in eval mode; older files lack it
         if source is None:
@@ -248,6 +257,17 @@ def _load_weights(net: nn.Module, path: Path) -> None:
             f"{', …' if len(missing) > 3 else ''}; give the weights of this architecture"
         )
     net.load_state_dict(found)
+
+
+def _whole_model_names(name: str) -> list[str]:
+    """What the whole timm model may call a weight of its feature extractor.
+
+    timm joins the first two parts of a name (``stages.0`` becomes ``stages_0``, ``stem.conv1`` ``stem_conv1``), or puts
+    ``model.`` or ``body.`` before it.
+    """
+    first, _, rest = name.partition(".")
+    names = [f"{first[:i]}.{first[i + 1 :]}.{rest}" for i, character in enumerate(first) if character == "_"]
+    return [*names, rest] if first in ("model", "body") else names
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

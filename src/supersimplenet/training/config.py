@@ -19,8 +19,6 @@ class TrainerConfig:
         max_epochs: passes over the training images. Published: 300.
         max_steps: stop after this many steps, and set the schedule by them; -1 for no limit.
         accelerator: ``auto``, ``cpu``, ``gpu`` or another accelerator of Lightning's.
-        devices: how many devices, or ``auto``.
-        precision: Lightning's precision of the heads, such as ``32-true`` or ``bf16-mixed``.
         holdout_fraction: share of the training parts that is not trained on, by group; their loss under fixed
             synthetic anomalies is logged after each epoch.
     """
@@ -28,8 +26,6 @@ class TrainerConfig:
     max_epochs: int = PUBLISHED_EPOCHS
     max_steps: int = -1
     accelerator: str = "auto"
-    devices: int | str = 1
-    precision: str = "32-true"
     holdout_fraction: float = 0.0
 
     def __post_init__(self) -> None:

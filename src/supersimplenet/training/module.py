@@ -29,8 +29,11 @@ class TrainingModule(L.LightningModule):
         source: features of the training images by index.
         recipe: the optimiser's settings and the synthetic anomalies'.
         noise_std: standard deviation of the feature noise, in feature units.
-        total_steps: after which the training ends; the milestones of the learning rates are fractions of it.
         seed: decides masks and noise of every step.
+
+    Attributes:
+        total_steps: after which the training ends; the milestones of the learning rates are fractions of it. To be set
+            before the training begins.
 
     Source: JIMS section 4.2 (implementation details). Differs: features of the frozen backbone are not computed anew.
     """
@@ -42,7 +45,6 @@ class TrainingModule(L.LightningModule):
         *,
         recipe: Recipe,
         noise_std: float,
-        total_steps: int,
         seed: int,
     ) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class TrainingModule(L.LightningModule):
         self.source = source
         self.recipe = recipe
         self.noise_std = noise_std
-        self.total_steps = total_steps
+        self.total_steps = 0
         self.seed = seed
 
     def training_step(self, index: Tensor, batch_index: int) -> Tensor:

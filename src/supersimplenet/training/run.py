@@ -33,7 +33,7 @@ from supersimplenet.deploy.folder import (
     write_record,
 )
 from supersimplenet.detector import DEFAULT_THRESHOLD, Detector, choose_device
-from supersimplenet.errors import ConfigError, DataError, OutputError, SuperSimpleNetError
+from supersimplenet.errors import ConfigError, DataError, OutputError, TrainingInterruptedError
 from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
@@ -49,10 +49,6 @@ CHECKPOINT = Path("checkpoints") / "last.ckpt"
 # measurement: docs/decisions/0003-noise-scale.md.
 NOISE_PER_FEATURE_SCALE = 0.4
 _TIMED_STEPS = 3
-
-
-class TrainingInterruptedError(SuperSimpleNetError):
-    """The training was stopped before its end; its checkpoint is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,14 +139,13 @@ def train(
         source, failures, kept = _gather(network, good, folder=folder, cache=cache, on_error=on_error)
         held_out = _held_out(kept, trainer.holdout_fraction, seed)
         trained = [index for index in range(len(kept)) if index not in held_out]
-        module = _module(network, source, recipe=recipe, seed=seed)
+        scale = measure_feature_scale(source, len(kept))
+        noise_std = resolve_noise_std(recipe, model, scale)
+        module = TrainingModule(network.heads, source, recipe=recipe, noise_std=noise_std, seed=seed)
         if earlier is None:
-            scale = measure_feature_scale(source, len(kept))
-            module.noise_std = resolve_noise_std(recipe, model, scale)
             plan = _plan(module, trained, trainer, scale, budget_s, started)
         else:
             plan = Plan(**earlier["training"]["plan"])
-            module.noise_std = plan.noise_std
         module.total_steps = plan.total_steps
         record: dict[str, Any] = {
             **settings,
@@ -238,10 +233,6 @@ def _held_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[int]
     return chosen
 
 
-def _module(network: SuperSimpleNet, source: FeatureSource, *, recipe: Recipe, seed: int) -> TrainingModule:
-    return TrainingModule(network.heads, source, recipe=recipe, noise_std=math.nan, total_steps=0, seed=seed)
-
-
 def _plan(
     module: TrainingModule,
     trained: Sequence[int],
@@ -280,7 +271,6 @@ def _measure_step(module: TrainingModule, trained: Sequence[int]) -> float:
         module.source,
         recipe=module.recipe,
         noise_std=module.noise_std,
-        total_steps=0,
         seed=module.seed,
     ).to(next(module.heads.parameters()).device)
     optimizer = build_optimizer(trial.heads, module.recipe)
@@ -327,8 +317,7 @@ def _fit(
         fit = L.Trainer(
             max_epochs=plan.epochs,
             accelerator=trainer.accelerator,
-            devices=trainer.devices,
-            precision=trainer.precision,  # type: ignore[arg-type]
+            devices=1,
             gradient_clip_val=recipe.gradient_clip_norm,
             callbacks=callbacks,
             logger=[CSVLogger(folder / "logs", name="csv"), TensorBoardLogger(folder / "logs", name="tensorboard")],
