@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table as RichTable
 
-from supersimplenet.data.datasets import DataSource, MVTecAD
+from supersimplenet.data.datasets import DataSource
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.registry import source_from
-from supersimplenet.data.synthetic import SyntheticConfig, synthesize
 from supersimplenet.detector import Detector
 from supersimplenet.drawing import draw_contact_sheet
-from supersimplenet.errors import ConfigError, OutputError
+from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.evaluate import Evaluation, evaluate, write_metrics
-from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.predict import PredictionSummary, find_images, predict_to_folder
-from supersimplenet.training.config import TrainerConfig
-from supersimplenet.training.progress import console, progress_bar
-from supersimplenet.training.run import train
+from supersimplenet.terminal import console, progress_bar
 
 CONTACT_SHEET = "findings.png"
-
-_DEMO_SURFACE = "brushed_metal"
-_DEMO_SIZE_PX = (128, 128)
-_DEMO_EPOCHS = 40
 
 
 def evaluate_model(
@@ -99,36 +90,6 @@ def predict_files(
         highlight=False,
     )
     return summary
-
-
-def demo(output: Path) -> Evaluation:
-    """Everything once, offline: synthetic data, training on good parts, evaluation, pictures.
-
-    Args:
-        output: a new folder for data, model and pictures.
-
-    Raises:
-        OutputError: the folder holds something already.
-    """
-    if output.exists() and any(output.iterdir()):
-        raise OutputError(f"{output}: is not empty; remove it or choose another --output")
-    started = time.monotonic()
-    say = console().print
-    say(f"1. synthetic photographs of {_DEMO_SURFACE.replace('_', ' ')}, good and defective")
-    synthesize(output / "data", SyntheticConfig(surfaces=(_DEMO_SURFACE,), size_px=_DEMO_SIZE_PX))
-    say("2. training on the good ones")
-    data = MVTecAD(root=output / "data", category=_DEMO_SURFACE)
-    train(
-        data,
-        output=output / "model",
-        model=ModelConfig(backbone="compact", image_size=_DEMO_SIZE_PX),
-        recipe=Recipe(batch_size=8),
-        trainer=TrainerConfig(max_epochs=_DEMO_EPOCHS),
-    )
-    say("3. looking at parts it has never seen")
-    evaluation = evaluate_model(output / "model")
-    say(f"done in {time.monotonic() - started:.0f} s; look at {output / 'model' / CONTACT_SHEET}", highlight=False)
-    return evaluation
 
 
 def _trained_on(detector: Detector, model: Path) -> DataSource:

@@ -222,7 +222,7 @@ def _demo_parser() -> ArgumentParser:
 
 
 def _demo(options: Namespace) -> int:
-    from supersimplenet.apps import demo
+    from supersimplenet.demo import demo
 
     demo(options.output)
     return 0

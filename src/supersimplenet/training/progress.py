@@ -8,31 +8,10 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from supersimplenet.terminal import progress_bar
 
 _SMOOTHING = 0.05  # weight of the newest loss in the one that is shown
-
-
-def console() -> Console:
-    """Where progress goes: standard error, so that standard output stays free for results."""
-    return Console(stderr=True)
-
-
-def progress_bar() -> Progress:
-    """The package's one style of progress bar."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
-        console=console(),
-        transient=False,
-    )
 
 
 class TrainingProgress(Callback):

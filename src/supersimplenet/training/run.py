@@ -39,10 +39,11 @@ from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
 from supersimplenet.records import GOOD, Sample
 from supersimplenet.seeds import derive_seed
+from supersimplenet.terminal import console, progress_bar
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.training.features import FeatureSource, gather_features, measure_feature_scale, remove_cache_files
 from supersimplenet.training.module import TrainingModule, build_optimizer, index_loader
-from supersimplenet.training.progress import TrainingProgress, console, progress_bar
+from supersimplenet.training.progress import TrainingProgress
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 # Standard deviation of the noise over that of the features, where the backbone is not the published one. Chosen by
