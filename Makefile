@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/supersimplenet demo --output demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -53,6 +53,8 @@ def evaluate_model(
     sheet = folder / CONTACT_SHEET
     draw_contact_sheet(evaluation, f"{source.name}: {len(evaluation.cases)} test images").save(sheet)
     _print_metrics(evaluation)
+    if evaluation.failures:
+        console().print(f"{len(evaluation.failures)} images could not be read; {metrics.name} lists them")
     console().print(f"metrics:  {metrics}\nfindings: {sheet}", highlight=False)
     return evaluation
 

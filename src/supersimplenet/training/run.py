@@ -138,6 +138,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         source, failures, kept = _gather(network, good, folder=folder, cache=cache, on_error=on_error)
+        if failures:
+            console().print(f"{len(failures)} images could not be read and are left out; {CONFIG_FILE} lists them")
         held_out = _held_out(kept, trainer.holdout_fraction, seed)
         trained = [index for index in range(len(kept)) if index not in held_out]
         scale = measure_feature_scale(source, len(kept))
