@@ -57,11 +57,11 @@ def import_weights(file: Path, *, source: Source, config: ModelConfig, output: P
 
     Raises:
         ModelFolderError: the file lacks weights, or they belong to another architecture.
-        OutputError: ``output`` exists already.
+        OutputError: ``output`` exists already and is not an empty folder.
         BackboneError: the backbone's weights cannot be had.
     """
-    if output.exists() and any(output.iterdir()):
-        raise OutputError(f"{output}: is not empty; choose another --output")
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise OutputError(f"{output}: is not an empty folder; choose another --output")
     try:
         tensors = read_state_dict(file)
     except BackboneError as error:
