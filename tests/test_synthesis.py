@@ -98,7 +98,7 @@ def test_other_sizes_are_the_covering_power_of_two_resized(size):
     left, right, along = taps(size[1], grid[1])
     rows = whole[:, above] * (1 - down)[:, None] + whole[:, below] * down[:, None]
     expected = rows[:, :, left] * (1 - along) + rows[:, :, right] * along
-    # torch places its samples in float32: 4e-6 of a pixel near 64, and a field changes by up to 1.5 from pixel to pixel.
+    # torch places its samples in float32: off by up to 4e-6 pixels near 64, and a field changes by about 1 a pixel.
     torch.testing.assert_close(field, expected.float(), rtol=0, atol=1e-5)
 
 
