@@ -35,7 +35,7 @@ def test_train_test_predict_from_the_command_line(root, tmp_path, capsys):
     assert f"supersimplenet test --model {model}" in capsys.readouterr().out
     assert main(["test", "--model", str(model)]) == 0
     metrics = json.loads((model / "metrics.json").read_text())
-    assert metrics["images"] == {"good": 2, "bad": 4, "bad_without_mask": 0}
+    assert metrics["images"] == {"good": 2, "bad": 4, "bad_without_pixel_labels": 0}
     assert 0 <= metrics["I-AUROC"] <= 1
     assert (model / "findings.png").stat().st_size > 10_000
     images = root / "brushed_metal" / "test" / "good"
@@ -109,6 +109,7 @@ def test_help_lists_the_commands(capsys):
         (["train", "--resume"], "ConfigError: output: not given; --resume needs the folder of the interrupted run"),
         (["train", "--resume", "--output", "no/run"], "ModelFolderError: no/run: no model here"),
         (["test", "--model", "no/model"], "ModelFolderError: no/model: no model here"),
+        (["test", "--model", "no/model", "--device", "abacus"], "ModelFolderError"),
         (["predict", "--model", "no/model", "no/image", "--output", "out"], "DataError: no/image: no such file"),
     ],
 )
@@ -122,7 +123,7 @@ def test_errors_are_one_message_and_status_1(arguments, message, capsys):
     [
         (["train", "--recipe.batch_size", "0"], "recipe.batch_size: 0; it must be at least 1"),
         (["train", "--trainer.max_epochs", "0"], "trainer.max_epochs: 0; it must be at least 1"),
-        (["train", "--model.image_size", "[16,16]"], "each side must be at least 32 px"),
+        (["train", "--model.image_size", "[16,16]"], "each side at least 32 px"),
         (["train", "--recipe.perlin_treshold", "0.3"], "perlin_treshold"),
         (["train", "--model", "PatchCore"], "this program trains SuperSimpleNet; found --model PatchCore"),
     ],

@@ -67,7 +67,7 @@ def test_metrics_are_those_of_the_predictions(model, grain):
     assert metrics["AP-det"].value == pytest.approx(average_precision(score, label), abs=1e-12)
     assert metrics["AUPRO"].value == pytest.approx(region_overlap(maps, masks, max_false_positive_rate=0.3))
     summary = evaluation.summary()
-    assert summary["images"] == {"good": 3, "bad": 4, "bad_without_mask": 0}
+    assert summary["images"] == {"good": 3, "bad": 4, "bad_without_pixel_labels": 0}
     verdicts = [case.prediction.verdict for case in evaluation.cases]
     assert summary["false_alarms"] == sum(v == "bad" and not y for v, y in zip(verdicts, label, strict=True))
     assert summary["escapes"] == sum(v == "good" and y for v, y in zip(verdicts, label, strict=True))
@@ -75,7 +75,7 @@ def test_metrics_are_those_of_the_predictions(model, grain):
 
 def test_metrics_file_has_the_names_of_the_papers_and_null_with_a_reason(model, grain, tmp_path):
     good_only = [sample for sample in grain.samples() if sample.label == 0]
-    path = write_metrics(evaluate(Detector.load(model), good_only), tmp_path)
+    path = write_metrics(evaluate(Detector.load(model), good_only), tmp_path, data={"class_path": "MVTecAD"})
     content = json.loads(path.read_text())
     assert path.name == "metrics.json"
     assert list(content)[:7] == NAMES
@@ -91,7 +91,7 @@ def test_a_bad_image_without_mask_counts_for_images_and_not_for_pixels(model, gr
         for s in samples
     ]
     evaluation = evaluate(Detector.load(model), without)
-    assert evaluation.summary()["images"]["bad_without_mask"] == 4
+    assert evaluation.summary()["images"]["bad_without_pixel_labels"] == 4
     assert evaluation.metrics["I-AUROC"].value == evaluate(Detector.load(model), samples).metrics["I-AUROC"].value
     assert evaluation.metrics["AUPRO"].value is None
 
@@ -104,6 +104,28 @@ def test_unreadable_test_images_stop_or_are_listed(model, grain):
     evaluation = evaluate(Detector.load(model), tested, on_error="skip")
     assert [entry["path"] for entry in evaluation.summary()["skipped"]] == [str(tested[1].image)]
     assert len(evaluation.cases) == len(tested) - 1
+
+
+def test_an_empty_mask_of_a_bad_image_is_no_pixel_label(model, grain):
+    """Counted as all normal, a defect that was found would lower the metrics of pixels."""
+    tested = [sample for sample in grain.samples() if sample.split == "test"]
+    detector = Detector.load(model)
+    emptied = next(sample for sample in tested if sample.mask)
+    Image.new("L", SIZE).save(emptied.mask)
+    evaluation = evaluate(detector, tested)
+    assert evaluation.summary()["images"] == {"good": 3, "bad": 4, "bad_without_pixel_labels": 1}
+    others = evaluate(detector, [sample for sample in tested if sample is not emptied])
+    assert evaluation.metrics["AUPRO"].value == others.metrics["AUPRO"].value
+
+
+def test_a_damaged_mask_stops_or_is_listed(model, grain):
+    tested = [sample for sample in grain.samples() if sample.split == "test"]
+    damaged = next(sample for sample in tested if sample.mask)
+    damaged.mask.write_bytes(b"")
+    with pytest.raises(ImageError, match="empty"):
+        evaluate(Detector.load(model), tested)
+    evaluation = evaluate(Detector.load(model), tested, on_error="skip")
+    assert [entry["path"] for entry in evaluation.summary()["skipped"]] == [str(damaged.image)]
 
 
 def test_data_without_test_images_and_models_without_data_say_so(model, grain):

@@ -445,7 +445,7 @@ def test_a_huge_header_is_refused_before_decoding(tmp_path):
     path.write_bytes(png_header(60_000, 50_000))
     message = (
         rf"^{path}: 50,000 x 60,000 px \(height x width\) are above the limit of {MAX_PIXELS:,} pixels; "
-        r"make it smaller, or raise max_pixels$"
+        r"make it smaller, or call read_image with a larger max_pixels$"
     )
     for reader in READERS:
         with pytest.raises(ImageError, match=message):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.deploy.folder import save_model
-from supersimplenet.errors import DataError, ImageError, OutputError
+from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
 from supersimplenet.predict import find_images, predict_to_folder
 
 SIZE = (64, 64)
@@ -144,3 +144,24 @@ def test_inputs_are_files_folders_and_patterns(photographs, tmp_path, monkeypatc
     assert find_images(["photographs/*.png"]) == [path.relative_to(tmp_path) for path in photographs]
     with pytest.raises(DataError, match="nowhere: no such file or folder, and no pattern that matches one"):
         find_images(["nowhere"])
+
+
+def test_results_of_an_earlier_run_are_no_input(model, photographs, tmp_path):
+    folder = photographs[0].parent
+    output = folder / "out"
+    for _ in range(2):
+        summary = predict_to_folder(
+            Detector.load(model),
+            find_images([str(folder)], leave_out=output),
+            output,
+            model_folder=model,
+            overlays=True,
+        )
+        assert summary.images == 6
+
+
+def test_a_batch_of_none_and_an_unknown_device_are_refused(model, photographs, tmp_path):
+    with pytest.raises(ConfigError, match="batch_size: 0; it must be at least 1"):
+        predict_to_folder(Detector.load(model), photographs, tmp_path / "out", model_folder=model, batch_size=0)
+    with pytest.raises(ConfigError, match="device: 'abacus' cannot be used here"):
+        Detector.load(model, device="abacus")

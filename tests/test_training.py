@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,14 @@ from safetensors.torch import load_file
 from supersimplenet.data.datasets import MVTecAD
 from supersimplenet.data.synthetic import SyntheticConfig, synthesize
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
-from supersimplenet.model.backbone import build_backbone
+from supersimplenet.model.backbone import Backbone, build_backbone
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.seeds import derive_seed
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.training.features import CachedFeatures, gather_features, measure_feature_scale
 from supersimplenet.training.module import EpochShuffle, TrainingModule, build_optimizer
-from supersimplenet.training.run import resolve_noise_std, train
+from supersimplenet.training.run import _held_out, resolve_noise_std, train
 
 SIZE = (64, 64)
 MODEL = ModelConfig(backbone="compact", image_size=SIZE)
@@ -138,7 +139,8 @@ def test_memory_disk_and_recomputed_features_give_the_same_losses(metal, tmp_pat
         assert index == list(range(10))
         assert failures == []
         heads = Heads(backbone.channels, variant="jims", align_corners=True, generator=torch.Generator().manual_seed(0))
-        module = TrainingModule(heads, source, recipe=RECIPE, noise_std=0.05, seed=0)
+        module = TrainingModule(heads, source, recipe=RECIPE, seed=0)
+        module.noise_std = 0.05
         optimizer = build_optimizer(heads, RECIPE)
         losses[name] = []
         for step in range(3):
@@ -250,6 +252,36 @@ def test_holdout_keeps_whole_groups_out_of_training(metal, tmp_path):
     assert all(0 < loss < 10 for loss in losses)
 
 
+def test_holdout_keeps_the_images_of_a_part_together(metal, tmp_path):
+    samples = [replace(s, group=f"part {i // 5}") for i, s in enumerate(metal.samples()) if s.split == "train"]
+    held = _held_out(samples, 0.3, seed=0)
+    assert sorted(held) in ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9])
+    assert _held_out(samples, 0.0, seed=0) == set()
+    assert len(_held_out(samples, 0.99, seed=0)) == 5  # one part is left to train on
+
+
+def test_a_run_stopped_before_its_first_checkpoint_keeps_its_plan(metal, tmp_path):
+    settings = {
+        "output": tmp_path / "run",
+        "model": MODEL,
+        "recipe": RECIPE,
+        "trainer": TrainerConfig(max_epochs=3, accelerator="cpu"),
+        "cache": CacheConfig(memory_gib=0),
+        "time_budget": "1h",
+    }
+    train(metal, **settings)
+    whole = weights(tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
+    config = tmp_path / "run" / "config.yaml"
+    record = yaml.safe_load(config.read_text())
+    record["training"]["plan"]["seconds_per_step"] = 123.0  # measured anew, it would be another
+    config.write_text(yaml.safe_dump(record))
+    train(metal, **settings, resume=True)
+    assert yaml.safe_load(config.read_text())["training"]["plan"]["seconds_per_step"] == 123.0
+    assert same(whole, weights(tmp_path / "run"))
+
+
 def test_noise_follows_the_scale_of_the_features():
     """Definition: 0.4 times the measured scale; the published 0.015 for the published backbone alone."""
     generator = torch.Generator().manual_seed(0)
@@ -263,12 +295,14 @@ def test_noise_follows_the_scale_of_the_features():
     assert scale == pytest.approx(by_hand.item(), rel=1e-5)  # the reference sums in float32
     assert measure_feature_scale(double, 10) == pytest.approx(2 * scale, rel=1e-6)
 
-    published, other = ModelConfig(), MODEL
-    assert resolve_noise_std(Recipe(), published, scale) == 0.015
-    assert resolve_noise_std(Recipe(), other, scale) == pytest.approx(0.4 * scale)
-    copied = ModelConfig(backbone_weights=Path("weights.pt"))
-    assert resolve_noise_std(Recipe(), copied, scale) == pytest.approx(0.4 * scale)
-    assert resolve_noise_std(Recipe(noise_std=0.1), other, scale) == 0.1
+    def noise(model: ModelConfig, origin: str, recipe: Recipe | None = None) -> float:
+        backbone = Backbone(torch.nn.Identity(), channels=(1,), origin=origin)
+        return resolve_noise_std(recipe or Recipe(), model, backbone, scale)
+
+    assert noise(ModelConfig(), "hub") == 0.015
+    assert noise(ModelConfig(), "file") == noise(ModelConfig(), "module") == pytest.approx(0.4 * scale)
+    assert noise(MODEL, "package") == pytest.approx(0.4 * scale)
+    assert noise(MODEL, "package", Recipe(noise_std=0.1)) == 0.1
 
 
 def test_optimizer_has_the_published_rates():
@@ -337,11 +371,13 @@ def test_a_module_of_ones_own_as_backbone(metal, tmp_path):
     trained = train(
         metal,
         output=tmp_path / "run",
-        model=ModelConfig(backbone="pooled", image_size=SIZE),
+        model=ModelConfig(image_size=SIZE),
         recipe=RECIPE,
         trainer=TrainerConfig(max_steps=2, accelerator="cpu"),
         backbone=Pooled(),
     )
+    plan = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["plan"]
+    assert plan["noise_std"] == pytest.approx(0.4 * plan["feature_scale"])  # not the published backbone's
     image = metal.samples()[-1].image
     loaded = Detector.load(tmp_path / "run", backbone=Pooled())
     assert loaded.predict(image).score_logit == trained.predict(image).score_logit

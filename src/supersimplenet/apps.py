@@ -9,7 +9,7 @@ from rich.table import Table as RichTable
 
 from supersimplenet.data.datasets import DataSource
 from supersimplenet.data.loading import OnError
-from supersimplenet.data.registry import source_from
+from supersimplenet.data.registry import describe_source, source_from
 from supersimplenet.detector import Detector
 from supersimplenet.drawing import draw_contact_sheet
 from supersimplenet.errors import ConfigError
@@ -49,7 +49,7 @@ def evaluate_model(
         evaluation = evaluate(detector, samples, on_error=on_error, progress=lambda images: bar.advance(task, images))
     folder = output or model
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = write_metrics(evaluation, folder)
+    metrics = write_metrics(evaluation, folder, data=describe_source(source))
     sheet = folder / CONTACT_SHEET
     draw_contact_sheet(evaluation, f"{source.name}: {len(evaluation.cases)} test images").save(sheet)
     _print_metrics(evaluation)
@@ -70,7 +70,7 @@ def predict_files(
     on_error: OnError = "stop",
 ) -> PredictionSummary:
     """Predict images into a folder and say what came of it; see `predict_to_folder`."""
-    paths = find_images(inputs)
+    paths = find_images(inputs, leave_out=output)
     detector = Detector.load(model, device=device)
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(paths), detail="")

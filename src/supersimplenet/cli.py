@@ -11,12 +11,12 @@ from jsonargparse import ArgumentParser, Namespace
 
 from supersimplenet import __version__
 from supersimplenet.data.datasets import DataSource
+from supersimplenet.data.loading import OnError
 from supersimplenet.data.synthetic import SyntheticConfig
 from supersimplenet.errors import ConfigError, SuperSimpleNetError
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.training.config import CacheConfig, TrainerConfig
 
-OnError = Literal["stop", "skip"]
 _ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
 _DATA_HELP = (
     "the data set: MVTecAD, Folder or Table, with its own options behind the dot, such as --data.category bottle; "
@@ -46,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SuperSimpleNetError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written: the system's words name the file
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _build_parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
@@ -117,18 +123,24 @@ def _train(options: Namespace) -> int:
 
 
 def _take_over(settings: Namespace, options: Namespace) -> None:
-    """With --resume, what was not typed comes from the interrupted run; what was typed must agree with it."""
+    """With --resume, each group of options that was left at its defaults comes from the interrupted run.
+
+    A group of which something was typed is compared with the interrupted run as a whole, by `train`.
+    """
     from supersimplenet.data.registry import source_from
-    from supersimplenet.deploy.folder import from_plain, read_record
+    from supersimplenet.deploy.folder import CONFIG_FILE, from_plain, read_record
 
     if options.output is None:
         raise ConfigError("output: not given; --resume needs the folder of the interrupted run")
+    if not (options.output / CONFIG_FILE).is_file() and options.data is not None:
+        return  # stopped before anything was decided: the same command begins anew
     record = read_record(options.output)
     defaults = _train_parser().get_defaults()
-    for name, kind in (("model", ModelConfig), ("recipe", Recipe), ("trainer", TrainerConfig)):
+    groups = (("model", ModelConfig), ("recipe", Recipe), ("trainer", TrainerConfig), ("cache", CacheConfig))
+    for name, kind in groups:
         if options[name] == defaults[name]:
             settings[name] = from_plain(kind, record[name], where=f"{options.output}: {name}")
-    for name in ("seed", "time_budget"):
+    for name in ("seed", "time_budget", "on_error"):
         if options[name] == defaults[name]:
             settings[name] = record[name]
     if settings.data is None:
@@ -238,7 +250,7 @@ def _without_model_name(arguments: list[str]) -> list[str]:
         return arguments
     kept: list[str] = []
     for position, argument in enumerate(arguments):
-        is_value = arguments[position - 1] == "--model"
+        is_value = position > 0 and arguments[position - 1] == "--model"
         name = argument if is_value else argument.removeprefix("--model=") if argument.startswith("--model=") else None
         if name is not None and name != _MODEL_NAME and not Path(name).is_file() and not name.startswith("{"):
             raise ConfigError(

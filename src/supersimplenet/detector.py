@@ -15,7 +15,7 @@ from torch import nn
 from supersimplenet.data.images import prepare_pixels, read_image
 from supersimplenet.data.loading import Failure, OnError, decode_batches
 from supersimplenet.deploy.folder import load_model, move_to
-from supersimplenet.errors import ImageError
+from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.model.folding import FoldedHeads
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.records import Prediction, probability
@@ -157,7 +157,17 @@ class Detector:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes a GPU where there is one."""
+    """The device of a name; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device, here or at all.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"device: '{name}' cannot be used here ({reason}); choose auto, cpu or cuda") from error
+    return device

@@ -20,6 +20,7 @@ from supersimplenet.records import BAD, Prediction
 _HOT_LOGIT = 3.0
 _OPACITY = 0.75
 _INK, _PAPER, _GREEN, _RED = (32, 33, 36), (255, 255, 255), (24, 128, 56), (197, 34, 31)
+_COLOURS = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.float32)  # (256, 3)
 _CELL_PX = 176
 _GAP_PX = 8
 _CASES = 5  # in each half of the contact sheet
@@ -118,9 +119,10 @@ def _heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8
     height, width = pixels.shape[:2]
     resized = Image.fromarray(prediction.map_logit).resize((width, height), Image.Resampling.BILINEAR)
     strength = np.clip(np.asarray(resized) / max(prediction.map_max_logit, _HOT_LOGIT), 0, 1)  # (H, W)
-    colour = mpl.colormaps["inferno"](strength)[..., :3] * 255  # (H, W, 3)
-    opacity = (_OPACITY * strength)[..., None]
-    return np.round(pixels * (1 - opacity) + colour * opacity).astype(np.uint8)
+    step = np.round(strength * 255).astype(np.uint8)
+    opacity = (_OPACITY / 255) * step[..., None].astype(np.float32)
+    blended = pixels + opacity * (_COLOURS[step] - pixels.astype(np.float32))
+    return blended.round().astype(np.uint8)
 
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont:

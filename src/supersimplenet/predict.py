@@ -44,8 +44,12 @@ class PredictionSummary:
     csv: Path
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
+def find_images(inputs: Sequence[str], *, leave_out: Path | None = None) -> list[Path]:
     """Image files of files, folders (searched at any depth) and glob patterns, each file once, in the given order.
+
+    Args:
+        inputs: as typed.
+        leave_out: a folder whose files are passed over: the results of an earlier run are no input of the next.
 
     Raises:
         DataError: an input that is none of these, or holds no image.
@@ -62,6 +66,8 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
             pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else text
             matches = sorted(anchor.glob(pattern)) if any(c in text for c in "*?[") else []
             matches = [match for match in matches if match.is_file()]
+        if leave_out is not None:
+            matches = [match for match in matches if leave_out.resolve() not in match.resolve().parents]
         if not matches:
             raise DataError(f"{text}: no such file or folder, and no pattern that matches one; name images to predict")
         found.update(dict.fromkeys(matches))
@@ -165,7 +171,7 @@ def _finish(output: Path, journal: Path) -> tuple[int, int]:
     """Turn the journal into the final files; counts of bad and failed images."""
     bad = failed = 0
     table = output / f".{CSV_FILE}.part"
-    with table.open("w", encoding="utf-8", newline="") as file:
+    with table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=COLUMNS)
         writer.writeheader()
         for row in _rows(journal):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _MVTEC_AD_PAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 _COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known")
 _LABELS = {"0": GOOD, "good": GOOD, "1": BAD, "bad": BAD}
+_PLAIN_NAMES = ("good", "ok", "normal", "train")  # of a folder of good images: its parent names the part
 _YES_NO = {"0": False, "false": False, "False": False, "1": True, "true": True, "True": True}
 
 
@@ -135,7 +136,8 @@ class Folder(DataSource):
             raise ConfigError("good: no folder; wanted at least one folder of good images")
         self.test_fraction = test_fraction
         self.seed = seed
-        self.name = f"Folder/{self.good[0].resolve().name}"
+        named = self.good[0].resolve()
+        self.name = f"Folder/{named.parent.name if named.name.lower() in _PLAIN_NAMES else named.name}"
 
     def samples(self) -> list[Sample]:
         """Every sample of both splits, sorted.
@@ -194,7 +196,7 @@ class Table(DataSource):
 
         Raises:
             DataError: a column, a cell or a file that cannot be, an image listed twice, a group in both splits, or no
-                training image. Rows are numbered as an editor shows them: in CSV the header is row 1.
+                row. Rows are numbered as an editor shows them: in CSV the header is row 1.
         """
         is_parquet = self.path.suffix.lower() == ".parquet"
         rows = _read_rows(self.path, is_parquet=is_parquet)
@@ -240,8 +242,8 @@ class Table(DataSource):
         return path
 
     def _check_splits(self, samples: list[Sample]) -> None:
-        if not any(sample.split == "train" for sample in samples):
-            raise DataError(f"{self.path}: no training image among {len(samples):,}; wanted rows with split train")
+        if not samples:
+            raise DataError(f"{self.path}: no row; wanted a row for each image")
         splits = defaultdict(set)
         for sample in samples:
             splits[sample.group].add(sample.split)

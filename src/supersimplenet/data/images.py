@@ -135,8 +135,15 @@ def read_mask(
     half = 128 if value.dtype == np.uint8 else 32768
     threshold = 1 if not lossy and value.max() == 1 else half
     mask: NDArray[np.bool_] = value >= threshold
-    if size_px is None:
-        return mask
+    return mask if size_px is None else resize_mask(mask, size_px)
+
+
+def resize_mask(mask: NDArray[np.bool_], size_px: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask (H, W) at another (height, width): antialiased bilinear on floats 0 and 1, defective where at least 0.5.
+
+    Raises:
+        ConfigError: ``size_px`` is not two positive integers.
+    """
     height, width = _checked_size(size_px)
     share = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(share) >= 0.5
@@ -246,7 +253,7 @@ def _check_pixel_count(path: Path, pillow_size: tuple[int, int], max_pixels: int
     if width * height > max_pixels:
         raise ImageError(
             f"{path}: {_shown_size((height, width))} (height x width) are above the limit of {max_pixels:,} pixels; "
-            f"make it smaller, or raise max_pixels"
+            f"make it smaller, or call read_image with a larger max_pixels"
         )
 
 

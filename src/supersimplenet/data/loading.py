@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.data.images import read_image
-from supersimplenet.errors import ImageError
+from supersimplenet.errors import ConfigError, ImageError
 
 OnError = Literal["stop", "skip"]
 
@@ -67,7 +67,10 @@ def decode_batches(
 
     Raises:
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
+        ConfigError: ``batch_size`` is less than 1.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: {batch_size}; it must be at least 1")
     numbered = enumerate(paths)
     waiting: deque[list[tuple[int, Path, Future[NDArray[np.uint8]]]]] = deque()
     with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:

@@ -144,6 +144,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
         raise ModelFolderError(f"{path}: format {found}; this version reads format {_FORMAT}")
+    missing = [name for name in ("model", "backbone") if not isinstance(record.get(name), dict)]
+    if missing:
+        raise ModelFolderError(f"{path}: lacks {', '.join(missing)}; bring back the file that `train` wrote")
     return record
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.data.images import image_size, read_mask
+from supersimplenet.data.images import image_size, read_mask, resize_mask
 from supersimplenet.data.loading import Failure, OnError
 from supersimplenet.deploy.folder import METRICS_FILE, write_text
 from supersimplenet.detector import Detector
-from supersimplenet.errors import DataError
+from supersimplenet.errors import DataError, ImageError
 from supersimplenet.evaluation.metrics import Metric, evaluate_scores
 from supersimplenet.records import BAD, GOOD, Prediction, Sample
 
@@ -27,7 +27,8 @@ class Case:
     Attributes:
         sample: the image and its labels.
         prediction: of the detector.
-        mask: (H, W) bool at the network's input size; None where pixel labels are unknown.
+        mask: (H, W) bool at the network's input size; None where pixel labels are unknown, as they are where the mask
+            of a bad image is empty.
     """
 
     sample: Sample
@@ -47,7 +48,7 @@ class Evaluation:
     Attributes:
         metrics: by the names of the papers; values at the network's input size, from float scores.
         cases: every readable test image, in the data set's order.
-        failures: test images that could not be read.
+        failures: test images that could not be read, or whose masks could not.
         threshold: of the verdicts, as a probability.
     """
 
@@ -67,7 +68,7 @@ class Evaluation:
             "images": {
                 "good": labels.count(GOOD),
                 "bad": labels.count(BAD),
-                "bad_without_mask": sum(case.mask is None for case in self.cases),
+                "bad_without_pixel_labels": sum(case.mask is None for case in self.cases),
             },
             "threshold": self.threshold,
             "false_alarms": sum(v == "bad" and y == GOOD for v, y in zip(verdicts, labels, strict=True)),
@@ -109,8 +110,14 @@ def evaluate(
             failures.append(item)
         else:
             sample = tested[item.index]
-            mask = _pixel_labels(sample, detector.image_size)
-            cases.append(Case(sample=sample, prediction=item.prediction, mask=mask))
+            try:
+                mask = _pixel_labels(sample, detector.image_size)
+            except ImageError as error:
+                if on_error == "stop":
+                    raise
+                failures.append(Failure(index=item.index, path=sample.image, reason=str(error)))
+            else:
+                cases.append(Case(sample=sample, prediction=item.prediction, mask=mask))
     if not cases:
         raise DataError(f"none of the {len(tested)} test images could be read; the first: {failures[0].reason}")
     empty = np.zeros(detector.image_size, dtype=bool)
@@ -125,10 +132,19 @@ def evaluate(
     return Evaluation(metrics=metrics, cases=cases, failures=failures, threshold=detector.threshold)
 
 
-def write_metrics(evaluation: Evaluation, folder: Path) -> Path:
-    """Write metrics.json into a folder, whole or not at all; the path written."""
+def write_metrics(evaluation: Evaluation, folder: Path, *, data: Mapping[str, Any]) -> Path:
+    """Write metrics.json into a folder, whole or not at all.
+
+    Args:
+        evaluation: what is written.
+        folder: where to.
+        data: says which data set it is of, in plain values.
+
+    Returns:
+        The path written.
+    """
     path = folder / METRICS_FILE
-    write_text(path, json.dumps(evaluation.summary(), indent=2) + "\n")
+    write_text(path, json.dumps({**evaluation.summary(), "data": data}, indent=2) + "\n")
     return path
 
 
@@ -137,4 +153,7 @@ def _pixel_labels(sample: Sample, size_px: tuple[int, int]) -> NDArray[np.bool_]
         return np.zeros(size_px, dtype=bool)
     if sample.mask is None or not sample.pixel_labels_known:
         return None
-    return read_mask(sample.mask, size_px=size_px, image_size_px=image_size(sample.image))
+    mask = read_mask(sample.mask, size_px=None, image_size_px=image_size(sample.image))
+    if not mask.any():  # a defect somewhere, marked nowhere: counted as normal it would punish finding it
+        return None
+    return resize_mask(mask, size_px)

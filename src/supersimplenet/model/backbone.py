@@ -24,6 +24,7 @@ from supersimplenet.model.recipes import ModelConfig
 
 COMPACT = "compact"
 _COMPACT_ARCHITECTURE = "resnet18"
+_HUB_TIMEOUT_S = 10.0
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -212,9 +213,8 @@ def _pretrained(architecture: str) -> Any:
 def _create_with_hub_weights(architecture: str, indices: tuple[int, ...]) -> nn.Module:
     """The model with the weights that timm publishes for it, from the hub or its local cache."""
     repository = _pretrained(architecture).hf_hub_id
-    names = ("model.safetensors", "pytorch_model.bin")
-    cached = [try_to_load_from_cache(repository, name) for name in names] if repository else []
-    overlay = next(({"file": path} for path in cached if isinstance(path, str)), None)
+    cached = try_to_load_from_cache(repository, "model.safetensors") if repository else None
+    overlay = {"file": cached} if isinstance(cached, str) else None
     try:
         if overlay is None and repository:
             _require_host(constants.ENDPOINT)
@@ -227,10 +227,11 @@ def _create_with_hub_weights(architecture: str, indices: tuple[int, ...]) -> nn.
 
 
 def _require_host(endpoint: str) -> None:
-    """Fail at once where the hub's name is unknown: its client would retry for most of a minute first."""
+    """Fail at once where the hub does not answer: its client would retry for most of a minute first."""
     if not getproxies():
         address = urlsplit(endpoint)
-        socket.getaddrinfo(address.hostname, address.port or 443)
+        port = address.port or (80 if address.scheme == "http" else 443)
+        socket.create_connection((address.hostname, port), timeout=_HUB_TIMEOUT_S).close()
 
 
 def _load_weights(net: nn.Module, path: Path) -> None:

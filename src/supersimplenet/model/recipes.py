@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from supersimplenet.errors import ConfigError
 
@@ -41,11 +41,13 @@ class ModelConfig:
     align_corners: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.image_size) < SMALLEST_SIDE_PX:
+        sides = self.image_size
+        if len(sides) != 2 or not all(isinstance(side, int) and side >= SMALLEST_SIDE_PX for side in sides):
             raise ConfigError(
-                f"model.image_size: {self.image_size[0]}x{self.image_size[1]} px; "
-                f"each side must be at least {SMALLEST_SIDE_PX} px"
+                f"model.image_size: {'x'.join(map(str, sides))} px; give height and width, each side at least "
+                f"{SMALLEST_SIDE_PX} px, such as [256, 256]"
             )
+        _require(self.variant in get_args(Variant), "model.variant", self.variant, " or ".join(get_args(Variant)))
         if not self.feature_strides or list(self.feature_strides) != sorted(set(self.feature_strides)):
             raise ConfigError(
                 f"model.feature_strides: {list(self.feature_strides)}; give one or more strides in ascending order, "

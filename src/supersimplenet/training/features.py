@@ -13,7 +13,7 @@ from torch import Tensor
 
 from supersimplenet.data.images import read_image
 from supersimplenet.data.loading import Failure, OnError, decode_batches
-from supersimplenet.errors import DataError
+from supersimplenet.errors import BackboneError, DataError
 from supersimplenet.model.backbone import Backbone
 from supersimplenet.training.config import CacheConfig
 
@@ -104,10 +104,18 @@ def gather_features(
     Raises:
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
         DataError: no image could be read.
+        BackboneError: the backbone does not take images of this size.
     """
     device = backbone.mean.device
     trial = torch.zeros(1, *image_size, 3, dtype=torch.uint8, device=device)
-    shapes = [features.shape[1:] for features in backbone(trial)]
+    try:
+        shapes = [features.shape[1:] for features in backbone(trial)]
+    except (AssertionError, RuntimeError) as error:
+        height, width = image_size
+        raise BackboneError(
+            f"model.image_size: the backbone does not take {height}x{width} px ({error}); choose a size it takes"
+        ) from error
+    remove_cache_files(folder)  # what a killed run left would count as used disk
     row_values = sum(prod(shape) for shape in shapes)
     placement = _place(len(paths) * row_values * _CACHE_TYPE.itemsize, cache, folder)
     if placement == "recomputed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,10 +29,10 @@ class TrainingModule(L.LightningModule):
         heads: what is trained.
         source: features of the training images by index.
         recipe: the optimiser's settings and the synthetic anomalies'.
-        noise_std: standard deviation of the feature noise, in feature units.
         seed: decides masks and noise of every step.
 
     Attributes:
+        noise_std: standard deviation of the feature noise, in feature units. To be set before the training begins.
         total_steps: after which the training ends; the milestones of the learning rates are fractions of it. To be set
             before the training begins.
 
@@ -44,14 +45,13 @@ class TrainingModule(L.LightningModule):
         source: FeatureSource,
         *,
         recipe: Recipe,
-        noise_std: float,
         seed: int,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.source = source
         self.recipe = recipe
-        self.noise_std = noise_std
+        self.noise_std = math.nan
         self.total_steps = 0
         self.seed = seed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import signal
 import statistics
 import time
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -34,7 +36,7 @@ from supersimplenet.deploy.folder import (
 )
 from supersimplenet.detector import DEFAULT_THRESHOLD, Detector, choose_device
 from supersimplenet.errors import ConfigError, DataError, OutputError, TrainingInterruptedError
-from supersimplenet.model.backbone import wrap_module
+from supersimplenet.model.backbone import Backbone, wrap_module
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
 from supersimplenet.records import GOOD, Sample
@@ -50,6 +52,7 @@ CHECKPOINT = Path("checkpoints") / "last.ckpt"
 # measurement: docs/decisions/0003-noise-scale.md.
 NOISE_PER_FEATURE_SCALE = 0.4
 _TIMED_STEPS = 3
+_BUDGET_SHARE = 0.95  # of a time budget that is planned for: checkpoints, held-out images and saving take the rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,17 @@ class Plan:
     noise_std: float
     feature_scale: float
     seconds_per_step: float | None = None
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, also where the system's folder for temporary files is elsewhere."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write beside the target, then rename."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.part")
+        super().save_checkpoint(checkpoint, temporary, storage_options)
+        temporary.replace(target)
 
 
 def train(
@@ -115,7 +129,9 @@ def train(
         "data": describe_source(data),
         "recipe": to_plain(recipe),
         "trainer": to_plain(trainer),
+        "cache": to_plain(cache),
         "time_budget": time_budget,
+        "on_error": on_error,
     }
     budget_s = None if time_budget is None else parse_duration(time_budget)
     earlier = _earlier_run(folder, {**settings, "model": to_plain(model)}, resume=resume)
@@ -142,13 +158,14 @@ def train(
             console().print(f"{len(failures)} images could not be read and are left out; {CONFIG_FILE} lists them")
         held_out = _held_out(kept, trainer.holdout_fraction, seed)
         trained = [index for index in range(len(kept)) if index not in held_out]
-        scale = measure_feature_scale(source, len(kept))
-        noise_std = resolve_noise_std(recipe, model, scale)
-        module = TrainingModule(network.heads, source, recipe=recipe, noise_std=noise_std, seed=seed)
+        module = TrainingModule(network.heads, source, recipe=recipe, seed=seed)
         if earlier is None:
+            scale = measure_feature_scale(source, len(kept))
+            module.noise_std = resolve_noise_std(recipe, model, network.backbone, scale)
             plan = _plan(module, trained, trainer, scale, budget_s, started)
         else:
             plan = Plan(**earlier["training"]["plan"])
+            module.noise_std = plan.noise_std
         module.total_steps = plan.total_steps
         record: dict[str, Any] = {
             **settings,
@@ -164,7 +181,7 @@ def train(
             },
         }
         write_record(folder, network, record)
-        _fit(module, plan, folder, recipe, trainer, trained, sorted(held_out), seed, resume=earlier is not None)
+        _fit(module, plan, folder, trainer, trained, sorted(held_out))
     finally:
         remove_cache_files(folder)
     record["training"]["seconds"] = round(time.monotonic() - started, 1)
@@ -172,11 +189,14 @@ def train(
     return Detector(network, device=str(device), record=read_record(folder))
 
 
-def resolve_noise_std(recipe: Recipe, model: ModelConfig, feature_scale: float) -> float:
-    """The noise in feature units: as given, as published, or in proportion to the features' scale."""
+def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, feature_scale: float) -> float:
+    """The noise in feature units: as given, as published, or in proportion to the features' scale.
+
+    As published only for the published backbone with its own weights from the hub.
+    """
     if recipe.noise_std != "auto":
         return recipe.noise_std
-    if model.backbone == PUBLISHED_BACKBONE and model.backbone_weights is None:
+    if model.backbone == PUBLISHED_BACKBONE and backbone.origin == "hub":
         return PUBLISHED_NOISE_STD
     return NOISE_PER_FEATURE_SCALE * feature_scale
 
@@ -202,7 +222,7 @@ def _earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dic
             f"{folder}: cannot be resumed with other settings; differing: {', '.join(differing)} "
             f"(see {folder / CONFIG_FILE})"
         )
-    return record if (folder / CHECKPOINT).is_file() else None
+    return record
 
 
 def _gather(
@@ -248,8 +268,11 @@ def _plan(
     epochs, seconds_per_step = trainer.max_epochs, None
     if budget_s is not None:
         seconds_per_step = _measure_step(module, trained)
-        remaining = budget_s - (time.monotonic() - started)
-        epochs = min(epochs, max(1, int(remaining / (seconds_per_step * steps_per_epoch))))
+        remaining = _BUDGET_SHARE * budget_s - (time.monotonic() - started)
+        fitting = int(remaining / (seconds_per_step * steps_per_epoch))
+        epochs = min(epochs, max(1, fitting))
+        if fitting < 1:
+            console().print("the time budget does not hold one epoch; one is trained all the same")
         console().print(
             f"time budget {budget_s:.0f} s: a step takes {seconds_per_step:.2f} s, "
             f"{steps_per_epoch} steps an epoch, so {epochs} epochs"
@@ -273,9 +296,9 @@ def _measure_step(module: TrainingModule, trained: Sequence[int]) -> float:
         copy.deepcopy(module.heads).train(),
         module.source,
         recipe=module.recipe,
-        noise_std=module.noise_std,
         seed=module.seed,
     ).to(next(module.heads.parameters()).device)
+    trial.noise_std = module.noise_std
     optimizer = build_optimizer(trial.heads, module.recipe)
     batch = torch.tensor(list(trained[: module.recipe.batch_size]))
     seconds = []
@@ -294,18 +317,16 @@ def _fit(
     module: TrainingModule,
     plan: Plan,
     folder: Path,
-    recipe: Recipe,
     trainer: TrainerConfig,
     trained: Sequence[int],
     held_out: Sequence[int],
-    seed: int,
-    *,
-    resume: bool,
 ) -> None:
+    """Train to the end, from the folder's checkpoint where it has one."""
+    recipe, checkpoint = module.recipe, folder / CHECKPOINT
     callbacks: list[Callback] = [
         ModelCheckpoint(
-            dirpath=folder / CHECKPOINT.parent,
-            filename=CHECKPOINT.stem,
+            dirpath=checkpoint.parent,
+            filename=checkpoint.stem,
             every_n_epochs=1,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
@@ -313,6 +334,7 @@ def _fit(
         TrainingProgress(plan.total_steps, plan.epochs),
     ]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    on_interrupt = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         # Lightning advises on worker processes, logging intervals and resumed folders; none of it applies here: the
         # loader hands out integers, and the checkpoint folder is the run's own.
@@ -323,6 +345,7 @@ def _fit(
             devices=1,
             gradient_clip_val=recipe.gradient_clip_norm,
             callbacks=callbacks,
+            plugins=[_WholeCheckpoints()],
             logger=[CSVLogger(folder / "logs", name="csv"), TensorBoardLogger(folder / "logs", name="tensorboard")],
             log_every_n_steps=1,
             num_sanity_val_steps=0,
@@ -332,9 +355,9 @@ def _fit(
         try:
             fit.fit(
                 module,
-                train_dataloaders=index_loader(trained, recipe.batch_size, shuffle_seed=seed),
+                train_dataloaders=index_loader(trained, recipe.batch_size, shuffle_seed=module.seed),
                 val_dataloaders=index_loader(held_out, recipe.batch_size) if held_out else None,
-                ckpt_path=str(folder / CHECKPOINT) if resume else None,
+                ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
                 weights_only=True,
             )
         except (SystemExit, SIGTERMException) as stop:  # what Lightning makes of Ctrl-C and of a termination signal
@@ -342,3 +365,5 @@ def _fit(
                 f"stopped in epoch {fit.current_epoch + 1} of {plan.epochs}; "
                 f"continue with: supersimplenet train --resume --output {folder}"
             ) from stop
+        finally:
+            signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves Ctrl-C ignored, which a notebook would keep
