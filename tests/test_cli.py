@@ -107,7 +107,10 @@ def test_help_lists_the_commands(capsys):
         ),
         (["train"], "ConfigError: data: not given"),
         (["train", "--resume"], "ConfigError: output: not given; --resume needs the folder of the interrupted run"),
-        (["train", "--resume", "--output", "no/run"], "ModelFolderError: no/run: no model here"),
+        (
+            ["train", "--resume", "--output", "no/run"],
+            "ConfigError: no/run: nothing to resume yet; run the train command again",
+        ),
         (["test", "--model", "no/model"], "ModelFolderError: no/model: no model here"),
         (["test", "--model", "no/model", "--device", "abacus"], "ModelFolderError"),
         (["predict", "--model", "no/model", "no/image", "--output", "out"], "DataError: no/image: no such file"),

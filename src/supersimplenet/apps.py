@@ -14,7 +14,7 @@ from supersimplenet.detector import Detector
 from supersimplenet.drawing import draw_contact_sheet
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.evaluate import Evaluation, evaluate, write_metrics
-from supersimplenet.predict import PredictionSummary, find_images, predict_to_folder
+from supersimplenet.predict import CSV_FILE, PredictionSummary, find_images, predict_to_folder
 from supersimplenet.terminal import console, progress_bar
 
 CONTACT_SHEET = "findings.png"
@@ -53,6 +53,14 @@ def evaluate_model(
     sheet = folder / CONTACT_SHEET
     draw_contact_sheet(evaluation, f"{source.name}: {len(evaluation.cases)} test images").save(sheet)
     _print_metrics(evaluation)
+    counts = evaluation.summary()
+    images = counts["images"]
+    console().print(
+        f"at threshold {evaluation.threshold}: {counts['escapes']} of {images['bad']} bad parts missed, "
+        f"{counts['false_alarms']} of {images['good']} good parts rejected; pixel metrics from "
+        f"{images['bad'] - images['bad_without_pixel_labels']} bad and {images['good']} good images",
+        highlight=False,
+    )
     if evaluation.failures:
         console().print(f"{len(evaluation.failures)} images could not be read; {metrics.name} lists them")
     console().print(f"metrics:  {metrics}\nfindings: {sheet}", highlight=False)
@@ -71,6 +79,7 @@ def predict_files(
 ) -> PredictionSummary:
     """Predict images into a folder and say what came of it; see `predict_to_folder`."""
     paths = find_images(inputs, leave_out=output)
+    replaces = (output / CSV_FILE).is_file()
     detector = Detector.load(model, device=device)
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(paths), detail="")
@@ -88,7 +97,7 @@ def predict_files(
     failed = f", {summary.failed} could not be read (see the error column)" if summary.failed else ""
     console().print(
         f"{summary.images} images{continued}: {summary.bad} bad at threshold {detector.threshold}{failed}\n"
-        f"results: {summary.csv}",
+        f"results: {summary.csv}{' (an earlier run was replaced)' if replaces else ''}",
         highlight=False,
     )
     return summary

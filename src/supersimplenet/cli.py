@@ -132,8 +132,10 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
 
     if options.output is None:
         raise ConfigError("output: not given; --resume needs the folder of the interrupted run")
-    if not (options.output / CONFIG_FILE).is_file() and options.data is not None:
-        return  # stopped before anything was decided: the same command begins anew
+    if not (options.output / CONFIG_FILE).is_file():
+        if options.data is not None:
+            return  # stopped before anything was decided: the same command begins anew
+        raise ConfigError(f"{options.output}: nothing to resume yet; run the train command again, without --resume")
     record = read_record(options.output)
     defaults = _train_parser().get_defaults()
     groups = (("model", ModelConfig), ("recipe", Recipe), ("trainer", TrainerConfig), ("cache", CacheConfig))

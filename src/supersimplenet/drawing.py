@@ -65,7 +65,9 @@ def draw_contact_sheet(evaluation: Evaluation, title: str) -> Image.Image:
     width = label_px + columns * (_CELL_PX + _GAP_PX) + _GAP_PX
     sheet = Image.new("RGB", (width, header_px + len(halves) * half_px + _GAP_PX), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((16, header_px / 2), title, fill=_INK, font=_font(20), anchor="lm")
+    draw.text((16, header_px / 2 - 10), title, fill=_INK, font=_font(20), anchor="lm")
+    scale = "heat map: no colour where the network takes a pixel for normal, yellow at the map's maximum"
+    draw.text((16, header_px / 2 + 14), scale, fill=_INK, font=_font(12), anchor="lm")
     for half, (name, cases) in enumerate(halves):
         top = header_px + half * half_px
         draw.text((16, top + 12), name, fill=_INK, font=_font(17), anchor="lm")
@@ -121,8 +123,8 @@ def _heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8
     strength = np.clip(np.asarray(resized) / max(prediction.map_max_logit, _HOT_LOGIT), 0, 1)  # (H, W)
     step = np.round(strength * 255).astype(np.uint8)
     opacity = (_OPACITY / 255) * step[..., None].astype(np.float32)
-    blended = pixels + opacity * (_COLOURS[step] - pixels.astype(np.float32))
-    return blended.round().astype(np.uint8)
+    blended: NDArray[np.uint8] = (pixels + opacity * (_COLOURS[step] - pixels)).round().astype(np.uint8)
+    return blended
 
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont:

@@ -52,6 +52,7 @@ CHECKPOINT = Path("checkpoints") / "last.ckpt"
 # measurement: docs/decisions/0003-noise-scale.md.
 NOISE_PER_FEATURE_SCALE = 0.4
 _TIMED_STEPS = 3
+_FEW_STEPS = 200  # below which a run is said to be too short; the demo's surfaces are learned in about 300
 _BUDGET_SHARE = 0.95  # of a time budget that is planned for: checkpoints, held-out images and saving take the rest
 
 
@@ -186,6 +187,11 @@ def train(
         remove_cache_files(folder)
     record["training"]["seconds"] = round(time.monotonic() - started, 1)
     save_model(folder, network, record)
+    if plan.total_steps < _FEW_STEPS:
+        console().print(
+            f"only {plan.total_steps} steps were trained: expect little of this model before some {_FEW_STEPS}; "
+            "give it more epochs or time, smaller batches (--recipe.batch_size), or a smaller --model.image_size"
+        )
     return Detector(network, device=str(device), record=read_record(folder))
 
 
@@ -267,6 +273,7 @@ def _plan(
     steps_per_epoch = math.ceil(len(trained) / module.recipe.batch_size)
     epochs, seconds_per_step = trainer.max_epochs, None
     if budget_s is not None:
+        console().print("measuring the time of a step")
         seconds_per_step = _measure_step(module, trained)
         remaining = _BUDGET_SHARE * budget_s - (time.monotonic() - started)
         fitting = int(remaining / (seconds_per_step * steps_per_epoch))
@@ -275,7 +282,7 @@ def _plan(
             console().print("the time budget does not hold one epoch; one is trained all the same")
         console().print(
             f"time budget {budget_s:.0f} s: a step takes {seconds_per_step:.2f} s, "
-            f"{steps_per_epoch} steps an epoch, so {epochs} epochs"
+            f"{steps_per_epoch} steps an epoch; number of epochs: {epochs}"
         )
     total_steps = epochs * steps_per_epoch
     if trainer.max_steps != -1 and trainer.max_steps < total_steps:
