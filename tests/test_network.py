@@ -168,6 +168,28 @@ def test_float32_outputs_stay_within_1e_5(variant):
                 assert relative_error(value.double(), wanted) < 1e-5
 
 
+@pytest.mark.parametrize("variant", ["jims", "icpr"])
+def test_bfloat16_features_change_outputs_and_gradients_by_their_rounding_only(variant):
+    """Features and noise enter in bfloat16, 8 bits: a relative 2^-9 each, averaged over the products of a sum."""
+    fast, reference = make_pair(variant, align_corners=True)
+    maps = draw_maps("odd")
+    noise, mask = draw_noise(maps, 0.3)
+    label = mask.flatten(1).any(1)
+    fast.float()
+    output = fast([m.bfloat16() for m in rows(maps)], Anomalies.from_dense(mask, noise.bfloat16()))
+    supersimplenet_loss(output, mask, label).backward()
+    plain_map, plain_score = reference(maps, noise, mask)
+    plain.plain_loss(plain_map, plain_score, mask, label).backward()
+    assert output.map_logit.dtype == torch.float32
+    assert relative_error(output.map_logit.double(), plain_map) < 1e-2
+    assert relative_error(output.score_logit.double(), plain_score) < 1e-2
+    expected = dict(reference.named_parameters())
+    for name in ("adaptor.weight", "hidden.weight", "map.weight", "conv.weight", "score.weight"):
+        gradient = fast.get_parameter(name).grad
+        wanted = expected[plain.plain_name(name)].grad.reshape(gradient.shape)
+        assert relative_error(gradient.double(), wanted) < 3e-2, name
+
+
 def test_a_batch_equals_its_images_one_by_one():
     fast, _ = make_pair("jims", align_corners=True)
     maps = rows(draw_maps("odd", batch=4))

@@ -16,11 +16,12 @@ from supersimplenet.model.heads import (
     classify,
     constant_response,
     convolve_map,
+    output_size,
+    pool,
+    project,
     project_hidden,
-    upscale_hidden,
-    upscale_taps,
 )
-from supersimplenet.model.resample import TAPS
+from supersimplenet.model.resample import TAPS, upscale, upscale_taps
 
 
 class FoldedHeads(nn.Module):
@@ -56,7 +57,7 @@ class FoldedHeads(nn.Module):
             "tap_weight": tap_weight.flatten(0, 1),
             "tap_bias": None if exact.tap_bias is None else exact.tap_bias * conv_scale,
             "conv_bias": heads.conv_bias.double() * conv_scale + conv_shift,
-            "map_kernel": heads.conv.weight[:, -1:].double() * conv_scale[:, None, None, None],
+            "map_kernel": heads.conv.weight[:, -1].double() * conv_scale[:, None, None],
             "score_weight": heads.score.weight,
             "score_bias": heads.score.bias,
         }
@@ -72,12 +73,14 @@ class FoldedHeads(nn.Module):
         Returns:
             Logits, equal to those of the heads in eval mode up to rounding.
         """
-        hidden = upscale_hidden(features, self.hidden_weight, self.align_corners)  # (B, h, w, HIDDEN)
+        size = output_size(features)
+        hidden = upscale(project(features, self.hidden_weight), size, self.align_corners)  # (B, h, w, HIDDEN)
         map_logit = project_hidden(hidden.add_(self.hidden_bias), self.map_weight)  # (B, h, w)
-        response = upscale_taps(features, self.tap_weight, self.align_corners)  # (B, h, w, CONV)
-        response = response.add_(constant_response(self.tap_bias, self.conv_bias, map_logit)).permute(0, 3, 1, 2)
-        response = response.add_(convolve_map(map_logit, self.map_kernel))
-        return HeadOutput(map_logit, classify(response, map_logit, self.score_weight, self.score_bias))
+        response = upscale_taps(project(features, self.tap_weight), size, self.align_corners)  # (B, h, w, CONV)
+        response += constant_response(self.tap_bias, self.conv_bias, size)
+        response += convolve_map(map_logit, self.map_kernel)
+        maximum, average = pool(response.flatten(1, 2))
+        return HeadOutput(map_logit, classify(maximum, average, map_logit, self.score_weight, self.score_bias))
 
 
 def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

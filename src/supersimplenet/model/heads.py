@@ -13,15 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supersimplenet.model.hidden import normalise_activate_project
+from supersimplenet.model.linear import pointwise
+from supersimplenet.model.normalise import update_running_statistics
+from supersimplenet.model.pooling import normalise_activate_pool
 from supersimplenet.model.recipes import Variant
-from supersimplenet.model.resample import TAPS, pooled_upscale, pooled_upscale_taps, tap_coverage
+from supersimplenet.model.resample import TAPS, SparseMatrix, tap_coverage, upscale, upscale_taps
 from supersimplenet.model.synthesis import Anomalies
 
 HIDDEN = 1024  # channels of the segmentation head's hidden layer
@@ -103,8 +106,8 @@ class Heads(nn.Module):
         projections = self.projections()
         map_logit = self._segment(features, projections, anomalies)  # (N, h, w)
         seen_map = map_logit.detach() if stop_gradient else map_logit
-        response = self._convolve(features, projections, anomalies, seen_map)  # (N, CONV, h, w)
-        return HeadOutput(map_logit, classify(self.conv_norm(response), seen_map, self.score.weight, self.score.bias))
+        maximum, average = self._pool(features, projections, anomalies, seen_map)  # (N, CONV) each
+        return HeadOutput(map_logit, classify(maximum, average, seen_map, self.score.weight, self.score.bias))
 
     @property
     def conv_bias(self) -> Tensor:
@@ -127,71 +130,58 @@ class Heads(nn.Module):
         )
 
     def _segment(self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None) -> Tensor:
-        clean = upscale_hidden(features, projections.hidden_weight, self.align_corners)  # (B, h, w, HIDDEN)
-        height, width = clean.shape[1:3]
-        rows = clean.flatten(0, 2) + projections.hidden_bias  # (P, HIDDEN)
-        copies = 1 if anomalies is None else 2
-        position, shift, count = self._hidden_noise(rows, anomalies)
-        source = position % len(rows)
-        norm, weight = self.hidden_norm, self.map.weight[0]
+        """The map (N, h, w)."""
+        norm, weight, size = self.hidden_norm, self.map.weight[0], output_size(features)
+        maps = project(features, projections.hidden_weight)
+        noise = features[0].new_empty(0, sum(self.channels)) if anomalies is None else anomalies.noise
+        shift = pointwise(noise, self.hidden.weight)  # (M, HIDDEN)
         if self.training:
             out = normalise_activate_project(
-                rows,
-                count,
+                maps,
                 shift,
-                source,
+                anomalies,
+                size=size,
+                align_corners=self.align_corners,
+                bias=projections.hidden_bias,
                 gamma=norm.weight,
                 beta=norm.bias,
                 weight=weight,
                 eps=norm.eps,
                 negative_slope=LEAKY_SLOPE,
             )
-            _update_running_statistics(norm, out.mean, out.variance, copies * len(rows))
-            projected, noised = out.clean, out.noised
-        else:
-            projected, noised = (project_hidden(_eval(norm, r), weight) for r in (rows, rows[source] + shift))
-        return projected.repeat(copies).index_copy(0, position, noised).view(-1, height, width)
-
-    def _hidden_noise(self, rows: Tensor, anomalies: Anomalies | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Where noise is (M,), what it adds to the hidden layer (M, HIDDEN), and each clean row's multiplicity (P,)."""
-        if anomalies is None:
-            none = torch.empty(0, dtype=torch.int64, device=rows.device)
-            return none, rows.new_empty(0, rows.shape[1]), rows.new_ones(len(rows))
-        shift = anomalies.noise.to(rows.dtype) @ self.hidden.weight.T
-        count = 2 - anomalies.mask.view(2, -1).sum(0)  # (P,)
-        return anomalies.position, shift, count.to(rows.dtype)
-
-    def _convolve(
-        self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None, seen_map: Tensor
-    ) -> Tensor:
-        response = upscale_taps(features, projections.tap_weight, self.align_corners)  # (B, h, w, CONV)
-        response = response + constant_response(projections.tap_bias, self.conv_bias, seen_map)
+            update_running_statistics(norm, out.mean, out.variance, out.projected.numel())
+            return out.projected
+        rows = upscale(maps, size, self.align_corners).flatten(0, 2) + projections.hidden_bias  # (P, HIDDEN)
+        projected = project_hidden(_eval(norm, rows), weight)
         if anomalies is not None:
-            response = response.repeat(2, 1, 1, 1) + self._noise_response(anomalies)
-        return response.permute(0, 3, 1, 2) + convolve_map(seen_map, self.conv.weight[:, -1:])
+            noised = project_hidden(_eval(norm, rows[anomalies.position % len(rows)] + shift), weight)
+            projected = projected.repeat(2).index_copy(0, anomalies.position, noised)
+        return projected.view(-1, *size)
+
+    def _pool(
+        self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None, seen_map: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Maximum and mean over space of the activated 5x5 convolution, (N, CONV) each."""
+        norm, size = self.conv_norm, output_size(features)
+        clean = upscale_taps(project(features, projections.tap_weight), size, self.align_corners)  # (B, h, w, CONV)
+        clean = (clean + constant_response(projections.tap_bias, self.conv_bias, size)).flatten(1, 2)
+        seen = convolve_map(seen_map, self.conv.weight[:, -1]).flatten(1, 2)  # (N, h * w, CONV)
+        noise = None
+        if anomalies is not None:
+            spread = pointwise(anomalies.noise, self._tap_rows())  # (M, 25 * CONV)
+            noise = sum_taps(spread.view(-1, CONV), anomalies).flatten(1, 2)
+        if self.training:
+            out = normalise_activate_pool(clean, seen, noise, gamma=norm.weight, beta=norm.bias, eps=norm.eps)
+            update_running_statistics(norm, out.mean, out.variance, seen.shape[0] * seen.shape[1])
+            return out.maximum, out.average
+        response = clean.repeat(len(seen) // len(clean), 1, 1) + seen
+        response = _eval(norm, (response if noise is None else response + noise).flatten(0, 1))
+        return pool(response.view_as(seen))
 
     def _tap_rows(self) -> Tensor:
         """The 5x5 kernel on the features as (5 * 5 * CONV, C) rows, taps ordered x, y."""
         kernel = self.conv.weight[:, :-1]  # (CONV, C, 5, 5): all but the map's channel
         return kernel.permute(3, 2, 0, 1).reshape(-1, kernel.shape[1])
-
-    def _noise_response(self, anomalies: Anomalies) -> Tensor:
-        """The convolution of the noise alone (2B, h, w, CONV): each noised pixel spread over its 25 neighbours."""
-        images, height, width = anomalies.mask.shape
-        taps = self._tap_rows()
-        spread = (anomalies.noise.to(taps.dtype) @ taps.T).view(-1, CONV)  # (M * 25, CONV), taps ordered x, y
-        radius = TAPS // 2
-        padded_height, padded_width = height + 2 * radius, width + 2 * radius
-        image, pixel = anomalies.position // (height * width), anomalies.position % (height * width)
-        row, column = pixel // width, pixel % width
-        tap = torch.arange(TAPS, device=row.device)
-        # The pixel under tap t of an output pixel lies t - 2 further on, so it contributes t - 2 back.
-        target_row = row[:, None, None] + 2 * radius - tap[None, None, :]
-        target_column = column[:, None, None] + 2 * radius - tap[None, :, None]
-        target = (image[:, None, None] * padded_height + target_row) * padded_width + target_column  # (M, x, y)
-        padded = spread.new_zeros(images * padded_height * padded_width, CONV)
-        padded = padded.index_add(0, target.flatten(), spread).view(images, padded_height, padded_width, CONV)
-        return padded[:, radius : radius + height, radius : radius + width]
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
@@ -202,74 +192,92 @@ class Heads(nn.Module):
                 nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 
-def upscale_hidden(features: Sequence[Tensor], weight: Tensor, align_corners: bool) -> Tensor:
-    """``weight`` applied at every pixel of the upscaled, pooled features.
+def project(features: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+    """A matrix over the channels of all maps, at each map's own resolution; the upscaled results add up.
 
     Args:
         features: (B, h_l, w_l, C_l) feature maps, largest first.
-        weight: (K, C) over the channels of all maps.
-        align_corners: how feature maps are upscaled.
+        weight: (K, C).
 
     Returns:
-        (B, h, w, K).
+        (B, h_l, w_l, K) for each map.
     """
-    height, width = output_size(features)
-    combined, operators = [], []
-    for feature, part in zip(features, _by_layer(weight, features), strict=True):
-        rows, columns = feature.shape[1:3]
-        projected = F.linear(feature, part)  # (B, h_l, w_l, K)
-        operator = pooled_upscale(columns, width, align_corners, feature.device, feature.dtype)
-        combined.append(operator @ projected)  # (B, h_l, w, K)
-        operators.append(pooled_upscale(rows, height, align_corners, feature.device, feature.dtype))
-    stacked = torch.cat(combined, dim=1).flatten(2)  # (B, sum of h_l, w * K)
-    return (torch.cat(operators, dim=1) @ stacked).view(len(stacked), height, width, -1)
+    parts = torch.split(weight, [feature.shape[-1] for feature in features], dim=1)
+    return [pointwise(feature, part) for feature, part in zip(features, parts, strict=True)]
 
 
-def upscale_taps(features: Sequence[Tensor], tap_weight: Tensor, align_corners: bool) -> Tensor:
-    """The 5x5 convolution of the upscaled, pooled features, without bias.
+def sum_taps(spread: Tensor, anomalies: Anomalies) -> Tensor:
+    """The 5x5 'same' convolution of noise that is zero but at some positions, from what each tap gives there.
 
     Args:
-        features: (B, h_l, w_l, C_l) feature maps, largest first.
-        tap_weight: (5 * 5 * K, C), taps ordered x, y.
-        align_corners: how feature maps are upscaled.
+        spread: (M * 25, K), taps ordered x, y.
+        anomalies: the positions, in a batch of 2B maps.
 
     Returns:
-        (B, h, w, K).
+        (2B, h, w, K).
     """
-    height, width = output_size(features)
-    combined, operators = [], []
-    for feature, part in zip(features, _by_layer(tap_weight, features), strict=True):
-        rows, columns = feature.shape[1:3]
-        projected = F.linear(feature, part).view(len(feature), rows, columns * TAPS, -1)  # (B, h_l, w_l * x, y * K)
-        operator = pooled_upscale_taps(columns, width, align_corners, feature.device, feature.dtype)
-        across = (operator.flatten(1) @ projected).view(len(feature), rows, width, TAPS, -1)  # (B, h_l, w, y, K)
-        combined.append(across.transpose(2, 3).flatten(1, 2))  # (B, h_l * y, w, K)
-        operators.append(pooled_upscale_taps(rows, height, align_corners, feature.device, feature.dtype).flatten(1))
-    stacked = torch.cat(combined, dim=1).flatten(2)  # (B, sum of h_l * y, w * K)
-    return (torch.cat(operators, dim=1) @ stacked).view(len(stacked), height, width, -1)
+    summed: Tensor = _SumTaps.apply(spread, anomalies)
+    return summed.view(*anomalies.mask.shape, -1)
 
 
-def constant_response(tap_bias: Tensor | None, bias: Tensor, like: Tensor) -> Tensor:
+class _SumTaps(torch.autograd.Function):
+    """Each output position sums what the up to 25 noised positions around it give; backward reads it back."""
+
+    @staticmethod
+    def forward(ctx: Any, spread: Tensor, anomalies: Anomalies) -> Tensor:
+        number = anomalies.mask.new_full(anomalies.mask.shape, -1, dtype=torch.int32)  # (2B, h, w) 0..M-1, -1 elsewhere
+        number.view(-1)[anomalies.position] = torch.arange(
+            len(anomalies.position), dtype=torch.int32, device=spread.device
+        )
+        ctx.number = number
+        radius = TAPS // 2
+        padded = F.pad(number, (radius,) * 4, value=-1)
+        # A tap reads the position t - 2 further on; taps are ordered x, y.
+        read = padded.unfold(1, number.shape[1], 1).unfold(2, number.shape[2], 1)  # (2B, y, x, h, w)
+        read = read.permute(0, 3, 4, 2, 1).flatten(0, 2).flatten(1)  # (2B * h * w, 25)
+        present = read >= 0
+        tap = torch.arange(TAPS * TAPS, dtype=torch.int32, device=spread.device)
+        index = (read * (TAPS * TAPS) + tap)[present]
+        count = present.sum(1, dtype=torch.int32)
+        return SparseMatrix(index, (count.cumsum(0) - count).to(torch.int32), None).times(spread)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        number = ctx.number
+        radius = TAPS // 2
+        gradient = gradients[0].view(*number.shape, -1)
+        padded = F.pad(gradient, (0, 0) + (radius,) * 4)  # (2B, h + 4, w + 4, K)
+        image, row, column = (number >= 0).nonzero(as_tuple=True)
+        tap = torch.arange(TAPS, device=row.device)
+        # The position under tap t of an output lies t - 2 further on, so it contributed t - 2 back.
+        target_row = row[:, None, None] + 2 * radius - tap[None, None, :]
+        target_column = column[:, None, None] + 2 * radius - tap[None, :, None]
+        target = (image[:, None, None] * padded.shape[1] + target_row) * padded.shape[2] + target_column  # (M, x, y)
+        return padded.flatten(0, 2).index_select(0, target.flatten()), None
+
+
+def constant_response(tap_bias: Tensor | None, bias: Tensor, size: tuple[int, int]) -> Tensor:
     """The convolution's bias, and what a constant under its taps gives where they fall inside the map.
 
     Args:
         tap_bias: (5, 5, K), taps ordered x, y, or None.
         bias: (K,).
-        like: (N, h, w), for the size.
+        size: (h, w).
 
     Returns:
         (K,) or (h, w, K).
     """
     if tap_bias is None:
         return bias
-    rows = tap_coverage(like.shape[1], like.device, tap_bias.dtype)  # (h, 5)
-    columns = tap_coverage(like.shape[2], like.device, tap_bias.dtype)  # (w, 5)
+    rows, columns = (tap_coverage(length, bias.device, tap_bias.dtype) for length in size)  # (h, 5), (w, 5)
     return torch.einsum("wx,hy,xyk->hwk", columns, rows, tap_bias) + bias
 
 
 def convolve_map(map_logit: Tensor, kernel: Tensor) -> Tensor:
-    """The map's own channel of the 5x5 convolution: (N, h, w) and (K, 1, 5, 5) to (N, K, h, w)."""
-    return F.conv2d(map_logit[:, None], kernel, padding=TAPS // 2)
+    """The map's own channel of the 5x5 convolution: (N, h, w) and (K, 5, 5) to (N, h, w, K)."""
+    height, width = map_logit.shape[1:]
+    patches = F.pad(map_logit, (TAPS // 2,) * 4).unfold(1, height, 1).unfold(2, width, 1)  # (N, 5, 5, h, w)
+    return pointwise(patches.flatten(1, 2).permute(0, 2, 3, 1), kernel.flatten(1))
 
 
 def project_hidden(normalised: Tensor, weight: Tensor) -> Tensor:
@@ -277,11 +285,18 @@ def project_hidden(normalised: Tensor, weight: Tensor) -> Tensor:
     return F.leaky_relu(normalised, LEAKY_SLOPE) @ weight
 
 
-def classify(normalised: Tensor, seen_map: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Activation, pooling and the last linear layer.
+def pool(normalised: Tensor) -> tuple[Tensor, Tensor]:
+    """Activation of the normalised convolution (N, P, CONV), then maximum and mean over space, (N, CONV) each."""
+    active = F.relu(normalised)
+    return active.amax(1), active.mean(1)
+
+
+def classify(maximum: Tensor, average: Tensor, seen_map: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The last linear layer.
 
     Args:
-        normalised: (N, CONV, h, w) normalised response of the convolution.
+        maximum: (N, CONV) of the convolution over space.
+        average: (N, CONV) likewise.
         seen_map: (N, h, w) the map as the classification head sees it.
         weight: (1, 2 * CONV + 2), columns ordered conv-max, conv-mean, map-max, map-mean.
         bias: (1,).
@@ -289,15 +304,9 @@ def classify(normalised: Tensor, seen_map: Tensor, weight: Tensor, bias: Tensor)
     Returns:
         (N,) score in logits.
     """
-    response = F.relu(normalised).flatten(2)
     flat_map = seen_map.flatten(1)
-    pooled = [response.amax(2), response.mean(2), flat_map.amax(1, keepdim=True), flat_map.mean(1, keepdim=True)]
+    pooled = [maximum, average, flat_map.amax(1, keepdim=True), flat_map.mean(1, keepdim=True)]
     return F.linear(torch.cat(pooled, dim=1), weight, bias)[:, 0]
-
-
-def _by_layer(weight: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The columns of a matrix over all channels that belong to each feature map."""
-    return torch.split(weight, [feature.shape[-1] for feature in features], dim=1)
 
 
 def output_size(features: Sequence[Tensor]) -> tuple[int, int]:
@@ -305,16 +314,5 @@ def output_size(features: Sequence[Tensor]) -> tuple[int, int]:
     return 2 * features[0].shape[1], 2 * features[0].shape[2]
 
 
-def _eval(norm: nn.BatchNorm1d, rows: Tensor) -> Tensor:
+def _eval(norm: nn.BatchNorm1d | nn.BatchNorm2d, rows: Tensor) -> Tensor:
     return F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-
-
-@torch.no_grad()
-def _update_running_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, pixels: int) -> None:
-    """What BatchNorm does in training: exponential averages, with the unbiased variance."""
-    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
-        raise RuntimeError("the hidden layer's BatchNorm must track running statistics")
-    momentum = 0.1 if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean, momentum)
-    norm.running_var.lerp_(variance * (pixels / max(pixels - 1, 1)), momentum)
-    norm.num_batches_tracked += 1

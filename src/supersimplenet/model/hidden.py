@@ -1,59 +1,74 @@
-"""The segmentation head's hidden layer in training: BatchNorm, LeakyReLU and the projection to one channel.
+"""The segmentation head's hidden layer in training: upscaling, BatchNorm, LeakyReLU and the projection to one channel.
 
 The doubled batch differs from the single one only where noise was added, so each clean row stands for as many pixels of
 the doubled batch as were left alone (0, 1 or 2), and only the noised rows are computed beside it. The batch statistics
-of the doubled batch are weighted sums over both sets: nothing is approximated. The element-wise passes run over chunks
-of rows that stay in cache, and backward recomputes them, so that one (rows, hidden) tensor is kept and not four.
+of the doubled batch are weighted sums over both sets: nothing is approximated. The mean is linear, so it is known
+before anything is upscaled; each image is upscaled once, centred, and kept. The element-wise passes run over chunks of
+rows that stay in cache, and backward recomputes them: one (pixels, hidden) tensor is stored, not four.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-# One chunk of 1024-channel float32 rows is 1 MiB here: it stays in a core's second-level cache on common processors.
-_CHUNK_BYTES_CPU = 1 << 20
-_CHUNK_BYTES_GPU = 1 << 28
+from supersimplenet.model.normalise import Normalisation, chunks
+from supersimplenet.model.resample import Resampling, resampling
+from supersimplenet.model.synthesis import Anomalies
 
 
 class HiddenOutput(NamedTuple):
     """What the hidden layer gives.
 
     Attributes:
-        clean: (P,) projection of each clean row.
-        noised: (M,) projection of each noised row.
-        mean: (H,) mean of the doubled batch, without gradient.
-        variance: (H,) biased variance of the doubled batch, without gradient.
+        projected: (N, h, w) one value a pixel.
+        mean: (H,) mean of the batch, without gradient.
+        variance: (H,) biased variance of the batch, without gradient.
     """
 
-    clean: Tensor
-    noised: Tensor
+    projected: Tensor
     mean: Tensor
     variance: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What does not change within a step."""
+
+    size: tuple[int, int]
+    align_corners: bool
+    eps: float
+    negative_slope: float
+
+
 def normalise_activate_project(
-    clean: Tensor,
-    count: Tensor,
+    maps: Sequence[Tensor],
     shift: Tensor,
-    source: Tensor,
+    anomalies: Anomalies | None,
     *,
+    size: tuple[int, int],
+    align_corners: bool,
+    bias: Tensor,
     gamma: Tensor,
     beta: Tensor,
     weight: Tensor,
     eps: float,
     negative_slope: float,
 ) -> HiddenOutput:
-    """``leaky_relu(batch_norm(rows)) @ weight`` over clean rows and noised rows, with the statistics of both.
+    """``leaky_relu(batch_norm(upscale(maps) + bias)) @ weight`` of each pixel.
 
     Args:
-        clean: (P, H) rows without noise.
-        count: (P,) how many pixels of the batch each clean row stands for, at least 0.
-        shift: (M, H) what the noise adds to the row it belongs to.
-        source: (M,) int64, the clean row each noised row starts from.
+        maps: (B, h_l, w_l, H) what the first matrix makes of each feature map; their upscaled sum is normalised.
+        shift: (M, H) what the noise adds to the rows it belongs to; M is 0 without noise.
+        anomalies: where that is; None for the batch as it is.
+        size: (h, w) to upscale to.
+        align_corners: how to upscale.
+        bias: (H,) which the normalisation takes out again: it moves the mean alone, and its gradient is 0.
         gamma: (H,) scale of the normalisation.
         beta: (H,) offset of the normalisation.
         weight: (H,) projection.
@@ -61,99 +76,141 @@ def normalise_activate_project(
         negative_slope: slope of the activation below zero.
 
     Returns:
-        Projections of clean and noised rows, and the statistics for the running averages.
+        The projection of B images, or of 2B with ``anomalies``, and the statistics for the running averages.
     """
-    return HiddenOutput(
-        *_NormaliseActivateProject.apply(clean, count, shift, source, gamma, beta, weight, eps, negative_slope)
-    )
+    settings = _Settings(size=size, align_corners=align_corners, eps=eps, negative_slope=negative_slope)
+    return HiddenOutput(*_NormaliseActivateProject.apply(shift, bias, gamma, beta, weight, anomalies, settings, *maps))
+
+
+class _Batch:
+    """The rows of the doubled batch: which pixels each clean one stands for, and where the noised ones belong.
+
+    Args:
+        anomalies: see `normalise_activate_project`.
+        images: B.
+        pixels: h * w.
+        like: for device and type.
+    """
+
+    def __init__(self, anomalies: Anomalies | None, images: int, pixels: int, like: Tensor) -> None:
+        self.copies = 1 if anomalies is None else 2
+        self.total = self.copies * images * pixels
+        if anomalies is None:
+            alone = like.new_ones(1, images, pixels)
+            self.position = torch.empty(0, dtype=torch.int64, device=like.device)
+        else:
+            alone = (~anomalies.mask).view(2, images, pixels).to(like.dtype)
+            self.position = anomalies.position
+        self.alone = alone  # (copies, B, h * w), 1 where no noise was added
+        self.count = alone.sum(0)  # (B, h * w)
+        self._place = self.position % pixels
+        edges = torch.arange(self.copies * images + 1, device=like.device) * pixels
+        self._bounds = torch.searchsorted(self.position, edges).tolist()
+
+    def noised(self, image: int) -> list[tuple[slice, Tensor]]:
+        """The noised rows of each copy of an image, and the pixel each belongs to."""
+        copies = range(image, len(self._bounds) - 1, len(self.count))
+        return [(rows, self._place[rows]) for rows in (slice(*self._bounds[c : c + 2]) for c in copies)]
 
 
 class _NormaliseActivateProject(torch.autograd.Function):
-    """Forward and backward written out; the test compares both with autograd through the plain operations."""
+    """Forward and backward written out; the tests compare both with autograd through the plain operations."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        clean: Tensor,
-        count: Tensor,
         shift: Tensor,
-        source: Tensor,
+        bias: Tensor,
         gamma: Tensor,
         beta: Tensor,
         weight: Tensor,
-        eps: float,
-        negative_slope: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        noised = shift + clean[source]  # (M, H)
-        total = count.sum() + len(source)
-        mean = (count @ clean + noised.sum(0)) / total
+        anomalies: Anomalies | None,
+        settings: _Settings,
+        *maps: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        images, (height, width) = len(maps[0]), settings.size
+        batch = _Batch(anomalies, images, height * width, gamma)
+        operators = [_operator(m, settings) for m in maps]
+        mean = _mean(maps, operators, shift, batch)
         variance = torch.zeros_like(mean)
-        for rows in _chunks(clean):
-            variance += count[rows] @ (clean[rows] - mean).square_()
-        for rows in _chunks(noised):
-            variance += (noised[rows] - mean).square_().sum(0)
-        variance /= total
-        inverse_std = (variance + eps).rsqrt()
-        scale = gamma * inverse_std
+        centred = []  # (h * w, H) of each image
+        noised = torch.empty_like(shift)  # (M, H)
+        for image in range(images):
+            values, *others = [op.apply(m[image].flatten(0, 1)) for op, m in zip(operators, maps, strict=True)]
+            for rows in chunks(values):
+                for other in others:
+                    values[rows] += other[rows]
+                values[rows] -= mean
+                variance += batch.count[image, rows] @ values[rows].square()
+            for rows, place in batch.noised(image):
+                torch.add(shift[rows], values[place], out=noised[rows])
+            centred.append(values)
+        for rows in chunks(noised):
+            variance += noised[rows].square().sum(0)
+        variance /= batch.total
+        norm = Normalisation(gamma, beta, variance, eps=settings.eps, total=batch.total, weight=weight)
 
         def project(values: Tensor) -> Tensor:
             projected = values.new_empty(len(values))
-            for rows in _chunks(values):
-                activation = torch.addcmul(beta, values[rows] - mean, scale)
-                torch.mv(torch.nn.functional.leaky_relu_(activation, negative_slope), weight, out=projected[rows])
+            for rows in chunks(values):
+                activation = F.leaky_relu_(norm(values[rows]), settings.negative_slope)
+                torch.mv(activation, weight, out=projected[rows])
             return projected
 
-        ctx.save_for_backward(clean, count, noised, source, gamma, beta, weight, mean, inverse_std, total)
-        ctx.negative_slope = negative_slope
+        projected = torch.stack([project(values) for values in centred]).flatten().repeat(batch.copies)
+        projected[batch.position] = project(noised)
+        ctx.norm, ctx.batch, ctx.operators, ctx.negative_slope = norm, batch, operators, settings.negative_slope
+        ctx.centred, ctx.noised, ctx.shapes = centred, noised, [m.shape for m in maps]
         ctx.mark_non_differentiable(mean, variance)
-        return project(clean), project(noised), mean, variance
+        return projected.view(-1, height, width), mean.add_(bias), variance
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        clean, count, noised, source, gamma, beta, weight, mean, inverse_std, total = ctx.saved_tensors
-        scale = gamma * inverse_std
-        one, negative_slope = mean.new_tensor(1.0), mean.new_tensor(ctx.negative_slope)
-        slope_sum = torch.zeros_like(mean)  # sum over rows of d(out) * activation slope
-        slope_deviation_sum = torch.zeros_like(mean)  # the same, times the row's deviation from the mean
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        norm, batch, noised = ctx.norm, ctx.batch, ctx.noised
+        gradient = gradients[0].flatten()
+        clean_gradient = (gradient.view_as(batch.alone) * batch.alone).sum(0)  # (B, h * w)
+        noised_gradient = gradient[batch.position]  # (M,)
 
-        def slopes(deviation: Tensor) -> Tensor:
-            activation = torch.addcmul(beta, deviation, scale)
-            return torch.where(activation > 0, one, negative_slope)
+        def through_activation(values: Tensor, received: Tensor) -> Tensor:
+            """d(out) to d(normalised), but for the factor ``weight``: (rows, H)."""
+            slopes: Tensor = torch.ops.aten.leaky_relu_backward(
+                received[:, None], norm(values), ctx.negative_slope, False
+            )
+            return slopes
 
-        for values, gradient in ((clean, gradients[0]), (noised, gradients[1])):
-            for rows in _chunks(values):
-                deviation = values[rows] - mean
-                slope = slopes(deviation)
-                slope_sum += gradient[rows] @ slope
-                slope_deviation_sum += gradient[rows] @ slope.mul_(deviation)
-
-        d_beta = weight * slope_sum
-        d_gamma = weight * slope_deviation_sum * inverse_std
-        d_weight = scale * slope_deviation_sum + beta * slope_sum
-        # d(row) = scale * (weight * slope * d(out) - count / total * (d_beta + normalised * d_gamma))
-        through_mean = d_beta / total
-        through_variance = d_gamma * inverse_std / total
-
-        def rows_gradient(values: Tensor, gradient: Tensor, multiplicity: Tensor | None) -> Tensor:
+        def through_rows(values: Tensor, received: Tensor, count: Tensor | None = None) -> Tensor:
             result = torch.empty_like(values)
-            for rows in _chunks(values):
-                deviation = values[rows] - mean
-                direct = slopes(deviation).mul_(gradient[rows, None]).mul_(weight)
-                statistics = torch.addcmul(through_mean, deviation, through_variance)
-                if multiplicity is not None:
-                    statistics *= multiplicity[rows, None]
-                torch.mul(direct.sub_(statistics), scale, out=result[rows])
+            for rows in chunks(values):
+                direct = through_activation(values[rows], received[rows])
+                norm.through(direct, values[rows], out=result[rows], count=None if count is None else count[rows])
             return result
 
-        d_clean = rows_gradient(clean, gradients[0], count)
-        d_noised = rows_gradient(noised, gradients[1], None)
-        d_clean.index_add_(0, source, d_noised)
-        return d_clean, None, d_noised, None, d_gamma, d_beta, d_weight, None, None
+        for values, received in [(noised, noised_gradient), *zip(ctx.centred, clean_gradient, strict=True)]:
+            for rows in chunks(values):
+                norm.add(through_activation(values[rows], received[rows]), values[rows])
+        d_noised = through_rows(noised, noised_gradient)
+        d_maps = [noised.new_empty(shape) for shape in ctx.shapes]
+        for image, values in enumerate(ctx.centred):
+            d_values = through_rows(values, clean_gradient[image], batch.count[image])
+            for rows, place in batch.noised(image):
+                d_values.index_add_(0, place, d_noised[rows])
+            for d_map, operator in zip(d_maps, ctx.operators, strict=True):
+                d_map[image] = operator.apply_transposed(d_values).view_as(d_map[image])
+        unchanged = torch.zeros_like(norm.beta)
+        return (d_noised, unchanged, norm.d_gamma, norm.d_beta, norm.d_weight, None, None, *d_maps)
 
 
-def _chunks(rows: Tensor) -> Iterator[slice]:
-    """Slices of rows that are small enough to stay in cache between element-wise passes."""
-    row_bytes = rows.shape[1] * rows.element_size()
-    length = max(1, (_CHUNK_BYTES_CPU if rows.device.type == "cpu" else _CHUNK_BYTES_GPU) // row_bytes)
-    for start in range(0, len(rows), length):
-        yield slice(start, start + length)
+def _operator(values: Tensor, settings: _Settings) -> Resampling:
+    """The upscaling of one image's map."""
+    size = (values.shape[1], values.shape[2])
+    return resampling(size, settings.size, settings.align_corners, 1, 1, values.device, values.dtype)
+
+
+def _mean(maps: Sequence[Tensor], operators: Sequence[Resampling], shift: Tensor, batch: _Batch) -> Tensor:
+    """(H,) mean over the rows of the batch, without upscaling anything."""
+    ones = maps[0].new_ones(batch.count.shape[1], 1)
+    total = shift.sum(0)
+    for values, operator in zip(maps, operators, strict=True):
+        weight = operator.apply_transposed(ones)[:, 0]  # how often each low position counts
+        total += batch.copies * (weight @ values.flatten(1, 2)).sum(0)
+    return total / batch.total

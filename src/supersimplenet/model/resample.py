@@ -2,15 +2,21 @@
 
 All three are linear, act alike on every channel and are separable, so ``out = Y @ x @ X.T`` with one matrix for each
 axis. The matrices are read off `torch.nn.functional.interpolate` itself, applied to an identity, so that both
-conventions of ``align_corners`` come out right to the last bit of the formula.
+conventions of ``align_corners`` come out right to the last bit of the formula. Each row has four or five entries other
+than zero for each tap, so the matrices are multiplied as sparse ones: the columns' first, then the rows'.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,22 +49,6 @@ def pooled_upscale(
     upscaled = F.interpolate(identity, size=size_out, mode="linear", align_corners=align_corners)
     pooled = F.avg_pool1d(upscaled, _POOL, stride=1, padding=_POOL // 2, count_include_pad=True)
     return pooled[0].T.contiguous().to(device=device, dtype=dtype)
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # a cached matrix must serve training too
-def pooled_upscale_taps(
-    size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """The matrix of `pooled_upscale`, once for each tap of a 5-wide 'same' convolution, zeros shifted in.
-
-    Returns:
-        (size_out, size_in, 5). ``[:, :, t]`` reads the upscaled axis at ``position + t - 2``.
-    """
-    pooled = pooled_upscale(size_in, size_out, align_corners, device, dtype)
-    radius = TAPS // 2
-    padded = F.pad(pooled, (0, 0, radius, radius))  # (size_out + 4, size_in)
-    return torch.stack([padded[tap : tap + size_out] for tap in range(TAPS)], dim=2)
 
 
 @lru_cache(maxsize=256)
@@ -104,3 +94,149 @@ def smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.de
     upscaled = F.interpolate(identity, size=size_out, mode="linear", align_corners=False)
     smoothed = F.conv1d(F.pad(upscaled, (radius, radius), mode="reflect"), kernel[None, None])
     return smoothed[:, 0].T.contiguous().to(device=device, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class SparseMatrix:
+    """A matrix by its entries other than zero, row after row.
+
+    Attributes:
+        index: (E,) int32, the column of each entry.
+        offset: (rows,) int32, the place of each row's first entry.
+        weight: (E,) the entries; None where all are 1.
+    """
+
+    index: Tensor
+    offset: Tensor
+    weight: Tensor | None
+
+    def times(self, rows: Tensor) -> Tensor:
+        """The product with a dense matrix (columns, D): (rows, D), without gradient."""
+        return F.embedding_bag(self.index, rows, self.offset, mode="sum", per_sample_weights=self.weight)
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Columns, then rows of one feature map of some images, each as a sparse matrix and its transpose."""
+
+    columns: SparseMatrix
+    rows: SparseMatrix
+    columns_transposed: SparseMatrix
+    rows_transposed: SparseMatrix
+
+    def apply(self, values: Tensor, taps: int = 1) -> Tensor:
+        """(pixels * taps, taps * K) to (upscaled pixels, K), without gradient."""
+        channels = values.shape[1] // taps
+        return self.rows.times(self.columns.times(values).view(-1, channels))
+
+    def apply_transposed(self, values: Tensor, taps: int = 1) -> Tensor:
+        """(upscaled pixels, K) to (pixels * taps, taps * K), without gradient."""
+        return self.columns_transposed.times(self.rows_transposed.times(values).view(-1, taps * values.shape[1]))
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def resampling(
+    size_in: tuple[int, int],
+    size_out: tuple[int, int],
+    align_corners: bool,
+    taps: int,
+    images: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Resampling:
+    """Upscaling and pooling, with 5x5 taps or without, of one feature map of some images.
+
+    Args:
+        size_in: (h_l, w_l).
+        size_out: (h, w).
+        align_corners: the convention of `torch.nn.functional.interpolate`.
+        taps: 1, or 5: then the input's rows are ordered (image, h_l, w_l, tap x) and its columns (tap y, channel).
+        images: how many there are.
+        device: where the matrices are to live.
+        dtype: their type.
+
+    Source: JIMS section 3.1 (upscaling, neighbourhood aggregation). Differs: none.
+    """
+
+    def axis(length_in: int, length_out: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        matrix = pooled_upscale(length_in, length_out, align_corners, torch.device("cpu"), torch.float64)
+        if taps == 1:
+            return matrix[:, :, None].numpy()  # (out, in, 1)
+        radius = taps // 2
+        padded = F.pad(matrix, (0, 0, radius, radius))  # zeros are shifted in: a tap outside the map reads nothing
+        return torch.stack([padded[tap : tap + length_out] for tap in range(taps)], dim=2).numpy()  # (out, in, tap)
+
+    (rows_in, columns_in), (rows_out, columns_out) = size_in, size_out
+    across = axis(columns_in, columns_out).reshape(columns_out, -1)  # (w, w_l * x)
+    columns = sparse.kron(sparse.eye_array(images * rows_in), sparse.csr_array(across), format="csr")
+    # The input of the second step is ordered (image, h_l, w, y): the identity over w stands between h_l and y.
+    down = sparse.coo_array(axis(rows_in, rows_out).reshape(rows_out, -1))  # (h, h_l * y)
+    row_in, tap = np.divmod(down.col, taps)
+    w = np.arange(columns_out)
+    target = (down.row[:, None] * columns_out + w).ravel()
+    source = ((row_in[:, None] * columns_out + w) * taps + tap[:, None]).ravel()
+    shape = (rows_out * columns_out, rows_in * columns_out * taps)
+    one = sparse.csr_array((np.repeat(down.data, columns_out), (target, source)), shape=shape)
+    rows = sparse.kron(sparse.eye_array(images), one, format="csr")
+
+    def tensors(matrix: sparse.csr_array) -> SparseMatrix:
+        entries = [matrix.indices, matrix.indptr[:-1]]
+        index, offset = (torch.from_numpy(e.astype(np.int32)).to(device) for e in entries)
+        return SparseMatrix(index, offset, torch.from_numpy(matrix.data).to(device=device, dtype=dtype))
+
+    return Resampling(tensors(columns), tensors(rows), tensors(columns.T.tocsr()), tensors(rows.T.tocsr()))
+
+
+def upscale(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Upscaling and pooling of feature maps, summed over the maps.
+
+    Args:
+        maps: (B, h_l, w_l, K) each.
+        size: (h, w).
+        align_corners: the convention of `torch.nn.functional.interpolate`.
+
+    Returns:
+        (B, h, w, K).
+    """
+    return _upscale(maps, size, align_corners, 1)
+
+
+def upscale_taps(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
+    """The 5x5 'same' convolution of the upscaled, pooled features, from what each of its taps gives at each position.
+
+    Args:
+        maps: (B, h_l, w_l, 5 * 5 * K) each, taps ordered x, y.
+        size: (h, w).
+        align_corners: the convention of `torch.nn.functional.interpolate`.
+
+    Returns:
+        (B, h, w, K), summed over the maps.
+    """
+    return _upscale(maps, size, align_corners, TAPS)
+
+
+def _upscale(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool, taps: int) -> Tensor:
+    images = len(maps[0])
+    operators = [
+        resampling((m.shape[1], m.shape[2]), size, align_corners, taps, images, m.device, m.dtype) for m in maps
+    ]
+    upscaled: Tensor = _Upscale.apply(operators, taps, *(m.reshape(-1, m.shape[3] // taps) for m in maps))
+    return upscaled.view(images, *size, -1)
+
+
+class _Upscale(torch.autograd.Function):
+    """A sum of linear maps, and the transpose of each."""
+
+    @staticmethod
+    def forward(ctx: Any, operators: Sequence[Resampling], taps: int, *maps: Tensor) -> Tensor:
+        ctx.operators, ctx.taps = operators, taps
+        upscaled = operators[0].apply(maps[0], taps)
+        for operator, rows in zip(operators[1:], maps[1:], strict=True):
+            upscaled += operator.apply(rows, taps)
+        return upscaled
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = gradients[0].contiguous()
+        return None, None, *(operator.apply_transposed(gradient, ctx.taps) for operator in ctx.operators)

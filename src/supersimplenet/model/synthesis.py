@@ -39,7 +39,13 @@ class Anomalies:
 
 
 def draw_anomalies(
-    defective: Tensor, *, channels: int, perlin_threshold: float, noise_std: float, generator: torch.Generator
+    defective: Tensor,
+    *,
+    channels: int,
+    perlin_threshold: float,
+    noise_std: float,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
 ) -> Anomalies:
     """Draw masks and noise for the doubled batch.
 
@@ -49,6 +55,7 @@ def draw_anomalies(
         perlin_threshold: a pixel is anomalous where the field exceeds it.
         noise_std: standard deviation of the noise, in feature units.
         generator: source of all randomness, on the CPU so that every device draws the same.
+        dtype: type of the noise; it is drawn in float32.
 
     Returns:
         Anomalies of 2B images, on the device of ``defective``. Each image's mask is empty with probability one half.
@@ -61,9 +68,9 @@ def draw_anomalies(
     kept = torch.rand(2 * batch, 1, 1, generator=generator) < 0.5
     mask = (field > perlin_threshold) & kept & ~defective.repeat(2, 1, 1).cpu()
     position = mask.flatten().nonzero()[:, 0]
-    noise = torch.randn(len(position), channels, generator=generator) * noise_std
+    noise = torch.empty(len(position), channels).normal_(0, noise_std, generator=generator)
     device = defective.device
-    return Anomalies(position=position.to(device), noise=noise.to(device), mask=mask.to(device))
+    return Anomalies(position=position.to(device), noise=noise.to(device, dtype), mask=mask.to(device))
 
 
 def perlin_fields(count: int, height: int, width: int, *, generator: torch.Generator) -> Tensor:

@@ -32,7 +32,7 @@ class FeatureSource(Protocol):
     placement: Placement
 
     def features(self, index: Tensor) -> tuple[Tensor, ...]:
-        """(B,) int64 to one (B, h_l, w_l, C_l) float32 tensor a feature map, on the CPU or the backbone's device."""
+        """(B,) int64 to one (B, h_l, w_l, C_l) tensor a feature map, in the type it is kept in, where it is kept."""
         ...
 
 
@@ -52,7 +52,7 @@ class CachedFeatures:
 
     def features(self, index: Tensor) -> tuple[Tensor, ...]:
         """See `FeatureSource`."""
-        maps = torch.split(self.rows[index].float(), [prod(shape) for shape in self.shapes], dim=1)
+        maps = torch.split(self.rows[index], [prod(shape) for shape in self.shapes], dim=1)
         return tuple(values.view(len(index), *shape) for values, shape in zip(maps, self.shapes, strict=True))
 
 

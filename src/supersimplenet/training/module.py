@@ -16,6 +16,7 @@ from supersimplenet.model.losses import supersimplenet_loss
 from supersimplenet.model.recipes import Recipe
 from supersimplenet.model.synthesis import draw_anomalies
 from supersimplenet.seeds import derive_seed
+from supersimplenet.training.config import Precision
 from supersimplenet.training.features import FeatureSource
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class TrainingModule(L.LightningModule):
         source: features of the training images by index.
         recipe: the optimiser's settings and the synthetic anomalies'.
         seed: decides masks and noise of every step.
+        precision: type of features and noise, and so of the wide multiplications.
 
     Attributes:
         noise_std: standard deviation of the feature noise, in feature units. To be set before the training begins.
@@ -46,6 +48,7 @@ class TrainingModule(L.LightningModule):
         *,
         recipe: Recipe,
         seed: int,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -54,6 +57,8 @@ class TrainingModule(L.LightningModule):
         self.noise_std = math.nan
         self.total_steps = 0
         self.seed = seed
+        self.precision: Precision = precision
+        self.feature_type: torch.dtype = getattr(torch, precision)
 
     def training_step(self, index: Tensor, batch_index: int) -> Tensor:
         """Loss of a batch, given by the indices of its images (B,)."""
@@ -84,7 +89,7 @@ class TrainingModule(L.LightningModule):
         Returns:
             () float.
         """
-        features = [values.to(self.device) for values in self.source.features(index.cpu())]
+        features = [values.to(self.device, self.feature_type) for values in self.source.features(index.cpu())]
         height, width = (2 * side for side in features[0].shape[1:3])
         anomalies = draw_anomalies(
             torch.zeros(len(index), height, width, dtype=torch.bool, device=self.device),
@@ -92,6 +97,7 @@ class TrainingModule(L.LightningModule):
             perlin_threshold=self.recipe.perlin_threshold,
             noise_std=self.noise_std,
             generator=torch.Generator().manual_seed(anomaly_seed),
+            dtype=self.feature_type,
         )
         output = self.heads(features, anomalies, stop_gradient=self.recipe.stop_gradient)
         return supersimplenet_loss(output, anomalies.mask, anomalies.mask.flatten(1).any(1))
@@ -112,7 +118,8 @@ def build_optimizer(heads: Heads, recipe: Recipe) -> torch.optim.Optimizer:
         [
             {"params": adaptor, "lr": recipe.adaptor_lr, "weight_decay": recipe.adaptor_weight_decay},
             {"params": others, "lr": recipe.heads_lr, "weight_decay": recipe.heads_weight_decay},
-        ]
+        ],
+        fused=True,
     )
 
 

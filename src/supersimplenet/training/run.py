@@ -36,6 +36,7 @@ from supersimplenet.deploy.folder import (
 )
 from supersimplenet.detector import DEFAULT_THRESHOLD, Detector, choose_device
 from supersimplenet.errors import ConfigError, DataError, OutputError, TrainingInterruptedError
+from supersimplenet.memory import keep_freed_memory
 from supersimplenet.model.backbone import Backbone, wrap_module
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
@@ -122,6 +123,7 @@ def train(
         SuperSimpleNetError: of the kind that names the cause, see `supersimplenet.errors`.
     """
     started = time.monotonic()
+    keep_freed_memory()
     folder = Path(output)
     model, recipe = model or ModelConfig(), recipe or Recipe()
     trainer, cache = trainer or TrainerConfig(), cache or CacheConfig()
@@ -159,7 +161,7 @@ def train(
             console().print(f"{len(failures)} images could not be read and are left out; {CONFIG_FILE} lists them")
         held_out = _held_out(kept, trainer.holdout_fraction, seed)
         trained = [index for index in range(len(kept)) if index not in held_out]
-        module = TrainingModule(network.heads, source, recipe=recipe, seed=seed)
+        module = TrainingModule(network.heads, source, recipe=recipe, seed=seed, precision=trainer.precision)
         if earlier is None:
             scale = measure_feature_scale(source, len(kept))
             module.noise_std = resolve_noise_std(recipe, model, network.backbone, scale)
@@ -304,6 +306,7 @@ def _measure_step(module: TrainingModule, trained: Sequence[int]) -> float:
         module.source,
         recipe=module.recipe,
         seed=module.seed,
+        precision=module.precision,
     ).to(next(module.heads.parameters()).device)
     trial.noise_std = module.noise_std
     optimizer = build_optimizer(trial.heads, module.recipe)

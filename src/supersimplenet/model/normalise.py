@@ -1,0 +1,100 @@
+"""BatchNorm in training over rows that are held image by image: what both heads share.
+
+The caller finds mean and variance, which need not cost a pass over the rows, and hands over centred rows chunk by
+chunk. Nothing of the size of the rows is stored here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+# A chunk of float32 rows that stays in the second-level cache of two cores between element-wise passes.
+_CHUNK_BYTES_CPU = 1 << 21
+_CHUNK_BYTES_GPU = 1 << 28
+
+
+class Normalisation:
+    """A BatchNorm whose batch is known, forward and backward.
+
+    Args:
+        gamma: (K,) scale.
+        beta: (K,) offset.
+        variance: (K,) biased variance of the batch.
+        eps: added to the variance.
+        total: rows of the batch.
+        weight: (K,) what each channel is multiplied by after the activation, which must be piecewise linear through 0;
+            the gradients that `add` and `through` are given lack this factor. None for 1.
+    """
+
+    def __init__(
+        self, gamma: Tensor, beta: Tensor, variance: Tensor, *, eps: float, total: int, weight: Tensor | None = None
+    ) -> None:
+        self.beta = beta
+        self.inverse_std = (variance + eps).rsqrt()
+        self.scale = gamma * self.inverse_std
+        self.total = total
+        self.weight = torch.ones_like(beta) if weight is None else weight
+        self._sum = torch.zeros_like(beta)  # over rows, of the gradient
+        self._deviation_sum = torch.zeros_like(beta)  # the same, each times the row's deviation from the mean
+
+    def __call__(self, centred: Tensor) -> Tensor:
+        """(rows, K), whose mean over the batch is 0, to normalised (rows, K)."""
+        return torch.addcmul(self.beta, centred, self.scale)
+
+    def add(self, gradient: Tensor, centred: Tensor) -> None:
+        """Take the gradient of some normalised rows (rows, K) into the sums; it is overwritten."""
+        self._sum += gradient.sum(0)
+        self._deviation_sum += gradient.mul_(centred).sum(0)
+
+    @property
+    def d_beta(self) -> Tensor:
+        """(K,) gradient of ``beta``, complete after every row was given to `add`."""
+        return self.weight * self._sum
+
+    @property
+    def d_gamma(self) -> Tensor:
+        """(K,) gradient of ``gamma``, likewise."""
+        return self.weight * self._deviation_sum * self.inverse_std
+
+    @property
+    def d_weight(self) -> Tensor:
+        """(K,) gradient of ``weight``, likewise: an activation through 0 is its slope times its argument."""
+        return self.scale * self._deviation_sum + self.beta * self._sum
+
+    def through(self, gradient: Tensor, centred: Tensor, *, out: Tensor, count: Tensor | None = None) -> None:
+        """Gradient of some rows before the normalisation, from that of the normalised ones.
+
+        Args:
+            gradient: (rows, K), summed over the pixels that a row stands for; it is overwritten.
+            centred: (rows, K).
+            out: (rows, K) to write to.
+            count: (rows,) how many pixels of the batch each row stands for; None for one.
+        """
+        through_mean = self.scale * self.d_beta / self.total
+        through_variance = self.scale * self.d_gamma * self.inverse_std / self.total
+        statistics = torch.addcmul(through_mean, centred, through_variance)
+        if count is not None:
+            statistics *= count[:, None]
+        torch.sub(gradient.mul_(self.scale * self.weight), statistics, out=out)
+
+
+def chunks(rows: Tensor) -> Iterator[slice]:
+    """Slices of rows that are small enough to stay in cache between element-wise passes."""
+    row_bytes = rows.shape[1] * rows.element_size()
+    length = max(1, (_CHUNK_BYTES_CPU if rows.device.type == "cpu" else _CHUNK_BYTES_GPU) // row_bytes)
+    for start in range(0, len(rows), length):
+        yield slice(start, start + length)
+
+
+@torch.no_grad()
+def update_running_statistics(norm: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor, rows: int) -> None:
+    """What BatchNorm does in training: exponential averages, with the unbiased variance."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        raise RuntimeError("a BatchNorm of the heads must track running statistics")
+    momentum = 0.1 if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, momentum)
+    norm.running_var.lerp_(variance * (rows / max(rows - 1, 1)), momentum)
+    norm.num_batches_tracked += 1
