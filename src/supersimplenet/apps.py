@@ -26,6 +26,8 @@ def evaluate_model(
     data: DataSource | None = None,
     output: Path | None = None,
     device: str = "auto",
+    engine: str = "torch",
+    precision: str = "float32",
     on_error: OnError = "stop",
 ) -> Evaluation:
     """Evaluate a model folder; writes metrics.json and a contact sheet of the best and worst findings.
@@ -35,12 +37,14 @@ def evaluate_model(
         data: whose test images; by default the data set it was trained on.
         output: where to write; by default the model folder.
         device: see `Detector`.
+        engine: likewise.
+        precision: likewise.
         on_error: what an unreadable image does.
 
     Raises:
         SuperSimpleNetError: of the kind that names the cause.
     """
-    detector = Detector.load(model, device=device)
+    detector = Detector.load(model, device=device, engine=engine, precision=precision)
     source = data or _trained_on(detector, model)
     samples = source.samples()
     tested = sum(sample.split == "test" for sample in samples)
@@ -73,14 +77,16 @@ def predict_files(
     output: Path,
     *,
     overlays: bool = False,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     device: str = "auto",
+    engine: str = "torch",
+    precision: str = "float32",
     on_error: OnError = "stop",
 ) -> PredictionSummary:
     """Predict images into a folder and say what came of it; see `predict_to_folder`."""
     paths = find_images(inputs, leave_out=output)
     replaces = (output / CSV_FILE).is_file()
-    detector = Detector.load(model, device=device)
+    detector = Detector.load(model, device=device, engine=engine, precision=precision)
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(paths), detail="")
         summary = predict_to_folder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from supersimplenet.data.loading import OnError
 from supersimplenet.data.synthetic import SyntheticConfig
 from supersimplenet.errors import ConfigError, SuperSimpleNetError
 from supersimplenet.model.recipes import ModelConfig, Recipe
+from supersimplenet.settings import EngineName, Precision, SpeedConfig
 from supersimplenet.training.config import CacheConfig, TrainerConfig
 
 _ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
@@ -40,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = parser.parse_args(_without_model_name(arguments))
         command = parsed.subcommand
         options = parsed[command]
-        if command == "data":
-            command, options = f"data {options.subcommand}", options[options.subcommand]
+        if command in ("data", "benchmark"):
+            command, options = f"{command} {options.subcommand}", options[options.subcommand]
         return commands[command](options)
     except SuperSimpleNetError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -67,6 +69,10 @@ def _build_parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int
     commands.add_subcommand("data", data, help="make data sets")
     data_commands = data.add_subcommands()
     data_commands.add_subcommand("synthesize", _synthesize_parser(), help="write a synthetic data set, MVTec layout")
+    benchmark = ArgumentParser(description="Measure this machine.")
+    commands.add_subcommand("benchmark", benchmark, help="measure this machine")
+    benchmark_commands = benchmark.add_subcommands()
+    benchmark_commands.add_subcommand("speed", _speed_parser(), help="time each stage from the file to the verdict")
     return parser, {
         "train": _train,
         "test": _test,
@@ -74,6 +80,7 @@ def _build_parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int
         "import": _import,
         "demo": _demo,
         "data synthesize": _synthesize,
+        "benchmark speed": _speed,
     }
 
 
@@ -154,16 +161,41 @@ def _test_parser() -> ArgumentParser:
     parser.add_argument("--model", type=Path, required=True, help="the model folder")
     parser.add_argument("--data", type=DataSource, help=f"{_DATA_HELP}; by default the one it was trained on")
     parser.add_argument("--output", type=Path, help="where to write; by default the model folder")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    _add_engine(parser)
     parser.add_argument("--on-error", type=OnError, default="stop", help=_ON_ERROR_HELP)
     return parser
+
+
+def _add_engine(parser: ArgumentParser) -> None:
+    """What computes, where and how."""
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--engine",
+        type=EngineName,
+        default="torch",
+        help="what computes; openvino is the faster on a processor (pip install 'supersimplenet[openvino]')",
+    )
+    parser.add_argument(
+        "--precision",
+        type=Precision,
+        default="float32",
+        help="bfloat16 is faster where the processor or GPU computes in it; scores change in the third digit",
+    )
 
 
 def _test(options: Namespace) -> int:
     from supersimplenet.apps import evaluate_model
 
     data = _test_parser().instantiate(options).data
-    evaluate_model(options.model, data=data, output=options.output, device=options.device, on_error=options.on_error)
+    evaluate_model(
+        options.model,
+        data=data,
+        output=options.output,
+        device=options.device,
+        engine=options.engine,
+        precision=options.precision,
+        on_error=options.on_error,
+    )
     return 0
 
 
@@ -173,8 +205,10 @@ def _predict_parser() -> ArgumentParser:
     parser.add_argument("paths", nargs="+", help="image files, folders (searched at any depth) or glob patterns")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--overlays", action="store_true", help="also write each image with its heat map")
-    parser.add_argument("--batch-size", type=int, default=8, help="images that go through the network together")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--batch-size", type=int | None, help="images that go through the network together; by default what suits it"
+    )
+    _add_engine(parser)
     parser.add_argument("--on-error", type=OnError, default="stop", help=_ON_ERROR_HELP)
     return parser
 
@@ -189,6 +223,8 @@ def _predict(options: Namespace) -> int:
         overlays=options.overlays,
         batch_size=options.batch_size,
         device=options.device,
+        engine=options.engine,
+        precision=options.precision,
         on_error=options.on_error,
     )
     return 0
@@ -226,6 +262,26 @@ def _synthesize(options: Namespace) -> int:
     output = values.pop("output")
     for folder in synthesize(output, SyntheticConfig(**values)):
         print(folder)
+    return 0
+
+
+def _speed_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Time each stage from the file to the verdict, alone and many at once.")
+    parser.add_argument("--output", type=Path, help="also write the report as JSON")
+    parser.add_class_arguments(SpeedConfig)
+    return parser
+
+
+def _speed(options: Namespace) -> int:
+    from supersimplenet.benchmark import benchmark_speed, print_report
+
+    values = _speed_parser().instantiate(options).as_dict()
+    output = values.pop("output")
+    report = benchmark_speed(SpeedConfig(**values))
+    print_report(report)
+    if output is not None:
+        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print(output)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from supersimplenet.data.images import prepare_pixels, read_image
-from supersimplenet.data.loading import Failure, OnError, decode_batches
-from supersimplenet.deploy.folder import load_model, move_to
+from supersimplenet.data.loading import Failure, OnError, PixelBatch, in_lanes
+from supersimplenet.deploy.engines import build_engine
+from supersimplenet.deploy.folder import load_model
 from supersimplenet.errors import ConfigError, ImageError
-from supersimplenet.model.folding import FoldedHeads
-from supersimplenet.model.network import SuperSimpleNet, anomaly_map
+from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.records import Prediction, probability
 
 DEFAULT_THRESHOLD = 0.5
@@ -40,7 +40,12 @@ class Detector:
         network: the network; its weights are folded and copied.
         threshold: the verdict is ``bad`` where the score, a probability, reaches it.
         device: where to compute, such as ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
+        engine: what computes, ``torch`` or ``openvino`` (on a processor, where it is installed).
+        precision: ``float32``, or ``bfloat16``: faster where the processor computes in it, and coarser.
         record: the model folder's config.yaml.
+
+    Raises:
+        ConfigError: there is no such device, engine or precision here.
     """
 
     def __init__(
@@ -49,21 +54,33 @@ class Detector:
         *,
         threshold: float = DEFAULT_THRESHOLD,
         device: str = "auto",
+        engine: str = "torch",
+        precision: str = "float32",
         record: dict[str, Any] | None = None,
     ) -> None:
-        self.device = choose_device(device)
-        self.network = move_to(network, self.device).eval()
-        self.heads = FoldedHeads(self.network.heads).to(self.device)
+        self.device = choose_device("cpu" if engine == "openvino" and device == "auto" else device)
+        self.network = network.eval()
+        self.engine = build_engine(network, name=engine, device=self.device, precision=precision)
         self.threshold = threshold
         self.record = record or {}
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "auto", backbone: nn.Module | None = None) -> Detector:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "auto",
+        engine: str = "torch",
+        precision: str = "float32",
+        backbone: nn.Module | None = None,
+    ) -> Detector:
         """The detector of a model folder.
 
         Args:
             folder: as `supersimplenet train` wrote it.
             device: see `Detector`.
+            engine: likewise.
+            precision: likewise.
             backbone: the module the model was trained with, where that was one of your own.
 
         Raises:
@@ -71,7 +88,8 @@ class Detector:
             BackboneError: the backbone's weights cannot be had.
         """
         network, record = load_model(Path(folder), backbone=backbone)
-        return cls(network, device=device, record=record, threshold=record.get("threshold", DEFAULT_THRESHOLD))
+        threshold = record.get("threshold", DEFAULT_THRESHOLD)
+        return cls(network, threshold=threshold, device=device, engine=engine, precision=precision, record=record)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -110,27 +128,39 @@ class Detector:
         return predictions
 
     def predict_files(
-        self, paths: Iterable[Path], *, batch_size: int = 8, on_error: OnError = "stop"
+        self,
+        paths: Iterable[Path],
+        *,
+        batch_size: int | None = None,
+        on_error: OnError = "stop",
+        then: Callable[[Indexed], None] = lambda item: None,
     ) -> Iterator[Indexed | Failure]:
-        """Look at many files, decoded ahead, in their order; memory does not grow with their number.
+        """Look at many files, several at a time, in their order; memory does not grow with their number.
 
         Args:
             paths: image files.
-            batch_size: images that go through the network together.
+            batch_size: images that go through the network together; None for what suits the engine.
             on_error: ``stop`` raises at the first unreadable image, ``skip`` yields a `Failure` in its place.
+            then: done with each prediction in the thread that made it, before it is given out.
 
         Raises:
             ImageError: an image cannot be read and ``on_error`` is ``stop``.
         """
-        for batch in decode_batches(paths, size_px=self.image_size, batch_size=batch_size, on_error=on_error):
-            predictions = self.predict_pixels(batch.pixels, [str(path) for path in batch.paths])
-            found: list[Indexed | Failure] = [
-                Indexed(index=index, prediction=prediction)
-                for index, prediction in zip(batch.index, predictions, strict=True)
-            ]
-            yield from sorted([*found, *batch.failures], key=lambda item: item.index)
 
-    @torch.inference_mode()
+        def look(batch: PixelBatch) -> list[Indexed | Failure]:
+            predictions = self.predict_pixels(batch.pixels, [str(path) for path in batch.paths])
+            found = [Indexed(index=i, prediction=p) for i, p in zip(batch.index, predictions, strict=True)]
+            for item in found:
+                then(item)
+            return sorted([*found, *batch.failures], key=lambda item: item.index)
+
+        batch_size = self.engine.batch_size if batch_size is None else batch_size
+        with self.engine.lanes() as lanes:
+            for items in in_lanes(
+                look, paths, lanes=lanes, size_px=self.image_size, batch_size=batch_size, on_error=on_error
+            ):
+                yield from items
+
     def predict_pixels(self, pixels: NDArray[np.uint8], paths: Sequence[str | None]) -> list[Prediction]:
         """Look at pixels that have the network's size already: the one place where an image becomes a prediction.
 
@@ -140,19 +170,16 @@ class Detector:
         """
         if len(pixels) == 0:
             return []
-        output = self.heads(self.network.backbone(torch.from_numpy(pixels).to(self.device)))
-        maps = anomaly_map(output.map_logit, self.image_size).float().cpu()  # (B, H, W)
-        map_max = maps.flatten(1).amax(1).tolist()
-        scores = output.score_logit.float().tolist()
+        maps, scores = self.engine.run(pixels)
         return [
             Prediction(
                 path=path,
                 score_logit=score,
                 map_max_logit=peak,
                 verdict="bad" if probability(score) >= self.threshold else "good",
-                map_logit=values.numpy(),
+                map_logit=values,
             )
-            for path, score, peak, values in zip(paths, scores, map_max, maps, strict=True)
+            for path, score, peak, values in zip(paths, scores.tolist(), maps.max((1, 2)).tolist(), maps, strict=True)
         ]
 
 

@@ -81,7 +81,7 @@ def predict_to_folder(
     *,
     model_folder: Path,
     overlays: bool = False,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     on_error: OnError = "stop",
     progress: Callable[[int], None] = lambda images: None,
 ) -> PredictionSummary:
@@ -96,7 +96,7 @@ def predict_to_folder(
         output: folder of the results.
         model_folder: the detector's folder; a run is continued only with the same weights.
         overlays: also write each image with its heat map.
-        batch_size: images that go through the network together.
+        batch_size: images that go through the network together; None for what suits the engine.
         on_error: ``stop`` raises at the first unreadable image, ``skip`` gives it a row with the error.
         progress: called with the number of images done since the last call.
 
@@ -110,9 +110,12 @@ def predict_to_folder(
     done = _continue_journal(journal, paths)
     progress(done)
     with journal.open("a", encoding="utf-8") as lines:
-        for item in detector.predict_files(paths[done:], batch_size=batch_size, on_error=on_error):
-            if overlays and isinstance(item, Indexed):
+
+        def draw(item: Indexed) -> None:
+            if overlays:
                 _write_overlay(paths[done + item.index], item.prediction, output / OVERLAYS, done + item.index)
+
+        for item in detector.predict_files(paths[done:], batch_size=batch_size, on_error=on_error, then=draw):
             lines.write(json.dumps(_row(item)) + "\n")
             lines.flush()
             progress(1)

@@ -1,14 +1,14 @@
-"""From paths to batches of pixels, decoded ahead in threads, in order, with nothing dropped in silence."""
+"""From paths to batches of pixels, and what is made of them, in threads, in order, nothing dropped in silence."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from supersimplenet.errors import ConfigError, ImageError
 OnError = Literal["stop", "skip"]
 
 _DECODERS = 2
-_AHEAD = 2  # batches that are decoded while one is worked on
+_AHEAD = 1  # batches beyond those being worked on that may be finished and waiting
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +59,29 @@ class PixelBatch:
 def decode_batches(
     paths: Iterable[Path], *, size_px: tuple[int, int], batch_size: int, on_error: OnError = "stop"
 ) -> Iterator[PixelBatch]:
-    """Read and resize images ahead of their use, in their order. Memory does not grow with their number.
+    """Read and resize images ahead of their use, in their order; see `in_lanes`."""
+    return in_lanes(
+        lambda batch: batch, paths, lanes=_DECODERS, size_px=size_px, batch_size=batch_size, on_error=on_error
+    )
+
+
+def in_lanes(
+    work: Callable[[PixelBatch], T],
+    paths: Iterable[Path],
+    *,
+    lanes: int,
+    size_px: tuple[int, int],
+    batch_size: int,
+    on_error: OnError = "stop",
+) -> Iterator[T]:
+    """Read images and work on them in several threads at once, each carrying its own batch from the file to the result.
+
+    Results come in the order of the images. Memory does not grow with their number.
 
     Args:
+        work: what is done with a batch; called in several threads at once.
         paths: image files; may be an iterator without end.
+        lanes: number of threads.
         size_px: height and width to resize to.
         batch_size: images in a batch.
         on_error: ``stop`` raises at the first unreadable image, ``skip`` reports it among the batch's failures.
@@ -71,39 +92,49 @@ def decode_batches(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size: {batch_size}; it must be at least 1")
-    numbered = enumerate(paths)
-    waiting: deque[list[tuple[int, Path, Future[NDArray[np.uint8]]]]] = deque()
-    with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
+    return _in_lanes(
+        lambda numbered: work(_read_batch(numbered, size_px, on_error)), enumerate(paths), lanes, batch_size
+    )
+
+
+def _in_lanes(
+    carry: Callable[[list[tuple[int, Path]]], T], numbered: Iterator[tuple[int, Path]], lanes: int, batch_size: int
+) -> Iterator[T]:
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(lanes, thread_name_prefix="lane") as pool:
 
         def submit() -> None:
-            ahead = [
-                (index, path, pool.submit(read_image, path, size_px=size_px))
-                for index, path in islice(numbered, batch_size)
-            ]
-            if ahead:
-                waiting.append(ahead)
+            batch = list(islice(numbered, batch_size))
+            if batch:
+                waiting.append(pool.submit(carry, batch))
 
         try:
-            for _ in range(1 + _AHEAD):
+            for _ in range(lanes + _AHEAD):
                 submit()
             while waiting:
-                yield _collect(waiting.popleft(), size_px, on_error)
+                result = waiting.popleft().result()  # raises what the work raised
                 submit()
+                yield result
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _collect(
-    decoded: list[tuple[int, Path, Future[NDArray[np.uint8]]]], size_px: tuple[int, int], on_error: OnError
-) -> PixelBatch:
-    index, paths, pixels, failures = [], [], [], []
-    for place, path, future in decoded:
-        error = future.exception()
-        if isinstance(error, ImageError) and on_error == "skip":
-            failures.append(Failure(index=place, path=path, reason=str(error)))
-        else:
-            pixels.append(future.result())  # raises what reading it raised
-            index.append(place)
-            paths.append(path)
-    stacked = np.stack(pixels) if pixels else np.empty((0, *size_px, 3), dtype=np.uint8)
-    return PixelBatch(index=index, paths=paths, pixels=stacked, failures=failures)
+def _read_batch(numbered: list[tuple[int, Path]], size_px: tuple[int, int], on_error: OnError) -> PixelBatch:
+    read = [(index, path, _read(path, size_px)) for index, path in numbered]
+    errors = [(index, path, result) for index, path, result in read if isinstance(result, ImageError)]
+    if errors and on_error == "stop":
+        raise errors[0][2]
+    good = [(index, path, result) for index, path, result in read if not isinstance(result, ImageError)]
+    return PixelBatch(
+        index=[index for index, _, _ in good],
+        paths=[path for _, path, _ in good],
+        pixels=np.stack([pixels for _, _, pixels in good]) if good else np.empty((0, *size_px, 3), dtype=np.uint8),
+        failures=[Failure(index=index, path=path, reason=str(error)) for index, path, error in errors],
+    )
+
+
+def _read(path: Path, size_px: tuple[int, int]) -> NDArray[np.uint8] | ImageError:
+    try:
+        return read_image(path, size_px=size_px)
+    except ImageError as error:
+        return error

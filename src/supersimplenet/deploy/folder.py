@@ -37,6 +37,7 @@ _FORMAT = 1
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
 
 T = TypeVar("T")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any]) -> None:
@@ -197,6 +198,6 @@ def from_plain(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
         raise ModelFolderError(f"{where}: {error}") from error
 
 
-def move_to(network: SuperSimpleNet, device: torch.device) -> SuperSimpleNet:
+def move_to(network: Module, device: torch.device) -> Module:
     """The network on a device, in the memory format its convolutions are fastest in."""
     return network.to(device).to(memory_format=torch.channels_last)

@@ -82,7 +82,7 @@ def evaluate(
     detector: Detector,
     samples: Sequence[Sample],
     *,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     on_error: OnError = "stop",
     progress: Callable[[int], None] = lambda images: None,
 ) -> Evaluation:
@@ -91,7 +91,7 @@ def evaluate(
     Args:
         detector: what is evaluated.
         samples: of the data set; those of the training split are passed over.
-        batch_size: images that go through the network together.
+        batch_size: images that go through the network together; None for what suits the engine.
         on_error: what an unreadable image does.
         progress: called with the number of images done since the last call.
 

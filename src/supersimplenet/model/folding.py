@@ -1,4 +1,4 @@
-"""The heads of a trained network with everything constant multiplied together, for inference."""
+"""A trained network with everything constant multiplied together, for inference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,36 @@ from supersimplenet.model.heads import (
     project,
     project_hidden,
 )
-from supersimplenet.model.resample import TAPS, upscale, upscale_taps
+from supersimplenet.model.network import SuperSimpleNet, anomaly_map
+from supersimplenet.model.resample import TAPS, upscale, upscale_dense, upscale_taps, upscale_taps_dense
+
+
+class FoldedNetwork(nn.Module):
+    """From pixels to the smoothed map and the score; BatchNorms are inside the weights.
+
+    Args:
+        network: the trained network; its weights are copied, so that later training does not reach this module.
+        dtype: type of the backbone and of the wide matrices; everything else stays float32.
+        dense: write the upscaling as matrix products, for a compiler of graphs; else as sparse sums, for torch.
+    """
+
+    def __init__(self, network: SuperSimpleNet, *, dtype: torch.dtype = torch.float32, dense: bool = False) -> None:
+        super().__init__()
+        self.image_size = network.config.image_size
+        self.backbone = network.backbone.folded(dtype)
+        self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map and score of each image.
+
+        Args:
+            pixels: (B, H, W, 3) uint8, RGB.
+
+        Returns:
+            (B, H, W) smoothed map and (B,) score, float32 logits.
+        """
+        output = self.heads(self.backbone(pixels))
+        return anomaly_map(output.map_logit, self.image_size), output.score_logit
 
 
 class FoldedHeads(nn.Module):
@@ -29,6 +58,8 @@ class FoldedHeads(nn.Module):
 
     Args:
         heads: trained heads; their weights are copied, so that later training does not reach this module.
+        dtype: type of the wide matrices, and so of the features; that of the heads where None.
+        dense: see `FoldedNetwork`.
     """
 
     hidden_weight: Tensor
@@ -42,27 +73,28 @@ class FoldedHeads(nn.Module):
     score_bias: Tensor
 
     @torch.no_grad()
-    def __init__(self, heads: Heads) -> None:
+    def __init__(self, heads: Heads, *, dtype: torch.dtype | None = None, dense: bool = False) -> None:
         super().__init__()
         self.align_corners = heads.align_corners
-        dtype = heads.hidden.weight.dtype
+        self.dense = dense
+        kept = heads.hidden.weight.dtype
         exact = copy.deepcopy(heads).double().projections()  # formed once: no reason to round twice
         hidden_scale, hidden_shift = _scale_and_shift(heads.hidden_norm)
         conv_scale, conv_shift = _scale_and_shift(heads.conv_norm)
         tap_weight = exact.tap_weight.view(TAPS * TAPS, CONV, -1) * conv_scale[:, None]
-        folded = {
-            "hidden_weight": exact.hidden_weight * hidden_scale[:, None],
+        wide = {"hidden_weight": exact.hidden_weight * hidden_scale[:, None], "tap_weight": tap_weight.flatten(0, 1)}
+        narrow = {
             "hidden_bias": exact.hidden_bias * hidden_scale + hidden_shift,
             "map_weight": heads.map.weight[0],
-            "tap_weight": tap_weight.flatten(0, 1),
             "tap_bias": None if exact.tap_bias is None else exact.tap_bias * conv_scale,
             "conv_bias": heads.conv_bias.double() * conv_scale + conv_shift,
             "map_kernel": heads.conv.weight[:, -1].double() * conv_scale[:, None, None],
             "score_weight": heads.score.weight,
             "score_bias": heads.score.bias,
         }
-        for name, value in folded.items():
-            self.register_buffer(name, None if value is None else value.to(dtype, copy=True))
+        for name, value in (wide | narrow).items():
+            to = dtype if dtype is not None and name in wide else kept
+            self.register_buffer(name, None if value is None else value.to(to, copy=True))
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutput:
         """Map and score of each image.
@@ -74,13 +106,25 @@ class FoldedHeads(nn.Module):
             Logits, equal to those of the heads in eval mode up to rounding.
         """
         size = output_size(features)
-        hidden = upscale(project(features, self.hidden_weight), size, self.align_corners)  # (B, h, w, HIDDEN)
-        map_logit = project_hidden(hidden.add_(self.hidden_bias), self.map_weight)  # (B, h, w)
-        response = upscale_taps(project(features, self.tap_weight), size, self.align_corners)  # (B, h, w, CONV)
+        hidden = self._upscale_hidden(features, size).add_(self.hidden_bias)  # (B, h, w, HIDDEN)
+        map_logit = project_hidden(hidden, self.map_weight)  # (B, h, w)
+        response = self._upscale_taps(features, size)  # (B, h, w, CONV)
         response += constant_response(self.tap_bias, self.conv_bias, size)
         response += convolve_map(map_logit, self.map_kernel)
         maximum, average = pool(response.flatten(1, 2))
         return HeadOutput(map_logit, classify(maximum, average, map_logit, self.score_weight, self.score_bias))
+
+    def _upscale_hidden(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        return (upscale_dense if self.dense else upscale)(
+            project(features, self.hidden_weight), size, self.align_corners
+        )
+
+    def _upscale_taps(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        if not self.dense:
+            return upscale_taps(project(features, self.tap_weight), size, self.align_corners)
+        by_tap = self.tap_weight.view(TAPS, TAPS, CONV, -1)  # (x, y, CONV, C)
+        taps = [project(features, by_tap[:, tap].flatten(0, 1)) for tap in range(TAPS)]  # y, then feature map
+        return upscale_taps_dense(list(zip(*taps, strict=True)), size, self.align_corners)
 
 
 def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

@@ -281,8 +281,8 @@ def convolve_map(map_logit: Tensor, kernel: Tensor) -> Tensor:
 
 
 def project_hidden(normalised: Tensor, weight: Tensor) -> Tensor:
-    """Activation and projection of normalised rows: (P, HIDDEN) and (HIDDEN,) to (P,)."""
-    return F.leaky_relu(normalised, LEAKY_SLOPE) @ weight
+    """Activation (in place) and projection of normalised rows: (P, HIDDEN) and (HIDDEN,) to (P,)."""
+    return F.leaky_relu_(normalised, LEAKY_SLOPE) @ weight
 
 
 def pool(normalised: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
@@ -96,6 +97,18 @@ def smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.de
     return smoothed[:, 0].T.contiguous().to(device=device, dtype=dtype)
 
 
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _tap_matrix(
+    length_in: int, length_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """(out, in, 5): `pooled_upscale` for each tap of a 5-wide 'same' convolution; ``[i, :, t]`` reads ``i + t - 2``."""
+    matrix = pooled_upscale(length_in, length_out, align_corners, device, dtype)
+    radius = TAPS // 2
+    padded = F.pad(matrix, (0, 0, radius, radius))  # zeros are shifted in: a tap outside the map reads nothing
+    return torch.stack([padded[tap : tap + length_out] for tap in range(TAPS)], dim=2)
+
+
 @dataclass(frozen=True)
 class SparseMatrix:
     """A matrix by its entries other than zero, row after row.
@@ -159,13 +172,11 @@ def resampling(
     Source: JIMS section 3.1 (upscaling, neighbourhood aggregation). Differs: none.
     """
 
-    def axis(length_in: int, length_out: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        matrix = pooled_upscale(length_in, length_out, align_corners, torch.device("cpu"), torch.float64)
-        if taps == 1:
-            return matrix[:, :, None].numpy()  # (out, in, 1)
-        radius = taps // 2
-        padded = F.pad(matrix, (0, 0, radius, radius))  # zeros are shifted in: a tap outside the map reads nothing
-        return torch.stack([padded[tap : tap + length_out] for tap in range(taps)], dim=2).numpy()  # (out, in, tap)
+    def axis(length_in: int, length_out: int) -> NDArray[np.float64]:
+        kind = (length_in, length_out, align_corners, torch.device("cpu"), torch.float64)
+        matrix = pooled_upscale(*kind)[:, :, None] if taps == 1 else _tap_matrix(*kind)  # (out, in, tap)
+        values: NDArray[np.float64] = matrix.numpy()
+        return values
 
     (rows_in, columns_in), (rows_out, columns_out) = size_in, size_out
     across = axis(columns_in, columns_out).reshape(columns_out, -1)  # (w, w_l * x)
@@ -214,6 +225,40 @@ def upscale_taps(maps: Sequence[Tensor], size: tuple[int, int], align_corners: b
         (B, h, w, K), summed over the maps.
     """
     return _upscale(maps, size, align_corners, TAPS)
+
+
+def upscale_dense(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
+    """`upscale` as matrix products alone, which compilers of graphs know how to make fast."""
+    combined, operators = [], []
+    for values in maps:
+        (rows, columns), kind = values.shape[1:3], (align_corners, values.device, values.dtype)
+        combined.append(pooled_upscale(columns, size[1], *kind) @ values)  # (B, h_l, w, K)
+        operators.append(pooled_upscale(rows, size[0], *kind))
+    stacked = torch.cat(combined, dim=1).flatten(2)  # (B, sum of h_l, w * K)
+    return (torch.cat(operators, dim=1) @ stacked).view(len(stacked), *size, -1)
+
+
+def upscale_taps_dense(maps: Sequence[Sequence[Tensor]], size: tuple[int, int], align_corners: bool) -> Tensor:
+    """`upscale_taps` as matrix products alone.
+
+    Args:
+        maps: for each feature map one tensor (B, h_l, w_l, 5 * K) a tap y, its taps x in order.
+        size: (h, w).
+        align_corners: the convention of `torch.nn.functional.interpolate`.
+
+    Returns:
+        (B, h, w, K).
+    """
+    combined, operators = [], []
+    for taps in maps:
+        (rows, columns), kind = taps[0].shape[1:3], (align_corners, taps[0].device, taps[0].dtype)
+        across = _tap_matrix(columns, size[1], *kind).flatten(1)  # (w, w_l * x)
+        down = _tap_matrix(rows, size[0], *kind)  # (h, h_l, y)
+        for tap, values in enumerate(taps):
+            combined.append(across @ values.reshape(len(values), rows, columns * TAPS, -1))  # (B, h_l, w, K)
+            operators.append(down[:, :, tap])
+    stacked = torch.cat(combined, dim=1).flatten(2)  # (B, sum of h_l * y, w * K)
+    return (torch.cat(operators, dim=1) @ stacked).view(len(stacked), *size, -1)
 
 
 def _upscale(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool, taps: int) -> Tensor:

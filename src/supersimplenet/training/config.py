@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from supersimplenet.errors import ConfigError
+from supersimplenet.settings import Precision
 
 PUBLISHED_EPOCHS = 300
-Precision = Literal["float32", "bfloat16"]
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from supersimplenet.data.images import read_image
-from supersimplenet.data.loading import Failure, OnError, decode_batches
+from supersimplenet.data.loading import Failure, OnError, PixelBatch, in_lanes
+from supersimplenet.deploy.folder import move_to
 from supersimplenet.errors import BackboneError, DataError
 from supersimplenet.model.backbone import Backbone
+from supersimplenet.processor import lanes
 from supersimplenet.training.config import CacheConfig
 
 Placement = Literal["memory", "disk", "recomputed"]
@@ -125,16 +127,23 @@ def gather_features(
 
     index: list[int] = []
     failures: list[Failure] = []
-    for batch in decode_batches(paths, size_px=image_size, batch_size=_BACKBONE_BATCH, on_error=on_error):
-        progress(len(batch.index) + len(batch.failures))
-        failures += batch.failures
-        if kept is not None and batch.index:
-            pixels = torch.from_numpy(batch.pixels)
-            values = pixels
-            if placement != "recomputed":
-                values = torch.cat([features.flatten(1) for features in backbone(pixels.to(device))], dim=1)
-            kept[len(index) : len(index) + len(batch.index)] = values.to(kept.dtype).cpu()
-        index += batch.index
+    folded = move_to(backbone.folded(torch.float32), device)
+
+    def look(batch: PixelBatch) -> tuple[PixelBatch, Tensor]:
+        values = torch.from_numpy(batch.pixels)
+        if placement != "recomputed" and batch.index:
+            values = torch.cat([maps.flatten(1) for maps in folded(values.to(device))], dim=1).to(_CACHE_TYPE).cpu()
+        return batch, values
+
+    with lanes(device) as threads:
+        for batch, values in in_lanes(
+            look, paths, lanes=threads, size_px=image_size, batch_size=_BACKBONE_BATCH, on_error=on_error
+        ):
+            progress(len(batch.index) + len(batch.failures))
+            failures += batch.failures
+            if kept is not None:
+                kept[len(index) : len(index) + len(batch.index)] = values
+            index += batch.index
     if not index:
         raise DataError(f"none of the {len(paths)} training images could be read; the first: {failures[0].reason}")
     if placement == "recomputed":

@@ -16,7 +16,7 @@ from supersimplenet.model.losses import supersimplenet_loss
 from supersimplenet.model.recipes import Recipe
 from supersimplenet.model.synthesis import draw_anomalies
 from supersimplenet.seeds import derive_seed
-from supersimplenet.training.config import Precision
+from supersimplenet.settings import Precision
 from supersimplenet.training.features import FeatureSource
 
 if TYPE_CHECKING:

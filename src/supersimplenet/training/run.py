@@ -36,10 +36,10 @@ from supersimplenet.deploy.folder import (
 )
 from supersimplenet.detector import DEFAULT_THRESHOLD, Detector, choose_device
 from supersimplenet.errors import ConfigError, DataError, OutputError, TrainingInterruptedError
-from supersimplenet.memory import keep_freed_memory
 from supersimplenet.model.backbone import Backbone, wrap_module
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
+from supersimplenet.processor import keep_freed_memory
 from supersimplenet.records import GOOD, Sample
 from supersimplenet.seeds import derive_seed
 from supersimplenet.terminal import console, progress_bar

@@ -1,0 +1,124 @@
+"""The engines: one network, the same numbers, alone and in lanes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from supersimplenet.detector import Detector, Indexed
+from supersimplenet.errors import ConfigError
+from supersimplenet.model.network import SuperSimpleNet, anomaly_map
+from supersimplenet.model.recipes import ModelConfig
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def network() -> SuperSimpleNet:
+    """Untrained heads whose BatchNorms are away from their initial statistics."""
+    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=3).eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, buffer in network.heads.named_buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + ("var" in name))
+    return network
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, *SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(network, pixels) -> tuple[np.ndarray, np.ndarray]:
+    with torch.no_grad():
+        output = network(torch.from_numpy(pixels))
+        return anomaly_map(output.map_logit, SIZE).numpy(), output.score_logit.numpy()
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("variant", ["jims", "icpr"])
+def test_an_engine_gives_the_networks_numbers(engine, variant, pixels):
+    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE, variant=variant), seed=1).eval()
+    with torch.no_grad():
+        output = network(torch.from_numpy(pixels))
+        wanted_maps, wanted_scores = anomaly_map(output.map_logit, SIZE).numpy(), output.score_logit.numpy()
+    maps, scores = Detector(network, device="cpu", engine=engine).engine.run(pixels)
+    # Folding reorders float32 sums of a thousand terms.
+    np.testing.assert_allclose(maps, wanted_maps, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores, wanted_scores, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_bfloat16_moves_logits_by_its_rounding_only(engine, network, pixels, expected):
+    maps, scores = Detector(network, device="cpu", engine=engine, precision="bfloat16").engine.run(pixels)
+    # 8 bits through some twenty layers; the maps spread over about one logit here.
+    assert np.abs(maps - expected[0]).max() < 0.05
+    assert np.abs(scores - expected[1]).max() < 0.05
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_files_in_lanes_equal_single_images_in_their_order(engine, network, pixels, tmp_path):
+    paths = [tmp_path / f"{index}.png" for index in range(len(pixels))]
+    for path, values in zip(paths, pixels, strict=True):
+        Image.fromarray(values).save(path)
+    detector = Detector(network, device="cpu", engine=engine)
+    threads = torch.get_num_threads()
+    done: list[int] = []
+    items = list(detector.predict_files(paths * 3, then=lambda item: done.append(item.index)))
+    assert torch.get_num_threads() == threads
+    assert sorted(done) == [item.index for item in items] == list(range(15))
+    for item in items:
+        assert isinstance(item, Indexed)
+        alone = detector.predict(paths[item.index % 5])
+        assert item.prediction.path == alone.path
+        # One thread or two may add in another order.
+        np.testing.assert_allclose(item.prediction.map_logit, alone.map_logit, rtol=0, atol=1e-5)
+        assert item.prediction.score_logit == pytest.approx(alone.score_logit, abs=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_the_stages_are_parts_of_the_whole(engine, network, pixels):
+    stages = Detector(network, device="cpu", engine=engine).engine.stages(pixels[:1])
+    assert next(iter(stages)) == "backbone"
+    for run in stages.values():
+        run()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "abacus"}, "engine: 'abacus'; choose torch or openvino"),
+        ({"precision": "float8"}, "precision: 'float8'; choose float32 or bfloat16"),
+        ({"engine": "openvino", "device": "meta"}, "engine: openvino computes on the processor, not on 'meta'"),
+    ],
+)
+def test_what_cannot_compute_is_refused_by_name(options, message, network):
+    with pytest.raises(ConfigError, match=message):
+        Detector(network, **options)
+
+
+def test_a_backbone_that_cannot_be_traced_is_used_as_it_is(pixels):
+    class Hesitant(nn.Module):
+        """Looks at its values before it computes, which torch.fx cannot follow."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, stride=8, padding=1)
+            self.norm = nn.BatchNorm2d(8)
+
+        def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+            features = self.norm(self.conv(image if image.sum() > 0 else -image))
+            return [features, nn.functional.avg_pool2d(features, 2)]
+
+    from supersimplenet.model.backbone import wrap_module
+
+    config = ModelConfig(image_size=SIZE)
+    network = SuperSimpleNet(config, backbone=wrap_module(Hesitant(), SIZE)).eval()
+    with torch.no_grad():
+        output = network(torch.from_numpy(pixels))
+    _, scores = Detector(network, device="cpu").engine.run(pixels)
+    np.testing.assert_allclose(scores, output.score_logit.numpy(), rtol=0, atol=1e-5)
