@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import plain
 import pytest
 import torch
@@ -232,6 +234,27 @@ def test_noise_outside_the_mask_changes_nothing():
         fast(rows(maps), Anomalies.from_dense(mask, noise)).map_logit,
         fast(rows(maps), Anomalies.from_dense(mask, inside)).map_logit,
     )
+
+
+@pytest.mark.parametrize("mode", ["training", "eval"])
+def test_empty_rows_beyond_the_noise_change_nothing(mode):
+    fast, _ = make_pair("jims", align_corners=True)
+    fast.train(mode == "training")
+    maps = draw_maps("odd")
+    noise, mask = draw_noise(maps, 0.3)
+    exact = Anomalies.from_dense(mask, noise)
+    padded = replace(exact, noise=torch.cat([exact.noise, torch.zeros(7, sum(CHANNELS), dtype=torch.float64)]))
+    outputs, gradients = [], []
+    for anomalies in (exact, padded):
+        fast.zero_grad()
+        output = fast(rows(maps), anomalies)
+        supersimplenet_loss(output, mask, mask.flatten(1).any(1)).backward()
+        outputs.append(output)
+        gradients.append([parameter.grad for parameter in fast.parameters()])
+    for one, other in zip(outputs[0], outputs[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("variant", ["jims", "icpr"])

@@ -154,7 +154,8 @@ class Heads(nn.Module):
         rows = upscale(maps, size, self.align_corners).flatten(0, 2) + projections.hidden_bias  # (P, HIDDEN)
         projected = project_hidden(_eval(norm, rows), weight)
         if anomalies is not None:
-            noised = project_hidden(_eval(norm, rows[anomalies.position % len(rows)] + shift), weight)
+            shifted = rows[anomalies.position % len(rows)] + shift[: len(anomalies.position)]
+            noised = project_hidden(_eval(norm, shifted), weight)
             projected = projected.repeat(2).index_copy(0, anomalies.position, noised)
         return projected.view(-1, *size)
 
@@ -210,7 +211,7 @@ def sum_taps(spread: Tensor, anomalies: Anomalies) -> Tensor:
     """The 5x5 'same' convolution of noise that is zero but at some positions, from what each tap gives there.
 
     Args:
-        spread: (M * 25, K), taps ordered x, y.
+        spread: (M' * 25, K), taps ordered x, y; rows beyond the M positions are not read.
         anomalies: the positions, in a batch of 2B maps.
 
     Returns:
@@ -229,7 +230,7 @@ class _SumTaps(torch.autograd.Function):
         number.view(-1)[anomalies.position] = torch.arange(
             len(anomalies.position), dtype=torch.int32, device=spread.device
         )
-        ctx.number = number
+        ctx.number, ctx.rows = number, len(spread)
         radius = TAPS // 2
         padded = F.pad(number, (radius,) * 4, value=-1)
         # A tap reads the position t - 2 further on; taps are ordered x, y.
@@ -253,7 +254,8 @@ class _SumTaps(torch.autograd.Function):
         target_row = row[:, None, None] + 2 * radius - tap[None, None, :]
         target_column = column[:, None, None] + 2 * radius - tap[None, :, None]
         target = (image[:, None, None] * padded.shape[1] + target_row) * padded.shape[2] + target_column  # (M, x, y)
-        return padded.flatten(0, 2).index_select(0, target.flatten()), None
+        source = F.pad(target.flatten(), (0, ctx.rows - target.numel()))  # the first corner of the padding is 0
+        return padded.flatten(0, 2).index_select(0, source), None
 
 
 def constant_response(tap_bias: Tensor | None, bias: Tensor, size: tuple[int, int]) -> Tensor:

@@ -64,7 +64,8 @@ def normalise_activate_project(
 
     Args:
         maps: (B, h_l, w_l, H) what the first matrix makes of each feature map; their upscaled sum is normalised.
-        shift: (M, H) what the noise adds to the rows it belongs to; M is 0 without noise.
+        shift: (M', H) what the noise adds to the rows it belongs to, rows beyond the M positions are 0; M' is 0
+            without noise.
         anomalies: where that is; None for the batch as it is.
         size: (h, w) to upscale to.
         align_corners: how to upscale.
@@ -134,7 +135,7 @@ class _NormaliseActivateProject(torch.autograd.Function):
         mean = _mean(maps, operators, shift, batch)
         variance = torch.zeros_like(mean)
         centred = []  # (h * w, H) of each image
-        noised = torch.empty_like(shift)  # (M, H)
+        noised = torch.empty_like(shift[: len(batch.position)])  # (M, H)
         for image in range(images):
             values, *others = [op.apply(m[image].flatten(0, 1)) for op, m in zip(operators, maps, strict=True)]
             for rows in chunks(values):
@@ -160,6 +161,7 @@ class _NormaliseActivateProject(torch.autograd.Function):
         projected = torch.stack([project(values) for values in centred]).flatten().repeat(batch.copies)
         projected[batch.position] = project(noised)
         ctx.norm, ctx.batch, ctx.operators, ctx.negative_slope = norm, batch, operators, settings.negative_slope
+        ctx.shift_rows = len(shift)
         ctx.centred, ctx.noised, ctx.shapes = centred, noised, [m.shape for m in maps]
         ctx.mark_non_differentiable(mean, variance)
         return projected.view(-1, height, width), mean.add_(bias), variance
@@ -178,26 +180,28 @@ class _NormaliseActivateProject(torch.autograd.Function):
             )
             return slopes
 
-        def through_rows(values: Tensor, received: Tensor, count: Tensor | None = None) -> Tensor:
-            result = torch.empty_like(values)
+        def through_rows(values: Tensor, received: Tensor, *, out: Tensor, count: Tensor | None = None) -> Tensor:
             for rows in chunks(values):
                 direct = through_activation(values[rows], received[rows])
-                norm.through(direct, values[rows], out=result[rows], count=None if count is None else count[rows])
-            return result
+                norm.through(direct, values[rows], out=out[rows], count=None if count is None else count[rows])
+            return out
 
         for values, received in [(noised, noised_gradient), *zip(ctx.centred, clean_gradient, strict=True)]:
             for rows in chunks(values):
                 norm.add(through_activation(values[rows], received[rows]), values[rows])
-        d_noised = through_rows(noised, noised_gradient)
+        d_shift = noised.new_zeros(ctx.shift_rows, noised.shape[1])
+        d_noised = through_rows(noised, noised_gradient, out=d_shift[: len(noised)])
         d_maps = [noised.new_empty(shape) for shape in ctx.shapes]
         for image, values in enumerate(ctx.centred):
-            d_values = through_rows(values, clean_gradient[image], batch.count[image])
+            d_values = through_rows(
+                values, clean_gradient[image], out=torch.empty_like(values), count=batch.count[image]
+            )
             for rows, place in batch.noised(image):
                 d_values.index_add_(0, place, d_noised[rows])
             for d_map, operator in zip(d_maps, ctx.operators, strict=True):
                 d_map[image] = operator.apply_transposed(d_values).view_as(d_map[image])
         unchanged = torch.zeros_like(norm.beta)
-        return (d_noised, unchanged, norm.d_gamma, norm.d_beta, norm.d_weight, None, None, *d_maps)
+        return (d_shift, unchanged, norm.d_gamma, norm.d_beta, norm.d_weight, None, None, *d_maps)
 
 
 def _operator(values: Tensor, settings: _Settings) -> Resampling:

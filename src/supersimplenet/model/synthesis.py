@@ -18,7 +18,7 @@ class Anomalies:
 
     Attributes:
         position: (M,) int64, indices into the flattened (2B, h, w) grid, ascending.
-        noise: (M, C) noise vector of each position.
+        noise: (M', C) noise vector of each position; any rows beyond the M positions are 0.
         mask: (2B, h, w) bool, True on the M positions.
     """
 
@@ -68,9 +68,17 @@ def draw_anomalies(
     kept = torch.rand(2 * batch, 1, 1, generator=generator) < 0.5
     mask = (field > perlin_threshold) & kept & ~defective.repeat(2, 1, 1).cpu()
     position = mask.flatten().nonzero()[:, 0]
-    noise = torch.empty(len(position), channels).normal_(0, noise_std, generator=generator)
+    # The number of rows differs from step to step, and oneDNN prepares and keeps a kernel for each that it meets.
+    noise = torch.zeros(_rounded_up(len(position)), channels)
+    noise[: len(position)].normal_(0, noise_std, generator=generator)
     device = defective.device
     return Anomalies(position=position.to(device), noise=noise.to(device, dtype), mask=mask.to(device))
+
+
+def _rounded_up(count: int) -> int:
+    """The next of sixteen sizes an octave: at most a sixteenth more, and few different ones."""
+    step = 1 << max(count.bit_length() - 5, 6)
+    return -(-count // step) * step
 
 
 def perlin_fields(count: int, height: int, width: int, *, generator: torch.Generator) -> Tensor:
