@@ -33,8 +33,8 @@ class Series:
         return sorted(mine, key=lambda row: row["point"][self.along])
 
 
-def panels(threads: int) -> list[tuple[str, str, list[Series]]]:
-    """Name of the horizontal axis, unit of time, series; a row of the figure each."""
+def panels(threads: int) -> list[tuple[str, str, str, list[Series]]]:
+    """Name and unit of the horizontal axis, unit of time, series; a row of the figure each."""
 
     def series(
         what: str, along: str, label: str, time_power: float, memory_power: float, *, every: int = threads, **fixed: int
@@ -45,7 +45,8 @@ def panels(threads: int) -> list[tuple[str, str, list[Series]]]:
     ms, s = "ms an image", "seconds per 1000 images"
     return [
         (
-            "height and width of the image, pixels",
+            "image size",
+            "height and width, pixels",
             ms,
             [
                 series("inference", "size_px", "inference, batch 1", 2, 2, batch=1),
@@ -53,6 +54,7 @@ def panels(threads: int) -> list[tuple[str, str, list[Series]]]:
             ],
         ),
         (
+            "batch",
             "images in a batch",
             ms,
             [
@@ -62,6 +64,7 @@ def panels(threads: int) -> list[tuple[str, str, list[Series]]]:
         ),
         (
             "threads",
+            "threads",
             ms,
             [
                 series("inference", "threads", "inference, 256 px, batch 1", -1, 0, size_px=256, batch=1),
@@ -69,6 +72,7 @@ def panels(threads: int) -> list[tuple[str, str, list[Series]]]:
             ],
         ),
         (
+            "number of files",
             "image files (64 px to the network)",
             s,
             [
@@ -81,23 +85,24 @@ def panels(threads: int) -> list[tuple[str, str, list[Series]]]:
 
 def draw(rows: list[Row], path: Path, *, threads: int) -> None:
     plots = panels(threads)
-    figure, axes = plt.subplots(len(plots), 2, figsize=(10, 3.1 * len(plots) + 0.6), dpi=120, layout="constrained")
+    figure, axes = plt.subplots(len(plots), 2, figsize=(10, 3.1 * len(plots) + 0.6), dpi=100, layout="constrained")
+    figure.get_layout_engine().set(hspace=0.06)
     figure.suptitle(
-        f"How cost grows: backbone compact, torch, float32, CPU, {threads} threads unless stated\n"
+        f"How cost grows: backbone compact, torch, float32, on {threads} thread(s) of a CPU unless stated\n"
         "dashed: growth in proportion to the work; dotted: what the training cache itself holds",
         fontsize=11,
     )
-    for (time_axis, memory_axis), (along, unit, series) in zip(axes, plots, strict=True):
+    for (time_axis, memory_axis), (against, along, unit, series) in zip(axes, plots, strict=True):
         for one in series:
             mine = one.rows(rows)
             if mine:
                 draw_one(time_axis, one, mine, seconds, one.time_power)
                 draw_one(memory_axis, one, mine, added_mib, one.memory_power)
-        time_axis.set_title(f"Time, {unit}", fontsize=10)
-        memory_axis.set_title("Peak memory above the resting process, MiB", fontsize=10)
+        time_axis.set_title(f"Time against {against}: {unit}", fontsize=10)
+        memory_axis.set_title(f"Memory against {against}: MiB added at the peak", fontsize=10)
         for axis in (time_axis, memory_axis):
             finish(axis, along)
-        time_axis.legend(fontsize=8, frameon=False)
+        time_axis.legend(fontsize=9, frameon=False)
     figure.savefig(path)
     plt.close(figure)
 
@@ -115,17 +120,18 @@ def draw_one(axis: Axes, series: Series, rows: list[Row], value: Callable[[Row],
     along = [row["point"][series.along] for row in rows]
     values = [value(row) for row in rows]
     axis.plot(along, values, "o-", color=color, markersize=4, linewidth=1.5, label=series.label)
-    expected = [values[0] * (x / along[0]) ** power for x in along]
-    axis.plot(along, expected, "--", color=color, linewidth=1, alpha=0.55)
     if value is added_mib and "cache_mib" in rows[0]:
         axis.plot(along, [row["cache_mib"] for row in rows], ":", color=color, linewidth=1.5)
+    else:
+        expected = [values[0] * (x / along[0]) ** power for x in along]
+        axis.plot(along, expected, "--", color=color, linewidth=1, alpha=0.55)
     axis.annotate(
         f"{values[-1]:,.3g}" if values[-1] < 100 else f"{values[-1]:,.0f}",
         (along[-1], values[-1]),
         xytext=(6, 0),
         textcoords="offset points",
         color=color,
-        fontsize=8,
+        fontsize=9,
         va="center",
     )
 
@@ -148,6 +154,6 @@ def finish(axis: Axes, along: str) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.margins(x=0.12)
     axis.set_xlabel(along, fontsize=9)
-    axis.tick_params(labelsize=8)
+    axis.tick_params(labelsize=9)
     axis.grid(visible=True, alpha=0.25, linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)

@@ -82,7 +82,7 @@ def test_print_config_shows_every_option(capsys):
     assert printed["data"]["class_path"].endswith("Folder")
 
 
-@pytest.mark.parametrize("command", ["train", "test", "predict", "import", "demo", "synthesize"])
+@pytest.mark.parametrize("command", ["train", "test", "predict", "import", "demo", "synthesize", "speed"])
 def test_help_explains_every_option(command):
     parser = getattr(cli, f"_{command}_parser")()
     for action in parser._actions:
@@ -94,7 +94,7 @@ def test_help_lists_the_commands(capsys):
         main(["--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
-    for command in ("train", "test", "predict", "import", "demo", "data"):
+    for command in ("train", "test", "predict", "import", "demo", "data", "benchmark"):
         assert f"\n    {command} " in text
 
 

@@ -192,7 +192,7 @@ def test_a_dense_noise_tensor_gives_the_same_anomalies():
 
 
 def test_the_rows_of_the_noise_come_in_few_sizes():
-    """At most a sixteenth more than there are positions (or 63), so that a kernel prepared for one step serves others."""
+    """At most a sixteenth more than there are positions, or 63: a kernel prepared for one step serves others."""
     sizes = set()
     for seed in range(60):
         drawn = draw(none_defective(8, 32, 32), channels=1, seed=seed)

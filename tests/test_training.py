@@ -383,3 +383,40 @@ def test_a_module_of_ones_own_as_backbone(metal, tmp_path):
     assert loaded.predict(image).score_logit == trained.predict(image).score_logit
     with pytest.raises(ModelFolderError, match=r"pass it: Detector.load\(folder, backbone=module\)"):
         Detector.load(tmp_path / "run")
+
+
+def test_each_training_image_is_decoded_once(metal, tmp_path, monkeypatch):
+    from supersimplenet.data import loading
+
+    read: list[Path] = []
+
+    def counting(path: Path, **options: object) -> object:
+        read.append(path)
+        return read_image(path, **options)
+
+    read_image = loading.read_image
+    monkeypatch.setattr(loading, "read_image", counting)
+    train(
+        metal,
+        output=tmp_path / "run",
+        model=MODEL,
+        recipe=RECIPE,
+        trainer=TrainerConfig(max_epochs=3, accelerator="cpu"),
+    )
+    good = [sample.image for sample in metal.samples() if sample.split == "train"]
+    assert sorted(read) == sorted(good)
+
+
+def test_bfloat16_training_follows_float32(metal, tmp_path):
+    """Losses of the first steps, before they may drift apart, to the rounding of bfloat16."""
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        output = tmp_path / precision
+        trainer = TrainerConfig(max_steps=4, accelerator="cpu", precision=precision)
+        train(metal, output=output, model=MODEL, recipe=RECIPE, trainer=trainer)
+        (table,) = output.glob("logs/csv/version_0/metrics.csv")
+        rows = csv.DictReader(table.read_text().splitlines())
+        losses[precision] = [float(row["train_loss_step"]) for row in rows if row["train_loss_step"]]
+    assert len(losses["float32"]) == 4
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=2e-2)
+    assert losses["bfloat16"] != losses["float32"]

@@ -49,8 +49,7 @@ class SpeedConfig:
     warmup: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "files", "rounds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: {getattr(self, name)}; it must be at least 1")
-        if self.warmup < 0 or (self.threads is not None and self.threads < 1):
-            raise ConfigError("warmup must be 0 or more, threads 1 or more")
+        for name, least in (("batch_size", 1), ("files", 1), ("rounds", 1), ("warmup", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name}: {value}; it must be at least {least}")

@@ -174,16 +174,15 @@ def measure_feature_scale(source: FeatureSource, images: int) -> float:
     """
     count = min(images, _SCALE_IMAGES)
     chosen = torch.arange(count) * images // count
-    sums: list[Tensor] = []
-    for index in torch.split(chosen, _BACKBONE_BATCH):
-        moments = [
-            torch.stack([f.double().sum(), f.double().square().sum(), f.new_tensor(f.numel()).double()]).cpu()
-            for f in source.features(index)
-        ]
-        sums = [a + b for a, b in zip(sums, moments, strict=True)] if sums else moments
     channels = [f.shape[-1] for f in source.features(chosen[:1])]
-    variances = [(square / count - (total / count) ** 2).item() for total, square, count in sums]
-    return float((sum(v * c for v, c in zip(variances, channels, strict=True)) / sum(channels)) ** 0.5)
+    moments = torch.zeros(len(channels), 3, dtype=torch.float64)  # sum, sum of squares, count of each map
+    for index in torch.split(chosen, _BACKBONE_BATCH):
+        for row, f in zip(moments, source.features(index), strict=True):
+            values = f.double()
+            row += torch.stack([values.sum(), values.square().sum(), values.new_tensor(values.numel())]).cpu()
+    mean, mean_square = moments[:, 0] / moments[:, 2], moments[:, 1] / moments[:, 2]
+    weight = torch.tensor(channels, dtype=torch.float64)
+    return float((((mean_square - mean**2) * weight).sum() / weight.sum()).sqrt())
 
 
 def _place(size_bytes: int, cache: CacheConfig, folder: Path) -> Placement:
