@@ -26,7 +26,8 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 benchmark: $(READY)
-	$(BIN)/python benchmarks/order_of_computation.py
+	$(BIN)/supersimplenet benchmark speed --backbone compact --batch_size 16 --training true --compare plain --rounds 5
+	$(BIN)/supersimplenet benchmark speed --backbone wide_resnet50_2 --batch_size 8 --training true --compare plain --rounds 3
 
 clean:
 	rm -rf $(VENV) demo

@@ -42,10 +42,10 @@ import timm
 import torch
 from anomalib.models.image.supersimplenet.loss import SSNLoss
 from anomalib.models.image.supersimplenet.torch_model import SupersimplenetModel
-from order_of_computation import measure
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from supersimplenet.benchmark import measure
 from supersimplenet.deploy.interop import import_weights
 from supersimplenet.detector import Detector
 from supersimplenet.model.heads import Heads
@@ -220,7 +220,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def timed(runs: dict[str, Callable], rounds: int, images: int) -> dict[str, dict[str, float]]:
-    times = measure(runs, rounds, warmup=1)
+    times = measure(runs, rounds=rounds, warmup=1)
     ratios = [theirs / ours for theirs, ours in zip(times["anomalib"], times["ours"], strict=True)]
     per_image = {f"{name}_ms_per_image": spread([1000 * s / images for s in t]) for name, t in times.items()}
     return {**per_image, "ratio": spread(ratios)}

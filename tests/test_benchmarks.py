@@ -16,23 +16,7 @@ from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import ModelConfig
 from supersimplenet.settings import SpeedConfig
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "order_of_computation.py"
-
-
-def test_order_of_computation_reports_each_pair(tmp_path):
-    output = tmp_path / "results.json"
-    small = ["--size", "64", "--batch", "1", "--rounds", "2", "--backbones", "compact"]
-    subprocess.run([sys.executable, str(SCRIPT), *small, "--output", str(output)], check=True, capture_output=True)
-    report = json.loads(output.read_text())
-    assert (report["size"], report["batch"], report["rounds"]) == (64, 1, 2)
-    assert [(row["backbone"], row["what"]) for row in report["results"]] == [
-        ("compact", "training step"),
-        ("compact", "inference"),
-    ]
-    for row in report["results"]:
-        assert row["fast_ms_per_image"] > 0
-        assert row["plain_over_fast"] > 0
-    assert report["results"][1]["backbone_ms_per_image"] > 0
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
@@ -79,9 +63,8 @@ def test_speed_times_a_trained_model_and_refuses_nonsense(tmp_path, capsys):
 
 def test_ceilings_counts_each_stage(tmp_path):
     output = tmp_path / "ceilings.json"
-    script = SCRIPT.with_name("ceilings.py")
     subprocess.run(
-        [sys.executable, str(script), "--size", "64", "--rounds", "1", "--output", str(output)],
+        [sys.executable, str(SCRIPTS / "ceilings.py"), "--size", "64", "--rounds", "1", "--output", str(output)],
         check=True,
         capture_output=True,
     )
@@ -94,3 +77,17 @@ def test_ceilings_counts_each_stage(tmp_path):
     assert stages["hidden: activate, project"]["mmac"] == pytest.approx(16 * 16 * 1024 / 1e6)
     total = sum(row["mmac"] for name, row in stages.items() if name != "whole network")
     assert stages["whole network"]["mmac"] == pytest.approx(total)
+
+
+@pytest.mark.slow
+def test_growth_continues_where_it_was_and_draws(tmp_path):
+    """Two points of each series; a second call adds nothing; the picture appears."""
+    lines, picture = tmp_path / "growth.jsonl", tmp_path / "growth.png"
+    least = ["--max-size", "128", "--max-batch", "1", "--max-images", "100", "--threads", "1", "--seconds", "0.1"]
+    command = [sys.executable, str(SCRIPTS / "growth.py"), *least, "--output", str(lines), "--plot", str(picture)]
+    subprocess.run(command, check=True, capture_output=True)
+    points = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert all(point["peak_mib"] >= point["resting_mib"] > 0 for point in points)
+    assert picture.stat().st_size > 10_000
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(lines.read_text().splitlines()) == len(points)

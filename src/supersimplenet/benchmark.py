@@ -72,7 +72,7 @@ def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
         report: dict[str, Any] = {
             "config": to_plain(config),
             "machine": _machine(detector),
-            "stages": _summaries(_measure({**stages, **network_stages}, config), per_image),
+            "stages": _summaries(_timed({**stages, **network_stages}, config), per_image),
             "calls": _compare(calls, config),
             "line": {
                 "from_memory": _in_memory(detector, pixels, config.files),
@@ -132,18 +132,28 @@ def _write_files(folder: Path, config: SpeedConfig, generator: np.random.Generat
     return paths
 
 
-def _measure(runs: Mapping[str, Callable[[], object]], config: SpeedConfig) -> dict[str, list[float]]:
-    """Seconds of each, in turn, so that a machine whose speed drifts favours none."""
+def measure(runs: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int) -> dict[str, list[float]]:
+    """Seconds of each run, in turn (A B A B ...), so that a machine whose speed drifts favours none.
+
+    Args:
+        runs: what is timed, by name.
+        rounds: times that each is counted.
+        warmup: times before that.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for round_number in range(config.warmup + config.rounds):
+    for round_number in range(warmup + rounds):
         for name, run in runs.items():
             begin = time.perf_counter()
             run()
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.synchronize()
-            if round_number >= config.warmup:
+            if round_number >= warmup:
                 times[name].append(time.perf_counter() - begin)
     return times
+
+
+def _timed(runs: Mapping[str, Callable[[], object]], config: SpeedConfig) -> dict[str, list[float]]:
+    return measure(runs, rounds=config.rounds, warmup=config.warmup)
 
 
 def _summaries(times: Mapping[str, list[float]], images: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -155,7 +165,7 @@ def _summaries(times: Mapping[str, list[float]], images: Mapping[str, int]) -> d
 
 def _compare(runs: Mapping[str, Callable[[], object]], config: SpeedConfig) -> dict[str, dict[str, float]]:
     """Each run beside the first: the ratio is taken round by round."""
-    times = _measure(runs, config)
+    times = _timed(runs, config)
     rows = _summaries(times, dict.fromkeys(times, config.batch_size))
     first, *others = times
     for name in others:

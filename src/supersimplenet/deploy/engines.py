@@ -18,7 +18,7 @@ from supersimplenet.deploy.folder import move_to
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.folding import FoldedNetwork
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
-from supersimplenet.processor import available_cores, keep_freed_memory, lanes
+from supersimplenet.processor import keep_freed_memory, lanes
 from supersimplenet.settings import EngineName, Precision
 
 _GPU_BATCH = 16
@@ -170,12 +170,12 @@ class OpenVinoEngine:
     @contextmanager
     def lanes(self) -> Iterator[int]:
         """See `Engine`."""
-        cores = available_cores()
+        threads = torch.get_num_threads()
         if self._in_lanes is None:
-            self._in_lanes = self._compiled(self._model, "THROUGHPUT", cores)
+            self._in_lanes = self._compiled(self._model, "THROUGHPUT", threads)
         self._active = self._in_lanes
         try:
-            yield cores
+            yield threads
         finally:
             self._active = self._alone
 
@@ -216,5 +216,5 @@ class OpenVinoEngine:
         return model
 
     def _compiled(self, model: Any, hint: str, streams: int) -> Any:
-        threads = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": available_cores()}
+        threads = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         return self._core.compile_model(model, "CPU", {**self._settings, "PERFORMANCE_HINT": hint, **threads})
