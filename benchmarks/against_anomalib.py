@@ -8,9 +8,10 @@ older jsonargparse; the command line does not run there, the network does):
     anomalib-env/bin/pip install --no-deps -e .
     anomalib-env/bin/python benchmarks/against_anomalib.py --output results.json
 
-Both sides run in one process, in turn, float32 on the CPU; the ratio is taken pair by pair, so that a machine whose
-speed drifts favours neither. Random weights, the same on both sides (they do not change the time): anomalib's, imported
-as a user imports them. anomalib is as it comes: default (JIMS) variant, NCHW in memory.
+Each side runs in a process of its own, because a memory allocator's settings are the process's; they are asked in turn
+and the ratio is taken pair by pair, so that a machine whose speed drifts favours neither. float32 on the CPU; random
+weights, the same on both sides (they do not change the time): anomalib's, imported as a user imports them. anomalib is
+as it comes: default (JIMS) variant, NCHW in memory.
 
 - inference: one image to smoothed map and score. Theirs begins with a normalised float image, ours with uint8 pixels
   and ends with a `Prediction`. Each side's backbone alone stands beside it. Checked first: map and score.
@@ -33,7 +34,9 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
@@ -45,7 +48,6 @@ from anomalib.models.image.supersimplenet.torch_model import SupersimplenetModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from supersimplenet.benchmark import measure
 from supersimplenet.deploy.interop import import_weights
 from supersimplenet.detector import Detector
 from supersimplenet.model.heads import Heads
@@ -53,10 +55,12 @@ from supersimplenet.model.losses import supersimplenet_loss
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import ModelConfig
 from supersimplenet.model.synthesis import Anomalies, draw_anomalies
+from supersimplenet.processor import keep_freed_memory
 
 ARCHITECTURES = {"wide_resnet50_2": "wide_resnet50_2.tv_in1k", "compact": "resnet18"}
 THRESHOLD, NOISE_STD = 0.2, 0.015  # anomalib's
-OUTPUT_TOLERANCE = 1e-4  # of a probability: in float32 either side is up to 3e-5 from float64, by the random backbone
+# Of a probability: in float32 either side is up to 3e-5 from float64, by the random backbone.
+OUTPUT_TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
 # Of loss and gradients, relative. float64: anomalib's labels stay float32, and its cross-entropy rounds accordingly.
 # float32: rounding at times moves a maximum or a kink to another pixel, which shows in gradients.
 TRAINING_TOLERANCES = {torch.float64: (1e-7, 1e-7), torch.float32: (1e-4, 1e-2)}
@@ -98,8 +102,9 @@ def require(what: str, difference: Tensor, tolerance: float) -> float:
     return float(difference.max())
 
 
-def inference(theirs: SupersimplenetModel, ours: SuperSimpleNet, size: int):
-    backbone, detector = ours.backbone, Detector(ours, device="cpu")
+def inference(theirs: SupersimplenetModel, ours: SuperSimpleNet, options: argparse.Namespace):
+    size, tolerance = options.size, OUTPUT_TOLERANCES[options.precision]
+    backbone, detector = ours.backbone, Detector(ours, device="cpu", engine=options.engine, precision=options.precision)
     pixels = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8)
     image = ((pixels.permute(0, 3, 1, 2) / 255 - backbone.mean) / backbone.std).contiguous()
     runs = {
@@ -111,8 +116,8 @@ def inference(theirs: SupersimplenetModel, ours: SuperSimpleNet, size: int):
     wanted, found = runs["anomalib"](), runs["ours"]()
     heat, score = torch.from_numpy(found.map_logit).sigmoid(), torch.tensor([found.score_logit]).sigmoid()
     checked = {
-        "map_difference": require("maps", (wanted.anomaly_map[0, 0] - heat).abs(), OUTPUT_TOLERANCE),
-        "score_difference": require("scores", (wanted.pred_score - score).abs(), OUTPUT_TOLERANCE),
+        "map_difference": require("maps", (wanted.anomaly_map[0, 0] - heat).abs(), tolerance),
+        "score_difference": require("scores", (wanted.pred_score - score).abs(), tolerance),
         "map_range": [float(heat.min()), float(heat.max())],
         "score": float(score),
     }
@@ -219,8 +224,53 @@ def spread(values: list[float]) -> dict[str, float]:
     return dict(zip(("p10", "median", "p90"), points, strict=True))
 
 
-def timed(runs: dict[str, Callable], rounds: int, images: int) -> dict[str, dict[str, float]]:
-    times = measure(runs, rounds=rounds, warmup=1)
+class Side:
+    """One side in a process of its own: a memory allocator is the process's, and each side has what its users have."""
+
+    def __init__(self, side: str, what: str, name: str, options: argparse.Namespace) -> None:
+        settings = (
+            f"--size {options.size} --batch-training {options.batch_training} --threads {options.threads}".split()
+        )
+        command = [sys.executable, "-W", "ignore", __file__, *settings, "--backbones", name, "--serve", side, what]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, run: str) -> float:
+        self.process.stdin.write(f"{run}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(side: str, what: str, name: str, options: argparse.Namespace) -> None:
+    """Time the runs whose names arrive on standard input."""
+    kept = mock.patch("supersimplenet.deploy.engines.keep_freed_memory") if side == "anomalib" else nullcontext()
+    with kept:
+        theirs, ours = build(name, options.size)
+        if what == "inference":
+            runs, _ = inference(theirs, ours, options)
+        else:
+            runs, _ = training(theirs, ours, options.size, options.batch_training)
+    if side == "ours":
+        keep_freed_memory()  # as `train` and the detector do
+    for line in sys.stdin:
+        begin = time.perf_counter()
+        runs[line.strip()]()
+        print(time.perf_counter() - begin, flush=True)
+
+
+def timed(what: str, runs: list[str], name: str, options: argparse.Namespace, rounds: int, images: int):
+    sides = {side: Side(side, what, name, options) for side in ("anomalib", "ours")}
+    times: dict[str, list[float]] = {run: [] for run in runs}
+    for number in range(rounds + 2):
+        for run in runs:
+            seconds = sides["anomalib" if run.startswith("anomalib") else "ours"].seconds(run)
+            if number >= 2:
+                times[run].append(seconds)
+    for side in sides.values():
+        side.close()
     ratios = [theirs / ours for theirs, ours in zip(times["anomalib"], times["ours"], strict=True)]
     per_image = {f"{name}_ms_per_image": spread([1000 * s / images for s in t]) for name, t in times.items()}
     return {**per_image, "ratio": spread(ratios)}
@@ -229,11 +279,11 @@ def timed(runs: dict[str, Callable], rounds: int, images: int) -> dict[str, dict
 def compare(name: str, options: argparse.Namespace):
     theirs, ours = build(name, options.size)
     if "inference" in options.only:
-        runs, checked = inference(theirs, ours, options.size)
-        yield "inference", checked, timed(runs, 4 * options.rounds, 1)
+        runs, checked = inference(theirs, ours, options)
+        yield "inference", checked, timed("inference", list(runs), name, options, 4 * options.rounds, 1)
     if "training" in options.only:
         runs, checked = training(theirs, ours, options.size, options.batch_training)
-        yield "training step", checked, timed(runs, options.rounds, options.batch_training)
+        yield "training", checked, timed("training", list(runs), name, options, options.rounds, options.batch_training)
     if "memory" in options.only:
         yield "memory of a training step", {}, memory(name, options)
 
@@ -246,13 +296,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="training steps; of inference four times as many")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--backbones", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--engine", default="torch", help="of our inference: torch or openvino")
+    parser.add_argument("--precision", default="float32", help="of our inference: float32 or bfloat16")
     parts = ("inference", "training", "memory")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--memory-of", choices=("anomalib", "ours"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    if options.serve:
+        serve(*options.serve, options.backbones[0], options)
+        return
     if options.memory_of:
         print(memory_of(options.memory_of, options.backbones[0], options.size, options.batch_memory))
         return
@@ -267,7 +323,7 @@ def main() -> None:
     processor = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     machine = {"processor": processor[1] if processor else platform.machine(), "cores": os.cpu_count()}
     versions = {name: version(name) for name in ("supersimplenet", "anomalib", "torch", "torchvision", "timm")}
-    settings = ("size", "batch_training", "batch_memory", "rounds", "threads", "backbones")
+    settings = ("size", "batch_training", "batch_memory", "rounds", "threads", "engine", "precision", "backbones")
     report = {"machine": machine, "versions": versions, **{name: getattr(options, name) for name in settings}}
     if options.output:
         options.output.write_text(json.dumps({**report, "results": results}, indent=2) + "\n")

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from supersimplenet.model.heads import (
     CONV,
+    LEAKY_SLOPE,
     HeadOutput,
     Heads,
     classify,
@@ -21,8 +22,9 @@ from supersimplenet.model.heads import (
     project,
     project_hidden,
 )
+from supersimplenet.model.hidden import activate_project
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
-from supersimplenet.model.resample import TAPS, upscale, upscale_dense, upscale_taps, upscale_taps_dense
+from supersimplenet.model.resample import TAPS, upscale_dense, upscale_taps, upscale_taps_dense
 
 
 class FoldedNetwork(nn.Module):
@@ -106,17 +108,24 @@ class FoldedHeads(nn.Module):
             Logits, equal to those of the heads in eval mode up to rounding.
         """
         size = output_size(features)
-        hidden = self._upscale_hidden(features, size).add_(self.hidden_bias)  # (B, h, w, HIDDEN)
-        map_logit = project_hidden(hidden, self.map_weight)  # (B, h, w)
+        map_logit = self._segment(project(features, self.hidden_weight), size)  # (B, h, w)
         response = self._upscale_taps(features, size)  # (B, h, w, CONV)
         response += constant_response(self.tap_bias, self.conv_bias, size)
         response += convolve_map(map_logit, self.map_kernel)
         maximum, average = pool(response.flatten(1, 2))
         return HeadOutput(map_logit, classify(maximum, average, map_logit, self.score_weight, self.score_bias))
 
-    def _upscale_hidden(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        return (upscale_dense if self.dense else upscale)(
-            project(features, self.hidden_weight), size, self.align_corners
+    def _segment(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        if self.dense:
+            hidden = upscale_dense(maps, size, self.align_corners)  # (B, h, w, HIDDEN)
+            return project_hidden(hidden.add_(self.hidden_bias), self.map_weight)
+        return activate_project(
+            maps,
+            size=size,
+            align_corners=self.align_corners,
+            bias=self.hidden_bias,
+            weight=self.map_weight,
+            negative_slope=LEAKY_SLOPE,
         )
 
     def _upscale_taps(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -1,15 +1,15 @@
-"""The segmentation head's hidden layer in training: upscaling, BatchNorm, LeakyReLU and the projection to one channel.
+"""The segmentation head's hidden layer: upscaling, BatchNorm, LeakyReLU and the projection to one channel.
 
-The doubled batch differs from the single one only where noise was added, so each clean row stands for as many pixels of
-the doubled batch as were left alone (0, 1 or 2), and only the noised rows are computed beside it. The batch statistics
-of the doubled batch are weighted sums over both sets: nothing is approximated. The mean is linear, so it is known
-before anything is upscaled; each image is upscaled once, centred, and kept. The element-wise passes run over chunks of
-rows that stay in cache, and backward recomputes them: one (pixels, hidden) tensor is stored, not four.
+In training, the doubled batch differs from the single one only where noise was added, so each clean row stands for as
+many pixels of the doubled batch as were left alone (0, 1 or 2), and only the noised rows are computed beside it. The
+batch statistics of the doubled batch are weighted sums over both sets: nothing is approximated. The mean is linear, so
+it is known before anything is upscaled; each image is upscaled once, centred, and kept. The element-wise passes run
+over chunks of rows that stay in cache, and backward recomputes them: one (pixels, hidden) tensor is stored, not four.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,6 +83,36 @@ def normalise_activate_project(
     return HiddenOutput(*_NormaliseActivateProject.apply(shift, bias, gamma, beta, weight, anomalies, settings, *maps))
 
 
+def activate_project(
+    maps: Sequence[Tensor],
+    *,
+    size: tuple[int, int],
+    align_corners: bool,
+    bias: Tensor,
+    weight: Tensor,
+    negative_slope: float,
+) -> Tensor:
+    """``leaky_relu(upscale(maps) + bias) @ weight`` for each pixel, in inference: nothing of the hidden layer is kept.
+
+    Args:
+        maps: (B, h_l, w_l, H), see `normalise_activate_project`.
+        size: (h, w) to upscale to.
+        align_corners: how to upscale.
+        bias: (H,), with the normalisation inside.
+        weight: (H,) projection.
+        negative_slope: slope of the activation below zero.
+
+    Returns:
+        (B, h, w).
+    """
+    operators = [_operator(m, size, align_corners) for m in maps]
+    projected = bias.new_empty(len(maps[0]), size[0] * size[1])
+    for image, out in enumerate(projected):
+        for values, rows in _upscaled(operators, [m[image] for m in maps], bias):
+            torch.mv(F.leaky_relu_(values[rows], negative_slope), weight, out=out[rows])
+    return projected.view(-1, *size)
+
+
 class _Batch:
     """The rows of the doubled batch: which pixels each clean one stands for, and where the noised ones belong.
 
@@ -131,17 +161,13 @@ class _NormaliseActivateProject(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         images, (height, width) = len(maps[0]), settings.size
         batch = _Batch(anomalies, images, height * width, gamma)
-        operators = [_operator(m, settings) for m in maps]
+        operators = [_operator(m, settings.size, settings.align_corners) for m in maps]
         mean = _mean(maps, operators, shift, batch)
         variance = torch.zeros_like(mean)
         centred = []  # (h * w, H) of each image
         noised = torch.empty_like(shift[: len(batch.position)])  # (M, H)
         for image in range(images):
-            values, *others = [op.apply(m[image].flatten(0, 1)) for op, m in zip(operators, maps, strict=True)]
-            for rows in chunks(values):
-                for other in others:
-                    values[rows] += other[rows]
-                values[rows] -= mean
+            for values, rows in _upscaled(operators, [m[image] for m in maps], -mean):
                 variance += batch.count[image, rows] @ values[rows].square()
             for rows, place in batch.noised(image):
                 torch.add(shift[rows], values[place], out=noised[rows])
@@ -204,10 +230,21 @@ class _NormaliseActivateProject(torch.autograd.Function):
         return (d_shift, unchanged, norm.d_gamma, norm.d_beta, norm.d_weight, None, None, *d_maps)
 
 
-def _operator(values: Tensor, settings: _Settings) -> Resampling:
+def _operator(values: Tensor, size: tuple[int, int], align_corners: bool) -> Resampling:
     """The upscaling of one image's map."""
-    size = (values.shape[1], values.shape[2])
-    return resampling(size, settings.size, settings.align_corners, 1, 1, values.device, values.dtype)
+    return resampling((values.shape[1], values.shape[2]), size, align_corners, 1, 1, values.device, values.dtype)
+
+
+def _upscaled(
+    operators: Sequence[Resampling], maps: Sequence[Tensor], offset: Tensor
+) -> Iterator[tuple[Tensor, slice]]:
+    """One image's upscaled sum of maps plus an offset (H,): the whole (h * w, H), and its rows as they are finished."""
+    values, *others = [op.apply(m.flatten(0, 1)) for op, m in zip(operators, maps, strict=True)]
+    for rows in chunks(values):
+        for other in others:
+            values[rows] += other[rows]
+        values[rows] += offset
+        yield values, rows
 
 
 def _mean(maps: Sequence[Tensor], operators: Sequence[Resampling], shift: Tensor, batch: _Batch) -> Tensor:
