@@ -19,7 +19,7 @@ from supersimplenet.errors import ConfigError, ImageError
 OnError = Literal["stop", "skip"]
 
 _DECODERS = 2
-_AHEAD = 1  # batches beyond those being worked on that may be finished and waiting
+_AHEAD = 1  # batches beyond those being worked on that may be finished and waiting; more where they are single images
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ def _in_lanes(
                 waiting.append(pool.submit(carry, batch))
 
         try:
-            for _ in range(lanes + _AHEAD):
+            for _ in range(lanes + max(_AHEAD, lanes // batch_size)):
                 submit()
             while waiting:
                 result = waiting.popleft().result()  # raises what the work raised
