@@ -38,9 +38,9 @@ def test_speed_reports_each_stage_and_the_line(engine, tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "images a second, many at once" in shown
     if others:
-        assert list(report["calls"]) == ["predict", "plain predict"]
+        assert list(report["calls"]) == ["whole network", "plain network"]
         assert list(report["training"]) == ["training step", "plain training step"]
-        assert report["calls"]["plain predict"]["times_the_first"] > 0
+        assert report["calls"]["plain network"]["times_the_first"] > 0
         assert "plain training step" in shown
 
 
@@ -49,6 +49,7 @@ def test_speed_times_a_trained_model_and_refuses_nonsense(tmp_path, capsys):
     save_model(tmp_path / "model", network, {})
     small = ["--file_size", "[64,64]", "--files", "1", "--rounds", "1", "--warmup", "0"]
     assert main(["benchmark", "speed", "--model", str(tmp_path / "model"), *small]) == 0
+    assert f"{tmp_path / 'model'}, 64x64 px, batch 1, torch float32, cpu" in capsys.readouterr().err
     assert main(["benchmark", "speed", "--model", str(tmp_path / "none"), *small]) == 1
     assert "no model here" in capsys.readouterr().err
     for arguments, message in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,11 @@ def test_help_does_not_wait_for_torch():
     code = "import sys, supersimplenet.cli as cli; cli._build_parser(); print('torch' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert printed == "False\n"
+
+
+def test_the_program_lets_waiting_threads_sleep_unless_told_otherwise(monkeypatch, capsys):
+    for given, found in ((None, "1000"), ("77", "77")):
+        monkeypatch.setenv("GOMP_SPINCOUNT", given) if given else monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert os.environ["GOMP_SPINCOUNT"] == found

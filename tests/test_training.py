@@ -79,7 +79,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(surfaces, 
     options = [
         *("--data", "MVTecAD", "--data.root", str(surfaces), "--data.category", "brushed_metal"),
         *("--model.backbone", "compact", "--model.image_size", "[64,64]", "--recipe.batch_size", "4"),
-        *("--trainer.max_epochs", "8", "--trainer.accelerator", "cpu"),
+        *("--trainer.max_epochs", "30", "--trainer.accelerator", "cpu"),  # enough for the signal to come before the end
     ]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     subprocess.run([*command, *options, "--output", str(whole)], check=True, capture_output=True)

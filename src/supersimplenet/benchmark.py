@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,11 +67,11 @@ def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
         }
         network_stages = detector.engine.stages(pixels)
         per_image = dict.fromkeys(stages, 1) | dict.fromkeys(network_stages, config.batch_size)
-        calls: dict[str, Callable[[], object]] = {"predict": lambda: detector.engine.run(pixels)}
+        calls: dict[str, Callable[[], object]] = {"whole network": lambda: detector.engine.run(pixels)}
         if config.compare == "plain":
-            calls["plain predict"] = _plain_inference(network, pixels)
+            calls["plain network"] = _plain_inference(network, pixels)
         report: dict[str, Any] = {
-            "config": to_plain(config),
+            "config": to_plain(replace(config, image_size=network.config.image_size)),
             "machine": _machine(detector),
             "stages": _summaries(_timed({**stages, **network_stages}, config), per_image),
             "calls": _compare(calls, config),
@@ -91,7 +92,15 @@ def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
 
 def print_report(report: Mapping[str, Any]) -> None:
     """The report as a table on standard error."""
-    table = RichTable("", "ms an image", "10 %", "90 %", "share", box=None, pad_edge=False)
+    config, (height, width) = report["config"], report["config"]["image_size"]
+    console().print(
+        f"{config['model'] or config['backbone']}, {height}x{width} px, batch {config['batch_size']}, "
+        f"{config['engine']} {config['precision']}, {report['machine']['device']}, "
+        f"threads: {report['machine']['threads']}; milliseconds an image, median of {config['rounds']} rounds",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = RichTable("", "median", "10th percentile", "90th percentile", "share", box=None, pad_edge=False)
     total = sum(row["median_ms"] for row in report["stages"].values())
     for name, row in report["stages"].items():
         table.add_row(name, *(f"{row[k]:.2f}" for k in _COLUMNS), f"{row['median_ms'] / total:.0%}")
@@ -102,9 +111,10 @@ def print_report(report: Mapping[str, Any]) -> None:
     console().print(table)
     line = report["line"]
     console().print(
-        f"images a second, many at once: {line['from_memory']:.1f} from memory, {line['from_files']:.1f} from files; "
-        f"peak memory {report['peak_memory_mib']:.0f} MiB",
+        f"images a second, many at once: {line['from_memory']:.1f} from memory, {line['from_files']:.1f} from files\n"
+        f"peak memory: {report['peak_memory_mib']:.0f} MiB",
         highlight=False,
+        soft_wrap=True,
     )
 
 

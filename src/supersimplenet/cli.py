@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ _DATA_HELP = (
     "--data.help MVTecAD explains them"
 )
 _MODEL_NAME = "SuperSimpleNet"
+_SPIN_COUNT = "1000"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 where all went well, 1 where a message on standard error says what did not.
     """
+    # Threads of an operation wait for each other by spinning, for milliseconds unless told otherwise; where another
+    # process has the core, they then spin through each other's time slices. libgomp reads this when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _build_parser()
     try:

@@ -19,7 +19,7 @@ class SpeedConfig:
     Args:
         model: a model folder; by default the untrained network of ``backbone``, which takes the same time.
         backbone: ``compact`` or a timm model, with random weights: nothing is fetched.
-        image_size: height and width in pixels that the network sees.
+        image_size: height and width in pixels that the network sees; that of ``model`` where one is given.
         batch_size: images in a call, and in a training step.
         file_size: height and width in pixels of the PNG files that the line reads.
         files: how many of them.
