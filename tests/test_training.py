@@ -84,7 +84,12 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(surfaces, 
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     subprocess.run([*command, *options, "--output", str(whole)], check=True, capture_output=True)
 
-    process = subprocess.Popen([*command, *options, "--output", str(stopped)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, *options, "--output", str(stopped)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job has it ignored
+    )
     checkpoint = stopped / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:
