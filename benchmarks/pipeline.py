@@ -45,7 +45,7 @@ def read_image(path, **options):
     return read(path, **options)
 
 images.read_image = loading.read_image = read_image  # before any other module takes it from there
-from supersimplenet.cli import main
+from supersimplenet.cli.main import main
 
 status = main(sys.argv[2:])
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supersimplenet.cli import main
+from supersimplenet.cli.main import main
 from supersimplenet.deploy.folder import save_model
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.network import SuperSimpleNet

@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from supersimplenet.cli import main
+from supersimplenet.cli.main import main
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from supersimplenet import SyntheticConfig, synthesize
-from supersimplenet.cli import main
+from supersimplenet.cli.main import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SHORT = ["--model.image_size", "[64,64]", "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]

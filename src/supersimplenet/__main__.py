@@ -2,7 +2,7 @@
 
 import sys
 
-from supersimplenet.cli import main
+from supersimplenet.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

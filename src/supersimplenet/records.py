@@ -16,6 +16,7 @@ BAD = 1
 
 Split = Literal["train", "test"]
 Verdict = Literal["good", "bad"]
+Regime = Literal["unsupervised", "weak", "mixed", "full"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Sample:
         defect: the defect's type, ``"good"`` for a good part.
         mask: path of the pixel mask, None where there is none.
         pixel_labels_known: whether each pixel's label is known. A good image's always is (all normal).
+        ignore: path of a second mask, None where there is none: its pixels count in no loss, no score and no metric.
         group: name of the physical part, None where unknown. Images of one part belong in one split.
         split: ``"train"`` or ``"test"``.
     """
@@ -38,6 +40,7 @@ class Sample:
     defect: str = "good"
     mask: Path | None = None
     pixel_labels_known: bool = True
+    ignore: Path | None = None
     group: str | None = None
 
 

@@ -1,0 +1,1 @@
+"""The command line: options only. Each command hands plain values to one function of the package."""

@@ -1,0 +1,117 @@
+"""`supersimplenet train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command
+from supersimplenet.data.datasets import DataSource
+from supersimplenet.data.loading import OnError
+from supersimplenet.errors import ConfigError
+from supersimplenet.model.recipes import ModelConfig, Recipe
+from supersimplenet.training.config import CacheConfig, TrainerConfig
+
+_MODEL_NAME = "SuperSimpleNet"
+
+
+def train_command() -> Command:
+    """The command ``train``."""
+    return Command("train", "train with whatever labels a data set has", _train_parser(), _train)
+
+
+def _train_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Train on the good images of a data set and leave a model folder.")
+    parser.add_argument("--config", action="config", help="YAML file that holds any of these options")
+    parser.add_argument("--data", type=DataSource, help=DATA_HELP)
+    parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
+    parser.add_argument("--recipe", type=Recipe, default=Recipe())
+    parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
+    parser.add_argument("--cache", type=CacheConfig, default=CacheConfig())
+    parser.add_argument("--output", type=Path, help="the model folder; by default runs/<data set's name>")
+    parser.add_argument("--seed", type=int, default=0, help="decides weights, order, masks and noise")
+    parser.add_argument(
+        "--time-budget",
+        type=str | None,
+        help="such as 15m: train as many epochs as fit, at most trainer.max_epochs",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --output, exactly")
+    parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
+    return parser
+
+
+def _train(options: Namespace) -> int:
+    from supersimplenet.training.run import train
+
+    settings = _train_parser().instantiate(options)
+    if options.resume:
+        _take_over(settings, options)
+    if settings.data is None:
+        raise ConfigError("data: not given; name a data set, such as --data Folder --data.good parts/good")
+    output = settings.output or Path("runs") / settings.data.name
+    train(
+        settings.data,
+        output=output,
+        model=settings.model,
+        recipe=settings.recipe,
+        trainer=settings.trainer,
+        cache=settings.cache,
+        seed=settings.seed,
+        time_budget=settings.time_budget,
+        resume=settings.resume,
+        on_error=settings.on_error,
+    )
+    print(f"trained: {output}\ntest it: supersimplenet test --model {output}")
+    return 0
+
+
+def _take_over(settings: Namespace, options: Namespace) -> None:
+    """With --resume, each group of options that was left at its defaults comes from the interrupted run.
+
+    A group of which something was typed is compared with the interrupted run as a whole, by `train`.
+    """
+    from supersimplenet.data.registry import source_from
+    from supersimplenet.deploy.folder import CONFIG_FILE, from_plain, read_record
+
+    if options.output is None:
+        raise ConfigError("output: not given; --resume needs the folder of the interrupted run")
+    if not (options.output / CONFIG_FILE).is_file():
+        if options.data is not None:
+            return  # stopped before anything was decided: the same command begins anew
+        raise ConfigError(f"{options.output}: nothing to resume yet; run the train command again, without --resume")
+    record = read_record(options.output)
+    defaults = _train_parser().get_defaults()
+    groups = (("model", ModelConfig), ("recipe", Recipe), ("trainer", TrainerConfig), ("cache", CacheConfig))
+    for name, kind in groups:
+        if options[name] == defaults[name]:
+            settings[name] = from_plain(kind, record[name], where=f"{options.output}: {name}")
+    for name in ("seed", "time_budget", "on_error"):
+        if options[name] == defaults[name]:
+            settings[name] = record[name]
+    if settings.data is None:
+        settings.data = source_from(record["data"])
+
+
+def without_model_name(arguments: list[str]) -> list[str]:
+    """Drop ``--model SuperSimpleNet`` of the published train command: this package has that one model.
+
+    Raises:
+        ConfigError: another model is named. A file of model options is passed on.
+    """
+    if arguments[:1] != ["train"]:
+        return arguments
+    kept: list[str] = []
+    for position, argument in enumerate(arguments):
+        is_value = position > 0 and arguments[position - 1] == "--model"
+        name = argument if is_value else argument.removeprefix("--model=") if argument.startswith("--model=") else None
+        if name is not None and name != _MODEL_NAME and not Path(name).is_file() and not name.startswith("{"):
+            raise ConfigError(
+                f"this program trains {_MODEL_NAME}; found --model {name}. Its options have a dot: --model.backbone"
+            )
+        if name == _MODEL_NAME:
+            if is_value:
+                kept.pop()
+        else:
+            kept.append(argument)
+    return kept
