@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supersimplenet.data.datasets import Table
 from supersimplenet.data.loading import decode_batches
+from supersimplenet.data.table import Table
 from supersimplenet.evaluation.metrics import auroc, average_precision
 from supersimplenet.model.backbone import Backbone, build_backbone
 from supersimplenet.model.recipes import ModelConfig

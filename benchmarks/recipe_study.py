@@ -25,8 +25,8 @@ from scipy import ndimage
 from scipy.stats import rankdata
 from supersimplenet.memory import keep_freed_memory
 
-from supersimplenet.data.datasets import Table
 from supersimplenet.data.images import read_image
+from supersimplenet.data.table import Table
 from supersimplenet.data.textures import noise
 from supersimplenet.evaluation.metrics import auroc, region_overlap
 from supersimplenet.model.backbone import Backbone, build_backbone

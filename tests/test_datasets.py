@@ -8,7 +8,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from supersimplenet.data.datasets import DataSource, Folder, MVTecAD, Table, training_list_hash
+from supersimplenet.data.folder import Folder
+from supersimplenet.data.mvtec import MVTecAD
+from supersimplenet.data.source import DataSource, training_list_hash
+from supersimplenet.data.table import Table
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.records import BAD, GOOD, Sample
 
@@ -408,7 +411,17 @@ def test_every_parameter_is_described_on_the_command_line(capsys):
 
 def hashed(root: Path, **changes: object) -> str:
     """Hash of two training images and a test image below root, with one of its facts changed."""
-    facts = {"a": b"A", "b": b"B", "test": b"T", "name": "a.png", "label": GOOD, "mask": None, "known": True} | changes
+    facts = {
+        "a": b"A",
+        "b": b"B",
+        "test": b"T",
+        "name": "a.png",
+        "label": GOOD,
+        "mask": None,
+        "known": True,
+        "ignore": None,
+    }
+    facts |= changes
     touch(root, "d/x")
     (root / facts["name"]).write_bytes(facts["a"])
     (root / "d/b.png").write_bytes(facts["b"])
@@ -417,10 +430,14 @@ def hashed(root: Path, **changes: object) -> str:
     if facts["mask"] is not None:
         mask = root / "m.png"
         mask.write_bytes(facts["mask"])
+    ignore = None
+    if facts["ignore"] is not None:
+        ignore = root / "i.png"
+        ignore.write_bytes(facts["ignore"])
     samples = [
         Sample(image=root / "d/b.png", label=GOOD, split="train"),
         Sample(image=root / facts["name"], label=facts["label"], split="train", mask=mask,
-               pixel_labels_known=facts["known"]),
+               pixel_labels_known=facts["known"], ignore=ignore),
         Sample(image=root / "d/t.png", label=GOOD, split="test"),
     ]  # fmt: skip
     assert training_list_hash(samples) == training_list_hash(samples[::-1])
@@ -434,7 +451,8 @@ def test_hash_is_that_of_the_training_images_wherever_they_lie(tmp_path):
     # as documented, worked out with sha256sum: the lines "a.png 0 1 <A> -" and "d/b.png 0 1 <B> -", NUL between fields
     assert first == "7cb1bf0e1315b82e2eb866471ba032ebfb1c3a74a63a84e19e15fb2490fa8f6e"
     changes = [{"a": b"C"}, {"name": "c.png"}, {"label": BAD}, {"mask": b"M"}, {"known": False}]
-    assert len({first, *(hashed(tmp_path / str(i), **change) for i, change in enumerate(changes))}) == 6
+    changes += [{"ignore": b"M"}, {"ignore": b"N"}]
+    assert len({first, *(hashed(tmp_path / str(i), **change) for i, change in enumerate(changes))}) == 8
 
 
 def test_hash_of_nothing(tmp_path):

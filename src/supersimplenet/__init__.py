@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from supersimplenet.data.datasets import DataSource as DataSource
-    from supersimplenet.data.datasets import Folder as Folder
-    from supersimplenet.data.datasets import MVTecAD as MVTecAD
-    from supersimplenet.data.datasets import Table as Table
+    from supersimplenet.data.folder import Folder as Folder
+    from supersimplenet.data.mvtec import MVTecAD as MVTecAD
+    from supersimplenet.data.source import DataSource as DataSource
     from supersimplenet.data.synthetic import SyntheticConfig as SyntheticConfig
     from supersimplenet.data.synthetic import synthesize as synthesize
+    from supersimplenet.data.table import Table as Table
     from supersimplenet.detector import Detector as Detector
     from supersimplenet.errors import SuperSimpleNetError as SuperSimpleNetError
     from supersimplenet.evaluation.evaluate import evaluate as evaluate
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CacheConfig": "training.config",
-    "DataSource": "data.datasets",
+    "DataSource": "data.source",
     "Detector": "detector",
-    "Folder": "data.datasets",
-    "MVTecAD": "data.datasets",
+    "Folder": "data.folder",
+    "MVTecAD": "data.mvtec",
     "ModelConfig": "model.recipes",
     "Prediction": "records",
     "Recipe": "model.recipes",
@@ -43,7 +43,7 @@ _HOMES = {
     "SuperSimpleNet": "model.network",
     "SuperSimpleNetError": "errors",
     "SyntheticConfig": "data.synthetic",
-    "Table": "data.datasets",
+    "Table": "data.table",
     "TrainerConfig": "training.config",
     "evaluate": "evaluation.evaluate",
     "synthesize": "data.synthetic",

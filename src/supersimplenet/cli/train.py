@@ -7,8 +7,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command
-from supersimplenet.data.datasets import DataSource
 from supersimplenet.data.loading import OnError
+from supersimplenet.data.source import DataSource
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.training.config import CacheConfig, TrainerConfig

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.data.datasets import DataSource, Folder, MVTecAD, Table
+from supersimplenet.data.folder import Folder
+from supersimplenet.data.mvtec import MVTecAD
+from supersimplenet.data.source import DataSource
+from supersimplenet.data.table import Table
 from supersimplenet.errors import DataError
 
 SOURCES: dict[str, type[DataSource]] = {kind.__name__: kind for kind in (MVTecAD, Folder, Table)}

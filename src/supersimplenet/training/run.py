@@ -22,9 +22,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from supersimplenet.data.datasets import DataSource, training_list_hash
 from supersimplenet.data.loading import Failure, OnError
 from supersimplenet.data.registry import describe_source
+from supersimplenet.data.source import DataSource, training_list_hash
 from supersimplenet.deploy.folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,

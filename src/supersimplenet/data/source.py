@@ -1,0 +1,81 @@
+"""What every data source has: samples in one order, a hash of what was trained on. No torch is needed.
+
+Whatever the source, its samples are sorted (training first, then by path in natural order), so that the same files
+give the same list on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from supersimplenet.data.images import natural_key
+from supersimplenet.errors import DataError
+from supersimplenet.records import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class DataSource(ABC):
+    """Where samples come from. A source of one's own needs a name and a list of samples."""
+
+    name: str
+
+    @abstractmethod
+    def samples(self) -> list[Sample]:
+        """Every sample of both splits, sorted.
+
+        Raises:
+            DataError: the data set is missing, incomplete or contradicts itself.
+        """
+
+
+def sort_samples(samples: list[Sample]) -> list[Sample]:
+    """Training first, then by path in natural order."""
+    return sorted(samples, key=lambda sample: (sample.split != "train", natural_key(sample.image)))
+
+
+def few(things: Sequence[object]) -> str:
+    """The first three, and how many more."""
+    more = f" and {len(things) - 3} more" if len(things) > 3 else ""
+    return ", ".join(str(thing) for thing in things[:3]) + more
+
+
+def training_list_hash(samples: Iterable[Sample]) -> str:
+    """Hash of what a model was trained on: equal for the same files, labels and masks, wherever they lie.
+
+    SHA-256 of one line for each training sample: image path below the folder common to all training images, label,
+    whether the pixel labels are known, SHA-256 of the image file, SHA-256 of the mask file or ``-``, and SHA-256 of
+    the second mask's file where there is one; separated by NUL, sorted. Every file is read once.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        DataError: no training sample, or a file that is gone.
+    """
+    training = [sample for sample in samples if sample.split == "train"]
+    if not training:
+        raise DataError("no training sample to hash; wanted samples with split train")
+    root = os.path.commonpath([sample.image.absolute().parent for sample in training])
+    lines = []
+    for sample in training:
+        name = sample.image.absolute().relative_to(root).as_posix()
+        mask = "-" if sample.mask is None else _file_hash(sample.mask)
+        fields = [name, str(sample.label), str(int(sample.pixel_labels_known)), _file_hash(sample.image), mask]
+        if sample.ignore is not None:
+            fields.append(_file_hash(sample.ignore))
+        lines.append("\0".join(fields) + "\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
