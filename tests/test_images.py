@@ -318,6 +318,15 @@ def test_zero_and_one_in_a_lossy_mask_are_noise(tmp_path):
     assert not read_mask(path, image_size_px=(8, 8)).any()
 
 
+def test_every_value_but_0_where_the_data_set_says_so(tmp_path):
+    values = np.array([[0, 1, 2, 127, 128, 255]], dtype=np.uint8)
+    path = saved(values, tmp_path / "m.png")
+    assert read_mask(path, image_size_px=(1, 6), any_value=True).tolist() == [[False, True, True, True, True, True]]
+    assert read_mask(path, image_size_px=(1, 6)).tolist() == [[False, False, False, False, True, True]]
+    path = saved(values.astype(np.uint16), tmp_path / "m16.png")
+    assert read_mask(path, image_size_px=(1, 6), any_value=True).sum() == 5
+
+
 def test_one_bit_mask(tmp_path):
     path = saved(np.array([[False, True]]), tmp_path / "a.png")
     assert read_mask(path, image_size_px=(1, 2)).tolist() == [[False, True]]

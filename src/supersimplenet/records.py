@@ -28,6 +28,7 @@ class Sample:
         label: 0 good, 1 bad.
         defect: the defect's type, ``"good"`` for a good part.
         mask: path of the pixel mask, None where there is none.
+        mask_any_value: whether every value of the mask but 0 marks a defect; if not, those that `read_mask` says.
         pixel_labels_known: whether each pixel's label is known. A good image's always is (all normal).
         ignore: path of a second mask, None where there is none: its pixels count in no loss, no score and no metric.
         group: name of the physical part, None where unknown. Images of one part belong in one split.
@@ -39,6 +40,7 @@ class Sample:
     split: Split
     defect: str = "good"
     mask: Path | None = None
+    mask_any_value: bool = False
     pixel_labels_known: bool = True
     ignore: Path | None = None
     group: str | None = None

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
+from supersimplenet.data.registry import SOURCES
 from supersimplenet.settings import EngineName, Precision
 
 ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
 DATA_HELP = (
-    "the data set: MVTecAD, Folder or Table, with its own options behind the dot, such as --data.category bottle; "
-    "--data.help MVTecAD explains them"
+    f"the data set: one of {', '.join(SOURCES)}, with its own options behind the dot, such as "
+    "--data.category bottle; --data.help MVTecAD explains them"
 )
 
 

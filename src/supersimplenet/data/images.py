@@ -101,6 +101,7 @@ def read_mask(
     *,
     image_size_px: tuple[int, int] | None,
     size_px: tuple[int, int] | None = None,
+    any_value: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.bool_]:
     """Read a pixel mask: True on defective pixels.
@@ -115,6 +116,7 @@ def read_mask(
         path: the mask's file, any format of ``read_image``; its orientation is applied too.
         image_size_px: (height, width) of the image it belongs to, upright, which it must match; None skips the check.
         size_px: (height, width) to resize to: antialiased bilinear on floats 0 and 1, defective where at least 0.5.
+        any_value: every value but 0 is defective, as some data sets publish their masks.
         max_pixels: as for ``read_image``.
 
     Returns:
@@ -133,7 +135,7 @@ def read_mask(
         )
     value = _over_black(pixels).max(axis=2)  # (H, W)
     half = 128 if value.dtype == np.uint8 else 32768
-    threshold = 1 if not lossy and value.max() == 1 else half
+    threshold = 1 if any_value or (not lossy and value.max() == 1) else half
     mask: NDArray[np.bool_] = value >= threshold
     return mask if size_px is None else resize_mask(mask, size_px)
 

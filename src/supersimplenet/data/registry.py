@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from supersimplenet.data.folder import Folder
+from supersimplenet.data.ksdd2 import KSDD2
 from supersimplenet.data.mvtec import MVTecAD
+from supersimplenet.data.sensum import SensumSODF
 from supersimplenet.data.source import DataSource
 from supersimplenet.data.table import Table
+from supersimplenet.data.visa import VisA
 from supersimplenet.errors import DataError
 
-SOURCES: dict[str, type[DataSource]] = {kind.__name__: kind for kind in (MVTecAD, Folder, Table)}
+SOURCES: dict[str, type[DataSource]] = {
+    kind.__name__: kind for kind in (MVTecAD, VisA, KSDD2, SensumSODF, Folder, Table)
+}
 
 
 def describe_source(source: DataSource) -> dict[str, Any]:
@@ -37,7 +42,8 @@ def source_from(description: Mapping[str, Any]) -> DataSource:
 
 
 def _parameters(kind: type[DataSource]) -> list[str]:
-    return [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
+    parameters = inspect.signature(kind).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def _plain(value: Any) -> Any:

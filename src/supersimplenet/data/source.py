@@ -22,9 +22,17 @@ if TYPE_CHECKING:
 
 
 class DataSource(ABC):
-    """Where samples come from. A source of one's own needs a name and a list of samples."""
+    """Where samples come from. A source of one's own needs a name and a list of samples.
+
+    Attributes:
+        name: for people, and for the folder of a model.
+        image_size: (height, width) in px that results on the data set are published for; None where it is free.
+        perlin_threshold: published threshold of the unsupervised recipe where the data set has its own, else None.
+    """
 
     name: str
+    image_size: tuple[int, int] | None = None
+    perlin_threshold: float | None = None
 
     @abstractmethod
     def samples(self) -> list[Sample]:
@@ -50,8 +58,9 @@ def training_list_hash(samples: Iterable[Sample]) -> str:
     """Hash of what a model was trained on: equal for the same files, labels and masks, wherever they lie.
 
     SHA-256 of one line for each training sample: image path below the folder common to all training images, label,
-    whether the pixel labels are known, SHA-256 of the image file, SHA-256 of the mask file or ``-``, and SHA-256 of
-    the second mask's file where there is one; separated by NUL, sorted. Every file is read once.
+    whether the pixel labels are known, SHA-256 of the image file, SHA-256 of the mask file or ``-`` (after
+    ``any:`` where each of its values but 0 is a defect), and SHA-256 of the second mask's file where there is one;
+    separated by NUL, sorted. Every file is read once.
 
     Returns:
         64 hexadecimal digits.
@@ -66,7 +75,7 @@ def training_list_hash(samples: Iterable[Sample]) -> str:
     lines = []
     for sample in training:
         name = sample.image.absolute().relative_to(root).as_posix()
-        mask = "-" if sample.mask is None else _file_hash(sample.mask)
+        mask = "-" if sample.mask is None else ("any:" if sample.mask_any_value else "") + _file_hash(sample.mask)
         fields = [name, str(sample.label), str(int(sample.pixel_labels_known)), _file_hash(sample.image), mask]
         if sample.ignore is not None:
             fields.append(_file_hash(sample.ignore))

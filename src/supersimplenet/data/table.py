@@ -12,7 +12,7 @@ from supersimplenet.data.source import DataSource, few, sort_samples
 from supersimplenet.errors import DataError
 from supersimplenet.records import BAD, GOOD, Sample, Split
 
-_COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known")
+_COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known", "ignore", "mask_any_value")
 _LABELS = {"0": GOOD, "good": GOOD, "1": BAD, "bad": BAD}
 _YES_NO = {"0": False, "false": False, "False": False, "1": True, "true": True, "True": True}
 
@@ -21,8 +21,10 @@ class Table(DataSource):
     """A table of images: CSV, or Parquet where the file's name ends in .parquet.
 
     Columns ``image``, ``split`` (train, test) and ``label`` (0, 1, good, bad) are required. ``defect``, ``mask``,
-    ``group`` (the physical part) and ``pixel_labels_known`` (true, false, 1, 0) may be left out or left empty: the
-    pixel labels of a bad image then count as known where it has a mask. All others are refused, so that none is
+    ``group`` (the physical part), ``ignore`` (a second mask, of pixels that count in no loss and no metric),
+    ``pixel_labels_known`` and ``mask_any_value`` (true, false, 1, 0) may be left out or left empty: the pixel labels
+    of a bad image then count as known where it has a mask, and a mask is read as `read_mask` says; where
+    ``mask_any_value`` is true, every value of it but 0 marks a defect. All others are refused, so that none is
     overlooked for a slip of spelling.
 
     Args:
@@ -60,7 +62,7 @@ class Table(DataSource):
 
     def _sample(self, row: dict[str, str | None]) -> Sample:
         """Raises ValueError with what is wrong in this row."""
-        image, mask = self._file(row, "image"), self._file(row, "mask")
+        image, mask, ignore = (self._file(row, column) for column in ("image", "mask", "ignore"))
         if image is None:
             raise ValueError("image: empty; wanted a path")
         split, label = row["split"], _LABELS.get(row["label"] or "")
@@ -73,9 +75,12 @@ class Table(DataSource):
             raise ValueError(f"defect: '{defect}' with label {row['label']}; correct one of them")
         if label == GOOD and mask is not None:
             raise ValueError("mask: given for a good image; leave it empty, or label the image bad")
-        known = _pixel_labels_known(row["pixel_labels_known"], label, mask)
+        any_value = _yes_no(row, "mask_any_value", default=False)
+        if any_value and mask is None:
+            raise ValueError("mask_any_value: true without a mask; give the mask, or leave it empty")
+        known = _pixel_labels_known(row, label, mask)
         labels = Sample(image=image, label=label, split=cast("Split", split), defect=defect, group=row["group"])
-        return replace(labels, mask=mask, pixel_labels_known=known)
+        return replace(labels, mask=mask, mask_any_value=any_value, pixel_labels_known=known, ignore=ignore)
 
     def _file(self, row: dict[str, str | None], column: str) -> Path | None:
         if (cell := row[column]) is None:
@@ -99,18 +104,23 @@ class Table(DataSource):
             )
 
 
-def _pixel_labels_known(cell: str | None, label: int, mask: Path | None) -> bool:
+def _pixel_labels_known(row: dict[str, str | None], label: int, mask: Path | None) -> bool:
     """Raises ValueError where the cell contradicts the rest of its row."""
-    if cell is None:
-        return label == GOOD or mask is not None
-    known = _YES_NO.get(cell)
-    if known is None:
-        raise ValueError(f"pixel_labels_known: '{cell}'; wanted true, false, 1 or 0")
+    known = _yes_no(row, "pixel_labels_known", default=label == GOOD or mask is not None)
     if label == GOOD and not known:
         raise ValueError("pixel_labels_known: false for a good image, whose pixels are all normal; leave it empty")
     if label == BAD and known and mask is None:
         raise ValueError("pixel_labels_known: true for a bad image without a mask; give its mask, or false")
     return known
+
+
+def _yes_no(row: dict[str, str | None], column: str, *, default: bool) -> bool:
+    cell = row[column]
+    if cell is None:
+        return default
+    if cell not in _YES_NO:
+        raise ValueError(f"{column}: '{cell}'; wanted true, false, 1 or 0")
+    return _YES_NO[cell]
 
 
 def _read_rows(path: Path, *, is_parquet: bool) -> list[dict[str, str | None]]:
