@@ -110,6 +110,12 @@ def _published(content: bytes, url: str = "http://127.0.0.1:9/data.tar", **chang
     return {"MVTecAD": replace(ARCHIVES["MVTecAD"], **(known | changes))}
 
 
+def _known(name: str, archive: Path) -> Archive:
+    """The real entry of a data set with the size and checksum of the test's archive."""
+    content = archive.read_bytes()
+    return replace(ARCHIVES[name], size=len(content), checksum=f"md5:{hashlib.md5(content).hexdigest()}")
+
+
 def _mvtec_files() -> dict[str, bytes]:
     files = {"readme.txt": b"noise: " + os.urandom(1_000_000)}  # so that a cut can fall into the middle
     for category, counts in COUNTS.items():
@@ -415,7 +421,7 @@ def test_an_incomplete_folder_is_named_and_nothing_is_fetched(server, tmp_path):
     server.requests.clear()
     (folder / "bottle" / "train" / "good" / "001.png").unlink()
     with pytest.raises(
-        DataError, match=r"MVTecAD/bottle: found train 2 good, 0 bad; .*wanted train 3 good.*move .* away"
+        DataError, match=r"MVTecAD/bottle: found train 2 good, 0 bad; .*wanted train 3 good.*move it away"
     ):
         download("MVTecAD", folder, registry=registry)
     shutil.rmtree(folder / "bottle" / "test")
@@ -449,6 +455,46 @@ def test_names_and_categories_that_are_none(tmp_path):
         download("MVTecAD", tmp_path, categories=["botle"])
     with pytest.raises(ConfigError, match="KSDD2 has none named bottle; it has no categories"):
         download("KSDD2", tmp_path, categories=["bottle"])
+
+
+def test_ksdd2_and_its_split_files(tmp_path):
+    files = {f"split_weakly_{masks}.pyb": b"of numbers" for masks in (0, 16, 53, 126, 246)}
+    for split, bad in (("train", {10001, 10002}), ("test", {20001})):
+        for number in range(10000, 10004) if split == "train" else range(20000, 20003):
+            files[f"{split}/{number}.png"] = _png(9)
+            files[f"{split}/{number}_GT.png"] = _png(255 if number in bad else 0)
+    archive = tmp_path / "mine.zip"
+    archive.write_bytes(_zip(files))
+    registry = {"KSDD2": replace(_known("KSDD2", archive), counts={"": Counts(2, 2, 2, 1)})}
+    found = download("KSDD2", tmp_path / "KSDD2", archive=archive, registry=registry)
+    assert (found.total, found.unpacked) == (Counts(2, 2, 2, 1), [""])
+    assert [path.name for path in sorted(found.folder.glob("*.pyb"))] == sorted(n for n in files if n.endswith("pyb"))
+    assert download("KSDD2", tmp_path / "KSDD2", registry=registry).unpacked == []
+    shutil.rmtree(found.folder / "test")
+    with pytest.raises(DataError, match=r"KSDD2: not a whole KSDD2 .*move it away"):
+        download("KSDD2", tmp_path / "KSDD2", registry=registry)
+
+
+def test_a_category_of_visa_brings_the_table_of_splits(tmp_path):
+    rows, files = ["object,split,label,image,mask"], {}
+    for category in ("candle", "pcb1"):
+        images = f"{category}/Data/Images"
+        for name, split in (("0000", "train"), ("0001", "train"), ("0002", "test")):
+            files[f"{images}/Normal/{name}.JPG"] = _png(9)
+            rows.append(f"{category},{split},normal,{images}/Normal/{name}.JPG,")
+        mask = f"{category}/Data/Masks/Anomaly/000.png"
+        files |= {f"{images}/Anomaly/000.JPG": _png(9), mask: _png(1)}
+        rows.append(f"{category},test,anomaly,{images}/Anomaly/000.JPG,{mask}")
+    files["split_csv/1cls.csv"] = "\n".join(rows).encode()
+    archive = tmp_path / "mine.tar"
+    archive.write_bytes(_tar(files))
+    counts = {category: Counts(2, 0, 1, 1) for category in ("candle", "pcb1")}
+    registry = {"VisA": replace(_known("VisA", archive), counts=counts)}
+    found = download("VisA", tmp_path / "VisA", archive=archive, categories=["pcb1"], registry=registry)
+    assert found.counts == {"pcb1": Counts(2, 0, 1, 1)}
+    assert sorted(path.name for path in found.folder.iterdir()) == ["pcb1", "split_csv"]
+    assert download("VisA", tmp_path / "VisA", archive=archive, registry=registry).unpacked == ["candle"]
+    assert sorted(path.name for path in found.folder.iterdir()) == ["candle", "pcb1", "split_csv"]
 
 
 def test_what_is_known_of_the_publishers_adds_up():

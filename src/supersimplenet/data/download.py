@@ -78,7 +78,7 @@ def download(
     missing = [
         category for category in wanted if not any(path.exists() for path in _paths(published, folder, category))
     ]
-    advice = f"move {folder} away and run the command again"
+    advice = "move it away and run the command again"
     counts = {c: _counted(published, folder, c, advice) for c in wanted if c not in missing}
     if missing:
         file = archive or folder.parent / published.file
