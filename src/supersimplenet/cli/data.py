@@ -7,8 +7,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from supersimplenet.cli.options import Command
+from supersimplenet.cli.options import DATA_HELP, Command
 from supersimplenet.data.publishers import ARCHIVES, ON_REQUEST
+from supersimplenet.data.source import DataSource
+from supersimplenet.data.splits import GroupsName
 from supersimplenet.data.synthetic import SyntheticConfig
 
 
@@ -17,6 +19,8 @@ def data_commands() -> list[Command]:
     return [
         Command("synthesize", "write a synthetic data set, MVTec layout", _synthesize_parser(), _synthesize),
         Command("download", "fetch a published data set from its publisher, check it", _download_parser(), _download),
+        Command("check", "look for what is wrong with a data set before training", _check_parser(), _check),
+        Command("split", "split a data set anew, by type and part, into a table", _split_parser(), _split),
     ]
 
 
@@ -76,4 +80,56 @@ def _download(options: Namespace) -> int:
     choice = f" --data.category {category}" if category else ""
     root = "" if output == usual else f" --data.root {shlex.quote(str(output))}"
     print(f"train: supersimplenet train --data {name}{choice}{root}")
+    return 0
+
+
+def _check_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Look for what is wrong with a data set; exit status 1 where there are errors.")
+    parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
+    parser.add_argument("--output", type=Path, help="folder for check.json and pictures of what was found")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="height and width that the network will see: also look for defects too small and shapes unlike it",
+    )
+    return parser
+
+
+def _check(options: Namespace) -> int:
+    from supersimplenet.data_apps import check_data
+
+    size_px = None if options.size is None else (options.size[0], options.size[1])
+    report = check_data(_check_parser().instantiate(options).data, output=options.output, size_px=size_px)
+    return 1 if report.of_level("error") else 0
+
+
+def _split_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Pool both splits of a data set and split it anew, stratified by type, each part in one split."
+    )
+    parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
+    parser.add_argument("--output", type=Path, required=True, help="the table to write, such as split.csv")
+    parser.add_argument("--test_fraction", type=float, default=0.3, help="share of each type for the test split")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives another split")
+    parser.add_argument(
+        "--groups",
+        type=GroupsName,
+        default="known",
+        help="what stays together: images of a named part; found: also images that seem to show one part; or none",
+    )
+    return parser
+
+
+def _split(options: Namespace) -> int:
+    from supersimplenet.data_apps import split_data
+
+    split_data(
+        _split_parser().instantiate(options).data,
+        options.output,
+        test_fraction=options.test_fraction,
+        seed=options.seed,
+        groups=options.groups,
+    )
     return 0
