@@ -379,6 +379,12 @@ def test_the_command_prints_writes_and_fails(faulty, tmp_path, capsys):
             assert len(sheet.convert("RGB").getcolors(1 << 24)) > 30
 
 
+def test_a_size_that_cannot_be_is_refused(parts, tmp_path, capsys):
+    source = ["--data", "Folder", f"--data.good={tmp_path / 'train'}"]
+    assert main(["data", "check", *source, "--size", "0", "64"]) == 1
+    assert "ConfigError: size: 0 64; wanted height and width" in capsys.readouterr().err
+
+
 def test_the_command_succeeds_without_errors(parts, tmp_path, capsys):
     source = ["--data", "Folder", f"--data.good={tmp_path / 'train'}", f"--data.bad={tmp_path / 'bad'}"]
     assert main(["data", "check", *source]) == 0

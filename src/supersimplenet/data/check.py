@@ -14,7 +14,7 @@ from supersimplenet.data.findings import Finding, Looked
 from supersimplenet.data.inspection import look_at
 from supersimplenet.data.set_rules import check_duplicates, check_labels, check_named_groups, check_near_duplicates
 from supersimplenet.data.supervision import supervise
-from supersimplenet.errors import DataError
+from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.records import BAD, Regime, Sample, Split
 
 REPORT_FILE = "check.json"
@@ -70,7 +70,12 @@ def check(
         samples: of both splits.
         size_px: (height, width) that the network will see: also finds defects too small for it and shapes unlike it.
         progress: called with what is being done, ``reading`` or ``comparing``, and the images done since the last call.
+
+    Raises:
+        ConfigError: ``size_px`` is not two positive integers.
     """
+    if size_px is not None and min(size_px) < 1:
+        raise ConfigError(f"size: {size_px[0]} {size_px[1]}; wanted height and width, whole numbers of at least 1")
 
     def report(stage: str) -> Callable[[int], None] | None:
         return None if progress is None else lambda images: progress(stage, images)
