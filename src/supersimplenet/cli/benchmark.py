@@ -1,20 +1,28 @@
-"""`supersimplenet benchmark`: measure this machine."""
+"""`supersimplenet benchmark`: measure this machine, and models on whole data sets."""
 
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from supersimplenet.cli.options import Command
-from supersimplenet.settings import SpeedConfig
+from supersimplenet.data.source import DataSource
+from supersimplenet.errors import ConfigError
+from supersimplenet.model.recipes import ModelConfig, Recipe
+from supersimplenet.settings import AccuracyConfig, SpeedConfig
+from supersimplenet.training.config import CacheConfig, TrainerConfig
 
 
 def benchmark_commands() -> list[Command]:
     """The commands below ``benchmark``."""
     return [
         Command("speed", "time each stage from the file to the verdict", _speed_parser(), _speed),
+        Command(
+            "accuracy", "train and test on a whole data set, beside published figures", _accuracy_parser(), _accuracy
+        ),
     ]
 
 
@@ -36,3 +44,77 @@ def _speed(options: Namespace) -> int:
         output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         print(output)
     return 0
+
+
+def _accuracy_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Train and test each category, fold, regime of supervision and seed; write mean and standard "
+        "deviation beside the published figures. The same command again goes on where it was, or adds to it."
+    )
+    # Category, fold and masks of the source are chosen by each run.
+    parser.add_subclass_arguments(DataSource, "data", skip={"category", "fold", "masks"}, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl, results.md and results.csv")
+    parser.add_argument(
+        "--categories",
+        type=str,
+        default="all",
+        help="of a data set that has any, such as bottle,cable; all: each that its root holds",
+    )
+    parser.add_argument("--folds", type=str | None, help="of a data set that has any, such as 0,1; by default all")
+    parser.add_argument(
+        "--regimes",
+        type=str,
+        default="unsupervised",
+        help="such as unsupervised,weak,mixed:16,mixed:0.25,full: mixed with a number of masks or a share of them",
+    )
+    parser.add_argument("--seeds", type=str, default="0", help="each run once with each, such as 0,1,2")
+    parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
+    parser.add_argument("--recipe", type=Recipe, default=Recipe())
+    parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
+    parser.add_argument("--cache", type=CacheConfig, default=CacheConfig())
+    parser.add_argument("--time-budget", type=str | None, help="of each training, such as 10m")
+    parser.add_argument("--devices", type=str | None, help="GPUs, such as 0,1: each has a run at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time on a processor, which share its threads")
+    parser.add_argument("--keep-models", action="store_true", help="leave every model in FOLDER/runs")
+    return parser
+
+
+def _accuracy(options: Namespace) -> int:
+    from supersimplenet.accuracy.plan import DataFamily
+    from supersimplenet.accuracy.study import CSV_FILE, MARKDOWN_FILE, benchmark_accuracy
+
+    data = options.pop("data")
+    module, _, name = data.class_path.rpartition(".")
+    settings = _accuracy_parser().instantiate(options)
+    study = benchmark_accuracy(
+        DataFamily(kind=getattr(import_module(module), name), arguments=data.init_args.as_dict()),
+        settings.output,
+        AccuracyConfig(
+            categories=_words(settings.categories),
+            folds=_numbers("folds", settings.folds),
+            regimes=_words(settings.regimes),
+            seeds=_numbers("seeds", settings.seeds),
+            time_budget=settings.time_budget,
+            devices=_words(settings.devices),
+            jobs=settings.jobs,
+            keep_models=settings.keep_models,
+        ),
+        model=settings.model,
+        recipe=settings.recipe,
+        trainer=settings.trainer,
+        cache=settings.cache,
+    )
+    if study.lines:
+        print(f"{settings.output / MARKDOWN_FILE}\n{settings.output / CSV_FILE}")
+    return 1 if study.failed else 0
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def _numbers(name: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in _words(text))
+    except ValueError as error:
+        raise ConfigError(f"{name}: '{text}'; write whole numbers with commas between them, such as 0,1,2") from error
