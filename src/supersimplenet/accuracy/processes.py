@@ -205,7 +205,7 @@ def _train_and_test(
         # Where nothing was begun, --resume begins.
         train = ["train", "--config", str(config), "--output", str(model), "--resume"]
         status = processes.run(train, log, environment)
-        if status != 0 and resumed:  # what was left is of no use
+        if status > 0 and resumed:  # it ended by itself: what was left is of no use
             shutil.rmtree(model)
             resumed = False
             status = processes.run(train, log, environment)
