@@ -116,7 +116,7 @@ def inference(theirs: SupersimplenetModel, ours: SuperSimpleNet, options: argpar
         "our_backbone": torch.inference_mode()(lambda: backbone(pixels)),
     }
     wanted, found = runs["anomalib"](), exact.predict_pixels(pixels.numpy(), [None])[0]
-    heat, score = torch.from_numpy(found.map_logit).sigmoid(), torch.tensor([found.score_logit]).sigmoid()
+    heat, score = torch.from_numpy(found.map_logit).sigmoid(), torch.tensor([found.head_logit]).sigmoid()
     checked = {
         "map_difference": require("maps", (wanted.anomaly_map[0, 0] - heat).abs(), OUTPUT_TOLERANCE),
         "score_difference": require("scores", (wanted.pred_score - score).abs(), OUTPUT_TOLERANCE),

@@ -23,7 +23,6 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import rankdata
-from supersimplenet.memory import keep_freed_memory
 
 from supersimplenet.data.images import read_image
 from supersimplenet.data.table import Table
@@ -34,10 +33,12 @@ from supersimplenet.model.folding import FoldedHeads
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.network import anomaly_map
 from supersimplenet.model.recipes import ModelConfig, Recipe
+from supersimplenet.processor import keep_freed_memory
 from supersimplenet.records import GOOD, Sample
 from supersimplenet.seeds import derive_seed
 from supersimplenet.training.features import CachedFeatures, measure_feature_scale
-from supersimplenet.training.module import EpochShuffle, TrainingModule
+from supersimplenet.training.module import TrainingModule
+from supersimplenet.training.sampler import EpochBatches
 
 SIDE_PX = 256
 SHAPE = (SIDE_PX, SIDE_PX)
@@ -140,12 +141,13 @@ def train(run: Run, source: CachedFeatures, channels: tuple[int, ...], scale: fl
     module.total_steps = run.epochs * -(-len(source.rows) // run.batch)
     chosen = module.configure_optimizers()
     optimizer, schedule = chosen["optimizer"], chosen["lr_scheduler"]["scheduler"]
-    order, step = EpochShuffle(len(source.rows), run.seed), 0
+    batches = EpochBatches([[row] for row in range(len(source.rows))], [], batch_size=run.batch, seed=run.seed)
+    step = 0
     for epoch in range(run.epochs):
-        order.set_epoch(epoch)
-        for index in torch.tensor(list(order)).split(run.batch):
+        batches.set_epoch(epoch)
+        for rows in batches:
             optimizer.zero_grad()
-            torch.autograd.backward(module.loss(index, derive_seed(run.seed, "anomalies", step, 0)))
+            torch.autograd.backward(module.loss(torch.tensor(rows), derive_seed(run.seed, "anomalies", step, 0)))
             optimizer.step()
             schedule.step()
             step += 1
@@ -183,7 +185,7 @@ def main() -> None:
     trained, held = split(Table(path=options.table).samples(), 0.25)
     shown, masks, kind = validation_set(held)
     source, shown_source = features(backbone, trained), features(backbone, shown)
-    scale = measure_feature_scale(source, len(trained))
+    scale = measure_feature_scale(source, range(len(trained)))
     print(f"{len(trained)} images to train on, {len(held)} held out, feature scale {scale:.4f}", flush=True)
     for run in options.run or [Run()]:
         begin = time.monotonic()

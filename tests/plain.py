@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,8 +43,9 @@ class PlainHeads(nn.Module):
         mask: Tensor | None = None,
         *,
         stop_gradient: bool = False,
+        ignored: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Maps (B, C_l, h_l, w_l); noise (2B, C, h, w) and mask (2B, h, w) double the batch."""
+        """Maps (B, C_l, h_l, w_l); noise (2B, C, h, w) and mask (2B, h, w) double the batch; ignored (N, h, w)."""
         features = self.fused(maps)
         adapted = self.adaptor(features)
         if noise is not None and mask is not None:
@@ -53,6 +56,13 @@ class PlainHeads(nn.Module):
         seen = map_logit.detach() if stop_gradient else map_logit
         classified = adapted if self.variant == "icpr" else features
         response = self.classification(torch.cat([classified, seen], dim=1))
+        if ignored is not None:
+            rows = []
+            for image in range(len(seen)):
+                kept = ~ignored[image]
+                planes = (response[image][:, kept], seen[image][:, kept])  # (K, pixels), (1, pixels)
+                rows.append(torch.cat([reduced for p in planes for reduced in (p.amax(1), p.mean(1))]))
+            return map_logit[:, 0], self.score(torch.stack(rows))[:, 0]
         pooled = [
             F.adaptive_max_pool2d(response, 1),
             F.adaptive_avg_pool2d(response, 1),
@@ -79,8 +89,20 @@ def plain_name(name: str) -> str:
     return f"{NAMES[module]}.{parameter}"
 
 
-def plain_loss(map_logit: Tensor, score_logit: Tensor, mask: Tensor, label: Tensor) -> Tensor:
-    """Pixel by pixel, from probabilities, as the papers write it."""
+def plain_loss(
+    map_logit: Tensor,
+    score_logit: Tensor,
+    mask: Tensor,
+    label: Tensor,
+    *,
+    known: Tensor | None = None,
+    ignored: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Pixel by pixel, from probabilities, as the papers write it.
+
+    Images whose pixel labels are not ``known`` (N,) are left out of the map's terms first; then ignored pixels.
+    """
 
     def mean(values: Tensor) -> Tensor:
         return values.mean() if len(values) else values.sum()
@@ -88,10 +110,48 @@ def plain_loss(map_logit: Tensor, score_logit: Tensor, mask: Tensor, label: Tens
     def focal(logit: Tensor, target: Tensor) -> Tensor:
         p = torch.sigmoid(logit)
         p_true = torch.where(target, p, 1 - p)
-        return (-((1 - p_true) ** 4) * torch.log(p_true)).mean()
+        return -((1 - p_true) ** 4) * torch.log(p_true)
 
-    truncated = mean(F.relu(map_logit[~mask] + 0.5)) + mean(F.relu(0.5 - map_logit[mask]))
-    return truncated + focal(map_logit, mask) + focal(score_logit, label)
+    weight = torch.ones_like(map_logit) if weight is None else weight
+    images = torch.ones_like(label) if known is None else known
+    map_logit, mask, weight = map_logit[images], mask[images], weight[images]
+    pixels = torch.ones_like(mask) if ignored is None else ~ignored[images]
+    map_logit, mask, weight = map_logit[pixels], mask[pixels], weight[pixels]
+    truncated = mean((F.relu(map_logit + 0.5) * weight)[~mask]) + mean((F.relu(0.5 - map_logit) * weight)[mask])
+    return truncated + mean(focal(map_logit, mask) * weight) + focal(score_logit, label).mean()
+
+
+def plain_weight(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """3 (d / d_max)^2 in each 8-connected region, d by looking at every pixel outside; 1 elsewhere."""
+    weight = np.ones(mask.shape)
+    outside = np.argwhere(~mask)
+    left = {tuple(pixel) for pixel in np.argwhere(mask)}
+    while left:
+        region, border = [], [left.pop()]
+        while border:
+            y, x = border.pop()
+            region.append((y, x))
+            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            left -= near
+            border += near
+        distance = [np.sqrt(((outside - pixel) ** 2).sum(1)).min() for pixel in region]
+        for pixel, d in zip(region, distance, strict=True):
+            weight[pixel] = 3 * (d / max(distance)) ** 2
+    return weight
+
+
+def plain_dilation(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Each pixel whose square of neighbours holds a defective one."""
+    reach = side // 2
+    return np.array(
+        [
+            [
+                mask[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1].any()
+                for x in range(mask.shape[1])
+            ]
+            for y in range(mask.shape[0])
+        ]
+    )
 
 
 def anomaly_map(map_logit: Tensor, image_size: tuple[int, int]) -> Tensor:

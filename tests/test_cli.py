@@ -78,7 +78,7 @@ def test_print_config_shows_every_option(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--data", "Folder", "--data.good", "parts", "--print_config"])
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["recipe"]["perlin_threshold"] == 0.2
+    assert printed["recipe"]["perlin_threshold"] == "auto"
     assert printed["trainer"]["max_epochs"] == 300
     assert printed["model"]["backbone"] == "wide_resnet50_2.tv_in1k"
     assert printed["data"]["class_path"].endswith("Folder")

@@ -72,7 +72,7 @@ def test_a_prediction_equals_the_plain_network_on_the_same_pixels(folder, photog
         expected = plain.anomaly_map(map_logit, SIZE)[0]
     prediction = Detector.load(folder).predict(photographs[0])
     assert relative_error(prediction.map_logit, expected) < 1e-5  # float32, another order of sums
-    assert prediction.score_logit == pytest.approx(score_logit.item(), rel=1e-4, abs=1e-5)
+    assert prediction.head_logit == pytest.approx(score_logit.item(), rel=1e-4, abs=1e-5)
     assert prediction.map_max_logit == prediction.map_logit.max()
     assert prediction.score == pytest.approx(torch.sigmoid(score_logit).item(), rel=1e-4)
     assert prediction.verdict == ("bad" if prediction.score >= 0.5 else "good")

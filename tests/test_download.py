@@ -463,6 +463,7 @@ def test_ksdd2_and_its_split_files(tmp_path):
         for number in range(10000, 10004) if split == "train" else range(20000, 20003):
             files[f"{split}/{number}.png"] = _png(9)
             files[f"{split}/{number}_GT.png"] = _png(255 if number in bad else 0)
+    files |= {"train/10301 (copy).png": _png(9), "train/10301_GT (copy).png": _png(0)}  # as the real archive has them
     archive = tmp_path / "mine.zip"
     archive.write_bytes(_zip(files))
     registry = {"KSDD2": replace(_known("KSDD2", archive), counts={"": Counts(2, 2, 2, 1)})}

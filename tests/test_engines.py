@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import plain
 import pytest
 import torch
 from PIL import Image
@@ -53,6 +54,41 @@ def test_an_engine_gives_the_networks_numbers(engine, variant, pixels):
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("variant", ["jims", "icpr"])
+def test_ignored_pixels_count_in_no_score(engine, variant, pixels):
+    """Against the plain formula: pooled over the positions that no ignored pixel touches, smoothed over them alone."""
+    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE, variant=variant), seed=1).eval()
+    ignored = np.zeros((5, *SIZE), dtype=bool)
+    ignored[1, 10:30, 40:70] = ignored[2, :, 50:] = ignored[4, 7, 9] = True
+    touched = torch.from_numpy(ignored.reshape(5, SIZE[0] // 4, 4, SIZE[1] // 4, 4).any(axis=(2, 4)))
+    reference = plain.PlainHeads(network.backbone.channels, variant=variant, align_corners=True).eval()
+    reference.load_state_dict(
+        {
+            plain.plain_name(name): value.reshape(reference.state_dict()[plain.plain_name(name)].shape)
+            for name, value in network.heads.state_dict().items()
+        }
+    )
+    with torch.no_grad():
+        features = network.backbone(torch.from_numpy(pixels))
+        map_logit, wanted_scores = reference([f.movedim(-1, 1) for f in features], ignored=touched)
+        share = plain.anomaly_map((~touched).float(), SIZE)
+        smooth = plain.anomaly_map(map_logit * ~touched, SIZE) / share
+    detector = Detector(network, device="cpu", engine=engine, image_score="map")
+    maps, scores = detector.engine.run(pixels, ignored)
+    np.testing.assert_allclose(scores, wanted_scores.numpy(), rtol=0, atol=1e-5)
+    near = share.numpy() > 0.01  # elsewhere hardly anything is left to divide by
+    np.testing.assert_allclose(maps[near], smooth.numpy()[near], rtol=0, atol=1e-4)
+    assert near[~ignored].all()
+    predictions = detector.predict_pixels(pixels, [None] * 5, [None, *ignored[1:3], None, ignored[4]])
+    assert [p.map_max_logit for p in predictions] == [
+        float(np.where(mask, -np.inf, values).max()) for mask, values in zip(ignored, maps, strict=True)
+    ]
+    # What lies under an ignored part of a picture may shine through where the network looks further than a pixel, and
+    # nowhere else; without any, nothing changes.
+    np.testing.assert_array_equal(maps[[0, 3]], detector.engine.run(pixels[[0, 3]], ignored[[0, 3]])[0])
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_bfloat16_moves_logits_by_its_rounding_only(engine, network, pixels, expected):
     maps, scores = Detector(network, device="cpu", engine=engine, precision="bfloat16").engine.run(pixels)
     # 8 bits through some twenty layers; the maps spread over about one logit here.
@@ -77,7 +113,7 @@ def test_files_in_lanes_equal_single_images_in_their_order(engine, network, pixe
         assert item.prediction.path == alone.path
         # One thread or two may add in another order.
         np.testing.assert_allclose(item.prediction.map_logit, alone.map_logit, rtol=0, atol=1e-5)
-        assert item.prediction.score_logit == pytest.approx(alone.score_logit, abs=1e-5)
+        assert item.prediction.head_logit == pytest.approx(alone.head_logit, abs=1e-5)
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])

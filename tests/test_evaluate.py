@@ -20,7 +20,10 @@ from supersimplenet.evaluation.metrics import Metric, average_precision, region_
 from supersimplenet.records import Prediction, Sample
 
 SIZE = (64, 64)
-NAMES = ["I-AUROC", "AP-det", "seg-I-AUROC", "seg-AP-det", "P-AUROC", "AUPRO", "AP-loc"]
+NAMES = [
+    *("I-AUROC", "AP-det", "seg-I-AUROC", "seg-AP-det", "fused-I-AUROC", "fused-AP-det"),
+    *("P-AUROC", "AUPRO", "AP-loc"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,10 @@ def make_case(score: float, label: int, defect: str = "good", heat: float = -3.0
         sample=Sample(image=Path(f"{defect}.png"), label=label, split="test", defect=defect),
         prediction=Prediction(
             path=None,
-            score_logit=score,
+            head_logit=score,
             map_max_logit=heat,
+            fused_logit=score,
+            decides="head",
             verdict="bad" if score >= 0 else "good",
             map_logit=values,
         ),
@@ -58,7 +63,7 @@ def test_metrics_are_those_of_the_predictions(model, grain):
     tested = [sample for sample in grain.samples() if sample.split == "test"]
     assert [case.sample for case in evaluation.cases] == tested
     label = [sample.label for sample in tested]
-    score = [p.score_logit for p in detector.predict([sample.image for sample in tested])]
+    score = [p.head_logit for p in detector.predict([sample.image for sample in tested])]
     maps = np.stack([case.prediction.map_logit for case in evaluation.cases])
     masks = np.stack([case.mask for case in evaluation.cases])
     assert masks.any(axis=(1, 2)).tolist() == [bool(y) for y in label]
@@ -78,7 +83,7 @@ def test_metrics_file_has_the_names_of_the_papers_and_null_with_a_reason(model, 
     path = write_metrics(evaluate(Detector.load(model), good_only), tmp_path, data={"class_path": "MVTecAD"})
     content = json.loads(path.read_text())
     assert path.name == "metrics.json"
-    assert list(content)[:7] == NAMES
+    assert list(content)[: len(NAMES)] == NAMES
     assert all(content[name] is None for name in NAMES)
     assert set(content["undefined"]) == set(NAMES)
     assert "bad" in content["undefined"]["I-AUROC"]
@@ -162,5 +167,6 @@ def test_contact_sheet_shows_each_half(model, grain):
         cases=[case for case in evaluation.cases if case.sample.label == 0],
         failures=[],
         threshold=0.5,
+        image_score="head",
     )
     assert draw_contact_sheet(only_good, "cast grain").height < sheet.height

@@ -15,7 +15,10 @@ from supersimplenet.evaluation.metrics import Metric, auroc, average_precision, 
 
 # All of it is float64 arithmetic on exact counts; only the order of summation differs from the references.
 EXACT = {"rtol": 0, "atol": 1e-12}
-NAMES = ["I-AUROC", "AP-det", "seg-I-AUROC", "seg-AP-det", "P-AUROC", "AUPRO", "AP-loc"]
+NAMES = [
+    *("I-AUROC", "AP-det", "seg-I-AUROC", "seg-AP-det", "fused-I-AUROC", "fused-AP-det"),
+    *("P-AUROC", "AUPRO", "AP-loc"),
+]
 
 
 def naive_regions(mask: np.ndarray) -> list[set[tuple[int, int]]]:
@@ -33,13 +36,17 @@ def naive_regions(mask: np.ndarray) -> list[set[tuple[int, int]]]:
     return regions
 
 
-def naive_region_overlap(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
-    """Every threshold in turn, every region in turn, then the area below the polygon up to the limit."""
+def naive_region_overlap(maps: np.ndarray, masks: np.ndarray, limit: float, kept: np.ndarray | None = None) -> float:
+    """Every threshold in turn, every region in turn, then the area below the polygon up to the limit.
+
+    Normal pixels that are not kept are no false positives; masks hold kept pixels only.
+    """
+    normal = ~masks if kept is None else ~masks & kept
     regions = [(n, region) for n, mask in enumerate(masks) for region in naive_regions(mask)]
     curve = [(0.0, 0.0)]
     for threshold in sorted(set(maps.ravel().tolist()), reverse=True):
         found = maps >= threshold
-        rate = (found & ~masks).sum() / (~masks).sum()
+        rate = (found & normal).sum() / normal.sum()
         overlap = np.mean([np.mean([found[n, y, x] for y, x in region]) for n, region in regions])
         curve.append((float(rate), float(overlap)))
     area = 0.0
@@ -245,8 +252,9 @@ def scored():
     masks[0, 1:4, 1:4], masks[1, 5:, 5:] = True, True
     maps = (rng.standard_normal(masks.shape) + masks).astype(np.float32)
     return {
-        "score_logit": rng.standard_normal(6),
+        "head_logit": rng.standard_normal(6),
         "map_max_logit": maps.max(axis=(1, 2)),
+        "fused_logit": rng.standard_normal(6),
         "label": np.array([1, 1, 1, 1, 0, 0]),
         "maps": maps,
         "masks": masks,
@@ -260,10 +268,12 @@ def test_evaluate_scores_gives_each_metric_on_what_it_is_for(scored):
     values = {name: metric.value for name, metric in evaluate_scores(**scored).items()}
     assert list(values) == NAMES
     expected = [
-        roc_auc_score(label, scored["score_logit"]),
-        average_precision_score(label, scored["score_logit"]),
+        roc_auc_score(label, scored["head_logit"]),
+        average_precision_score(label, scored["head_logit"]),
         roc_auc_score(label, scored["map_max_logit"]),
         average_precision_score(label, scored["map_max_logit"]),
+        roc_auc_score(label, scored["fused_logit"]),
+        average_precision_score(label, scored["fused_logit"]),
         roc_auc_score(masks.ravel(), maps.ravel()),
         naive_region_overlap(maps, masks, 0.3),
         average_precision_score(masks.ravel(), maps.ravel()),
@@ -277,6 +287,19 @@ def test_evaluate_scores_leaves_out_images_without_pixel_labels(scored):
     assert evaluate_scores(**scored) == before
 
 
+def test_evaluate_scores_leaves_out_ignored_pixels(scored):
+    ignored = np.zeros((6, 8, 8), bool)
+    ignored[0, :, 3:], ignored[4, 2] = True, True  # a column of a defect, and a row of a good image
+    known = scored["has_pixel_labels"]
+    maps, masks, kept = scored["maps"][known], scored["masks"][known], ~ignored[known]
+    metrics = evaluate_scores(**scored, ignored=ignored)
+    expected = roc_auc_score(masks[kept], maps[kept]), average_precision_score(masks[kept], maps[kept])
+    assert (metrics["P-AUROC"].value, metrics["AP-loc"].value) == pytest.approx(expected)
+    assert metrics["AUPRO"].value == pytest.approx(naive_region_overlap(maps, masks & kept, 0.3, kept=kept))
+    garbled = dict(scored, maps=np.where(ignored, 1e9, scored["maps"]), masks=scored["masks"] ^ ignored)
+    assert evaluate_scores(**garbled, ignored=ignored) == metrics
+
+
 def test_evaluate_scores_leaves_its_arguments_alone(scored):
     copies = {name: value.copy() for name, value in scored.items()}
     evaluate_scores(**scored)
@@ -287,13 +310,13 @@ def test_evaluate_scores_leaves_its_arguments_alone(scored):
 @pytest.mark.parametrize(
     ("changes", "undefined", "reason"),
     [
-        ({"label": np.zeros(6, int)}, NAMES[:4], "one class only: 0 bad and 6 good; wanted at least one of each"),
+        ({"label": np.zeros(6, int)}, NAMES[:6], "one class only: 0 bad and 6 good; wanted at least one of each"),
         (
             {"masks": np.zeros((6, 8, 8), bool)},
-            NAMES[4:],
+            NAMES[6:],
             "one class only: 0 bad and 320 good; wanted at least one of each",
         ),
-        ({"has_pixel_labels": np.zeros(6, bool)}, NAMES[4:], "nothing to rank: no image, or none with pixel labels"),
+        ({"has_pixel_labels": np.zeros(6, bool)}, NAMES[6:], "nothing to rank: no image, or none with pixel labels"),
     ],
 )
 def test_evaluate_scores_says_why_a_metric_is_missing(scored, changes, undefined, reason):
@@ -310,7 +333,7 @@ def test_evaluate_scores_says_why_a_metric_is_missing(scored, changes, undefined
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"score_logit": np.full(6, np.nan)}, "6 of 6 scores are not a number"),
+        ({"head_logit": np.full(6, np.nan)}, "6 of 6 scores are not a number"),
         ({"maps": np.full((6, 8, 8), np.nan)}, "320 of 320 scores are not a number"),
         ({"label": np.array([0, 1])}, r"shapes differ: scores \(6,\), labels \(2,\)"),
         ({"has_pixel_labels": np.array([True])}, r"shapes differ: labels \(6,\), has_pixel_labels \(1,\), maps"),
@@ -337,7 +360,13 @@ def test_many_maps_take_seconds_and_little_memory():
     start = time.perf_counter()
     top = maps.max(axis=(1, 2))
     evaluate_scores(
-        score_logit=top, map_max_logit=top, label=label, maps=maps, masks=masks, has_pixel_labels=np.ones(60, bool)
+        head_logit=top,
+        map_max_logit=top,
+        fused_logit=top,
+        label=label,
+        maps=maps,
+        masks=masks,
+        has_pixel_labels=np.ones(60, bool),
     )
     seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()

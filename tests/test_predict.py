@@ -50,11 +50,11 @@ def test_table_and_lines_hold_every_image_in_order(model, photographs, tmp_path)
     summary = predict_to_folder(detector, photographs, tmp_path / "out", model_folder=model, batch_size=4)
     rows = read_table(tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
-    assert list(rows[0])[:4] == ["path", "score", "map_max", "verdict"]
+    assert list(rows[0])[:4] == ["path", "score", "verdict", "score_logit"]
     assert [row["path"] for row in rows] == [line["path"] for line in lines] == [str(path) for path in photographs]
     expected = detector.predict(list(photographs))
     assert [float(row["score"]) for row in rows] == pytest.approx([p.score for p in expected], rel=1e-4)
-    assert [float(row["map_max"]) for row in rows] == pytest.approx([p.map_max for p in expected], rel=1e-4)
+    assert [float(row["map_max_logit"]) for row in rows] == pytest.approx([p.map_max_logit for p in expected], rel=1e-4)
     assert [row["verdict"] for row in rows] == ["bad" if p.score >= 0.5 else "good" for p in expected]
     assert summary.images == 6
     assert summary.bad == sum(p.score >= 0.5 for p in expected)

@@ -25,8 +25,9 @@ from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.seeds import derive_seed
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.training.features import CachedFeatures, gather_features, measure_feature_scale
-from supersimplenet.training.module import EpochShuffle, TrainingModule, build_optimizer
-from supersimplenet.training.run import _held_out, resolve_noise_std, train
+from supersimplenet.training.module import TrainingModule, build_optimizer
+from supersimplenet.training.plan import hold_out, resolve_noise_std
+from supersimplenet.training.run import train
 
 SIZE = (64, 64)
 MODEL = ModelConfig(backbone="compact", image_size=SIZE)
@@ -197,7 +198,7 @@ def test_time_budget_sets_epochs_and_schedule_and_is_saved(metal, tmp_path):
         output=tmp_path / "run",
         model=MODEL,
         recipe=RECIPE,
-        trainer=TrainerConfig(max_epochs=20, accelerator="cpu"),
+        trainer=TrainerConfig(max_epochs=20, accelerator="cpu", holdout_fraction=0),
         time_budget="6s",
     )
     plan = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["plan"]
@@ -233,7 +234,7 @@ def test_max_steps_ends_the_run_and_sets_the_schedule(metal, tmp_path):
         output=tmp_path / "run",
         model=MODEL,
         recipe=RECIPE,
-        trainer=TrainerConfig(max_steps=5, accelerator="cpu"),
+        trainer=TrainerConfig(max_steps=5, accelerator="cpu", holdout_fraction=0),
     )
     plan = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["plan"]
     assert (plan["epochs"], plan["total_steps"]) == (2, 5)
@@ -259,10 +260,10 @@ def test_holdout_keeps_whole_groups_out_of_training(metal, tmp_path):
 
 def test_holdout_keeps_the_images_of_a_part_together(metal, tmp_path):
     samples = [replace(s, group=f"part {i // 5}") for i, s in enumerate(metal.samples()) if s.split == "train"]
-    held = _held_out(samples, 0.3, seed=0)
+    held = hold_out(samples, 0.3, seed=0)
     assert sorted(held) in ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9])
-    assert _held_out(samples, 0.0, seed=0) == set()
-    assert len(_held_out(samples, 0.99, seed=0)) == 5  # one part is left to train on
+    assert hold_out(samples, 0.0, seed=0) == set()
+    assert len(hold_out(samples, 0.99, seed=0)) == 5  # one part is left to train on
 
 
 def test_a_run_stopped_before_its_first_checkpoint_keeps_its_plan(metal, tmp_path):
@@ -295,10 +296,10 @@ def test_noise_follows_the_scale_of_the_features():
     rows[:, 32:] *= 3
     single = CachedFeatures(rows, shapes, "memory")
     double = CachedFeatures(2 * rows, shapes, "memory")
-    scale = measure_feature_scale(single, 10)
+    scale = measure_feature_scale(single, range(10))
     by_hand = ((2 * rows[:, :32].var(unbiased=False) + 6 * rows[:, 32:].var(unbiased=False)) / 8) ** 0.5
     assert scale == pytest.approx(by_hand.item(), rel=1e-5)  # the reference sums in float32
-    assert measure_feature_scale(double, 10) == pytest.approx(2 * scale, rel=1e-6)
+    assert measure_feature_scale(double, range(10)) == pytest.approx(2 * scale, rel=1e-6)
 
     def noise(model: ModelConfig, origin: str, recipe: Recipe | None = None) -> float:
         backbone = Backbone(torch.nn.Identity(), channels=(1,), origin=origin)
@@ -317,17 +318,6 @@ def test_optimizer_has_the_published_rates():
     assert (others["lr"], others["weight_decay"]) == (2e-4, 1e-5)
     assert {id(p) for p in adaptor["params"]} == {id(p) for p in heads.adaptor.parameters()}
     assert len(adaptor["params"]) + len(others["params"]) == len(list(heads.parameters()))
-
-
-def test_each_epoch_has_its_own_order_and_repeats_it():
-    sampler = EpochShuffle(20, seed=3)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert sorted(first) == sorted(second) == list(range(20))
-    assert first != second
-    sampler.set_epoch(0)
-    assert list(sampler) == first
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h30m", 5400), ("1.5h", 5400)])

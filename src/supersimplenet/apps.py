@@ -18,6 +18,7 @@ from supersimplenet.predict import CSV_FILE, PredictionSummary, find_images, pre
 from supersimplenet.terminal import console, progress_bar
 
 CONTACT_SHEET = "findings.png"
+_SCORES = {"head": "classification head's score", "map": "map's maximum", "fused": "fused score"}
 
 
 def evaluate_model(
@@ -60,7 +61,8 @@ def evaluate_model(
     counts = evaluation.summary()
     images = counts["images"]
     console().print(
-        f"at threshold {evaluation.threshold}: {counts['escapes']} of {images['bad']} bad parts missed, "
+        f"at threshold {evaluation.threshold} of the {_SCORES[evaluation.image_score]}: "
+        f"{counts['escapes']} of {images['bad']} bad parts missed, "
         f"{counts['false_alarms']} of {images['good']} good parts rejected; pixel metrics from "
         f"{images['bad'] - images['bad_without_pixel_labels']} bad and {images['good']} good images",
         highlight=False,
@@ -116,7 +118,10 @@ def _trained_on(detector: Detector, model: Path) -> DataSource:
 
 
 def _print_metrics(evaluation: Evaluation) -> None:
-    table = RichTable("metric", "value", box=None, pad_edge=False)
+    table = RichTable("metric", "value", "", box=None, pad_edge=False)
+    ranked_by = {"": "head", "seg-": "map", "fused-": "fused"}
+    deciding = {f"{prefix}I-AUROC" for prefix, score in ranked_by.items() if score == evaluation.image_score}
     for name, metric in evaluation.metrics.items():
-        table.add_row(name, f"undefined: {metric.reason}" if metric.value is None else f"{metric.value:.4f}")
-    console().print(table)
+        value = f"undefined: {metric.reason}" if metric.value is None else f"{metric.value:.4f}"
+        table.add_row(name, value, "of the score that decides" if name in deciding else "")
+    console().print(table, highlight=False)

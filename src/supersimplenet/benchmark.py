@@ -57,13 +57,13 @@ def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
     network = _network(config)
     detector = Detector(network, device=config.device, engine=config.engine, precision=config.precision)
     generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (config.batch_size, *network.config.image_size, 3), dtype=np.uint8)
+    pixels = generator.integers(0, 256, (config.batch_size, *network.config.size_px, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         files = _write_files(Path(folder), config, generator)
         full = read_image(files[0])
         stages: dict[str, Callable[[], object]] = {
             "decode": lambda: read_image(files[0]),
-            "resize": lambda: prepare_pixels(full, size_px=network.config.image_size),
+            "resize": lambda: prepare_pixels(full, size_px=network.config.size_px),
         }
         network_stages = detector.engine.stages(pixels)
         per_image = dict.fromkeys(stages, 1) | dict.fromkeys(network_stages, config.batch_size)
@@ -71,7 +71,7 @@ def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
         if config.compare == "plain":
             calls["plain network"] = _plain_inference(network, pixels)
         report: dict[str, Any] = {
-            "config": to_plain(replace(config, image_size=network.config.image_size)),
+            "config": to_plain(replace(config, image_size=network.config.size_px)),
             "machine": _machine(detector),
             "stages": _summaries(_timed({**stages, **network_stages}, config), per_image),
             "calls": _compare(calls, config),
@@ -257,7 +257,7 @@ def _plain_inference(network: SuperSimpleNet, pixels: NDArray[np.uint8]) -> Call
     def run() -> object:
         maps = [f.permute(0, 3, 1, 2) for f in backbone(torch.from_numpy(pixels))]
         map_logit, score_logit = reference(maps)
-        return plain.anomaly_map(map_logit, network.config.image_size), score_logit
+        return plain.anomaly_map(map_logit, network.config.size_px), score_logit
 
     return run
 

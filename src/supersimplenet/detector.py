@@ -15,10 +15,10 @@ from torch import nn
 from supersimplenet.data.images import prepare_pixels, read_image
 from supersimplenet.data.loading import Failure, OnError, PixelBatch, in_lanes
 from supersimplenet.deploy.engines import build_engine
-from supersimplenet.deploy.folder import load_model
+from supersimplenet.deploy.folder import from_plain, load_model
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.records import Prediction, probability
+from supersimplenet.records import Prediction, ScoreName, ScoreScale, probability
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -39,6 +39,8 @@ class Detector:
     Args:
         network: the network; its weights are folded and copied.
         threshold: the verdict is ``bad`` where the score, a probability, reaches it.
+        image_score: which score that is: the classification head's, the map's maximum, or both fused.
+        score_scale: puts both on one scale.
         device: where to compute, such as ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
         engine: what computes, ``torch`` or ``openvino`` (on a processor, where it is installed).
         precision: ``float32``, or ``bfloat16``: faster where the processor computes in it, and coarser.
@@ -53,6 +55,8 @@ class Detector:
         network: SuperSimpleNet,
         *,
         threshold: float = DEFAULT_THRESHOLD,
+        image_score: ScoreName = "head",
+        score_scale: ScoreScale | None = None,
         device: str = "auto",
         engine: str = "torch",
         precision: str = "float32",
@@ -62,6 +66,8 @@ class Detector:
         self.network = network.eval()
         self.engine = build_engine(network, name=engine, device=self.device, precision=precision)
         self.threshold = threshold
+        self.image_score: ScoreName = image_score
+        self.score_scale = score_scale or ScoreScale()
         self.record = record or {}
 
     @classmethod
@@ -88,13 +94,34 @@ class Detector:
             BackboneError: the backbone's weights cannot be had.
         """
         network, record = load_model(Path(folder), backbone=backbone)
-        threshold = record.get("threshold", DEFAULT_THRESHOLD)
-        return cls(network, threshold=threshold, device=device, engine=engine, precision=precision, record=record)
+        return cls.of(network, record, device=device, engine=engine, precision=precision)
+
+    @classmethod
+    def of(
+        cls,
+        network: SuperSimpleNet,
+        record: dict[str, Any],
+        *,
+        device: str = "auto",
+        engine: str = "torch",
+        precision: str = "float32",
+    ) -> Detector:
+        """The detector of a network and its model folder's config.yaml."""
+        return cls(
+            network,
+            threshold=record.get("threshold", DEFAULT_THRESHOLD),
+            image_score=record.get("image_score", "head"),
+            score_scale=from_plain(ScoreScale, record.get("score_scale", {}), where="config.yaml: score_scale"),
+            device=device,
+            engine=engine,
+            precision=precision,
+            record=record,
+        )
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width to which images are resized."""
-        return self.network.config.image_size
+        return self.network.config.size_px
 
     @overload
     def predict(self, images: Image) -> Prediction: ...
@@ -131,6 +158,7 @@ class Detector:
         self,
         paths: Iterable[Path],
         *,
+        ignored: Callable[[int], NDArray[np.bool_] | None] = lambda index: None,
         batch_size: int | None = None,
         on_error: OnError = "stop",
         then: Callable[[Indexed], None] = lambda item: None,
@@ -139,6 +167,8 @@ class Detector:
 
         Args:
             paths: image files.
+            ignored: pixels (H, W) at the network's input size that count in no score, by the image's place in the
+                list; called in several threads.
             batch_size: images that go through the network together; None for what suits the engine.
             on_error: ``stop`` raises at the first unreadable image, ``skip`` yields a `Failure` in its place.
             then: done with each prediction in the thread that made it, before it is given out.
@@ -148,11 +178,22 @@ class Detector:
         """
 
         def look(batch: PixelBatch) -> list[Indexed | Failure]:
-            predictions = self.predict_pixels(batch.pixels, [str(path) for path in batch.paths])
-            found = [Indexed(index=i, prediction=p) for i, p in zip(batch.index, predictions, strict=True)]
+            masks, failures = [], list(batch.failures)
+            for place, index in enumerate(batch.index):
+                try:
+                    masks.append((place, ignored(index)))
+                except ImageError as error:
+                    if on_error == "stop":
+                        raise
+                    failures.append(Failure(index=index, path=batch.paths[place], reason=str(error)))
+            places = [place for place, _ in masks]
+            predictions = self.predict_pixels(
+                batch.pixels[places], [str(batch.paths[place]) for place in places], [mask for _, mask in masks]
+            )
+            found = [Indexed(index=batch.index[i], prediction=p) for i, p in zip(places, predictions, strict=True)]
             for item in found:
                 then(item)
-            return sorted([*found, *batch.failures], key=lambda item: item.index)
+            return sorted([*found, *failures], key=lambda item: item.index)
 
         batch_size = self.engine.batch_size if batch_size is None else batch_size
         with self.engine.lanes() as lanes:
@@ -161,26 +202,49 @@ class Detector:
             ):
                 yield from items
 
-    def predict_pixels(self, pixels: NDArray[np.uint8], paths: Sequence[str | None]) -> list[Prediction]:
+    def predict_pixels(
+        self,
+        pixels: NDArray[np.uint8],
+        paths: Sequence[str | None],
+        ignored: Sequence[NDArray[np.bool_] | None] | None = None,
+    ) -> list[Prediction]:
         """Look at pixels that have the network's size already: the one place where an image becomes a prediction.
 
         Args:
             pixels: (B, H, W, 3) uint8, RGB; B may be 0.
             paths: where each came from, None for an array.
+            ignored: (H, W) of each image, pixels that count in no score; None for none.
         """
         if len(pixels) == 0:
             return []
-        maps, scores = self.engine.run(pixels)
+        masks = [None] * len(pixels) if ignored is None else ignored
+        if any(mask is not None for mask in masks):
+            nowhere = np.zeros(self.image_size, dtype=bool)
+            excluded = np.stack([nowhere if mask is None else mask for mask in masks])
+            maps, heads = self.engine.run(pixels, excluded)
+            peaks = np.where(excluded, -np.inf, maps).max((1, 2))
+        else:
+            maps, heads = self.engine.run(pixels)
+            peaks = maps.max((1, 2))
         return [
-            Prediction(
-                path=path,
-                score_logit=score,
-                map_max_logit=peak,
-                verdict="bad" if probability(score) >= self.threshold else "good",
-                map_logit=values,
-            )
-            for path, score, peak, values in zip(paths, scores.tolist(), maps.max((1, 2)).tolist(), maps, strict=True)
+            self._prediction(path, head, peak, values)
+            for path, head, peak, values in zip(paths, heads.tolist(), peaks.tolist(), maps, strict=True)
         ]
+
+    def _prediction(
+        self, path: str | None, head_logit: float, map_max_logit: float, map_logit: NDArray[np.float32]
+    ) -> Prediction:
+        fused_logit = self.score_scale.fuse(head_logit, map_max_logit)
+        decisive = {"head": head_logit, "map": map_max_logit, "fused": fused_logit}[self.image_score]
+        return Prediction(
+            path=path,
+            head_logit=head_logit,
+            map_max_logit=map_max_logit,
+            fused_logit=fused_logit,
+            decides=self.image_score,
+            verdict="bad" if probability(decisive) >= self.threshold else "good",
+            map_logit=map_logit,
+        )
 
 
 def choose_device(name: str) -> torch.device:

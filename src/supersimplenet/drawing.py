@@ -36,7 +36,7 @@ def draw_overlay(path: Path, prediction: Prediction) -> Image.Image:
     pixels = read_image(path)
     picture = Image.fromarray(_heat(pixels, prediction))
     font = _font(max(12, round(picture.height / 24)))
-    text = f"{prediction.verdict}  score {prediction.score:.3f}  map {prediction.map_max:.3f}"
+    text = f"{prediction.verdict}  score {prediction.score:.3f}"
     height = round(font.size * 1.8)
     # A small picture is centred over a strip wide enough for its text.
     width = max(picture.width, round(font.getlength(text)) + 16)

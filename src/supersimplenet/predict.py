@@ -19,7 +19,7 @@ from supersimplenet.records import Prediction
 
 CSV_FILE = "predictions.csv"
 JSONL_FILE = "predictions.jsonl"
-COLUMNS = ("path", "score", "map_max", "verdict", "score_logit", "map_max_logit", "error")
+COLUMNS = ("path", "score", "verdict", "score_logit", "head_logit", "map_max_logit", "fused_logit", "error")
 _JOURNAL = "predictions.partial.jsonl"
 _IDENTITY = "predictions.partial.json"
 OVERLAYS = "overlays"

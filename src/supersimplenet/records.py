@@ -17,6 +17,7 @@ BAD = 1
 Split = Literal["train", "test"]
 Verdict = Literal["good", "bad"]
 Regime = Literal["unsupervised", "weak", "mixed", "full"]
+ScoreName = Literal["head", "map", "fused"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,32 +48,60 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreScale:
+    """Mean and standard deviation of both image scores over held-out good images: what makes them comparable.
+
+    Attributes:
+        head_mean: of the classification head's score, in logits.
+        head_std: likewise.
+        map_mean: of the map's maximum, in logits.
+        map_std: likewise.
+        images: how many they were measured on; 0 where they were not, and both scores stay as they are.
+    """
+
+    head_mean: float = 0.0
+    head_std: float = 1.0
+    map_mean: float = 0.0
+    map_std: float = 1.0
+    images: int = 0
+
+    def fuse(self, head_logit: float, map_max_logit: float) -> float:
+        """The mean of both scores, the map's put on the head's scale first."""
+        map_on_head_scale = self.head_mean + self.head_std * (map_max_logit - self.map_mean) / self.map_std
+        return (head_logit + map_on_head_scale) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What the detector says of one image.
 
     Attributes:
         path: where the image came from, None for an array.
-        score_logit: the classification head's score, any real number, higher is worse.
+        head_logit: the classification head's score, any real number, higher is worse.
         map_max_logit: the largest value of ``map_logit``.
+        fused_logit: the mean of both, on the head's scale; see `ScoreScale`.
+        decides: which of the three is the image's score, and so decides the verdict.
         verdict: ``"bad"`` where the score (a probability) reaches the model's threshold.
         map_logit: (H, W) float32 at the network's input size, smoothed, higher is worse.
     """
 
     path: str | None
-    score_logit: float
+    head_logit: float
     map_max_logit: float
+    fused_logit: float
+    decides: ScoreName
     verdict: Verdict
     map_logit: NDArray[np.float32]
 
     @property
-    def score(self) -> float:
-        """The score on the scale of a probability, in [0, 1]."""
-        return probability(self.score_logit)
+    def score_logit(self) -> float:
+        """The image's score, in logits."""
+        return {"head": self.head_logit, "map": self.map_max_logit, "fused": self.fused_logit}[self.decides]
 
     @property
-    def map_max(self) -> float:
-        """The map's maximum on the scale of a probability, in [0, 1]."""
-        return probability(self.map_max_logit)
+    def score(self) -> float:
+        """The image's score on the scale of a probability, in [0, 1]."""
+        return probability(self.score_logit)
 
 
 def probability(logit: float) -> float:

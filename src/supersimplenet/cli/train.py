@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.source import DataSource
+from supersimplenet.data.supervision import SupervisionName
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.training.config import CacheConfig, TrainerConfig
@@ -22,15 +23,27 @@ def train_command() -> Command:
 
 
 def _train_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Train on the good images of a data set and leave a model folder.")
+    parser = ArgumentParser(description="Train with whatever labels a data set has, and leave a model folder.")
     parser.add_argument("--config", action="config", help="YAML file that holds any of these options")
     parser.add_argument("--data", type=DataSource, help=DATA_HELP)
+    parser.add_argument(
+        "--supervision",
+        type=SupervisionName,
+        default="auto",
+        help="which labels are used: all there are (auto), good images only (unsupervised), bad ones without masks "
+        "(weak), with some (mixed), or with a mask for each (full)",
+    )
+    parser.add_argument(
+        "--masks",
+        type=str | None,
+        help="with mixed: how many masks are kept (12), which share of them (0.25), or a file that lists their images",
+    )
     parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
     parser.add_argument("--recipe", type=Recipe, default=Recipe())
     parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
     parser.add_argument("--cache", type=CacheConfig, default=CacheConfig())
     parser.add_argument("--output", type=Path, help="the model folder; by default runs/<data set's name>")
-    parser.add_argument("--seed", type=int, default=0, help="decides weights, order, masks and noise")
+    parser.add_argument("--seed", type=int, default=0, help="decides weights, kept masks, order and noise")
     parser.add_argument(
         "--time-budget",
         type=str | None,
@@ -53,6 +66,8 @@ def _train(options: Namespace) -> int:
     train(
         settings.data,
         output=output,
+        supervision=settings.supervision,
+        masks=settings.masks,
         model=settings.model,
         recipe=settings.recipe,
         trainer=settings.trainer,
@@ -86,7 +101,7 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
     for name, kind in groups:
         if options[name] == defaults[name]:
             settings[name] = from_plain(kind, record[name], where=f"{options.output}: {name}")
-    for name in ("seed", "time_budget", "on_error"):
+    for name in ("supervision", "masks", "seed", "time_budget", "on_error"):
         if options[name] == defaults[name]:
             settings[name] = record[name]
     if settings.data is None:

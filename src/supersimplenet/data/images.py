@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_PIXELS = 200_000_000
+TOUCHED = 1e-3  # share of a pixel above which a resized mask is said to touch it
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
@@ -140,15 +141,28 @@ def read_mask(
     return mask if size_px is None else resize_mask(mask, size_px)
 
 
-def resize_mask(mask: NDArray[np.bool_], size_px: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask (H, W) at another (height, width): antialiased bilinear on floats 0 and 1, defective where at least 0.5.
+def resize_mask(mask: NDArray[np.bool_], size_px: tuple[int, int], *, at_least: float = 0.5) -> NDArray[np.bool_]:
+    """A mask (H, W) at another (height, width): antialiased bilinear on floats 0 and 1.
+
+    Args:
+        mask: (H, W).
+        size_px: (height, width).
+        at_least: True where the resized mask reaches this; `TOUCHED` for every pixel that the mask touches.
+
+    Raises:
+        ConfigError: ``size_px`` is not two positive integers.
+    """
+    return resize_plane(mask.astype(np.float32), size_px) >= at_least
+
+
+def resize_plane(plane: NDArray[np.float32], size_px: tuple[int, int]) -> NDArray[np.float32]:
+    """A plane of numbers (H, W) at another (height, width): antialiased bilinear.
 
     Raises:
         ConfigError: ``size_px`` is not two positive integers.
     """
     height, width = _checked_size(size_px)
-    share = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(share) >= 0.5
+    return np.array(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

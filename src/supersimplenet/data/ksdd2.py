@@ -58,7 +58,8 @@ class KSDD2(DataSource):
         folder = self.root / split
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; {self._advice()}")
-        return [path for path in list_images(folder) if not path.stem.endswith("_GT")]
+        # Only numbers are images: NAME_GT is a mask, and the published archive holds a stray "10301 (copy)".
+        return [path for path in list_images(folder) if path.stem.isdigit()]
 
     def _sample(self, image: Path, split: Split, *, mask_counts: bool) -> Sample:
         mask = image.with_name(f"{image.stem}_GT.png")

@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol, get_args
 
 import numpy as np
@@ -35,8 +35,13 @@ class Engine(Protocol):
     name: EngineName
     batch_size: int
 
-    def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(B, H, W, 3) uint8 to the smoothed map (B, H, W) and score (B,), logits. May be called from any thread."""
+    def run(
+        self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(B, H, W, 3) uint8 to the smoothed map (B, H, W) and score (B,), logits. May be called from any thread.
+
+        Pixels of ``ignored`` (B, H, W) count in no score, and reach the map nowhere but on themselves.
+        """
         ...
 
     def lanes(self) -> AbstractContextManager[int]:
@@ -91,10 +96,13 @@ class TorchEngine:
             keep_freed_memory()
 
     @torch.inference_mode()
-    def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(
+        self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Engine`."""
-        parts = torch.split(torch.from_numpy(pixels), self.batch_size)
-        outputs = [self.network(part.to(self.device, non_blocking=True)) for part in parts]
+        inputs = [torch.from_numpy(values) for values in (pixels, ignored) if values is not None]
+        parts = zip(*[torch.split(values, self.batch_size) for values in inputs], strict=True)
+        outputs = [self.network(*[values.to(self.device, non_blocking=True) for values in part]) for part in parts]
         map_logit, score_logit = (torch.cat(values).float().cpu().numpy() for values in zip(*outputs, strict=True))
         return map_logit, score_logit
 
@@ -153,19 +161,29 @@ class OpenVinoEngine:
         self._active = self._alone
         self._requests = threading.local()
 
-    def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(
+        self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Engine`."""
-        compiled = self._active
+        compiled = self._active if ignored is None else self._ignoring
+        inputs = [values for values in (pixels, ignored) if values is not None]
         if getattr(self._requests, "compiled", None) is not compiled:
             self._requests.compiled, self._requests.request = compiled, compiled.create_infer_request()
         request = self._requests.request
         maps = np.empty((len(pixels), *self._network.image_size), dtype=np.float32)
         scores = np.empty(len(pixels), dtype=np.float32)
         for place in range(len(pixels)):
-            request.infer([pixels[place : place + 1]], share_inputs=True)
+            request.infer([values[place : place + 1] for values in inputs], share_inputs=True)
             maps[place] = request.get_output_tensor(0).data[0]
             scores[place] = request.get_output_tensor(1).data[0]
         return maps, scores
+
+    @cached_property
+    def _ignoring(self) -> Any:
+        """The network with a second input, compiled when it is first asked for."""
+        height, width = self._network.image_size
+        example = torch.zeros(1, height, width, 3, dtype=torch.uint8), torch.zeros(1, height, width, dtype=torch.bool)
+        return self._compiled(self._converted(self._network, *example), "THROUGHPUT", torch.get_num_threads())
 
     @contextmanager
     def lanes(self) -> Iterator[int]:

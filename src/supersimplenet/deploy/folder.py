@@ -112,7 +112,7 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
     if backbone is None:
         built = build_backbone(config, with_weights=origin in ("package", "hub"))
     else:
-        built = wrap_module(backbone, config.image_size)
+        built = wrap_module(backbone, config.size_px)
     network = SuperSimpleNet(config, backbone=built)
     target = network.heads if built.refetchable else network
     prefix = "heads." if built.refetchable else ""

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.data.images import image_size, read_mask, resize_mask
+from supersimplenet.data.images import resize_mask
 from supersimplenet.data.loading import Failure, OnError
+from supersimplenet.data.masks import read_defects, read_ignored
 from supersimplenet.deploy.folder import METRICS_FILE, write_text
 from supersimplenet.detector import Detector
 from supersimplenet.errors import DataError, ImageError
 from supersimplenet.evaluation.metrics import Metric, evaluate_scores
-from supersimplenet.records import BAD, GOOD, Prediction, Sample
+from supersimplenet.records import BAD, GOOD, Prediction, Sample, ScoreName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,13 @@ class Case:
         prediction: of the detector.
         mask: (H, W) bool at the network's input size; None where pixel labels are unknown, as they are where the mask
             of a bad image is empty.
+        ignored: (H, W) bool, pixels that count in no score and no metric; None for none.
     """
 
     sample: Sample
     prediction: Prediction
     mask: NDArray[np.bool_] | None
+    ignored: NDArray[np.bool_] | None = None
 
     @property
     def margin(self) -> float:
@@ -50,12 +53,14 @@ class Evaluation:
         cases: every readable test image, in the data set's order.
         failures: test images that could not be read, or whose masks could not.
         threshold: of the verdicts, as a probability.
+        image_score: which score the verdicts come from.
     """
 
     metrics: dict[str, Metric]
     cases: list[Case]
     failures: list[Failure]
     threshold: float
+    image_score: ScoreName
 
     def summary(self) -> dict[str, Any]:
         """What metrics.json holds: metrics by name (null where undefined), reasons, counts."""
@@ -70,6 +75,7 @@ class Evaluation:
                 "bad": labels.count(BAD),
                 "bad_without_pixel_labels": sum(case.mask is None for case in self.cases),
             },
+            "image_score": self.image_score,
             "threshold": self.threshold,
             "false_alarms": sum(v == "bad" and y == GOOD for v, y in zip(verdicts, labels, strict=True)),
             "escapes": sum(v == "good" and y == BAD for v, y in zip(verdicts, labels, strict=True)),
@@ -104,7 +110,12 @@ def evaluate(
         raise DataError("the data set has no test image; name a data set with a test split")
     cases: list[Case] = []
     failures: list[Failure] = []
-    for item in detector.predict_files([s.image for s in tested], batch_size=batch_size, on_error=on_error):
+    for item in detector.predict_files(
+        [sample.image for sample in tested],
+        ignored=lambda index: read_ignored(tested[index], detector.image_size),
+        batch_size=batch_size,
+        on_error=on_error,
+    ):
         progress(1)
         if isinstance(item, Failure):
             failures.append(item)
@@ -112,24 +123,35 @@ def evaluate(
             sample = tested[item.index]
             try:
                 mask = _pixel_labels(sample, detector.image_size)
+                ignored = read_ignored(sample, detector.image_size)
             except ImageError as error:
                 if on_error == "stop":
                     raise
                 failures.append(Failure(index=item.index, path=sample.image, reason=str(error)))
             else:
-                cases.append(Case(sample=sample, prediction=item.prediction, mask=mask))
+                cases.append(Case(sample=sample, prediction=item.prediction, mask=mask, ignored=ignored))
     if not cases:
         raise DataError(f"none of the {len(tested)} test images could be read; the first: {failures[0].reason}")
     empty = np.zeros(detector.image_size, dtype=bool)
     metrics = evaluate_scores(
-        score_logit=[case.prediction.score_logit for case in cases],
+        head_logit=[case.prediction.head_logit for case in cases],
         map_max_logit=[case.prediction.map_max_logit for case in cases],
+        fused_logit=[case.prediction.fused_logit for case in cases],
         label=[case.sample.label for case in cases],
         maps=np.stack([case.prediction.map_logit for case in cases]),
         masks=np.stack([empty if case.mask is None else case.mask for case in cases]),
         has_pixel_labels=[case.mask is not None for case in cases],
+        ignored=None
+        if all(case.ignored is None for case in cases)
+        else np.stack([empty if case.ignored is None else case.ignored for case in cases]),
     )
-    return Evaluation(metrics=metrics, cases=cases, failures=failures, threshold=detector.threshold)
+    return Evaluation(
+        metrics=metrics,
+        cases=cases,
+        failures=failures,
+        threshold=detector.threshold,
+        image_score=detector.image_score,
+    )
 
 
 def write_metrics(evaluation: Evaluation, folder: Path, *, data: Mapping[str, Any]) -> Path:
@@ -151,9 +173,9 @@ def write_metrics(evaluation: Evaluation, folder: Path, *, data: Mapping[str, An
 def _pixel_labels(sample: Sample, size_px: tuple[int, int]) -> NDArray[np.bool_] | None:
     if sample.label == GOOD:
         return np.zeros(size_px, dtype=bool)
-    if sample.mask is None or not sample.pixel_labels_known:
-        return None
-    mask = read_mask(sample.mask, size_px=None, image_size_px=image_size(sample.image))
-    if not mask.any():  # a defect somewhere, marked nowhere: counted as normal it would punish finding it
+    mask = read_defects(sample)
+    if (
+        mask is None or not mask.any()
+    ):  # a defect somewhere, marked nowhere: counted as normal it would punish finding it
         return None
     return resize_mask(mask, size_px)

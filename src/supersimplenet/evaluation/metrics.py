@@ -104,34 +104,40 @@ def region_overlap(
 
 def evaluate_scores(
     *,
-    score_logit: ArrayLike,
+    head_logit: ArrayLike,
     map_max_logit: ArrayLike,
+    fused_logit: ArrayLike,
     label: ArrayLike,
     maps: ArrayLike,
     masks: ArrayLike,
     has_pixel_labels: ArrayLike,
+    ignored: ArrayLike | None = None,
 ) -> dict[str, Metric]:
     """Every metric of a set of images, in the order in which results are shown.
 
-    ``I-AUROC`` and ``AP-det`` rank the images by the score, ``seg-I-AUROC`` and ``seg-AP-det`` by the map's maximum;
+    ``I-AUROC`` and ``AP-det`` rank the images by the classification head's score, as published results do,
+    ``seg-I-AUROC`` and ``seg-AP-det`` by the map's maximum, ``fused-I-AUROC`` and ``fused-AP-det`` by both;
     ``P-AUROC``, ``AUPRO`` (up to 0.3) and ``AP-loc`` rank the pixels of the images that have pixel labels.
 
     Args:
-        score_logit: (N,) floats, the classification head's.
+        head_logit: (N,) floats, the classification head's.
         map_max_logit: (N,) floats, the largest value of each map.
+        fused_logit: (N,) floats, both scores in one.
         label: (N,) bool or 0 and 1, 1 is bad.
         maps: (N, H, W) floats; float32 halves the memory.
         masks: (N, H, W) bool, True on defective pixels; not looked at where there are no pixel labels.
         has_pixel_labels: (N,) bool; an image without takes no part in the metrics of pixels.
+        ignored: (N, H, W) bool, pixels that take no part in them either; None for none.
 
     Returns:
-        The seven metrics by name. One that is not defined (one class only, say) has no value and says why.
+        The nine metrics by name. One that is not defined (one class only, say) has no value and says why.
 
     Raises:
         MetricError: shapes that differ, or a score that is not a number: those are mistakes, not properties of a set.
     """
-    image_score, bad = _checked(score_logit, label)
+    head_score, bad = _checked(head_logit, label)
     map_score, _ = _checked(map_max_logit, label)
+    fused_score, _ = _checked(fused_logit, label)
     pixel_score, defective, known = np.asarray(maps), np.asarray(masks), np.asarray(has_pixel_labels)
     _check_three_axes(pixel_score)
     _check_binary(known)
@@ -140,17 +146,24 @@ def evaluate_scores(
             f"shapes differ: labels {bad.shape}, has_pixel_labels {known.shape}, maps {pixel_score.shape}, "
             f"masks {defective.shape}; wanted (N,), (N,), (N, H, W), (N, H, W)"
         )
+    left_out = np.zeros(pixel_score.shape, dtype=bool) if ignored is None else np.asarray(ignored)
     if not known.all():
-        pixel_score, defective = pixel_score[known.astype(bool)], defective[known.astype(bool)]
+        known = known.astype(bool)
+        pixel_score, defective, left_out = pixel_score[known], defective[known], left_out[known]
     pixel_score, defective = _checked(pixel_score, defective)
+    defective = defective & ~left_out
+    weight = _region_weight(defective)
+    if left_out.any():
+        pixel_score, defective = pixel_score[~left_out], defective[~left_out]
     return {
-        **_each({"I-AUROC": _auroc, "AP-det": _average_precision}, image_score, bad),
+        **_each({"I-AUROC": _auroc, "AP-det": _average_precision}, head_score, bad),
         **_each({"seg-I-AUROC": _auroc, "seg-AP-det": _average_precision}, map_score, bad),
+        **_each({"fused-I-AUROC": _auroc, "fused-AP-det": _average_precision}, fused_score, bad),
         **_each(
             {"P-AUROC": _auroc, "AUPRO": _region_overlap, "AP-loc": _average_precision},
             pixel_score,
             defective,
-            _region_weight(defective),
+            weight,
         ),
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from supersimplenet.model.heads import (
@@ -38,21 +39,27 @@ class FoldedNetwork(nn.Module):
 
     def __init__(self, network: SuperSimpleNet, *, dtype: torch.dtype = torch.float32, dense: bool = False) -> None:
         super().__init__()
-        self.image_size = network.config.image_size
+        self.image_size = network.config.size_px
         self.backbone = network.backbone.folded(dtype)
         self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map and score of each image.
 
         Args:
             pixels: (B, H, W, 3) uint8, RGB.
+            ignored: (B, H, W) bool, pixels that count in no score; None for none, and never all of an image.
 
         Returns:
             (B, H, W) smoothed map and (B,) score, float32 logits.
         """
-        output = self.heads(self.backbone(pixels))
-        return anomaly_map(output.map_logit, self.image_size), output.score_logit
+        features = self.backbone(pixels)
+        if ignored is None:
+            output = self.heads(features)
+            return anomaly_map(output.map_logit, self.image_size), output.score_logit
+        touched = F.adaptive_max_pool2d(ignored[:, None].float(), output_size(features))[:, 0] > 0  # (B, h, w)
+        output = self.heads(features, touched)
+        return anomaly_map(output.map_logit, self.image_size, touched), output.score_logit
 
 
 class FoldedHeads(nn.Module):
@@ -98,11 +105,12 @@ class FoldedHeads(nn.Module):
             to = dtype if dtype is not None and name in wide else kept
             self.register_buffer(name, None if value is None else value.to(to, copy=True))
 
-    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+    def forward(self, features: Sequence[Tensor], ignored: Tensor | None = None) -> HeadOutput:
         """Map and score of each image.
 
         Args:
             features: (B, h_l, w_l, C_l) feature maps, largest first.
+            ignored: (B, h, w) bool, see `Heads.forward`.
 
         Returns:
             Logits, equal to those of the heads in eval mode up to rounding.
@@ -112,8 +120,9 @@ class FoldedHeads(nn.Module):
         response = self._upscale_taps(features, size)  # (B, h, w, CONV)
         response += constant_response(self.tap_bias, self.conv_bias, size)
         response += convolve_map(map_logit, self.map_kernel)
-        maximum, average = pool(response.flatten(1, 2))
-        return HeadOutput(map_logit, classify(maximum, average, map_logit, self.score_weight, self.score_bias))
+        kept = None if ignored is None else ~ignored.flatten(1)
+        maximum, average = pool(response.flatten(1, 2), kept)
+        return HeadOutput(map_logit, classify(maximum, average, map_logit, self.score_weight, self.score_bias, kept))
 
     def _segment(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         if self.dense:

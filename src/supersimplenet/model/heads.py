@@ -91,7 +91,12 @@ class Heads(nn.Module):
         self._initialise(generator)
 
     def forward(
-        self, features: Sequence[Tensor], anomalies: Anomalies | None = None, *, stop_gradient: bool = False
+        self,
+        features: Sequence[Tensor],
+        anomalies: Anomalies | None = None,
+        *,
+        stop_gradient: bool = False,
+        ignored: Tensor | None = None,
     ) -> HeadOutput:
         """Map and score of each image, or of each image of the doubled, noised batch.
 
@@ -99,6 +104,8 @@ class Heads(nn.Module):
             features: (B, h_l, w_l, C_l) feature maps, largest first.
             anomalies: noise for the doubled batch; None leaves the batch as it is.
             stop_gradient: keep the score's gradient out of the map.
+            ignored: (B, h, w) bool, positions that the score's maxima and means over space pass over; not all of an
+                image. (The batch's statistics and the 5x5 convolution still see them.)
 
         Returns:
             Logits of B images, or of 2B with ``anomalies``: first one copy of the batch, then the other.
@@ -106,8 +113,10 @@ class Heads(nn.Module):
         projections = self.projections()
         map_logit = self._segment(features, projections, anomalies)  # (N, h, w)
         seen_map = map_logit.detach() if stop_gradient else map_logit
-        maximum, average = self._pool(features, projections, anomalies, seen_map)  # (N, CONV) each
-        return HeadOutput(map_logit, classify(maximum, average, seen_map, self.score.weight, self.score.bias))
+        kept = None if ignored is None else (~ignored).repeat(len(map_logit) // len(ignored), 1, 1).flatten(1)  # (N, P)
+        maximum, average = self._pool(features, projections, anomalies, seen_map, kept)  # (N, CONV) each
+        score_logit = classify(maximum, average, seen_map, self.score.weight, self.score.bias, kept)
+        return HeadOutput(map_logit, score_logit)
 
     @property
     def conv_bias(self) -> Tensor:
@@ -160,9 +169,14 @@ class Heads(nn.Module):
         return projected.view(-1, *size)
 
     def _pool(
-        self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None, seen_map: Tensor
+        self,
+        features: Sequence[Tensor],
+        projections: Projections,
+        anomalies: Anomalies | None,
+        seen_map: Tensor,
+        kept: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Maximum and mean over space of the activated 5x5 convolution, (N, CONV) each."""
+        """Maximum and mean over the kept positions of the activated 5x5 convolution, (N, CONV) each."""
         norm, size = self.conv_norm, output_size(features)
         clean = upscale_taps(project(features, projections.tap_weight), size, self.align_corners)  # (B, h, w, CONV)
         clean = (clean + constant_response(projections.tap_bias, self.conv_bias, size)).flatten(1, 2)
@@ -172,12 +186,12 @@ class Heads(nn.Module):
             spread = pointwise(anomalies.noise, self._tap_rows())  # (M, 25 * CONV)
             noise = sum_taps(spread.view(-1, CONV), anomalies).flatten(1, 2)
         if self.training:
-            out = normalise_activate_pool(clean, seen, noise, gamma=norm.weight, beta=norm.bias, eps=norm.eps)
+            out = normalise_activate_pool(clean, seen, noise, kept, gamma=norm.weight, beta=norm.bias, eps=norm.eps)
             update_running_statistics(norm, out.mean, out.variance, seen.shape[0] * seen.shape[1])
             return out.maximum, out.average
         response = clean.repeat(len(seen) // len(clean), 1, 1) + seen
         response = _eval(norm, (response if noise is None else response + noise).flatten(0, 1))
-        return pool(response.view_as(seen))
+        return pool(response.view_as(seen), kept)
 
     def _tap_rows(self) -> Tensor:
         """The 5x5 kernel on the features as (5 * 5 * CONV, C) rows, taps ordered x, y."""
@@ -287,13 +301,21 @@ def project_hidden(normalised: Tensor, weight: Tensor) -> Tensor:
     return F.leaky_relu_(normalised, LEAKY_SLOPE) @ weight
 
 
-def pool(normalised: Tensor) -> tuple[Tensor, Tensor]:
-    """Activation of the normalised convolution (N, P, CONV), then maximum and mean over space, (N, CONV) each."""
+def pool(normalised: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Activation of the normalised convolution (N, P, CONV), then maximum and mean over space, (N, CONV) each.
+
+    Where ``kept`` (N, P) bool is given, over its positions only.
+    """
     active = F.relu(normalised)
-    return active.amax(1), active.mean(1)
+    if kept is None:
+        return active.amax(1), active.mean(1)
+    active = active * kept[..., None]  # the activation is at least 0, so a 0 never is a false maximum
+    return active.amax(1), active.sum(1) / kept.sum(1, keepdim=True)
 
 
-def classify(maximum: Tensor, average: Tensor, seen_map: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def classify(
+    maximum: Tensor, average: Tensor, seen_map: Tensor, weight: Tensor, bias: Tensor, kept: Tensor | None = None
+) -> Tensor:
     """The last linear layer.
 
     Args:
@@ -302,12 +324,18 @@ def classify(maximum: Tensor, average: Tensor, seen_map: Tensor, weight: Tensor,
         seen_map: (N, h, w) the map as the classification head sees it.
         weight: (1, 2 * CONV + 2), columns ordered conv-max, conv-mean, map-max, map-mean.
         bias: (1,).
+        kept: (N, h * w) bool, positions of the map that count; None for all.
 
     Returns:
         (N,) score in logits.
     """
     flat_map = seen_map.flatten(1)
-    pooled = [maximum, average, flat_map.amax(1, keepdim=True), flat_map.mean(1, keepdim=True)]
+    if kept is None:
+        of_map = [flat_map.amax(1, keepdim=True), flat_map.mean(1, keepdim=True)]
+    else:
+        highest = flat_map.masked_fill(~kept, -torch.inf).amax(1, keepdim=True)
+        of_map = [highest, (flat_map * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True)]
+    pooled = [maximum, average, *of_map]
     return F.linear(torch.cat(pooled, dim=1), weight, bias)[:, 0]
 
 

@@ -12,13 +12,24 @@ _MARGIN = 0.5
 _GAMMA = 4.0
 
 
-def supersimplenet_loss(output: HeadOutput, mask: Tensor, label: Tensor) -> Tensor:
+def supersimplenet_loss(
+    output: HeadOutput,
+    mask: Tensor,
+    label: Tensor,
+    *,
+    counted: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Truncated L1 on the map, focal loss on the map, focal loss on the score; all with weight 1.
 
     Args:
         output: logits of N images.
         mask: (N, h, w) bool, True on defective (and noised) pixels.
         label: (N,) bool, True for a bad (or noised) image.
+        counted: (N, h, w) bool, the pixels that take part in the map's terms; None for all. None of an image whose
+            pixel labels are unknown do, nor do ignored ones.
+        weight: (N, h, w) float, by which each pixel's terms are multiplied (a mean still divides by the number of
+            pixels); None for 1.
 
     Returns:
         () float32, or float64 where the logits are.
@@ -28,17 +39,21 @@ def supersimplenet_loss(output: HeadOutput, mask: Tensor, label: Tensor) -> Tens
     """
     precision = torch.promote_types(output.map_logit.dtype, torch.float32)
     map_logit, score_logit = output.map_logit.to(precision), output.score_logit.to(precision)
-    return _truncated_l1(map_logit, mask) + _focal(map_logit, mask) + _focal(score_logit, label)
+    on_map = _focal(map_logit, mask)
+    normal, defective = (map_logit + _MARGIN).clamp_min(0), (_MARGIN - map_logit).clamp_min(0)
+    if weight is not None:
+        on_map, normal, defective = on_map * weight, normal * weight, defective * weight
+    everywhere = torch.ones_like(mask) if counted is None else counted
+    truncated = _mean_where(~mask & everywhere, normal) + _mean_where(mask & everywhere, defective)
+    return truncated + _mean_where(everywhere, on_map) + _focal(score_logit, label).mean()
 
 
 def _focal(logit: Tensor, target: Tensor) -> Tensor:
-    """Mean of ``-(1 - p)^4 log p``, p the probability given to the true class; Lin et al. 2017, without alpha."""
+    """``-(1 - p)^4 log p``, p the probability given to the true class; Lin et al. 2017, without alpha."""
     true_logit = torch.where(target, logit, -logit)
-    return (torch.sigmoid(-true_logit) ** _GAMMA * -F.logsigmoid(true_logit)).mean()
+    return torch.sigmoid(-true_logit) ** _GAMMA * -F.logsigmoid(true_logit)
 
 
-def _truncated_l1(map_logit: Tensor, mask: Tensor) -> Tensor:
-    """Mean over normal pixels of ``max(0, s + 0.5)`` plus mean over defective pixels of ``max(0, 0.5 - s)``."""
-    normal = (map_logit + _MARGIN).clamp_min(0) * ~mask
-    defective = (_MARGIN - map_logit).clamp_min(0) * mask
-    return normal.sum() / (~mask).sum().clamp_min(1) + defective.sum() / mask.sum().clamp_min(1)
+def _mean_where(chosen: Tensor, values: Tensor) -> Tensor:
+    """Mean over the chosen pixels, 0 where there are none."""
+    return (values * chosen).sum() / chosen.sum().clamp_min(1)

@@ -14,6 +14,7 @@ from supersimplenet.model.resample import smoothed_upscale
 from supersimplenet.model.synthesis import Anomalies
 
 SMOOTHING_SIGMA_PX = 4.0
+_SMALLEST_SHARE = 1e-4  # of the smoothing's weights, below which there is nothing to go by
 
 
 class SuperSimpleNet(nn.Module):
@@ -56,12 +57,14 @@ class SuperSimpleNet(nn.Module):
         return self.heads(self.backbone(pixels), anomalies, stop_gradient=stop_gradient)  # type: ignore[no-any-return]
 
 
-def anomaly_map(map_logit: Tensor, image_size: Sequence[int]) -> Tensor:
+def anomaly_map(map_logit: Tensor, image_size: Sequence[int], ignored: Tensor | None = None) -> Tensor:
     """Bring the map to the image's size and smooth it with a Gaussian of 4 px.
 
     Args:
         map_logit: (N, h, w).
         image_size: H, W, more than 12 px each.
+        ignored: (N, h, w) bool, positions that are left out of the smoothing, whose weights are then those of the
+            others alone; None for none.
 
     Returns:
         (N, H, W) logits.
@@ -72,4 +75,10 @@ def anomaly_map(map_logit: Tensor, image_size: Sequence[int]) -> Tensor:
         smoothed_upscale(size_in, size_out, SMOOTHING_SIGMA_PX, map_logit.device, map_logit.dtype)
         for size_in, size_out in zip(map_logit.shape[1:], image_size, strict=True)
     )
-    return rows @ map_logit @ columns.T
+    if ignored is None:
+        return rows @ map_logit @ columns.T
+    kept = (~ignored).to(map_logit.dtype)
+    share = rows @ kept @ columns.T
+    smooth = rows @ (map_logit * kept) @ columns.T / share.clamp_min(_SMALLEST_SHARE)
+    lowest = map_logit.amin((1, 2), keepdim=True)  # where nothing counts for some way around
+    return torch.where(share > _SMALLEST_SHARE, smooth, lowest)

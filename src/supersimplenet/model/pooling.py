@@ -31,7 +31,14 @@ class PooledOutput(NamedTuple):
 
 
 def normalise_activate_pool(
-    clean: Tensor, seen: Tensor, noise: Tensor | None, *, gamma: Tensor, beta: Tensor, eps: float
+    clean: Tensor,
+    seen: Tensor,
+    noise: Tensor | None,
+    kept: Tensor | None = None,
+    *,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float,
 ) -> PooledOutput:
     """``relu(batch_norm(clean + seen + noise))``, its maximum and mean over space.
 
@@ -39,11 +46,13 @@ def normalise_activate_pool(
         clean: (B, P, K) response to the clean features, P pixels.
         seen: (N, P, K) response to the map; N is B, or 2B: one copy of the batch, then the other.
         noise: (N, P, K) response to the noise, None where there is none.
+        kept: (N, P) bool, the pixels that maximum and mean are taken over, at least one an image; None for all. The
+            batch's statistics are those of all pixels.
         gamma: (K,) scale of the normalisation.
         beta: (K,) offset of the normalisation.
         eps: added to the variance.
     """
-    return PooledOutput(*_NormaliseActivatePool.apply(clean, seen, noise, gamma, beta, eps))
+    return PooledOutput(*_NormaliseActivatePool.apply(clean, seen, noise, kept, gamma, beta, eps))
 
 
 class _NormaliseActivatePool(torch.autograd.Function):
@@ -51,7 +60,14 @@ class _NormaliseActivatePool(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, clean: Tensor, seen: Tensor, noise: Tensor | None, gamma: Tensor, beta: Tensor, eps: float
+        ctx: Any,
+        clean: Tensor,
+        seen: Tensor,
+        noise: Tensor | None,
+        kept: Tensor | None,
+        gamma: Tensor,
+        beta: Tensor,
+        eps: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         images, pixels, _ = seen.shape
         centred = torch.empty_like(seen)  # (N, P, K)
@@ -69,28 +85,32 @@ class _NormaliseActivatePool(torch.autograd.Function):
         variance /= images * pixels
         norm = Normalisation(gamma, beta, variance, eps=eps, total=images * pixels)
         maximum, average = seen.new_empty(images, len(gamma)), seen.new_empty(images, len(gamma))
+        counts = seen.new_full((images, 1), pixels) if kept is None else kept.sum(1, keepdim=True)
         place = torch.empty(images, len(gamma), dtype=torch.int64, device=seen.device)
         for image, response in enumerate(centred):
             active = norm(response).relu_()
+            if kept is not None:
+                active *= kept[image][:, None]
             torch.argmax(active, dim=0, out=place[image])
             maximum[image] = active.gather(0, place[image][None])[0]
-            average[image] = active.sum(0) / pixels
+            average[image] = active.sum(0) / counts[image]
         ctx.norm, ctx.centred, ctx.place, ctx.images = norm, centred, place, len(clean)
-        ctx.has_noise = noise is not None
+        ctx.has_noise, ctx.kept, ctx.counts = noise is not None, kept, counts
         ctx.mark_non_differentiable(mean, variance)
         return maximum, average, mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        norm, centred, place = ctx.norm, ctx.centred, ctx.place
-        through_maximum, through_average = gradients[0], gradients[1] / centred.shape[1]
+        norm, centred, place, kept = ctx.norm, ctx.centred, ctx.place, ctx.kept
+        through_maximum, through_average = gradients[0], gradients[1] / ctx.counts
 
         def through_pooling(image: int) -> Tensor:
             """Gradient of an image's normalised response (P, K)."""
             normalised = norm(centred[image])
             received: Tensor = torch.ops.aten.leaky_relu_backward(through_average[image], normalised, 0.0, False)
             at_maximum = normalised.gather(0, place[image][None]) > 0
-            return received.scatter_add_(0, place[image][None], through_maximum[image] * at_maximum)
+            received.scatter_add_(0, place[image][None], through_maximum[image] * at_maximum)
+            return received if kept is None else received.mul_(kept[image][:, None])
 
         for image, response in enumerate(centred):
             norm.add(through_pooling(image), response)
@@ -98,4 +118,4 @@ class _NormaliseActivatePool(torch.autograd.Function):
         for image, response in enumerate(centred):
             norm.through(through_pooling(image), response, out=d_response[image])
         d_clean = d_response.view(-1, ctx.images, *d_response.shape[1:]).sum(0)
-        return d_clean, d_response, d_response if ctx.has_noise else None, norm.d_gamma, norm.d_beta, None
+        return d_clean, d_response, d_response if ctx.has_noise else None, None, norm.d_gamma, norm.d_beta, None

@@ -22,15 +22,18 @@ class TrainerConfig:
         accelerator: ``auto``, ``cpu``, ``gpu`` or another accelerator of Lightning's.
         precision: type of the numbers that enter the wide multiplications, ``float32`` or ``bfloat16``; sums,
             statistics and weights are float32 in both. bfloat16 is faster where the processor computes in it.
-        holdout_fraction: share of the training parts that is not trained on, by group; their loss under fixed
-            synthetic anomalies is logged after each epoch.
+        holdout_fraction: share of the good training images that is not trained on, whole parts: their scores put the
+            classification head and the map on one scale, their loss under fixed synthetic anomalies is logged after
+            each epoch.
+        num_workers: processes that read images ahead of a step, of use where no cache holds the features; 0 for none.
     """
 
     max_epochs: int = PUBLISHED_EPOCHS
     max_steps: int = -1
     accelerator: str = "auto"
     precision: Precision = "float32"
-    holdout_fraction: float = 0.0
+    holdout_fraction: float = 0.2
+    num_workers: int = 0
 
     def __post_init__(self) -> None:
         if self.max_epochs < 1:
@@ -39,6 +42,8 @@ class TrainerConfig:
             raise ConfigError(f"trainer.max_steps: {self.max_steps}; it must be at least 1, or -1 for no limit")
         if not 0 <= self.holdout_fraction < 1:
             raise ConfigError(f"trainer.holdout_fraction: {self.holdout_fraction}; it must be in [0, 1)")
+        if self.num_workers < 0:
+            raise ConfigError(f"trainer.num_workers: {self.num_workers}; it must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

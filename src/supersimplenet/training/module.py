@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.losses import supersimplenet_loss
-from supersimplenet.model.recipes import Recipe
+from supersimplenet.model.recipes import LabelRecipe, Recipe, resolve_recipe
 from supersimplenet.model.synthesis import draw_anomalies
 from supersimplenet.seeds import derive_seed
 from supersimplenet.settings import Precision
 from supersimplenet.training.features import FeatureSource
+from supersimplenet.training.labels import BatchLabels, PixelLabels
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 
 class TrainingModule(L.LightningModule):
-    """Trains the heads on features of good images.
+    """Trains the heads on features of good images, and of bad ones with whatever labels they have.
 
     Args:
         heads: what is trained.
-        source: features of the training images by index.
-        recipe: the optimiser's settings and the synthetic anomalies'.
+        source: features of the training images by row.
+        recipe: the optimiser's settings.
+        labels: of the source's images; None where all are good and none has ignored pixels.
+        label_recipe: the settings that depend on the labels; by default the recipe's without any.
         seed: decides masks and noise of every step.
         precision: type of features and noise, and so of the wide multiplications.
 
@@ -47,6 +50,8 @@ class TrainingModule(L.LightningModule):
         source: FeatureSource,
         *,
         recipe: Recipe,
+        labels: PixelLabels | None = None,
+        label_recipe: LabelRecipe | None = None,
         seed: int,
         precision: Precision = "float32",
     ) -> None:
@@ -54,53 +59,77 @@ class TrainingModule(L.LightningModule):
         self.heads = heads
         self.source = source
         self.recipe = recipe
+        self.labels = labels
+        self.label_recipe = label_recipe or resolve_recipe(recipe, "unsupervised", variant=heads.variant)
         self.noise_std = math.nan
         self.total_steps = 0
         self.seed = seed
         self.precision: Precision = precision
         self.feature_type: torch.dtype = getattr(torch, precision)
 
-    def training_step(self, index: Tensor, batch_index: int) -> Tensor:
-        """Loss of a batch, given by the indices of its images (B,)."""
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Loss of a batch from `batch_loader`."""
         del batch_index
-        loss = self.loss(index, derive_seed(self.seed, "anomalies", self.global_step, self.global_rank))
-        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(index))
+        row, read = batch
+        loss = self.loss(row, derive_seed(self.seed, "anomalies", self.global_step, self.global_rank), read)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(row))
         self.log("lr_heads", self.trainer.optimizers[0].param_groups[1]["lr"])
         return loss
 
-    def on_train_batch_end(self, outputs: object, batch: Tensor, batch_index: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Stop after the last step. Lightning's own ``max_steps`` is not used: it makes resuming skip steps."""
         del outputs, batch, batch_index
         if self.global_step >= self.total_steps:
             self.trainer.should_stop = True
 
-    def validation_step(self, index: Tensor, batch_index: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Loss of held-out good images under synthetic anomalies that are the same after every epoch."""
-        loss = self.loss(index, derive_seed(self.seed, "holdout anomalies", batch_index))
-        self.log("holdout_loss", loss, on_epoch=True, batch_size=len(index))
+        row, read = batch
+        loss = self.loss(row, derive_seed(self.seed, "holdout anomalies", batch_index), read)
+        self.log("holdout_loss", loss, on_epoch=True, batch_size=len(row))
 
-    def loss(self, index: Tensor, anomaly_seed: int) -> Tensor:
-        """The loss of some good images, anomalies drawn from a seed.
+    def loss(self, row: Tensor, anomaly_seed: int, read: Tensor | None = None) -> Tensor:
+        """The loss of some images, anomalies drawn from a seed.
 
         Args:
-            index: (B,) int64.
+            row: (B,) int64, rows of the feature source.
             anomaly_seed: decides masks and noise.
+            read: what `FeatureSource.read` gave for the rows; None reads now.
 
         Returns:
             () float.
         """
-        features = [values.to(self.device, self.feature_type) for values in self.source.features(index.cpu())]
+        row = row.cpu()
+        features = [values.to(self.device, self.feature_type) for values in self.source.features(row, read)]
         height, width = (2 * side for side in features[0].shape[1:3])
+        labels = self._labels(row, (height, width))
         anomalies = draw_anomalies(
-            torch.zeros(len(index), height, width, dtype=torch.bool, device=self.device),
+            labels.defective | labels.ignored,
             channels=sum(self.heads.channels),
-            perlin_threshold=self.recipe.perlin_threshold,
+            perlin_threshold=self.label_recipe.perlin_threshold,
             noise_std=self.noise_std,
             generator=torch.Generator().manual_seed(anomaly_seed),
             dtype=self.feature_type,
         )
-        output = self.heads(features, anomalies, stop_gradient=self.recipe.stop_gradient)
-        return supersimplenet_loss(output, anomalies.mask, anomalies.mask.flatten(1).any(1))
+        output = self.heads(
+            features,
+            anomalies,
+            stop_gradient=self.label_recipe.stop_gradient,
+            ignored=labels.ignored if labels.ignored.any() else None,
+        )
+        return supersimplenet_loss(
+            output,
+            anomalies.mask | labels.defective.repeat(2, 1, 1),
+            anomalies.mask.flatten(1).any(1) | labels.bad.repeat(2),
+            counted=None if labels.counted.all() else labels.counted.repeat(2, 1, 1),
+            weight=None if labels.weight is None else labels.weight.repeat(2, 1, 1),
+        )
+
+    def _labels(self, row: Tensor, size: tuple[int, int]) -> BatchLabels:
+        if self.labels is None:
+            return BatchLabels.plain(len(row), size).to(self.device)
+        views = self.source.views
+        return self.labels.of(views.image[row], views.axes(row)).to(self.device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with the published rates, decayed by steps."""
@@ -123,51 +152,25 @@ def build_optimizer(heads: Heads, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-class EpochShuffle(Sampler[int]):
-    """A new order for each epoch, a pure function of the seed and the epoch, so that a resumed run repeats it.
+class _RowBatches(Dataset[tuple[Tensor, Tensor]]):
+    """A batch by its rows: the rows, and what a worker process can read of them ahead of the step."""
+
+    def __init__(self, source: FeatureSource) -> None:
+        self.source = source
+
+    def __getitem__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+        row = torch.tensor(rows)
+        return row, self.source.read(row)
+
+
+def batch_loader(
+    source: FeatureSource, batches: Iterable[list[int]], *, num_workers: int = 0
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches of rows, and what `FeatureSource.read` gives for each.
 
     Args:
-        length: number of images.
-        seed: the run's seed.
+        source: of the rows.
+        batches: rows of each batch: `EpochBatches`, or a list that stays the same.
+        num_workers: processes that read ahead; 0 reads in this one.
     """
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; Lightning calls this."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        return iter(torch.randperm(self.length, generator=generator).tolist())
-
-
-class _Indices(Dataset[int]):
-    """The integers of a list: features are fetched by index, on the training process's side."""
-
-    def __init__(self, values: Sequence[int]) -> None:
-        self.values = values
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, position: int) -> int:
-        return self.values[position]
-
-
-def index_loader(values: Sequence[int], batch_size: int, *, shuffle_seed: int | None = None) -> DataLoader[int]:
-    """Batches of indices, in a seeded order that changes each epoch, or as they come.
-
-    Args:
-        values: indices into the feature source.
-        batch_size: the last batch may be smaller.
-        shuffle_seed: the run's seed; None keeps the order.
-    """
-    sampler = None if shuffle_seed is None else EpochShuffle(len(values), shuffle_seed)
-    return DataLoader(_Indices(values), batch_size=batch_size, sampler=sampler)
+    return DataLoader(_RowBatches(source), sampler=batches, batch_size=None, num_workers=num_workers)

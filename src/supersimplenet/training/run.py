@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
 import signal
-import statistics
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -25,6 +21,7 @@ from torch import nn
 from supersimplenet.data.loading import Failure, OnError
 from supersimplenet.data.registry import describe_source
 from supersimplenet.data.source import DataSource, training_list_hash
+from supersimplenet.data.supervision import supervise
 from supersimplenet.deploy.folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -36,44 +33,30 @@ from supersimplenet.deploy.folder import (
 )
 from supersimplenet.detector import DEFAULT_THRESHOLD, Detector, choose_device
 from supersimplenet.errors import ConfigError, DataError, OutputError, TrainingInterruptedError
-from supersimplenet.model.backbone import Backbone, wrap_module
+from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.model.recipes import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
+from supersimplenet.model.recipes import LabelRecipe, ModelConfig, Recipe, resolve_recipe
 from supersimplenet.processor import keep_freed_memory
-from supersimplenet.records import GOOD, Sample
-from supersimplenet.seeds import derive_seed
+from supersimplenet.records import BAD, GOOD, Sample
 from supersimplenet.terminal import console, progress_bar
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
-from supersimplenet.training.features import FeatureSource, gather_features, measure_feature_scale, remove_cache_files
-from supersimplenet.training.module import TrainingModule, build_optimizer, index_loader
+from supersimplenet.training.features import (
+    FLIPS,
+    FeatureSource,
+    feature_shapes,
+    gather_features,
+    measure_feature_scale,
+    remove_cache_files,
+)
+from supersimplenet.training.holdout import measure_score_scale
+from supersimplenet.training.labels import PixelLabels, read_pixel_labels
+from supersimplenet.training.module import TrainingModule, batch_loader
+from supersimplenet.training.plan import Plan, hold_out, plan_run, resolve_noise_std
 from supersimplenet.training.progress import TrainingProgress
+from supersimplenet.training.sampler import EpochBatches
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
-# Standard deviation of the noise over that of the features, where the backbone is not the published one. Chosen by
-# measurement: docs/decisions/0003-noise-scale.md.
-NOISE_PER_FEATURE_SCALE = 0.4
-_TIMED_STEPS = 3
 _FEW_STEPS = 200  # below which a run is said to be too short; the demo's surfaces are learned in about 300
-_BUDGET_SHARE = 0.95  # of a time budget that is planned for: checkpoints, held-out images and saving take the rest
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What was decided about a run from its data and its budget, saved so that a resumed run decides the same.
-
-    Attributes:
-        epochs: passes over the training images.
-        total_steps: steps of the whole run.
-        noise_std: standard deviation of the feature noise, in feature units.
-        feature_scale: measured standard deviation of the features.
-        seconds_per_step: measured where a time budget was given.
-    """
-
-    epochs: int
-    total_steps: int
-    noise_std: float
-    feature_scale: float
-    seconds_per_step: float | None = None
 
 
 class _WholeCheckpoints(TorchCheckpointIO):
@@ -91,6 +74,8 @@ def train(
     data: DataSource,
     *,
     output: str | Path,
+    supervision: str = "auto",
+    masks: str | float | None = None,
     model: ModelConfig | None = None,
     recipe: Recipe | None = None,
     trainer: TrainerConfig | None = None,
@@ -101,19 +86,22 @@ def train(
     on_error: OnError = "stop",
     backbone: nn.Module | None = None,
 ) -> Detector:
-    """Train on the good images of a data set and leave a model folder.
+    """Train with whatever labels a data set has, and leave a model folder.
 
     Args:
         data: the data set; no image of its test split is opened.
         output: the model folder. It must not hold a model, unless ``resume``.
+        supervision: ``auto`` uses every label there is, ``unsupervised``, ``weak`` and ``mixed`` fewer of them, and
+            ``full`` insists on all; see `supervise`.
+        masks: with ``mixed``, how many masks are kept, or which; see `supervise`.
         model: the network's architecture; by default the published one.
-        recipe: how it is trained; by default as published, unsupervised.
+        recipe: how it is trained; by default as published for the supervision.
         trainer: length and place of the training.
         cache: where the backbone's features are kept.
-        seed: decides initial weights, order, masks and noise.
+        seed: decides initial weights, kept masks, order, anomalies and noise.
         time_budget: such as ``15m``: as many epochs as fit, counted from now, at most ``trainer.max_epochs``.
         resume: continue an interrupted run in ``output``; the settings must be the same.
-        on_error: what an unreadable training image does: ``stop``, or ``skip`` and report.
+        on_error: what an unreadable training image or mask does: ``stop``, or ``skip`` and report.
         backbone: a module that returns feature maps, instead of the one ``model`` names.
 
     Returns:
@@ -126,10 +114,13 @@ def train(
     keep_freed_memory()
     folder = Path(output)
     model, recipe = model or ModelConfig(), recipe or Recipe()
+    model = replace(model, image_size=model.image_size or data.image_size or model.size_px)
     trainer, cache = trainer or TrainerConfig(), cache or CacheConfig()
     settings = {
         "seed": seed,
         "data": describe_source(data),
+        "supervision": supervision,
+        "masks": None if masks is None else str(masks),
         "recipe": to_plain(recipe),
         "trainer": to_plain(trainer),
         "cache": to_plain(cache),
@@ -138,34 +129,47 @@ def train(
     }
     budget_s = None if time_budget is None else parse_duration(time_budget)
     earlier = _earlier_run(folder, {**settings, "model": to_plain(model)}, resume=resume)
-    samples = data.samples()
-    good = [sample for sample in samples if sample.split == "train" and sample.label == GOOD]
-    left_out = sum(sample.split == "train" and sample.label != GOOD for sample in samples)
-    if not good:
-        raise DataError(f"{data.name}: no good training image; the unsupervised recipe trains on good images")
-    list_sha256 = training_list_hash(good)
+    supervised = supervise(data.samples(), supervision, masks=masks, seed=seed)
+    list_sha256 = training_list_hash(supervised.training)
     if earlier is not None and earlier["training"]["list_sha256"] != list_sha256:
         raise DataError(f"{folder}: the training images changed since this run began; train anew into another --output")
-    if left_out:
-        console().print(f"{left_out} bad training images are left out: this version trains on good images only")
-
+    console().print(supervised.describe(), highlight=False)
+    label_recipe = resolve_recipe(
+        recipe, supervised.regime, variant=model.variant, own_perlin_threshold=data.perlin_threshold
+    )
     network = SuperSimpleNet(
-        model, backbone=None if backbone is None else wrap_module(backbone, model.image_size), seed=seed
+        model, backbone=None if backbone is None else wrap_module(backbone, model.size_px), seed=seed
     )
     device = choose_device({"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator))
     move_to(network, device)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        source, failures, kept = _gather(network, good, folder=folder, cache=cache, on_error=on_error)
-        if failures:
-            console().print(f"{len(failures)} images could not be read and are left out; {CONFIG_FILE} lists them")
-        held_out = _held_out(kept, trainer.holdout_fraction, seed)
-        trained = [index for index in range(len(kept)) if index not in held_out]
-        module = TrainingModule(network.heads, source, recipe=recipe, seed=seed, precision=trainer.precision)
+        images = _gather(
+            network,
+            supervised.training,
+            label_recipe,
+            holdout_fraction=trainer.holdout_fraction,
+            seed=seed,
+            folder=folder,
+            cache=cache,
+            on_error=on_error,
+        )
+        source = images.source
+        module = TrainingModule(
+            network.heads,
+            source,
+            recipe=recipe,
+            labels=images.labels,
+            label_recipe=label_recipe,
+            seed=seed,
+            precision=trainer.precision,
+        )
+        batches = EpochBatches(images.good, images.bad, batch_size=recipe.batch_size, seed=seed)
         if earlier is None:
-            scale = measure_feature_scale(source, len(kept))
+            upright = [rows[0] for rows in images.good] + images.held_out
+            scale = measure_feature_scale(source, upright)
             module.noise_std = resolve_noise_std(recipe, model, network.backbone, scale)
-            plan = _plan(module, trained, trainer, scale, budget_s, started)
+            plan = plan_run(module, batches, trainer, scale, budget_s, started)
         else:
             plan = Plan(**earlier["training"]["plan"])
             module.noise_std = plan.noise_std
@@ -173,18 +177,25 @@ def train(
         record: dict[str, Any] = {
             **settings,
             "threshold": DEFAULT_THRESHOLD,
+            "image_score": label_recipe.image_score,
             "training": {
+                "regime": supervised.regime,
+                "label_recipe": to_plain(label_recipe),
                 "list_sha256": list_sha256,
-                "good_images": len(trained),
-                "held_out_images": len(held_out),
-                "bad_images_left_out": left_out,
-                "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in failures],
+                "good_images": len(images.good),
+                "held_out_images": len(images.held_out),
+                **{f"{kind}_images": count for kind, count in images.bad_counts.items()},
+                "bad_images_left_out": supervised.bad_left_out,
+                "masks_left_out": supervised.masks_left_out,
+                "empty_masks": [str(sample.mask) for sample in images.labels.empty_masks],
+                "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in images.failures],
                 "features": source.placement,
                 "plan": to_plain(plan),
             },
         }
         write_record(folder, network, record)
-        _fit(module, plan, folder, trainer, trained, sorted(held_out))
+        _fit(module, plan, folder, trainer, batches, images.held_out)
+        record["score_scale"] = to_plain(measure_score_scale(network, source, images.held_out))
     finally:
         remove_cache_files(folder)
     record["training"]["seconds"] = round(time.monotonic() - started, 1)
@@ -194,19 +205,7 @@ def train(
             f"only {plan.total_steps} steps were trained: expect little of this model before some {_FEW_STEPS}; "
             "give it more epochs or time, smaller batches (--recipe.batch_size), or a smaller --model.image_size"
         )
-    return Detector(network, device=str(device), record=read_record(folder))
-
-
-def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, feature_scale: float) -> float:
-    """The noise in feature units: as given, as published, or in proportion to the features' scale.
-
-    As published only for the published backbone with its own weights from the hub.
-    """
-    if recipe.noise_std != "auto":
-        return recipe.noise_std
-    if model.backbone == PUBLISHED_BACKBONE and backbone.origin == "hub":
-        return PUBLISHED_NOISE_STD
-    return NOISE_PER_FEATURE_SCALE * feature_scale
+    return Detector.of(network, read_record(folder), device=str(device))
 
 
 def _earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
@@ -233,94 +232,85 @@ def _earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dic
     return record
 
 
+@dataclass(frozen=True, kw_only=True)
+class _TrainingImages:
+    """What is trained on, as rows of the feature source.
+
+    Attributes:
+        source: features by row.
+        labels: of its images.
+        good: rows of each good image's views.
+        bad: rows of each bad image's views.
+        held_out: a row of each held-out good image.
+        bad_counts: bad images with pixel labels, and without.
+        failures: what could not be read.
+    """
+
+    source: FeatureSource
+    labels: PixelLabels
+    good: list[list[int]]
+    bad: list[list[int]]
+    held_out: list[int]
+    bad_counts: dict[str, int]
+    failures: list[Failure]
+
+
 def _gather(
-    network: SuperSimpleNet, samples: Sequence[Sample], *, folder: Path, cache: CacheConfig, on_error: OnError
-) -> tuple[FeatureSource, list[Failure], list[Sample]]:
+    network: SuperSimpleNet,
+    samples: Sequence[Sample],
+    recipe: LabelRecipe,
+    *,
+    holdout_fraction: float,
+    seed: int,
+    folder: Path,
+    cache: CacheConfig,
+    on_error: OnError,
+) -> _TrainingImages:
+    """Read every image and mask once, and arrange for the features of every view."""
+    size_px = network.config.size_px
+    (height, width, _), *_ = feature_shapes(network.backbone, size_px)
+    labels, unreadable = read_pixel_labels(samples, recipe, (2 * height, 2 * width), on_error=on_error)
+    readable = [place for place in range(len(samples)) if place not in {failure.index for failure in unreadable}]
+    held_out = hold_out(samples, holdout_fraction, seed)
+    flipped = {"none": (), "published": (BAD,), "symmetric": (GOOD, BAD)}[recipe.flips]
+    views = [len(FLIPS) if samples[place].label in flipped and place not in held_out else 1 for place in readable]
     with progress_bar() as bar:
-        task = bar.add_task("reading images, computing features", total=len(samples), detail="")
+        task = bar.add_task("reading images, computing features", total=len(readable), detail="")
         source, index, failures = gather_features(
             network.backbone,
-            [sample.image for sample in samples],
-            image_size=network.config.image_size,
+            [samples[place].image for place in readable],
+            views=views,
+            image_size=size_px,
             cache=cache,
             folder=folder,
             on_error=on_error,
             progress=lambda images: bar.advance(task, images),
         )
-    return source, failures, [samples[place] for place in index]
-
-
-def _held_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[int]:
-    """Indices of whole groups, drawn by the seed, until they hold the stated share of the images."""
-    groups: dict[str, list[int]] = {}
-    for index, sample in enumerate(samples):
-        groups.setdefault(sample.group or str(sample.image), []).append(index)
-    order = sorted(groups, key=lambda name: derive_seed(seed, "holdout", name))
-    chosen: set[int] = set()
-    for name in order[:-1]:  # at least one group is trained on
-        if len(chosen) >= fraction * len(samples):
-            break
-        chosen.update(groups[name])
-    return chosen
-
-
-def _plan(
-    module: TrainingModule,
-    trained: Sequence[int],
-    trainer: TrainerConfig,
-    feature_scale: float,
-    budget_s: float | None,
-    started: float,
-) -> Plan:
-    steps_per_epoch = math.ceil(len(trained) / module.recipe.batch_size)
-    epochs, seconds_per_step = trainer.max_epochs, None
-    if budget_s is not None:
-        console().print("measuring the time of a step")
-        seconds_per_step = _measure_step(module, trained)
-        remaining = _BUDGET_SHARE * budget_s - (time.monotonic() - started)
-        fitting = int(remaining / (seconds_per_step * steps_per_epoch))
-        epochs = min(epochs, max(1, fitting))
-        if fitting < 1:
-            console().print("the time budget does not hold one epoch; one is trained all the same")
-        console().print(
-            f"time budget {budget_s:.0f} s: a step takes {seconds_per_step:.2f} s, "
-            f"{steps_per_epoch} steps an epoch; number of epochs: {epochs}"
-        )
-    total_steps = epochs * steps_per_epoch
-    if trainer.max_steps != -1 and trainer.max_steps < total_steps:
-        total_steps = trainer.max_steps
-        epochs = math.ceil(total_steps / steps_per_epoch)
-    return Plan(
-        epochs=epochs,
-        total_steps=total_steps,
-        noise_std=module.noise_std,
-        feature_scale=feature_scale,
-        seconds_per_step=seconds_per_step,
+    places = [readable[place] for place in index]
+    kept_labels = labels.select(places)
+    rows = source.views.rows()
+    by_label: dict[int, list[list[int]]] = {GOOD: [], BAD: []}
+    for place, of_image in zip(places, rows, strict=True):
+        if place not in held_out:
+            by_label[samples[place].label].append(of_image)
+    known = int((kept_labels.bad & kept_labels.known).sum())
+    failures = [*unreadable, *failures]
+    if failures:
+        console().print(f"{len(failures)} images could not be read and are left out; {CONFIG_FILE} lists them")
+    if kept_labels.empty_masks:
+        count = len(kept_labels.empty_masks)
+        console().print(f"{count} masks of bad images mark nothing: these are trained on as bad without a mask")
+    if not by_label[GOOD]:
+        raise DataError("no good training image is left; give more of them, or a smaller --trainer.holdout_fraction")
+    return _TrainingImages(
+        source=source,
+        labels=kept_labels,
+        good=by_label[GOOD],
+        bad=by_label[BAD],
+        held_out=[of_image[0] for place, of_image in zip(places, rows, strict=True) if place in held_out],
+        bad_counts={"bad_with_mask": known, "bad_without_mask": len(by_label[BAD]) - known},
+        failures=failures,
     )
-
-
-def _measure_step(module: TrainingModule, trained: Sequence[int]) -> float:
-    """Median seconds of a training step, on a copy of the heads, so that the measurement trains nothing."""
-    trial = TrainingModule(
-        copy.deepcopy(module.heads).train(),
-        module.source,
-        recipe=module.recipe,
-        seed=module.seed,
-        precision=module.precision,
-    ).to(next(module.heads.parameters()).device)
-    trial.noise_std = module.noise_std
-    optimizer = build_optimizer(trial.heads, module.recipe)
-    batch = torch.tensor(list(trained[: module.recipe.batch_size]))
-    seconds = []
-    for step in range(1 + _TIMED_STEPS):  # the first warms up
-        begin = time.monotonic()
-        optimizer.zero_grad()
-        loss = trial.loss(batch, derive_seed(module.seed, "timing", step))
-        torch.autograd.backward(loss)
-        optimizer.step()
-        loss.item()  # waits for the device
-        seconds.append(time.monotonic() - begin)
-    return statistics.median(seconds[1:])
 
 
 def _fit(
@@ -328,11 +318,13 @@ def _fit(
     plan: Plan,
     folder: Path,
     trainer: TrainerConfig,
-    trained: Sequence[int],
+    batches: EpochBatches,
     held_out: Sequence[int],
 ) -> None:
     """Train to the end, from the folder's checkpoint where it has one."""
-    recipe, checkpoint = module.recipe, folder / CHECKPOINT
+    checkpoint = folder / CHECKPOINT
+    size = module.recipe.batch_size
+    held_out_batches = [list(held_out[first : first + size]) for first in range(0, len(held_out), size)]
     callbacks: list[Callback] = [
         ModelCheckpoint(
             dirpath=checkpoint.parent,
@@ -353,7 +345,7 @@ def _fit(
             max_epochs=plan.epochs,
             accelerator=trainer.accelerator,
             devices=1,
-            gradient_clip_val=recipe.gradient_clip_norm,
+            gradient_clip_val=module.label_recipe.gradient_clip_norm,
             callbacks=callbacks,
             plugins=[_WholeCheckpoints()],
             logger=[CSVLogger(folder / "logs", name="csv"), TensorBoardLogger(folder / "logs", name="tensorboard")],
@@ -361,12 +353,13 @@ def _fit(
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
+            use_distributed_sampler=False,  # the batches are shared out where they are made
         )
         try:
             fit.fit(
                 module,
-                train_dataloaders=index_loader(trained, recipe.batch_size, shuffle_seed=module.seed),
-                val_dataloaders=index_loader(held_out, recipe.batch_size) if held_out else None,
+                train_dataloaders=batch_loader(module.source, batches, num_workers=trainer.num_workers),
+                val_dataloaders=batch_loader(module.source, held_out_batches) if held_out else None,
                 ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
                 weights_only=True,
             )

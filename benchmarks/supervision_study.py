@@ -1,0 +1,135 @@
+"""What suits each regime of supervision, told by training images alone; and what a detector makes of a type of defect
+that it was never shown.
+
+    python benchmarks/supervision_study.py --table samples.csv --output runs.jsonl --fold 0/4 --supervision weak
+    python benchmarks/supervision_study.py --table samples.csv --output runs.jsonl --leave-out crack
+
+``--fold I/N`` trains on the training split but for the I-th of N parts of its groups, and looks at that part: the test
+split is never opened. ``--leave-out TYPE`` trains on the whole training split but for one type of defect, and looks at
+the test split, type by type. Either appends a line: settings, metrics of each image score by type, and every image's
+scores, from which other ways to fuse them can be tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from supersimplenet.data.source import DataSource
+from supersimplenet.data.table import Table
+from supersimplenet.evaluation.evaluate import Case, evaluate
+from supersimplenet.evaluation.metrics import auroc, average_precision
+from supersimplenet.model.recipes import ModelConfig, Recipe
+from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.seeds import derive_seed
+from supersimplenet.training.config import TrainerConfig
+from supersimplenet.training.run import train
+
+SCORES = {"head": "head_logit", "map": "map_max_logit", "fused": "fused_logit"}
+
+
+class Given(DataSource):
+    """Samples that were put together here."""
+
+    name = "study"
+    given: Sequence[Sample]
+
+    def samples(self) -> list[Sample]:
+        return list(self.given)
+
+
+def hold_out_fold(samples: list[Sample], part: int, parts: int) -> list[Sample]:
+    """The training split alone, the groups of one part as its test split; parts hold like numbers of each type."""
+    training = [sample for sample in samples if sample.split == "train"]
+    types: dict[str, set[str]] = {}
+    for sample in training:
+        types.setdefault(sample.group or str(sample.image), set()).add(sample.defect)
+    held: set[str] = set()
+    for kind in sorted({tuple(sorted(kinds)) for kinds in types.values()}):
+        alike = [name for name, kinds in types.items() if tuple(sorted(kinds)) == kind]
+        alike.sort(key=lambda name: derive_seed(0, "fold", name))
+        held |= set(alike[part::parts])
+    return [replace(s, split="test") if (s.group or str(s.image)) in held else s for s in training]
+
+
+def leave_out(samples: list[Sample], defect: str) -> list[Sample]:
+    """Both splits, without the training images of a type."""
+    return [sample for sample in samples if sample.split == "test" or sample.defect != defect]
+
+
+def by_type(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
+    """AUROC and AP of each score, of each type against all good images, and of all types."""
+    good = [case for case in cases if case.sample.label == GOOD]
+    bad = [case for case in cases if case.sample.label == BAD]
+    result = {}
+    for name in ["all", *sorted({case.sample.defect for case in bad})]:
+        chosen = good + [case for case in bad if name in ("all", case.sample.defect)]
+        label = [case.sample.label for case in chosen]
+        result[name] = {"images": float(sum(label))}
+        for score, attribute in SCORES.items():
+            values = [getattr(case.prediction, attribute) for case in chosen]
+            result[name][f"{score} AUROC"] = auroc(values, label)
+            result[name][f"{score} AP"] = average_precision(values, label)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="JSON lines, appended to")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--fold", help="such as 0/4")
+    what.add_argument("--leave-out", help="a type of defect")
+    parser.add_argument("--supervision", default="auto")
+    parser.add_argument("--flips", default="symmetric", choices=("none", "published", "symmetric"))
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--backbone", default="compact")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    source = Given()
+    samples = Table(path=options.table).samples()
+    if options.fold:
+        part, parts = map(int, options.fold.split("/"))
+        source.given = hold_out_fold(samples, part, parts)
+    else:
+        source.given = leave_out(samples, options.leave_out)
+    settings = {name: value for name, value in vars(options).items() if name not in ("table", "output")}
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        detector = train(
+            source,
+            output=Path(folder) / "model",
+            supervision=options.supervision,
+            model=ModelConfig(backbone=options.backbone, image_size=(256, 256)),
+            recipe=Recipe(batch_size=options.batch, flips=options.flips),
+            trainer=TrainerConfig(max_steps=options.steps, precision="bfloat16"),
+            seed=options.seed,
+        )
+    seconds = time.monotonic() - begin
+    evaluation = evaluate(detector, source.samples())
+    line: dict[str, Any] = {
+        **settings,
+        "regime": detector.record["training"]["regime"],
+        "seconds": round(seconds, 1),
+        "metrics": {name: metric.value for name, metric in evaluation.metrics.items()},
+        "by_type": by_type(evaluation.cases),
+        "score_scale": detector.record["score_scale"],
+        "images": [
+            {"defect": case.sample.defect} | {name: getattr(case.prediction, name) for name in SCORES.values()}
+            for case in evaluation.cases
+        ],
+    }
+    with options.output.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(settings, {name: round(value or 0, 3) for name, value in line["metrics"].items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The masks of a sample: which pixels are defective, which are to be ignored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supersimplenet.data.images import TOUCHED, image_size, read_mask, resize_mask
+from supersimplenet.errors import ImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from supersimplenet.records import Sample
+
+
+def read_defects(sample: Sample) -> NDArray[np.bool_] | None:
+    """Defective pixels (H, W) of a bad sample at its image's own size; None where its pixel labels are unknown.
+
+    A mask that marks nothing says nothing: the defect is somewhere. It comes back as it is, empty.
+
+    Raises:
+        ImageError: the mask cannot be read, or is not of its image's size.
+    """
+    if sample.mask is None or not sample.pixel_labels_known:
+        return None
+    return read_mask(sample.mask, image_size_px=image_size(sample.image), any_value=sample.mask_any_value)
+
+
+def read_ignored(sample: Sample, size_px: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """Pixels (H, W) at a size that the sample's second mask touches; None where it has none.
+
+    Raises:
+        ImageError: the mask cannot be read, is not of its image's size, or covers all of it.
+    """
+    if sample.ignore is None:
+        return None
+    whole = read_mask(sample.ignore, image_size_px=image_size(sample.image))
+    ignored = resize_mask(whole, size_px, at_least=TOUCHED)
+    if ignored.all():
+        raise ImageError(f"{sample.ignore}: leaves no pixel of {sample.image.name} to look at; mark less, or drop both")
+    return ignored

@@ -1,0 +1,139 @@
+"""What is decided before a training begins: how long it is, how strong its noise, what is held out."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from supersimplenet.model.backbone import Backbone
+from supersimplenet.model.recipes import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
+from supersimplenet.records import GOOD, Sample
+from supersimplenet.seeds import derive_seed
+from supersimplenet.terminal import console
+from supersimplenet.training.config import TrainerConfig
+from supersimplenet.training.module import TrainingModule, build_optimizer
+from supersimplenet.training.sampler import EpochBatches
+
+# Standard deviation of the noise over that of the features, where the backbone is not the published one. Chosen by
+# measurement: docs/decisions/0003-noise-scale.md.
+NOISE_PER_FEATURE_SCALE = 0.4
+_TIMED_STEPS = 3
+_BUDGET_SHARE = 0.95  # of a time budget that is planned for: checkpoints, held-out images and saving take the rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What was decided about a run from its data and its budget, saved so that a resumed run decides the same.
+
+    Attributes:
+        epochs: passes over the training images.
+        total_steps: steps of the whole run.
+        noise_std: standard deviation of the feature noise, in feature units.
+        feature_scale: measured standard deviation of the features.
+        seconds_per_step: measured where a time budget was given.
+    """
+
+    epochs: int
+    total_steps: int
+    noise_std: float
+    feature_scale: float
+    seconds_per_step: float | None = None
+
+
+def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, feature_scale: float) -> float:
+    """The noise in feature units: as given, as published, or in proportion to the features' scale.
+
+    As published only for the published backbone with its own weights from the hub.
+    """
+    if recipe.noise_std != "auto":
+        return recipe.noise_std
+    if model.backbone == PUBLISHED_BACKBONE and backbone.origin == "hub":
+        return PUBLISHED_NOISE_STD
+    return NOISE_PER_FEATURE_SCALE * feature_scale
+
+
+def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[int]:
+    """Indices of good images to hold out: whole groups, drawn by the seed, until they hold the stated share.
+
+    A group that a bad image belongs to is trained on.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        groups.setdefault(sample.group or str(sample.image), []).append(index)
+    good = {name: indices for name, indices in groups.items() if all(samples[i].label == GOOD for i in indices)}
+    order = sorted(good, key=lambda name: derive_seed(seed, "holdout", name))
+    wanted = fraction * sum(sample.label == GOOD for sample in samples)
+    chosen: set[int] = set()
+    for name in order[:-1]:  # at least one group is trained on
+        if len(chosen) >= wanted:
+            break
+        chosen.update(groups[name])
+    return chosen
+
+
+def plan_run(
+    module: TrainingModule,
+    batches: EpochBatches,
+    trainer: TrainerConfig,
+    feature_scale: float,
+    budget_s: float | None,
+    started: float,
+) -> Plan:
+    """Epochs and steps of a run: as configured, or what fits into a time budget that is counted from ``started``."""
+    steps_per_epoch = len(batches)
+    epochs, seconds_per_step = trainer.max_epochs, None
+    if budget_s is not None:
+        console().print("measuring the time of a step")
+        seconds_per_step = _measure_step(module, next(iter(batches)))
+        remaining = _BUDGET_SHARE * budget_s - (time.monotonic() - started)
+        fitting = int(remaining / (seconds_per_step * steps_per_epoch))
+        epochs = min(epochs, max(1, fitting))
+        if fitting < 1:
+            console().print("the time budget does not hold one epoch; one is trained all the same")
+        console().print(
+            f"time budget {budget_s:.0f} s: a step takes {seconds_per_step:.2f} s, "
+            f"{steps_per_epoch} steps an epoch; number of epochs: {epochs}"
+        )
+    total_steps = epochs * steps_per_epoch
+    if trainer.max_steps != -1 and trainer.max_steps < total_steps:
+        total_steps = trainer.max_steps
+        epochs = math.ceil(total_steps / steps_per_epoch)
+    return Plan(
+        epochs=epochs,
+        total_steps=total_steps,
+        noise_std=module.noise_std,
+        feature_scale=feature_scale,
+        seconds_per_step=seconds_per_step,
+    )
+
+
+def _measure_step(module: TrainingModule, rows: Sequence[int]) -> float:
+    """Median seconds of a training step, on a copy of the heads, so that the measurement trains nothing."""
+    trial = TrainingModule(
+        copy.deepcopy(module.heads).train(),
+        module.source,
+        recipe=module.recipe,
+        labels=module.labels,
+        label_recipe=module.label_recipe,
+        seed=module.seed,
+        precision=module.precision,
+    ).to(next(module.heads.parameters()).device)
+    trial.noise_std = module.noise_std
+    optimizer = build_optimizer(trial.heads, module.recipe)
+    batch = torch.tensor(rows)
+    seconds = []
+    for step in range(1 + _TIMED_STEPS):  # the first warms up
+        begin = time.monotonic()
+        optimizer.zero_grad()
+        loss = trial.loss(batch, derive_seed(module.seed, "timing", step))
+        torch.autograd.backward(loss)
+        optimizer.step()
+        loss.item()  # waits for the device
+        seconds.append(time.monotonic() - begin)
+    return statistics.median(seconds[1:])

@@ -1,0 +1,88 @@
+"""Which images make which step: a pure function of the seed and the epoch, so that nothing needs to be remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+from supersimplenet.errors import ConfigError
+from supersimplenet.seeds import derive_seed
+
+
+class EpochBatches(Sampler[list[int]]):
+    """The batches of an epoch, as rows of the feature source.
+
+    Without bad images each good one comes once. With bad ones, each of their rows (an image's views) comes once, and as
+    many good images, those drawn least often first: each next one is taken from a shuffled round through all of them
+    that goes on from epoch to epoch. Rounds and orders follow from the seed and their number alone: any number of
+    worker processes, a run on several devices and a resumed run draw what the plain run draws.
+
+    An epoch's batches differ in size by one at most, so that no step rests on a few left-over images.
+
+    Args:
+        good: rows of each good image's views; one of them, drawn, stands for the image.
+        bad: rows of each bad image's views.
+        batch_size: images in a step, over all processes; larger than no batch.
+        seed: the run's seed.
+        process: this process, counted from 0; it takes its share of each batch.
+        processes: how many there are, at most ``batch_size``.
+
+    Source: JIMS section 4.2 (sampling). Differs: the count of draws is not kept, it follows from the epoch.
+    """
+
+    def __init__(
+        self,
+        good: Sequence[Sequence[int]],
+        bad: Sequence[Sequence[int]],
+        *,
+        batch_size: int,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.good = good
+        self.bad = [row for rows in bad for row in rows]
+        self.batch_size = batch_size
+        self.seed = seed
+        self.process, self.processes = process, processes
+        self.epoch = 0
+        smallest = self.images // len(self)
+        if smallest < processes:
+            raise ConfigError(
+                f"recipe.batch_size: {batch_size}; a step would have {smallest} images for {processes} processes; "
+                "take a larger batch or fewer processes"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.images // self.batch_size)
+
+    @property
+    def images(self) -> int:
+        """Images in an epoch."""
+        return 2 * len(self.bad) if self.bad else len(self.good)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
+        drawn = self._drawn_good()
+        views = torch.randint(1 << 30, (len(drawn),), generator=generator).tolist()
+        rows = [self.good[i][view % len(self.good[i])] for i, view in zip(drawn, views, strict=True)] + self.bad
+        order = torch.randperm(len(rows), generator=generator)
+        for batch in torch.tensor_split(order, len(self)):
+            yield [rows[place] for place in batch[self.process :: self.processes].tolist()]
+
+    def _drawn_good(self) -> list[int]:
+        """Good images of this epoch: a stretch of endless shuffled rounds."""
+        count, total = self.images - len(self.bad), len(self.good)
+        first = self.epoch * count
+        drawn: list[int] = []
+        for number in range(first // total, -(-(first + count) // total)):
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "round", number))
+            drawn += torch.randperm(total, generator=generator).tolist()
+        skipped = first % total
+        return drawn[skipped : skipped + count]

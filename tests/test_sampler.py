@@ -1,0 +1,155 @@
+"""The batches of an epoch: the same for any number of workers and processes, and for a resumed run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from supersimplenet.errors import ConfigError
+from supersimplenet.training.features import CachedFeatures, RecomputedFeatures, Views
+from supersimplenet.training.module import batch_loader
+from supersimplenet.training.sampler import EpochBatches
+
+GOOD = [[4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3] for i in range(10)]
+BAD = [[40 + 4 * i, 41 + 4 * i, 42 + 4 * i, 43 + 4 * i] for i in range(4)]
+
+
+def epochs(batches: EpochBatches, numbers: range) -> list[list[list[int]]]:
+    drawn = []
+    for number in numbers:
+        batches.set_epoch(number)
+        drawn.append(list(batches))
+    return drawn
+
+
+def test_without_bad_images_each_good_one_comes_once_in_an_order_of_its_own():
+    batches = EpochBatches([[i] for i in range(20)], [], batch_size=6, seed=3)
+    first, second = epochs(batches, range(2))
+    assert [len(batch) for batch in first] == [5, 5, 5, 5]
+    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(20))
+    assert first != second
+    assert epochs(batches, range(1)) == [first]
+
+
+def test_as_many_good_as_flipped_bad_images_the_least_used_first():
+    batches = EpochBatches(GOOD, BAD, batch_size=6, seed=0)
+    assert (batches.images, len(batches)) == (32, 6)
+    used = Counter(dict.fromkeys(range(10), 0))
+    views = Counter()
+    for epoch in epochs(batches, range(50)):
+        rows = sum(epoch, [])
+        assert sorted(row for row in rows if row >= 40) == list(range(40, 56))
+        good = [row for row in rows if row < 40]
+        assert len(good) == 16
+        used.update(row // 4 for row in good)
+        assert max(used.values()) - min(used.values()) <= 1  # nobody is drawn twice while another waits
+        views.update(row % 4 for row in good)
+    assert sum(used.values()) == 800
+    # Each view of a good image with probability 1/4: 800 draws, standard deviation 12.
+    assert all(abs(count - 200) < 60 for count in views.values())
+
+
+def test_good_images_of_one_view_have_no_flips():
+    batches = EpochBatches([[i] for i in range(5)], [[5, 6, 7, 8]], batch_size=4, seed=0)
+    rows = sum(epochs(batches, range(1))[0], [])
+    assert sorted(rows)[-4:] == [5, 6, 7, 8]
+    assert set(rows) <= set(range(9))
+
+
+def test_processes_share_each_batch_out():
+    whole = epochs(EpochBatches(GOOD, BAD, batch_size=6, seed=1), range(3))
+    shares = [epochs(EpochBatches(GOOD, BAD, batch_size=6, seed=1, process=p, processes=2), range(3)) for p in range(2)]
+    for number, epoch in enumerate(whole):
+        for step, batch in enumerate(epoch):
+            first, second = shares[0][number][step], shares[1][number][step]
+            assert sorted(first + second) == sorted(batch)
+            assert abs(len(first) - len(second)) <= 1
+
+
+def test_a_step_that_leaves_a_process_without_images_is_refused():
+    with pytest.raises(ConfigError, match=r"recipe\.batch_size: 4; a step would have 2 images for 3 processes"):
+        EpochBatches([[0], [1], [2], [3], [4]], [], batch_size=4, seed=0, processes=3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2, 4])
+def test_any_number_of_workers_draws_the_same_and_reads_the_same(num_workers):
+    views = Views.of([4] * 14)
+    pixels = torch.randint(256, (14, 6, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    source = RecomputedFeatures(None, pixels, views)
+    batches = EpochBatches(GOOD, BAD, batch_size=6, seed=2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than this machine has cores
+        loader = batch_loader(source, batches, num_workers=num_workers)
+    for number in (0, 1, 7):
+        batches.set_epoch(number)
+        loaded = list(loader)
+        assert [row.tolist() for row, _ in loaded] == epochs(batches, range(number, number + 1))[0]
+        for row, read in loaded:
+            for one, image in zip(row.tolist(), read, strict=True):
+                axes = [(), (0,), (1,), (0, 1)][one % 4]
+                assert torch.equal(image, pixels[one // 4].flip(axes))
+
+
+# What each process of a gloo group draws with so many workers, from an epoch on, as a training process would.
+DRAW = """
+import json, sys
+import torch, torch.distributed as dist
+from supersimplenet.training.features import CachedFeatures, Views
+from supersimplenet.training.module import batch_loader
+from supersimplenet.training.sampler import EpochBatches
+
+rank, world, store, workers, first = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+good = [[4 * i + v for v in range(4)] for i in range(10)]
+bad = [[40 + 4 * i + v for v in range(4)] for i in range(4)]
+batches = EpochBatches(
+    good, bad, batch_size=6, seed=5, process=dist.get_rank(), processes=dist.get_world_size()
+)
+source = CachedFeatures(torch.zeros(56, 1), [torch.Size((1, 1, 1))], "memory", Views.of([4] * 14))
+drawn = []
+for epoch in range(first, 3):
+    batches.set_epoch(epoch)
+    for row, _ in batch_loader(source, batches, num_workers=workers):
+        gathered = [None] * world
+        dist.all_gather_object(gathered, row.tolist())
+        drawn.append(sorted(sum(gathered, [])))
+if rank == 0:
+    print(json.dumps(drawn))
+dist.destroy_process_group()
+"""
+
+
+def draw(tmp_path: Path, world: int, workers: int, first: int = 0) -> list[list[int]]:
+    store = tmp_path / f"store-{world}-{workers}-{first}"
+    arguments = [str(world), str(store), str(workers), str(first)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", DRAW, str(rank), *arguments], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(world)
+    ]
+    printed = [process.communicate(timeout=120)[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    return json.loads(printed[0])
+
+
+def test_one_and_two_processes_with_and_without_workers_draw_the_same_and_so_does_a_resumed_run(tmp_path):
+    alone = draw(tmp_path, 1, 0)
+    assert len(alone) == 18
+    assert draw(tmp_path, 2, 0) == draw(tmp_path, 2, 2) == alone
+    assert draw(tmp_path, 2, 2, first=1) == alone[6:]
+
+
+def test_rows_of_a_feature_source_are_an_images_views():
+    views = Views.of([1, 4, 1])
+    assert views.rows() == [[0], [1, 2, 3, 4], [5]]
+    source = CachedFeatures(torch.arange(12.0).view(6, 2), [torch.Size((1, 1, 2))], "memory", views)
+    assert source.features(torch.tensor([4, 0]))[0].flatten().tolist() == [8, 9, 0, 1]
+    assert source.views.axes(torch.tensor([0, 2, 4])) == [(), (0,), (0, 1)]
