@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -29,11 +28,15 @@ def epochs(batches: EpochBatches, numbers: range) -> list[list[list[int]]]:
     return drawn
 
 
+def rows_of(epoch: list[list[int]]) -> list[int]:
+    return [row for batch in epoch for row in batch]
+
+
 def test_without_bad_images_each_good_one_comes_once_in_an_order_of_its_own():
     batches = EpochBatches([[i] for i in range(20)], [], batch_size=6, seed=3)
     first, second = epochs(batches, range(2))
     assert [len(batch) for batch in first] == [5, 5, 5, 5]
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(20))
+    assert sorted(rows_of(first)) == sorted(rows_of(second)) == list(range(20))
     assert first != second
     assert epochs(batches, range(1)) == [first]
 
@@ -44,7 +47,7 @@ def test_as_many_good_as_flipped_bad_images_the_least_used_first():
     used = Counter(dict.fromkeys(range(10), 0))
     views = Counter()
     for epoch in epochs(batches, range(50)):
-        rows = sum(epoch, [])
+        rows = rows_of(epoch)
         assert sorted(row for row in rows if row >= 40) == list(range(40, 56))
         good = [row for row in rows if row < 40]
         assert len(good) == 16
@@ -58,7 +61,7 @@ def test_as_many_good_as_flipped_bad_images_the_least_used_first():
 
 def test_good_images_of_one_view_have_no_flips():
     batches = EpochBatches([[i] for i in range(5)], [[5, 6, 7, 8]], batch_size=4, seed=0)
-    rows = sum(epochs(batches, range(1))[0], [])
+    rows = rows_of(epochs(batches, range(1))[0])
     assert sorted(rows)[-4:] == [5, 6, 7, 8]
     assert set(rows) <= set(range(9))
 
@@ -78,15 +81,14 @@ def test_a_step_that_leaves_a_process_without_images_is_refused():
         EpochBatches([[0], [1], [2], [3], [4]], [], batch_size=4, seed=0, processes=3)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than the machine has cores
 @pytest.mark.parametrize("num_workers", [0, 2, 4])
 def test_any_number_of_workers_draws_the_same_and_reads_the_same(num_workers):
     views = Views.of([4] * 14)
     pixels = torch.randint(256, (14, 6, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     source = RecomputedFeatures(None, pixels, views)
     batches = EpochBatches(GOOD, BAD, batch_size=6, seed=2)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than this machine has cores
-        loader = batch_loader(source, batches, num_workers=num_workers)
+    loader = batch_loader(source, batches, num_workers=num_workers)
     for number in (0, 1, 7):
         batches.set_epoch(number)
         loaded = list(loader)

@@ -178,22 +178,12 @@ class Detector:
         """
 
         def look(batch: PixelBatch) -> list[Indexed | Failure]:
-            masks, failures = [], list(batch.failures)
-            for place, index in enumerate(batch.index):
-                try:
-                    masks.append((place, ignored(index)))
-                except ImageError as error:
-                    if on_error == "stop":
-                        raise
-                    failures.append(Failure(index=index, path=batch.paths[place], reason=str(error)))
-            places = [place for place, _ in masks]
-            predictions = self.predict_pixels(
-                batch.pixels[places], [str(batch.paths[place]) for place in places], [mask for _, mask in masks]
-            )
-            found = [Indexed(index=batch.index[i], prediction=p) for i, p in zip(places, predictions, strict=True)]
+            masks = [ignored(index) for index in batch.index]
+            predictions = self.predict_pixels(batch.pixels, [str(path) for path in batch.paths], masks)
+            found = [Indexed(index=i, prediction=p) for i, p in zip(batch.index, predictions, strict=True)]
             for item in found:
                 then(item)
-            return sorted([*found, *failures], key=lambda item: item.index)
+            return sorted([*found, *batch.failures], key=lambda item: item.index)
 
         batch_size = self.engine.batch_size if batch_size is None else batch_size
         with self.engine.lanes() as lanes:

@@ -20,6 +20,8 @@ from supersimplenet.errors import DataError, ImageError
 from supersimplenet.evaluation.metrics import Metric, evaluate_scores
 from supersimplenet.records import BAD, GOOD, Prediction, Sample, ScoreName
 
+Plane = NDArray[np.bool_] | None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -110,26 +112,29 @@ def evaluate(
         raise DataError("the data set has no test image; name a data set with a test split")
     cases: list[Case] = []
     failures: list[Failure] = []
+
+    def read(reader: Callable[[Sample, tuple[int, int]], Plane], sample: Sample, index: int) -> Plane:
+        """A sample's plane at the network's input size; where it cannot be read, a failure, or the error."""
+        try:
+            return reader(sample, detector.image_size)
+        except ImageError as error:
+            if on_error == "stop":
+                raise
+            failures.append(Failure(index=index, path=sample.image, reason=str(error)))
+            return None
+
+    ignored = [read(read_ignored, sample, index) for index, sample in enumerate(tested)]
     for item in detector.predict_files(
-        [sample.image for sample in tested],
-        ignored=lambda index: read_ignored(tested[index], detector.image_size),
-        batch_size=batch_size,
-        on_error=on_error,
+        [sample.image for sample in tested], ignored=ignored.__getitem__, batch_size=batch_size, on_error=on_error
     ):
         progress(1)
         if isinstance(item, Failure):
             failures.append(item)
         else:
             sample = tested[item.index]
-            try:
-                mask = _pixel_labels(sample, detector.image_size)
-                ignored = read_ignored(sample, detector.image_size)
-            except ImageError as error:
-                if on_error == "stop":
-                    raise
-                failures.append(Failure(index=item.index, path=sample.image, reason=str(error)))
-            else:
-                cases.append(Case(sample=sample, prediction=item.prediction, mask=mask, ignored=ignored))
+            mask = read(_pixel_labels, sample, item.index)
+            if not any(failure.index == item.index for failure in failures):
+                cases.append(Case(sample=sample, prediction=item.prediction, mask=mask, ignored=ignored[item.index]))
     if not cases:
         raise DataError(f"none of the {len(tested)} test images could be read; the first: {failures[0].reason}")
     empty = np.zeros(detector.image_size, dtype=bool)
