@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from supersimplenet import SyntheticConfig, synthesize
+from supersimplenet.cli import main as cli
 from supersimplenet.cli.main import main
+from supersimplenet.cli.train import without_model_name
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+RUN = ("train", "test", "predict", "data check", "data split")
 SHORT = ["--model.image_size", "[64,64]", "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
 
 
@@ -37,14 +40,24 @@ def commands() -> list[list[str]]:
 
 
 def test_the_commands_of_the_readme_run(parts, capsys):
-    run = [command for command in commands() if command[0] in ("train", "test", "predict")]
-    assert [command[0] for command in run] == ["train", "test", "predict"]
+    run = [command for command in commands() if command[0] in RUN or " ".join(command[:2]) in RUN]
+    assert [command[0] for command in run] == ["train", "test", "predict", "data", "data"]
     for command in run:
         assert main(command + (SHORT if command[0] == "train" else [])) == 0, command
+    assert (parts / "report" / "check.json").is_file()
+    assert len((parts / "split.csv").read_text().splitlines()) == 15
     assert (parts / "runs" / "parts" / "metrics.json").is_file()
     assert (parts / "runs" / "parts" / "findings.png").is_file()
     assert (parts / "results" / "predictions.csv").is_file()
     assert len(list((parts / "results" / "overlays").iterdir())) == 4
+
+
+def test_every_option_of_the_readmes_commands_is_known(parts):
+    for folder in ("datasets/MVTecAD/bottle/train/good", "datasets/KSDD2"):
+        (parts / folder).mkdir(parents=True)
+    parser, _ = cli._build_parser()
+    for command in commands():
+        parser.parse_args(without_model_name(command))
 
 
 def test_the_python_of_the_readme_runs(parts, capsys):

@@ -111,7 +111,7 @@ def _split_parser() -> ArgumentParser:
     )
     parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
     parser.add_argument("--output", type=Path, required=True, help="the table to write, such as split.csv")
-    parser.add_argument("--test_fraction", type=float, default=0.3, help="share of each type for the test split")
+    parser.add_argument("--test-fraction", type=float, default=0.3, help="share of each type for the test split")
     parser.add_argument("--seed", type=int, default=0, help="another one gives another split")
     parser.add_argument(
         "--groups",
