@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from supersimplenet.deploy.folder import save_model
 from supersimplenet.drawing import choose_cases, draw_contact_sheet, draw_overlay
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.evaluation.evaluate import Case, Evaluation, write_metrics
-from supersimplenet.evaluation.metrics import Metric, average_precision, region_overlap
+from supersimplenet.evaluation.metrics import Metric, auroc, average_precision, region_overlap
 from supersimplenet.records import Prediction, Sample
 
 SIZE = (64, 64)
@@ -170,3 +171,26 @@ def test_contact_sheet_shows_each_half(model, grain):
         image_score="head",
     )
     assert draw_contact_sheet(only_good, "cast grain").height < sheet.height
+
+
+def test_ignored_pixels_are_in_no_score_and_no_metric(model, grain, tmp_path):
+    tested = [sample for sample in grain.samples() if sample.split == "test"]
+    covered = np.zeros(SIZE, dtype=np.uint8)
+    covered[:, SIZE[1] // 2 :] = 255
+    Image.fromarray(covered).save(tmp_path / "ignore.png")
+    given = [replace(sample, ignore=tmp_path / "ignore.png") for sample in tested]
+    detector = Detector.load(model)
+    evaluation = evaluate(detector, given)
+    kept = covered == 0
+    for case in evaluation.cases:
+        assert case.prediction.map_max_logit == case.prediction.map_logit[kept].max()
+    maps = np.stack([case.prediction.map_logit for case in evaluation.cases])[:, kept]
+    masks = np.stack([case.mask for case in evaluation.cases])[:, kept]
+    assert masks.any()
+    assert evaluation.metrics["P-AUROC"].value == pytest.approx(auroc(maps, masks), abs=1e-12)
+    assert evaluation.metrics["AP-loc"].value == pytest.approx(average_precision(maps, masks), abs=1e-12)
+
+    Image.fromarray(np.full(SIZE, 255, dtype=np.uint8)).save(tmp_path / "ignore.png")
+    with pytest.raises(ImageError, match=r"ignore\.png: leaves no pixel of .* to look at"):
+        evaluate(detector, given)
+    assert len(evaluate(detector, [tested[0], *given[1:]], on_error="skip").failures) == len(given) - 1
