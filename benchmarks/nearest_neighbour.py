@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supersimplenet.data.loading import decode_batches
-from supersimplenet.data.table import Table
+from supersimplenet.data.sources.table import Table
 from supersimplenet.evaluation.metrics import auroc, average_precision
 from supersimplenet.model.backbone import Backbone, build_backbone
 from supersimplenet.model.recipes import ModelConfig

@@ -25,7 +25,7 @@ from scipy import ndimage
 from scipy.stats import rankdata
 
 from supersimplenet.data.images import read_image
-from supersimplenet.data.table import Table
+from supersimplenet.data.sources.table import Table
 from supersimplenet.data.textures import noise
 from supersimplenet.evaluation.metrics import auroc, region_overlap
 from supersimplenet.model.backbone import Backbone, build_backbone

@@ -21,8 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.data.source import DataSource
-from supersimplenet.data.table import Table
+from supersimplenet.data.sources.base import DataSource
+from supersimplenet.data.sources.table import Table
 from supersimplenet.evaluation.evaluate import Case, evaluate
 from supersimplenet.evaluation.metrics import auroc, average_precision
 from supersimplenet.model.recipes import ModelConfig, Recipe

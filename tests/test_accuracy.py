@@ -24,13 +24,13 @@ from supersimplenet.accuracy.published import published_categories, published_fi
 from supersimplenet.accuracy.summary import summarise
 from supersimplenet.accuracy.tables import results_csv, results_markdown
 from supersimplenet.cli.main import main
-from supersimplenet.data.ksdd2 import KSDD2
-from supersimplenet.data.mvtec import MVTecAD
-from supersimplenet.data.sensum import SensumSODF
-from supersimplenet.data.source import DataSource
+from supersimplenet.data.sources.base import DataSource
+from supersimplenet.data.sources.ksdd2 import KSDD2
+from supersimplenet.data.sources.mvtec import MVTecAD
+from supersimplenet.data.sources.sensum import SensumSODF
+from supersimplenet.data.sources.table import Table
+from supersimplenet.data.sources.visa import VisA
 from supersimplenet.data.synthetic import SyntheticConfig, synthesize
-from supersimplenet.data.table import Table
-from supersimplenet.data.visa import VisA
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.settings import AccuracyConfig
 

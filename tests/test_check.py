@@ -17,10 +17,10 @@ from PIL import Image
 from scipy import ndimage
 
 from supersimplenet.cli.main import main
-from supersimplenet.data.check import CheckReport, check
-from supersimplenet.data.duplicates import equal_groups, find_near_duplicates, fingerprint, linked_groups
-from supersimplenet.data.inspection import look_at
-from supersimplenet.data.table import Table
+from supersimplenet.data.checks.check import CheckReport, check
+from supersimplenet.data.checks.duplicates import equal_groups, find_near_duplicates, fingerprint, linked_groups
+from supersimplenet.data.checks.inspection import look_at
+from supersimplenet.data.sources.table import Table
 from supersimplenet.records import BAD, GOOD, Sample
 
 SIZE = (64, 96)
@@ -393,7 +393,7 @@ def test_the_command_succeeds_without_errors(parts, tmp_path, capsys):
 
 def test_the_check_needs_no_torch(parts, tmp_path):
     code = (
-        "import sys; from supersimplenet.data_apps import check_data; from supersimplenet.data.folder import Folder;"
+        "import sys; from supersimplenet import Folder; from supersimplenet.data_apps import check_data;"
         f"check_data(Folder(good={str(tmp_path / 'train')!r})); print('torch' in sys.modules)"
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

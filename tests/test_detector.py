@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from supersimplenet import Detector, ModelConfig, Recipe, SuperSimpleNet, TrainerConfig, train
 from supersimplenet.data.images import read_image
-from supersimplenet.data.mvtec import MVTecAD
+from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.deploy.folder import load_model, save_model
 from supersimplenet.errors import ImageError, ModelFolderError
 from supersimplenet.records import probability

@@ -24,9 +24,9 @@ from PIL import Image
 
 from supersimplenet.cli.main import main
 from supersimplenet.data import fetch as fetching
-from supersimplenet.data.download import download
-from supersimplenet.data.publishers import ARCHIVES, Archive, Counts
-from supersimplenet.data.unpack import unpack
+from supersimplenet.data.download.download import download
+from supersimplenet.data.download.publishers import ARCHIVES, Archive, Counts
+from supersimplenet.data.download.unpack import unpack
 from supersimplenet.errors import ConfigError, DataError, OutputError
 
 PIECE = 1 << 16

@@ -12,7 +12,7 @@ from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, evaluate, synthesize
 from supersimplenet.apps import evaluate_model
-from supersimplenet.data.mvtec import MVTecAD
+from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.deploy.folder import save_model
 from supersimplenet.drawing import choose_cases, draw_contact_sheet, draw_overlay
 from supersimplenet.errors import ConfigError, DataError, ImageError

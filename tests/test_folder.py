@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from layouts import touch
 
-from supersimplenet.data.folder import Folder
-from supersimplenet.data.table import Table
+from supersimplenet.data.sources.folder import Folder
+from supersimplenet.data.sources.table import Table
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.records import BAD, GOOD, Sample
 

@@ -6,7 +6,7 @@ import pytest
 from layouts import touch, write_mask
 
 from supersimplenet.data.images import read_mask
-from supersimplenet.data.ksdd2 import KSDD2
+from supersimplenet.data.sources.ksdd2 import KSDD2
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.records import BAD, GOOD, Sample
 

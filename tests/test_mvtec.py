@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from layouts import touch
 
-from supersimplenet.data.mvtec import MVTecAD
-from supersimplenet.data.table import Table
+from supersimplenet.data.sources.mvtec import MVTecAD
+from supersimplenet.data.sources.table import Table
 from supersimplenet.errors import DataError
 from supersimplenet.records import BAD, GOOD, Sample
 

@@ -5,7 +5,7 @@ import pickle
 import pytest
 from layouts import touch
 
-from supersimplenet.data.sensum import SensumSODF
+from supersimplenet.data.sources.sensum import SensumSODF
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.records import BAD, GOOD, Sample
 

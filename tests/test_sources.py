@@ -7,14 +7,14 @@ import jsonargparse
 import pytest
 from layouts import touch
 
-from supersimplenet.data.folder import Folder
-from supersimplenet.data.ksdd2 import KSDD2
-from supersimplenet.data.mvtec import MVTecAD
-from supersimplenet.data.registry import SOURCES, describe_source, source_from
-from supersimplenet.data.sensum import SensumSODF
-from supersimplenet.data.source import DataSource, training_list_hash
-from supersimplenet.data.table import Table
-from supersimplenet.data.visa import VisA
+from supersimplenet.data.sources.base import DataSource, training_list_hash
+from supersimplenet.data.sources.folder import Folder
+from supersimplenet.data.sources.ksdd2 import KSDD2
+from supersimplenet.data.sources.mvtec import MVTecAD
+from supersimplenet.data.sources.registry import SOURCES, describe_source, source_from
+from supersimplenet.data.sources.sensum import SensumSODF
+from supersimplenet.data.sources.table import Table
+from supersimplenet.data.sources.visa import VisA
 from supersimplenet.errors import DataError
 from supersimplenet.records import BAD, GOOD, Sample
 

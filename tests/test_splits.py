@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from supersimplenet.cli.main import main
-from supersimplenet.data.inspection import Look, look_at
+from supersimplenet.data.checks.inspection import Look, look_at
+from supersimplenet.data.sources.table import Table
 from supersimplenet.data.splits import group_samples, split_samples, write_table
-from supersimplenet.data.table import Table
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.records import BAD, GOOD, Sample
 

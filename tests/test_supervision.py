@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.data.source import DataSource
+from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.supervision import supervise
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.model.heads import Heads

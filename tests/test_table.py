@@ -8,7 +8,7 @@ import pytest
 from layouts import touch
 from pyarrow import parquet
 
-from supersimplenet.data.table import Table
+from supersimplenet.data.sources.table import Table
 from supersimplenet.errors import DataError
 from supersimplenet.records import BAD, GOOD, Sample
 

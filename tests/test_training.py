@@ -16,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from supersimplenet.data.mvtec import MVTecAD
+from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.data.synthetic import SyntheticConfig, synthesize
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
 from supersimplenet.model.backbone import Backbone, build_backbone

@@ -4,7 +4,7 @@ import pytest
 from layouts import touch, write_mask
 
 from supersimplenet.data.images import read_mask
-from supersimplenet.data.visa import VisA
+from supersimplenet.data.sources.visa import VisA
 from supersimplenet.errors import DataError
 from supersimplenet.records import BAD, GOOD, Sample
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from supersimplenet.data.folder import Folder as Folder
-    from supersimplenet.data.ksdd2 import KSDD2 as KSDD2
-    from supersimplenet.data.mvtec import MVTecAD as MVTecAD
-    from supersimplenet.data.sensum import SensumSODF as SensumSODF
-    from supersimplenet.data.source import DataSource as DataSource
+    from supersimplenet.data.sources.base import DataSource as DataSource
+    from supersimplenet.data.sources.folder import Folder as Folder
+    from supersimplenet.data.sources.ksdd2 import KSDD2 as KSDD2
+    from supersimplenet.data.sources.mvtec import MVTecAD as MVTecAD
+    from supersimplenet.data.sources.sensum import SensumSODF as SensumSODF
+    from supersimplenet.data.sources.table import Table as Table
+    from supersimplenet.data.sources.visa import VisA as VisA
     from supersimplenet.data.synthetic import SyntheticConfig as SyntheticConfig
     from supersimplenet.data.synthetic import synthesize as synthesize
-    from supersimplenet.data.table import Table as Table
-    from supersimplenet.data.visa import VisA as VisA
     from supersimplenet.detector import Detector as Detector
     from supersimplenet.errors import SuperSimpleNetError as SuperSimpleNetError
     from supersimplenet.evaluation.evaluate import evaluate as evaluate
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CacheConfig": "training.config",
-    "DataSource": "data.source",
+    "DataSource": "data.sources.base",
     "Detector": "detector",
-    "Folder": "data.folder",
-    "KSDD2": "data.ksdd2",
-    "MVTecAD": "data.mvtec",
+    "Folder": "data.sources.folder",
+    "KSDD2": "data.sources.ksdd2",
+    "MVTecAD": "data.sources.mvtec",
     "ModelConfig": "model.recipes",
     "Prediction": "records",
     "Recipe": "model.recipes",
     "Sample": "records",
-    "SensumSODF": "data.sensum",
+    "SensumSODF": "data.sources.sensum",
     "SuperSimpleNet": "model.network",
     "SuperSimpleNetError": "errors",
     "SyntheticConfig": "data.synthetic",
-    "Table": "data.table",
+    "Table": "data.sources.table",
     "TrainerConfig": "training.config",
-    "VisA": "data.visa",
+    "VisA": "data.sources.visa",
     "evaluate": "evaluation.evaluate",
     "synthesize": "data.synthetic",
     "train": "training.run",

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.table import Table as RichTable
 
 from supersimplenet.data.loading import OnError
-from supersimplenet.data.registry import describe_source, source_from
-from supersimplenet.data.source import DataSource
+from supersimplenet.data.sources.base import DataSource
+from supersimplenet.data.sources.registry import describe_source, source_from
 from supersimplenet.detector import Detector
 from supersimplenet.drawing import draw_contact_sheet
 from supersimplenet.errors import ConfigError

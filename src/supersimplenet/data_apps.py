@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from supersimplenet.data.check import CheckReport, check, write_report
-from supersimplenet.data.findings import Finding
-from supersimplenet.data.inspection import look_at
-from supersimplenet.data.source import DataSource
+from supersimplenet.data.checks.check import CheckReport, check, write_report
+from supersimplenet.data.checks.findings import Finding
+from supersimplenet.data.checks.inspection import look_at
+from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.splits import GroupsName, group_samples, split_samples, write_table
 from supersimplenet.records import BAD, Sample
 from supersimplenet.terminal import progress_bar
@@ -47,7 +47,7 @@ def check_data(
         )  # unreadable ones are not compared
     _print_report(report, source.name)
     if output is not None:
-        from supersimplenet.data.pictures import draw_findings  # matplotlib takes a moment
+        from supersimplenet.data.checks.pictures import draw_findings  # matplotlib takes a moment
 
         output.mkdir(parents=True, exist_ok=True)
         print(f"report:   {write_report(report, output, data=source.name)}")

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from supersimplenet.apps import CONTACT_SHEET, evaluate_model
-from supersimplenet.data.mvtec import MVTecAD
+from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.data.synthetic import SyntheticConfig, synthesize
 from supersimplenet.errors import OutputError
 from supersimplenet.evaluation.evaluate import Evaluation

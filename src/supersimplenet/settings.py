@@ -13,6 +13,8 @@ from supersimplenet.errors import ConfigError
 EngineName = Literal["torch", "openvino"]
 Precision = Literal["float32", "bfloat16"]
 
+STOPS_WITHIN_S = 60.0  # in which a training of the accuracy benchmark that is let go has ended
+
 _REGIME = re.compile(r"unsupervised|weak|full|mixed(:[1-9]\d*|:0\.\d*[1-9])?")  # one way of writing each
 
 

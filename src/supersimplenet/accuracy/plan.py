@@ -11,8 +11,8 @@ from typing import Any, Literal, cast
 
 from supersimplenet.accuracy.published import published_categories
 from supersimplenet.data.images import natural_key
-from supersimplenet.data.registry import SOURCES, describe_source
-from supersimplenet.data.source import DataSource
+from supersimplenet.data.sources.base import DataSource
+from supersimplenet.data.sources.registry import SOURCES, describe_source
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.records import Regime
 from supersimplenet.settings import AccuracyConfig

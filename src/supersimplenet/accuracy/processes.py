@@ -19,15 +19,15 @@ from typing import Any
 import yaml
 
 from supersimplenet.accuracy.journal import METRICS, Line
-from supersimplenet.accuracy.leash import STOPS_WITHIN_S
 from supersimplenet.accuracy.plan import Run
 from supersimplenet.deploy.folder import CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE, read_record, write_text
 from supersimplenet.errors import OutputError
 from supersimplenet.processor import available_cores
-from supersimplenet.settings import AccuracyConfig
+from supersimplenet.settings import STOPS_WITHIN_S, AccuracyConfig
 from supersimplenet.terminal import console
 
 RUNS_FOLDER = "runs"
+_PROGRAM = "supersimplenet.cli.leash"  # by its name: the command line stands above this
 _RUN_CONFIG, _LOG, _LOCK = "train.yaml", "log.txt", ".lock"
 
 
@@ -50,7 +50,7 @@ class _Processes:
 
     def run(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
         """Run a command of the program; gives its exit status."""
-        command = [sys.executable, "-m", "supersimplenet.accuracy.leash", *arguments]
+        command = [sys.executable, "-m", _PROGRAM, *arguments]
         with log.open("ab") as output:
             with self._lock:
                 if self._stopped:

@@ -12,7 +12,7 @@ from supersimplenet.accuracy.journal import FAILURES_FILE, RUNS_FILE, Line, appe
 from supersimplenet.accuracy.plan import DataFamily, Run, plan_runs
 from supersimplenet.accuracy.processes import RunFailedError, carry_out, claimed, comparable
 from supersimplenet.accuracy.summary import Figure, summarise
-from supersimplenet.data.registry import source_from
+from supersimplenet.data.sources.registry import source_from
 from supersimplenet.deploy.folder import to_plain, write_text
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.settings import AccuracyConfig

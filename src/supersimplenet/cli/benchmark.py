@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from supersimplenet.cli.options import Command
-from supersimplenet.data.source import DataSource
+from supersimplenet.data.sources.base import DataSource
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.settings import AccuracyConfig, SpeedConfig

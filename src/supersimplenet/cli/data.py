@@ -8,8 +8,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from supersimplenet.cli.options import DATA_HELP, Command
-from supersimplenet.data.publishers import ARCHIVES, ON_REQUEST
-from supersimplenet.data.source import DataSource
+from supersimplenet.data.download.publishers import ARCHIVES, ON_REQUEST
+from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.splits import GroupsName
 from supersimplenet.data.synthetic import SyntheticConfig
 
@@ -60,7 +60,7 @@ def _download_parser() -> ArgumentParser:
 
 
 def _download(options: Namespace) -> int:
-    from supersimplenet.data.download import download
+    from supersimplenet.data.download.download import download
 
     name = options.name
     usual = Path("datasets") / name

@@ -16,7 +16,7 @@ from supersimplenet.cli.data import data_commands
 from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command, add_engine
 from supersimplenet.cli.train import train_command, without_model_name
 from supersimplenet.data.loading import OnError
-from supersimplenet.data.source import DataSource
+from supersimplenet.data.sources.base import DataSource
 from supersimplenet.errors import SuperSimpleNetError
 from supersimplenet.model.recipes import ModelConfig
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
-from supersimplenet.data.registry import SOURCES
+from supersimplenet.data.sources.registry import SOURCES
 from supersimplenet.settings import EngineName, Precision
 
 ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command
 from supersimplenet.data.loading import OnError
-from supersimplenet.data.source import DataSource
+from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.supervision import SupervisionName
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.recipes import ModelConfig, Recipe
@@ -86,7 +86,7 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
 
     A group of which something was typed is compared with the interrupted run as a whole, by `train`.
     """
-    from supersimplenet.data.registry import source_from
+    from supersimplenet.data.sources.registry import source_from
     from supersimplenet.deploy.folder import CONFIG_FILE, from_plain, read_record
 
     if options.output is None:

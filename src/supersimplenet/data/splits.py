@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from supersimplenet.data.duplicates import MOST_IMAGES, equal_groups, find_near_duplicates, linked_groups
+from supersimplenet.data.checks.duplicates import MOST_IMAGES, equal_groups, find_near_duplicates, linked_groups
+from supersimplenet.data.checks.inspection import Look
 from supersimplenet.data.images import natural_key
-from supersimplenet.data.inspection import Look
-from supersimplenet.data.source import sort_samples
+from supersimplenet.data.sources.base import sort_samples
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.records import GOOD, Sample
 from supersimplenet.seeds import derive_seed

@@ -19,8 +19,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from supersimplenet.data.loading import Failure, OnError
-from supersimplenet.data.registry import describe_source
-from supersimplenet.data.source import DataSource, training_list_hash
+from supersimplenet.data.sources.base import DataSource, training_list_hash
+from supersimplenet.data.sources.registry import describe_source
 from supersimplenet.data.supervision import supervise
 from supersimplenet.deploy.folder import (
     CONFIG_FILE,

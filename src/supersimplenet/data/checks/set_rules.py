@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from supersimplenet.data.duplicates import MOST_IMAGES, equal_groups, find_near_duplicates, linked_groups
-from supersimplenet.data.findings import Evidence, Finding, Looked, count_of, together
-from supersimplenet.data.inspection import ImageLook
+from supersimplenet.data.checks.duplicates import MOST_IMAGES, equal_groups, find_near_duplicates, linked_groups
+from supersimplenet.data.checks.findings import Evidence, Finding, Looked, count_of, together
+from supersimplenet.data.checks.inspection import ImageLook
 from supersimplenet.records import GOOD, Sample
 
 _FEW_GOOD = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from supersimplenet.data.images import list_images, natural_key
-from supersimplenet.data.source import DataSource, sort_samples
+from supersimplenet.data.sources.base import DataSource, sort_samples
 from supersimplenet.errors import DataError
 from supersimplenet.records import BAD, GOOD, Sample, Split
 

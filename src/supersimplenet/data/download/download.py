@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from supersimplenet.data.fetch import check, fetch
-from supersimplenet.data.publishers import ARCHIVES, ON_REQUEST, REQUEST_PAGE, SPLITS_PAGE, Archive, Counts
-from supersimplenet.data.registry import SOURCES
-from supersimplenet.data.source import DataSource
-from supersimplenet.data.unpack import unpack
+from supersimplenet.data.download.fetch import check, fetch
+from supersimplenet.data.download.publishers import ARCHIVES, ON_REQUEST, REQUEST_PAGE, SPLITS_PAGE, Archive, Counts
+from supersimplenet.data.download.unpack import unpack
+from supersimplenet.data.sources.base import DataSource
+from supersimplenet.data.sources.registry import SOURCES
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.records import BAD, GOOD
 

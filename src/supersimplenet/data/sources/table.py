@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from supersimplenet.data.source import DataSource, few, sort_samples
+from supersimplenet.data.sources.base import DataSource, few, sort_samples
 from supersimplenet.errors import DataError
 from supersimplenet.records import BAD, GOOD, Sample, Split
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from supersimplenet.data.findings import Finding, Looked, count_of, each, shown_size
+from supersimplenet.data.checks.findings import Finding, Looked, count_of, each, shown_size
 from supersimplenet.records import BAD, GOOD
 
 _LONG = 3.0  # times as long as wide, from where a square network size distorts much

@@ -10,8 +10,8 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from supersimplenet.data.check import CheckReport
-from supersimplenet.data.findings import Evidence, Finding
+from supersimplenet.data.checks.check import CheckReport
+from supersimplenet.data.checks.findings import Evidence, Finding
 from supersimplenet.data.images import read_image
 from supersimplenet.errors import ImageError
 from supersimplenet.records import Sample

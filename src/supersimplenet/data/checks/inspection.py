@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.data.duplicates import fingerprint
+from supersimplenet.data.checks.duplicates import fingerprint
 from supersimplenet.data.images import read_image, read_mask, resize_mask
 from supersimplenet.data.masks import read_ignored
 from supersimplenet.errors import ImageError

@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from supersimplenet.data.images import list_images, natural_key
-from supersimplenet.data.source import few
+from supersimplenet.data.sources.base import few
 from supersimplenet.errors import DataError
 
 Files = list[tuple[Path, Path]]  # (the folder that was named, a file at any depth in it)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.data.folder import Folder
-from supersimplenet.data.ksdd2 import KSDD2
-from supersimplenet.data.mvtec import MVTecAD
-from supersimplenet.data.sensum import SensumSODF
-from supersimplenet.data.source import DataSource
-from supersimplenet.data.table import Table
-from supersimplenet.data.visa import VisA
+from supersimplenet.data.sources.base import DataSource
+from supersimplenet.data.sources.folder import Folder
+from supersimplenet.data.sources.ksdd2 import KSDD2
+from supersimplenet.data.sources.mvtec import MVTecAD
+from supersimplenet.data.sources.sensum import SensumSODF
+from supersimplenet.data.sources.table import Table
+from supersimplenet.data.sources.visa import VisA
 from supersimplenet.errors import DataError
 
 SOURCES: dict[str, type[DataSource]] = {

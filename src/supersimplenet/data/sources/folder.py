@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from supersimplenet.data.matching import Files, check_no_overlap, list_files, match_masks
-from supersimplenet.data.source import DataSource, few, sort_samples
+from supersimplenet.data.sources.base import DataSource, few, sort_samples
+from supersimplenet.data.sources.matching import Files, check_no_overlap, list_files, match_masks
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.records import BAD, GOOD, Sample, Split
 

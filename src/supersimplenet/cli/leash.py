@@ -1,6 +1,6 @@
 """The program on a leash: it stops when the process that started it closes the pipe to it, or ends, however it ends.
 
-``python -m supersimplenet.accuracy.leash train ...``. A training that is stopped so leaves its checkpoint, and none
+``python -m supersimplenet.cli.leash train ...``. A training that is stopped so leaves its checkpoint, and none
 goes on writing into a folder that the next benchmark continues in.
 """
 
@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 
-STOPS_WITHIN_S = 60.0
+from supersimplenet.cli.main import main
+from supersimplenet.settings import STOPS_WITHIN_S
 
 
 def _watch() -> None:
@@ -23,7 +24,5 @@ def _watch() -> None:
 
 
 if __name__ == "__main__":
-    from supersimplenet.cli.main import main  # here, because the command line stands above the benchmark
-
     threading.Thread(target=_watch, daemon=True).start()
     sys.exit(main())

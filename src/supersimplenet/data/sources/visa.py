@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from supersimplenet.data.mvtec import read_layout
-from supersimplenet.data.source import DataSource, sort_samples
+from supersimplenet.data.sources.base import DataSource, sort_samples
+from supersimplenet.data.sources.mvtec import read_layout
 from supersimplenet.errors import DataError
 from supersimplenet.records import BAD, GOOD, Sample, Split
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from supersimplenet.data.inspection import Look
+from supersimplenet.data.checks.inspection import Look
 from supersimplenet.records import Sample
 
 Level = Literal["error", "warning", "note"]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from supersimplenet.data.images import list_images, read_mask
-from supersimplenet.data.source import DataSource, few, sort_samples
-from supersimplenet.data.unpickle import by_number, listed_images, read_pickle
+from supersimplenet.data.sources.base import DataSource, few, sort_samples
+from supersimplenet.data.sources.unpickle import by_number, listed_images, read_pickle
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.records import BAD, GOOD, Sample, Split
 

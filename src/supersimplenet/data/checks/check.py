@@ -9,10 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.data.file_rules import check_brightness, check_images, check_masks
-from supersimplenet.data.findings import Finding, Looked
-from supersimplenet.data.inspection import look_at
-from supersimplenet.data.set_rules import check_duplicates, check_labels, check_named_groups, check_near_duplicates
+from supersimplenet.data.checks.file_rules import check_brightness, check_images, check_masks
+from supersimplenet.data.checks.findings import Finding, Looked
+from supersimplenet.data.checks.inspection import look_at
+from supersimplenet.data.checks.set_rules import (
+    check_duplicates,
+    check_labels,
+    check_named_groups,
+    check_near_duplicates,
+)
 from supersimplenet.data.supervision import supervise
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.records import BAD, Regime, Sample, Split
