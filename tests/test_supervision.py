@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from supersimplenet.data.sources.base import DataSource
-from supersimplenet.data.supervision import supervise
+from supersimplenet.data.supervision import supervise, without_empty_masks
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.recipes import LabelRecipe, ModelConfig, Recipe, resolve_recipe
@@ -356,7 +356,10 @@ def test_an_empty_mask_says_nothing(samples, tmp_path):
     used = [*samples[:6], replace(samples[6], mask=empty), samples[7]]
     labels, _ = read_pixel_labels(used, resolve_recipe(Recipe(), "full", variant="jims"), MAP_SIZE)
     assert labels.known.tolist() == [True] * 6 + [False, True]
-    assert [sample.mask for sample in labels.empty_masks] == [empty]
+    usable, empties = without_empty_masks(used)
+    assert empties == [used[6]]
+    assert (supervise(used).regime, supervise(usable).regime) == ("full", "mixed")
+    assert supervise(usable).counts == {"good": 6, "bad_with_mask": 1, "bad_without_mask": 1}
 
 
 def test_an_unreadable_mask_stops_or_is_reported(samples, tmp_path):

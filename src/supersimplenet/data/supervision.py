@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.data.masks import read_defects
+from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.records import BAD, GOOD, Regime, Sample
 from supersimplenet.seeds import derive_seed
 
@@ -49,13 +51,31 @@ class Supervision:
         return f"{text} ({unused} not used)" if unused else text
 
 
+def without_empty_masks(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """The samples, where a bad training image whose mask marks nothing counts as one without; and those images.
+
+    An empty mask says nothing: the defect is somewhere. Reads every mask of the training split; what cannot be read
+    stays as it is, for the training to stop at or to skip.
+    """
+    used, empty = [], []
+    for sample in samples:
+        is_empty = False
+        if sample.split == "train" and sample.label == BAD:
+            with suppress(ImageError):
+                mask = read_defects(sample)
+                is_empty = mask is not None and not mask.any()
+        used.append(_without_mask(sample) if is_empty else sample)
+        empty += [sample] * is_empty
+    return used, empty
+
+
 def supervise(
     samples: Sequence[Sample], supervision: str = "auto", *, masks: str | float | None = None, seed: int = 0
 ) -> Supervision:
     """The regime of the training samples, or a lower one.
 
     Args:
-        samples: of the data set; those of the test split are passed over.
+        samples: of the data set, their masks not empty; those of the test split are passed over.
         supervision: ``auto`` uses every label there is; ``unsupervised`` leaves out bad images, ``weak`` their masks,
             ``mixed`` all masks but some; ``full`` insists on a mask for each bad image.
         masks: with ``mixed``, how many masks are kept: a number of images (``12``), a share of those that have one

@@ -32,7 +32,6 @@ class PixelLabels:
         counted: (K, h, w) bool: False on ignored pixels, and on every pixel where pixel labels are unknown.
         ignored: (K, h, w) bool.
         weight: (K, h, w) float32, None where every pixel weighs the same.
-        empty_masks: images whose mask marks nothing, so that their pixel labels count as unknown.
     """
 
     bad: Tensor
@@ -41,7 +40,6 @@ class PixelLabels:
     counted: Tensor
     ignored: Tensor
     weight: Tensor | None
-    empty_masks: list[Sample]
 
     @property
     def known(self) -> Tensor:
@@ -116,7 +114,7 @@ def read_pixel_labels(
     """
     place = torch.full((len(samples),), -1)
     planes: list[tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]] = []
-    failures, empty_masks = [], []
+    failures = []
     for index, sample in enumerate(samples):
         if sample.label != BAD and sample.ignore is None:
             continue
@@ -127,12 +125,9 @@ def read_pixel_labels(
                 raise
             failures.append(Failure(index=index, path=sample.image, reason=str(error)))
             continue
-        if mask is not None and not mask.any():
-            empty_masks.append(sample)
-            mask = None
-        known = sample.label != BAD or mask is not None
+        known = sample.label != BAD or (mask is not None and bool(mask.any()))
         ignored = np.zeros(size, dtype=bool) if ignored is None else ignored
-        defective, weight = _defective_and_weight(mask, recipe, size)
+        defective, weight = _defective_and_weight(mask if known else None, recipe, size)
         place[index] = len(planes)
         planes.append((defective & ~ignored, ~ignored & known, ignored, weight))
     stacked = [torch.from_numpy(np.stack(plane)) for plane in zip(*planes, strict=True)]
@@ -144,7 +139,6 @@ def read_pixel_labels(
         counted=counted.bool(),
         ignored=ignored_planes.bool(),
         weight=weights if recipe.distance_weight is not None and planes else None,
-        empty_masks=empty_masks,
     )
     return labels, failures
 

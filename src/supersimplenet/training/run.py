@@ -21,7 +21,7 @@ from torch import nn
 from supersimplenet.data.loading import Failure, OnError
 from supersimplenet.data.sources.base import DataSource, training_list_hash
 from supersimplenet.data.sources.registry import describe_source
-from supersimplenet.data.supervision import supervise
+from supersimplenet.data.supervision import supervise, without_empty_masks
 from supersimplenet.deploy.folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -129,11 +129,14 @@ def train(
     }
     budget_s = None if time_budget is None else parse_duration(time_budget)
     earlier = _earlier_run(folder, {**settings, "model": to_plain(model)}, resume=resume)
-    supervised = supervise(data.samples(), supervision, masks=masks, seed=seed)
+    samples, empty_masks = without_empty_masks(data.samples())
+    supervised = supervise(samples, supervision, masks=masks, seed=seed)
     list_sha256 = training_list_hash(supervised.training)
     if earlier is not None and earlier["training"]["list_sha256"] != list_sha256:
         raise DataError(f"{folder}: the training images changed since this run began; train anew into another --output")
     console().print(supervised.describe(), highlight=False)
+    if empty_masks:
+        console().print(f"{len(empty_masks)} masks of bad training images mark nothing; they count as without a mask")
     label_recipe = resolve_recipe(
         recipe, supervised.regime, variant=model.variant, own_perlin_threshold=data.perlin_threshold
     )
@@ -187,7 +190,7 @@ def train(
                 **{f"{kind}_images": count for kind, count in images.bad_counts.items()},
                 "bad_images_left_out": supervised.bad_left_out,
                 "masks_left_out": supervised.masks_left_out,
-                "empty_masks": [str(sample.mask) for sample in images.labels.empty_masks],
+                "empty_masks": [str(sample.mask) for sample in empty_masks],
                 "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in images.failures],
                 "features": source.placement,
                 "plan": to_plain(plan),
@@ -297,9 +300,6 @@ def _gather(
     failures = [*unreadable, *failures]
     if failures:
         console().print(f"{len(failures)} images could not be read and are left out; {CONFIG_FILE} lists them")
-    if kept_labels.empty_masks:
-        count = len(kept_labels.empty_masks)
-        console().print(f"{count} masks of bad images mark nothing: these are trained on as bad without a mask")
     if not by_label[GOOD]:
         raise DataError("no good training image is left; give more of them, or a smaller --trainer.holdout_fraction")
     return _TrainingImages(
