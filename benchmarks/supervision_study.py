@@ -3,11 +3,13 @@ that it was never shown.
 
     python benchmarks/supervision_study.py --table samples.csv --output runs.jsonl --fold 0/4 --supervision weak
     python benchmarks/supervision_study.py --table samples.csv --output runs.jsonl --leave-out crack
+    python benchmarks/supervision_study.py --table samples.csv --output runs.jsonl --model bench/runs/*/model
 
 ``--fold I/N`` trains on the training split but for the I-th of N parts of its groups, and looks at that part: the test
 split is never opened. ``--leave-out TYPE`` trains on the whole training split but for one type of defect, and looks at
-the test split, type by type. Either appends a line: settings, metrics of each image score by type, and every image's
-scores, from which other ways to fuse them can be tried.
+the test split, type by type. ``--model`` looks at the test split with models that are trained already, as they are and
+without the test images of parts that were trained on under another name (``--without GROUP``). Each appends a line:
+settings, metrics of each image score by type, and every image's scores, from which other ways to fuse can be tried.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from typing import Any
 
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.sources.table import Table
-from supersimplenet.evaluation.evaluate import Case, evaluate
+from supersimplenet.detector import Detector
+from supersimplenet.evaluation.evaluate import Case, Evaluation, evaluate
 from supersimplenet.evaluation.metrics import auroc, average_precision
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.records import BAD, GOOD, Sample
@@ -79,6 +82,65 @@ def by_type(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
     return result
 
 
+def line_of(evaluation: Evaluation) -> dict[str, Any]:
+    """Metrics, by type too, and every image's scores."""
+    return {
+        "metrics": {name: metric.value for name, metric in evaluation.metrics.items()},
+        "by_type": by_type(evaluation.cases),
+        "images": [
+            {"image": str(case.sample.image), "defect": case.sample.defect}
+            | {name: getattr(case.prediction, name) for name in SCORES.values()}
+            for case in evaluation.cases
+        ],
+    }
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Add a line to the results and print the gist of it."""
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    gist = {name: round(value or 0, 3) for name, value in line["metrics"].items()}
+    print({name: value for name, value in line.items() if not isinstance(value, dict | list)}, gist, flush=True)
+
+
+def look(models: Sequence[Path], samples: list[Sample], without: Sequence[str], output: Path) -> None:
+    """A line for each trained model, on the test split without the images of some groups."""
+    given = [sample for sample in samples if sample.group not in without]
+    for folder in models:
+        evaluation = evaluate(Detector.load(folder), given)
+        append(output, {"model": str(folder), "without": list(without), **line_of(evaluation)})
+
+
+def study(options: argparse.Namespace, samples: list[Sample]) -> None:
+    """Train once and look once."""
+    source = Given()
+    if options.fold:
+        part, parts = map(int, options.fold.split("/"))
+        source.given = hold_out_fold(samples, part, parts)
+    else:
+        source.given = leave_out(samples, options.leave_out)
+    names = ("fold", "leave_out", "supervision", "masks", "flips", "steps", "batch", "backbone", "seed")
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        detector = train(
+            source,
+            output=Path(folder) / "model",
+            supervision=options.supervision,
+            masks=options.masks,
+            model=ModelConfig(backbone=options.backbone, image_size=(256, 256)),
+            recipe=Recipe(batch_size=options.batch, flips=options.flips),
+            trainer=TrainerConfig(max_steps=options.steps, precision="bfloat16"),
+            seed=options.seed,
+        )
+    line = {
+        **{name: getattr(options, name) for name in names},
+        "regime": detector.record["training"]["regime"],
+        "seconds": round(time.monotonic() - begin, 1),
+        "score_scale": detector.record["score_scale"],
+    }
+    append(options.output, {**line, **line_of(evaluate(detector, source.samples()))})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--table", type=Path, required=True)
@@ -86,49 +148,21 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--fold", help="such as 0/4")
     what.add_argument("--leave-out", help="a type of defect")
+    what.add_argument("--model", type=Path, nargs="+", help="model folders")
+    parser.add_argument("--without", nargs="*", default=[], help="groups of test images to pass over, with --model")
     parser.add_argument("--supervision", default="auto")
+    parser.add_argument("--masks", help="with mixed, as for the train command")
     parser.add_argument("--flips", default="symmetric", choices=("none", "published", "symmetric"))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--backbone", default="compact")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    source = Given()
     samples = Table(path=options.table).samples()
-    if options.fold:
-        part, parts = map(int, options.fold.split("/"))
-        source.given = hold_out_fold(samples, part, parts)
+    if options.model:
+        look(options.model, samples, options.without, options.output)
     else:
-        source.given = leave_out(samples, options.leave_out)
-    settings = {name: value for name, value in vars(options).items() if name not in ("table", "output")}
-    begin = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        detector = train(
-            source,
-            output=Path(folder) / "model",
-            supervision=options.supervision,
-            model=ModelConfig(backbone=options.backbone, image_size=(256, 256)),
-            recipe=Recipe(batch_size=options.batch, flips=options.flips),
-            trainer=TrainerConfig(max_steps=options.steps, precision="bfloat16"),
-            seed=options.seed,
-        )
-    seconds = time.monotonic() - begin
-    evaluation = evaluate(detector, source.samples())
-    line: dict[str, Any] = {
-        **settings,
-        "regime": detector.record["training"]["regime"],
-        "seconds": round(seconds, 1),
-        "metrics": {name: metric.value for name, metric in evaluation.metrics.items()},
-        "by_type": by_type(evaluation.cases),
-        "score_scale": detector.record["score_scale"],
-        "images": [
-            {"defect": case.sample.defect} | {name: getattr(case.prediction, name) for name in SCORES.values()}
-            for case in evaluation.cases
-        ],
-    }
-    with options.output.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    print(settings, {name: round(value or 0, 3) for name, value in line["metrics"].items()}, flush=True)
+        study(options, samples)
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ class Recipe:
         distance_weight: (w, p): a defective pixel weighs w (d / d_max)^p, d its distance from the edge of its region;
             null for equal weights. ``auto``: (3, 2), and null for the ICPR variant.
         image_score: which score decides the verdict: ``head`` (the classification head's), ``map`` (the map's
-            maximum) or ``fused`` (their mean on one scale). All are reported. ``auto``: SCORES_AUTO
-            (docs/decisions/0012-flips-and-scores.md).
+            maximum) or ``fused`` (their mean on one scale). All are reported. ``auto``: the head's for
+            weak supervision, else fused (docs/decisions/0012-flips-and-scores.md).
         adaptor_lr: learning rate of the feature adaptor.
         adaptor_weight_decay: weight decay of the feature adaptor.
         heads_lr: learning rate of both heads.
@@ -176,7 +176,7 @@ def resolve_recipe(
         flips="none" if unsupervised else "symmetric",
         mask_dilation_px=7 if variant == "jims" else 1,
         distance_weight=(3.0, 2.0) if variant == "jims" else None,
-        image_score="map" if unsupervised else "fused",
+        image_score="head" if regime == "weak" else "fused",
         gradient_clip_norm=None if unsupervised else 1.0,
     )
     given = {field.name: getattr(recipe, field.name) for field in fields(LabelRecipe)}
