@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ import numpy as np
 from supersimplenet.data.checks.duplicates import MOST_IMAGES, equal_groups, find_near_duplicates, linked_groups
 from supersimplenet.data.checks.inspection import Look
 from supersimplenet.data.images import natural_key
-from supersimplenet.data.sources.base import sort_samples
+from supersimplenet.data.sources.base import relative_names, sort_samples
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.records import GOOD, Sample
 from supersimplenet.seeds import derive_seed
@@ -103,10 +102,10 @@ def group_samples(samples: Sequence[Sample], groups: GroupsName, looks: Sequence
     for equal in (*equal_groups([image.digest for image in images]), *equal_groups(named)):
         links += [(equal[0], other) for other in equal[1:]]
     names: dict[int, str | None] = {place: sample.group for place, sample in enumerate(samples)}
-    root = _root(samples)
+    names_of = relative_names(samples)
     for linked in linked_groups(len(samples), links):
         known = sorted({group for place in linked if (group := samples[place].group) is not None})
-        first = min((_name(samples[place], root) for place in linked), key=lambda name: natural_key(Path(name)))
+        first = min((names_of[samples[place].image] for place in linked), key=lambda name: natural_key(Path(name)))
         names.update(dict.fromkeys(linked, "+".join(known) or f"found {first}"))
     return [replace(sample, group=names[place]) for place, sample in enumerate(samples)]
 
@@ -150,18 +149,11 @@ def write_table(samples: Sequence[Sample], path: Path) -> None:
 
 
 def _ordered_groups(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
-    root = _root(samples)
+    names_of = relative_names(samples)
     groups: dict[tuple[str, str], list[Sample]] = {}
-    for sample in sorted(samples, key=lambda sample: _name(sample, root)):
-        key = ("alone", _name(sample, root)) if sample.group is None else ("group", sample.group)
+    for sample in sorted(samples, key=lambda sample: names_of[sample.image]):
+        key = ("alone", names_of[sample.image]) if sample.group is None else ("group", sample.group)
         groups.setdefault(key, []).append(sample)
-    return sorted(groups.values(), key=lambda group: (-len(group), derive_seed(seed, "split", _name(group[0], root))))
-
-
-def _root(samples: Sequence[Sample]) -> str:
-    return os.path.commonpath([sample.image.absolute().parent for sample in samples])
-
-
-def _name(sample: Sample, root: str) -> str:
-    """The image's path below the common folder, so that a moved data set keeps its split."""
-    return sample.image.absolute().relative_to(root).as_posix()
+    return sorted(
+        groups.values(), key=lambda group: (-len(group), derive_seed(seed, "split", names_of[group[0].image]))
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from supersimplenet.data.masks import read_defects
+from supersimplenet.data.sources.base import relative_names
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.records import BAD, GOOD, Regime, Sample
 from supersimplenet.seeds import derive_seed
@@ -139,8 +140,8 @@ def _kept(labelled: Sequence[Sample], masks: str | float | None, seed: int) -> s
     count = int(number) if whole else max(1, round(number * len(labelled)))
     if count > len(labelled):
         raise ConfigError(f"masks: {count} asked for, and {len(labelled)} bad training images have one; ask for fewer")
-    root = _common_folder(labelled)
-    order = sorted(labelled, key=lambda sample: derive_seed(seed, "masks", _name(sample, root)))
+    names = relative_names(labelled)
+    order = sorted(labelled, key=lambda sample: derive_seed(seed, "masks", names[sample.image]))
     return {sample.image for sample in order[:count]}
 
 
@@ -159,12 +160,3 @@ def _listed(labelled: Sequence[Sample], path: Path) -> set[Path]:
             what = "names no bad training image with a mask" if not found else f"names {len(found)} images"
             raise ConfigError(f"{path}: '{line}' {what}; write one image's path a line")
     return {known[os.path.normpath(line)][0] for line in wanted}
-
-
-def _common_folder(samples: Sequence[Sample]) -> str:
-    return os.path.commonpath([sample.image.absolute().parent for sample in samples])
-
-
-def _name(sample: Sample, root: str) -> str:
-    """The image's path below the common folder, so that a moved data set keeps its choice."""
-    return sample.image.absolute().relative_to(root).as_posix()

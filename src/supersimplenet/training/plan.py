@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from supersimplenet.data.sources.base import relative_names
 from supersimplenet.model.backbone import Backbone
 from supersimplenet.model.recipes import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
 from supersimplenet.records import GOOD, Sample
@@ -63,9 +64,10 @@ def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[int]:
 
     A group that a bad image belongs to is trained on.
     """
+    names = relative_names(samples)
     groups: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
-        groups.setdefault(sample.group or str(sample.image), []).append(index)
+        groups.setdefault(sample.group or names[sample.image], []).append(index)
     good = {name: indices for name, indices in groups.items() if all(samples[i].label == GOOD for i in indices)}
     order = sorted(good, key=lambda name: derive_seed(seed, "holdout", name))
     wanted = fraction * sum(sample.label == GOOD for sample in samples)

@@ -54,6 +54,13 @@ def few(things: Sequence[object]) -> str:
     return ", ".join(str(thing) for thing in things[:3]) + more
 
 
+def relative_names(samples: Iterable[Sample]) -> dict[Path, str]:
+    """Each image's path below the folder common to all, so that what follows from names survives a move of the data."""
+    paths = [sample.image for sample in samples]
+    root = os.path.commonpath([path.absolute().parent for path in paths])
+    return {path: path.absolute().relative_to(root).as_posix() for path in paths}
+
+
 def training_list_hash(samples: Iterable[Sample]) -> str:
     """Hash of what a model was trained on: equal for the same files, labels and masks, wherever they lie.
 
@@ -71,12 +78,17 @@ def training_list_hash(samples: Iterable[Sample]) -> str:
     training = [sample for sample in samples if sample.split == "train"]
     if not training:
         raise DataError("no training sample to hash; wanted samples with split train")
-    root = os.path.commonpath([sample.image.absolute().parent for sample in training])
+    names = relative_names(training)
     lines = []
     for sample in training:
-        name = sample.image.absolute().relative_to(root).as_posix()
         mask = "-" if sample.mask is None else ("any:" if sample.mask_any_value else "") + _file_hash(sample.mask)
-        fields = [name, str(sample.label), str(int(sample.pixel_labels_known)), _file_hash(sample.image), mask]
+        fields = [
+            names[sample.image],
+            str(sample.label),
+            str(int(sample.pixel_labels_known)),
+            _file_hash(sample.image),
+            mask,
+        ]
         if sample.ignore is not None:
             fields.append(_file_hash(sample.ignore))
         lines.append("\0".join(fields) + "\n")
