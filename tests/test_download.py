@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from supersimplenet.cli.main import main
-from supersimplenet.data import fetch as fetching
+from supersimplenet.data.download import fetch as fetching
 from supersimplenet.data.download.download import download
 from supersimplenet.data.download.publishers import ARCHIVES, Archive, Counts
 from supersimplenet.data.download.unpack import unpack

@@ -555,7 +555,7 @@ def test_every_listed_suffix_can_be_read(tmp_path):
         assert read_image(tmp_path / f"a{suffix}").shape == (16, 16, 3)
 
 
-@pytest.mark.parametrize("module", ["data.images", "data.registry", "evaluation.metrics"])
+@pytest.mark.parametrize("module", ["data.images", "data.sources.registry", "evaluation.metrics"])
 def test_torch_is_not_imported(module):
     code = f"import sys, supersimplenet.{module}; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

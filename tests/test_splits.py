@@ -209,7 +209,7 @@ def test_the_command_keeps_photographs_of_one_part_together(photographs, tmp_pat
     data = ["--data", "Table", "--data.path", str(plain), "--output", str(output)]
     assert main(["data", "split", *data]) == 0
     assert "no groups are named; --groups found looks for photographs" in capsys.readouterr().out
-    assert main(["data", "split", *data, "--groups", "found", "--test_fraction", "0.25", "--seed", "4"]) == 0
+    assert main(["data", "split", *data, "--groups", "found", "--test-fraction", "0.25", "--seed", "4"]) == 0
     printed = capsys.readouterr().out
     assert "3 groups of several images (6 images), each in one split" in printed
     assert f"supersimplenet train --data Table --data.path {output}" in printed

@@ -23,6 +23,7 @@ from supersimplenet.training.config import CacheConfig, TrainerConfig
 from supersimplenet.training.features import FLIPS, CachedFeatures, Views
 from supersimplenet.training.labels import distance_weight, read_pixel_labels, widen
 from supersimplenet.training.module import TrainingModule
+from supersimplenet.training.plan import hold_out
 from supersimplenet.training.run import train
 
 REGIMES = ("unsupervised", "weak", "mixed", "full")
@@ -394,3 +395,28 @@ def test_a_run_of_mixed_supervision_records_what_it_used(samples, tmp_path, cach
     assert training["plan"]["total_steps"] == 6  # 4 bad images in 4 views, as many good ones, 32 in steps of 6
     assert detector.score_scale.images == 3
     assert detector.record["score_scale"]["head_std"] > 0
+
+
+def test_the_scores_scale_is_that_of_the_held_out_images(samples, tmp_path):
+    detector = train(
+        source_of(samples),
+        output=tmp_path / "run",
+        model=ModelConfig(backbone="compact", image_size=(64, 64)),
+        recipe=Recipe(batch_size=6),
+        trainer=TrainerConfig(max_epochs=1, accelerator="cpu", holdout_fraction=0.5),
+    )
+    scale = detector.score_scale
+    held = hold_out(supervise(samples).training, 0.5, seed=0)
+    predictions = detector.predict([supervise(samples).training[index].image for index in sorted(held)])
+    head = np.array([prediction.head_logit for prediction in predictions])
+    peak = np.array([prediction.map_max_logit for prediction in predictions])
+    # Held-out features are kept in bfloat16, 8 bits; the detector computes in float32.
+    assert (scale.images, len(held)) == (3, 3)
+    assert (scale.head_mean, scale.map_mean) == pytest.approx((head.mean(), peak.mean()), abs=2e-2)
+    assert (scale.head_std, scale.map_std) == pytest.approx((head.std(ddof=1), peak.std(ddof=1)), abs=2e-2)
+    for prediction in predictions:
+        standardised = (prediction.map_max_logit - scale.map_mean) / scale.map_std
+        expected = (prediction.head_logit + scale.head_mean + scale.head_std * standardised) / 2
+        assert prediction.fused_logit == pytest.approx(expected)
+        assert prediction.score_logit == prediction.fused_logit  # mixed supervision: the fused score decides
+        assert prediction.verdict == ("bad" if prediction.score >= 0.5 else "good")

@@ -188,7 +188,7 @@ def test_an_unreadable_training_image_stops_or_is_listed(surfaces, tmp_path):
     assert not (tmp_path / "run" / "config.yaml").exists()
     train(data, output=tmp_path / "run", model=MODEL, recipe=RECIPE, trainer=short, on_error="skip")
     record = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]
-    assert record["good_images"] == 4
+    assert (record["good_images"], record["held_out_images"]) == (3, 1)
     assert [Path(entry["path"]).name for entry in record["skipped"]] == ["001.png"]
 
 

@@ -35,8 +35,8 @@ def measure_score_scale(network: SuperSimpleNet, source: FeatureSource, rows: Se
     heads_logit, map_max_logit = torch.cat(head).double(), torch.cat(peak).double()
     return ScoreScale(
         head_mean=float(heads_logit.mean()),
-        head_std=float(heads_logit.std()),
+        head_std=float(heads_logit.std()) or 1.0,  # 0 where all are copies of one image
         map_mean=float(map_max_logit.mean()),
-        map_std=float(map_max_logit.std()),
+        map_std=float(map_max_logit.std()) or 1.0,
         images=len(rows),
     )
