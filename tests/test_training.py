@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +12,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from supersimplenet.data.images import read_image
 from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.data.synthetic import SyntheticConfig, synthesize
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
@@ -74,11 +77,19 @@ def test_one_seed_decides_everything(metal, tmp_path):
     assert not any(torch.equal(first[n], other[n]) for n in first if n.endswith("weight"))
 
 
-@pytest.mark.parametrize("stop", ["killed", "terminated", "interrupted"])
-def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(surfaces, tmp_path, stop):
+@pytest.mark.parametrize(
+    ("stop", "supervised"), [("killed", False), ("killed", True), ("terminated", False), ("interrupted", False)]
+)
+def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(surfaces, tmp_path, stop, supervised):
+    root = surfaces
+    if supervised:  # a type of defect, with its masks, becomes one of the training split
+        root = tmp_path / "supervised"
+        shutil.copytree(surfaces, root)
+        defect = sorted(path for path in (root / "brushed_metal" / "test").iterdir() if path.name != "good")[0]
+        defect.rename(root / "brushed_metal" / "train" / defect.name)
     command = [sys.executable, "-m", "supersimplenet", "train"]
     options = [
-        *("--data", "MVTecAD", "--data.root", str(surfaces), "--data.category", "brushed_metal"),
+        *("--data", "MVTecAD", "--data.root", str(root), "--data.category", "brushed_metal"),
         *("--model.backbone", "compact", "--model.image_size", "[64,64]", "--recipe.batch_size", "4"),
         *("--trainer.max_epochs", "30", "--trainer.accelerator", "cpu"),  # enough for the signal to come before the end
     ]
@@ -105,6 +116,8 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(surfaces, 
 
     subprocess.run([*command, "--resume", "--output", str(stopped)], check=True, capture_output=True)
     assert same(weights(whole), weights(stopped))
+    regime = yaml.safe_load((stopped / "config.yaml").read_text())["training"]["regime"]
+    assert regime == ("full" if supervised else "unsupervised")
 
 
 def test_resume_refuses_other_settings_other_images_and_a_finished_run(metal, tmp_path):
@@ -160,6 +173,26 @@ def test_memory_disk_and_recomputed_features_give_the_same_losses(metal, tmp_pat
     assert losses["recomputed"] == pytest.approx(losses["read again"], rel=1e-6)
     # bfloat16 keeps 8 bits of a feature, so features differ by up to 1 part in 256; losses average over many of them.
     assert losses["memory"] == pytest.approx(losses["recomputed"], rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "cache", [CacheConfig(), CacheConfig(memory_gib=0), CacheConfig(memory_gib=0, disk_gib=0)], ids=str
+)
+def test_each_view_has_the_features_of_the_flipped_image(metal, tmp_path, cache):
+    paths = [sample.image for sample in metal.samples() if sample.split == "train"][:3]
+    backbone = build_backbone(MODEL)
+    read = []
+    source, index, _ = gather_features(
+        backbone, paths, views=[4, 1, 4], image_size=SIZE, cache=cache, folder=tmp_path, progress=read.append
+    )
+    assert (index, sum(read)) == ([0, 1, 2], 3)  # each image is decoded once
+    assert source.views.rows() == [[0, 1, 2, 3], [4], [5, 6, 7, 8]]
+    for row, axes in ((0, ()), (1, (0,)), (2, (1,)), (3, (0, 1)), (4, ()), (7, (1,))):
+        image = read_image(paths[[0, 0, 0, 0, 1, 2, 2, 2, 2][row]], size_px=SIZE)
+        expected = backbone(torch.from_numpy(np.flip(image, axes).copy())[None])
+        for found, wanted in zip(source.features(torch.tensor([row])), expected, strict=True):
+            # bfloat16 keeps 8 bits, half a unit in the last of them is 1 part in 512.
+            torch.testing.assert_close(found.float(), wanted, rtol=1 / 256, atol=1e-4)
 
 
 def test_disk_cache_is_removed_after_training(metal, tmp_path):
