@@ -360,6 +360,8 @@ def test_an_empty_mask_says_nothing(samples, tmp_path):
     usable, empties = without_empty_masks(used)
     assert empties == [used[6]]
     assert (supervise(used).regime, supervise(usable).regime) == ("full", "mixed")
+    assert supervise(usable, "full").regime == "full"  # each has a mask, if one that says nothing
+    assert supervise(usable, "full").counts == supervise(usable).counts
     assert supervise(usable).counts == {"good": 6, "bad_with_mask": 1, "bad_without_mask": 1}
 
 

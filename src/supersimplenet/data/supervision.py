@@ -53,7 +53,7 @@ class Supervision:
 
 
 def without_empty_masks(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """The samples, where a bad training image whose mask marks nothing counts as one without; and those images.
+    """The samples, where the pixel labels of a bad training image whose mask marks nothing are unknown; and those images.
 
     An empty mask says nothing: the defect is somewhere. Reads every mask of the training split; what cannot be read
     stays as it is, for the training to stop at or to skip.
@@ -65,7 +65,7 @@ def without_empty_masks(samples: Sequence[Sample]) -> tuple[list[Sample], list[S
             with suppress(ImageError):
                 mask = read_defects(sample)
                 is_empty = mask is not None and not mask.any()
-        used.append(_without_mask(sample) if is_empty else sample)
+        used.append(replace(sample, pixel_labels_known=False) if is_empty else sample)
         empty += [sample] * is_empty
     return used, empty
 
@@ -76,9 +76,10 @@ def supervise(
     """The regime of the training samples, or a lower one.
 
     Args:
-        samples: of the data set, their masks not empty; those of the test split are passed over.
+        samples: of the data set, as `without_empty_masks` gives them; those of the test split are passed over.
         supervision: ``auto`` uses every label there is; ``unsupervised`` leaves out bad images, ``weak`` their masks,
-            ``mixed`` all masks but some; ``full`` insists on a mask for each bad image.
+            ``mixed`` all masks but some; ``full`` insists on a mask for each bad image (an empty one is given, but
+            says nothing).
         masks: with ``mixed``, how many masks are kept: a number of images (``12``), a share of those that have one
             (``0.25``), or a file that lists an image a line (its path, its path from the file's folder, or its name).
             None keeps those there are. Chosen by the seed, more of them always include the fewer.
@@ -104,16 +105,18 @@ def supervise(
         if supervision != "auto":
             raise DataError(f"supervision: {supervision} needs bad training images, and there is none; give some")
         return Supervision(regime="unsupervised", training=good)
-    if supervision == "full" and len(labelled) < len(bad):
+    without = sum(sample.mask is None for sample in bad)
+    if supervision == "full" and without:
         raise DataError(
-            f"supervision: full needs a mask for each bad training image, and {len(bad) - len(labelled)} of {len(bad)} "
-            "have none; give them, or choose mixed or auto"
+            f"supervision: full needs a mask for each bad training image, and {without} of {len(bad)} have none; give "
+            "them, or choose mixed or auto"
         )
     kept = _kept(labelled, masks, seed) if supervision in ("auto", "mixed", "full") else set()
     if supervision == "mixed" and not kept:
         raise DataError("supervision: mixed needs bad training images with masks; choose weak, or give masks")
     used = [sample if sample.label == GOOD or sample.image in kept else _without_mask(sample) for sample in training]
-    regime: Regime = "weak" if not kept else "full" if len(kept) == len(bad) else "mixed"
+    is_full = supervision == "full" or len(kept) == len(bad)
+    regime: Regime = "weak" if not kept else "full" if is_full else "mixed"
     return Supervision(regime=regime, training=used, masks_left_out=len(labelled) - len(kept))
 
 
