@@ -53,7 +53,7 @@ class Supervision:
 
 
 def without_empty_masks(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """The samples, where the pixel labels of a bad training image whose mask marks nothing are unknown; and those images.
+    """The samples, where a bad training image whose mask marks nothing has unknown pixel labels; and those images.
 
     An empty mask says nothing: the defect is somewhere. Reads every mask of the training split; what cannot be read
     stays as it is, for the training to stop at or to skip.
