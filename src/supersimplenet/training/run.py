@@ -136,7 +136,7 @@ def train(
         raise DataError(f"{folder}: the training images changed since this run began; train anew into another --output")
     console().print(supervised.describe(), highlight=False)
     if empty_masks:
-        console().print(f"{len(empty_masks)} masks of bad training images mark nothing; they count as without a mask")
+        console().print(f"masks of bad training images that mark nothing, and so count as none: {len(empty_masks)}")
     label_recipe = resolve_recipe(
         recipe, supervised.regime, variant=model.variant, own_perlin_threshold=data.perlin_threshold
     )
