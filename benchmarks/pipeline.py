@@ -110,6 +110,7 @@ def train_arguments(data: Path, output: Path, epochs: int, options: argparse.Nam
         *("train", "--data", "Folder", "--data.good", str(data), "--data.test_fraction", "0"),
         *("--model.backbone", "compact", "--model.image_size", str([options.size] * 2)),
         *("--recipe.batch_size", str(BATCH), "--trainer.max_epochs", str(epochs), "--trainer.accelerator", "cpu"),
+        *("--trainer.holdout_fraction", "0"),
         *("--seed", "0", "--output", str(output)),
     ]
 
