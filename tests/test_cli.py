@@ -107,7 +107,7 @@ def test_help_lists_the_commands(capsys):
     [
         (
             ["train", "--data", "MVTecAD", "--data.root", "no/where", "--data.category", "bottle"],
-            "DataError: no/where: no such folder; fetch MVTec AD from",
+            "DataError: no/where: no such folder; supersimplenet data download MVTecAD, or",
         ),
         (["train"], "ConfigError: data: not given"),
         (["train", "--resume"], "ConfigError: output: not given; --resume needs the folder of the interrupted run"),
@@ -167,3 +167,20 @@ def test_the_program_lets_waiting_threads_sleep_unless_told_otherwise(monkeypatc
         with pytest.raises(SystemExit):
             main(["--version"])
         assert os.environ["GOMP_SPINCOUNT"] == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--supervision", "fully"], "--supervision: 'fully'; choose among 'auto', 'unsupervised', 'weak', 'mixed'"),
+        (["--data", "folder"], "--data: 'folder' is none of MVTecAD, "),
+        (["--model.image_size", "128"], "--model.image_size: '128'; wanted two whole numbers, such as '[256,256]'"),
+        (["--supervison", "weak"], "unrecognized arguments: --supervison weak"),
+    ],
+)
+def test_a_slip_of_typing_is_said_in_a_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *arguments])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

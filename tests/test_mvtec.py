@@ -50,28 +50,28 @@ def test_mvtec_ad_layout(mvtec):
 def test_mvtec_ad_root_missing(tmp_path):
     root = tmp_path / "datasets"
     message = (
-        rf"^{root}: no such folder; fetch MVTec AD from https://www\.mvtec\.com/\S+ and unpack it so that "
-        rf"{root}/bottle/train/good exists$"
+        rf"^{root}: no such folder; supersimplenet data download MVTecAD, or unpack https://www\.mvtec\.com/\S+ "
+        rf"so that {root}/bottle/train/good exists$"
     )
     with pytest.raises(DataError, match=message):
         MVTecAD(root=root, category="bottle").samples()
 
 
 def test_mvtec_ad_category_missing_lists_those_there_are(mvtec):
-    message = rf"^{mvtec}/bottl/train/good: no such folder; categories found: bottle, cable; fetch MVTec AD"
+    message = rf"^{mvtec}/bottl/train/good: no such folder; categories found: bottle, cable; supersimplenet"
     with pytest.raises(DataError, match=message):
         MVTecAD(root=mvtec, category="bottl").samples()
 
 
 def test_mvtec_ad_mask_missing(mvtec):
     (mvtec / "bottle/ground_truth/broken/001.png").unlink()
-    message = rf"^{mvtec}/bottle/test/broken/001\.png: no mask; wanted .*/ground_truth/broken/001_mask\.png; fetch"
+    message = rf"^{mvtec}/bottle/test/broken/001\.png: no mask; wanted .*/ground_truth/broken/001_mask\.png; supersimplenet data download"
     with pytest.raises(DataError, match=message):
         MVTecAD(root=mvtec, category="bottle").samples()
 
 
 def test_mvtec_ad_without_test_images(mvtec):
-    with pytest.raises(DataError, match=r"cable/test: no folder of test images in it; fetch"):
+    with pytest.raises(DataError, match=r"cable/test: no folder of test images in it; supersimplenet data download"):
         MVTecAD(root=mvtec, category="cable").samples()
 
 

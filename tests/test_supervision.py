@@ -156,10 +156,16 @@ class TestRegime:
 
     def test_labels_that_are_not_there_are_asked_for(self, samples):
         for supervision in ("weak", "mixed", "full"):
-            with pytest.raises(DataError, match="needs bad training images, and there is none"):
+            with pytest.raises(DataError, match="needs bad training images, and there is no bad image; give some"):
                 supervise(samples[:6], supervision)
         with pytest.raises(DataError, match="no good training image"):
             supervise(samples[6:])
+        tested = [sample for sample in samples if sample.label == GOOD or sample.split == "test"]
+        with pytest.raises(DataError, match="all 1 bad images are in the test split; give some to the training split"):
+            supervise(tested, "full")
+        assert supervise(tested).describe().endswith("(all 1 bad images are in the test split)")
+        with pytest.raises(DataError, match="mixed needs bad training images with masks; give masks, or choose weak"):
+            supervise(supervise(samples, "weak").training, "mixed", masks=1)
 
 
 def test_recipes_are_the_published_ones():

@@ -118,7 +118,10 @@ def test_table_root(files, tmp_path_factory):
         ("b.png,test,0,,,,0", "row 3: pixel_labels_known: false for a good image"),
         ("b.png,test,1,,,,1", "row 3: pixel_labels_known: true for a bad image without a mask"),
         ("./a.png,train,0,,,,", r"row 3: image \./a\.png is in row 2 too; keep one"),
-        ("b.png,test,0,,,009,", "1 groups stand in train and in test: 009; put all images of one part into one split"),
+        (
+            "b.png,test,0,,,009,",
+            "groups that stand in train and in test: 009; put all images of one part into one split",
+        ),
         ("b.png,test", "not a readable CSV table"),
     ],
 )
@@ -180,6 +183,6 @@ def test_a_leak_between_the_splits_of_real_data_is_found(shared_dir, tmp_path):
     leaky = [line.replace(",test,", ",train,") if i % 5 == 0 else line for i, line in enumerate(text)]
     path = table(tmp_path, "\n".join(leaky) + "\n")
     with pytest.raises(
-        DataError, match=r"groups stand in train and in test: .* and \d+ more; put all images of one part"
+        DataError, match=r"groups that stand in train and in test: .* and \d+ more; put all images of one part"
     ):
         Table(path=path, root=shared_dir / "magnetic_tile").samples()

@@ -15,7 +15,7 @@ from supersimplenet.drawing import draw_contact_sheet
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.evaluate import Evaluation, evaluate, write_metrics
 from supersimplenet.predict import CSV_FILE, PredictionSummary, find_images, predict_to_folder
-from supersimplenet.terminal import console, progress_bar
+from supersimplenet.terminal import progress_bar, results
 
 CONTACT_SHEET = "findings.png"
 _SCORES = {"head": "classification head's score", "map": "map's maximum", "fused": "fused score"}
@@ -60,16 +60,15 @@ def evaluate_model(
     _print_metrics(evaluation)
     counts = evaluation.summary()
     images = counts["images"]
-    console().print(
+    results().print(
         f"at threshold {evaluation.threshold} of the {_SCORES[evaluation.image_score]}: "
-        f"{counts['escapes']} of {images['bad']} bad parts missed, "
-        f"{counts['false_alarms']} of {images['good']} good parts rejected; pixel metrics from "
+        f"{counts['escapes']} of {images['bad']} bad images missed, "
+        f"{counts['false_alarms']} of {images['good']} good images rejected; pixel metrics from "
         f"{images['bad'] - images['bad_without_pixel_labels']} bad and {images['good']} good images",
-        highlight=False,
     )
     if evaluation.failures:
-        console().print(f"{len(evaluation.failures)} images could not be read; {metrics.name} lists them")
-    console().print(f"metrics:  {metrics}\nfindings: {sheet}", highlight=False)
+        results().print(f"{len(evaluation.failures)} images could not be read; {metrics.name} lists them")
+    results().print(f"metrics:  {metrics}\nfindings: {sheet}")
     return evaluation
 
 
@@ -103,10 +102,9 @@ def predict_files(
         )
     continued = f", {summary.continued} of them done before" if summary.continued else ""
     failed = f", {summary.failed} could not be read (see the error column)" if summary.failed else ""
-    console().print(
+    results().print(
         f"{summary.images} images{continued}: {summary.bad} bad at threshold {detector.threshold}{failed}\n"
         f"results: {summary.csv}{' (an earlier run was replaced)' if replaces else ''}",
-        highlight=False,
     )
     return summary
 
@@ -124,4 +122,4 @@ def _print_metrics(evaluation: Evaluation) -> None:
     for name, metric in evaluation.metrics.items():
         value = f"undefined: {metric.reason}" if metric.value is None else f"{metric.value:.4f}"
         table.add_row(name, value, "of the score that decides" if name in deciding else "")
-    console().print(table, highlight=False)
+    results().print(table)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from supersimplenet.data.checks.check import CheckReport, check, write_report
+from supersimplenet.data.checks.check import CheckReport, check, remove_report, write_report
 from supersimplenet.data.checks.findings import Finding
 from supersimplenet.data.checks.inspection import look_at
 from supersimplenet.data.sources.base import DataSource
@@ -18,7 +18,12 @@ from supersimplenet.records import BAD, Sample
 from supersimplenet.terminal import progress_bar
 
 _SHOWN = 3  # pieces of evidence of a finding on the screen; check.json has all
-_ERRORS_OF_FILES = ("image-unreadable", "mask-unreadable", "mask-size")  # their details name the file
+_ERRORS_OF_FILES = (
+    "image-unreadable",
+    "mask-unreadable",
+    "mask-size",
+    "ignore-unusable",
+)  # their details name the file
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "blue"}
 
 
@@ -50,6 +55,7 @@ def check_data(
         from supersimplenet.data.checks.pictures import draw_findings  # matplotlib takes a moment
 
         output.mkdir(parents=True, exist_ok=True)
+        remove_report(output)
         print(f"report:   {write_report(report, output, data=source.name)}")
         pictures = draw_findings(report, samples, output)
         if pictures:
@@ -93,7 +99,7 @@ def split_data(
     if groups == "known" and not sizes:
         print("no groups are named; --groups found looks for photographs of one part and keeps them together")
     if groups == "found":
-        print("whether photographs of one part can be told from two parts: supersimplenet data check")
+        print("photographs that are turned or cropped differently are not found: name the parts where you can")
     print(f"table: {output}\ntrain: supersimplenet train --data Table --data.path {output}")
     return split
 
@@ -101,7 +107,7 @@ def split_data(
 def _print_report(report: CheckReport, name: str) -> None:
     out = Console(highlight=False, markup=False, soft_wrap=True)
     images = sum(count.images for count in report.counts)
-    groups = f", {report.in_groups:,} of them in {report.groups:,} named groups" if report.groups else ""
+    groups = f", {report.in_groups:,} of them in {report.groups:,} groups" if report.groups else ""
     out.print(f"{name}: {images:,} images{groups}")
     table = RichTable("split", "type", "images", "with mask", box=None, pad_edge=False)
     for column in table.columns[2:]:

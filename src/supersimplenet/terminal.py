@@ -11,6 +11,11 @@ def console() -> Console:
     return Console(stderr=True)
 
 
+def results() -> Console:
+    """Where results go: standard output."""
+    return Console(highlight=False)
+
+
 def progress_bar() -> Progress:
     """The package's one style of progress bar."""
     return Progress(

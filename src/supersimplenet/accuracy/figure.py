@@ -16,7 +16,7 @@ from supersimplenet.accuracy.journal import Line
 from supersimplenet.accuracy.published import published_categories, published_masks
 from supersimplenet.accuracy.summary import MEAN, Figure
 
-PANELS = {"AP-det": "Detection: AP of images", "AP-loc": "Localisation: AP of pixels"}
+PANELS = {"AP-det": "Detection: AP of images, by the head", "AP-loc": "Localisation: AP of pixels"}
 _INK, _GREY = "#000000", "#808080"
 _TOP = 102.0  # per cent: no empty axis above what is possible
 _LABEL_GAP = 0.1  # of the axis: nearer points' values would run into each other

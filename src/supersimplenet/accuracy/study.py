@@ -16,7 +16,7 @@ from supersimplenet.data.sources.registry import source_from
 from supersimplenet.deploy.folder import to_plain, write_text
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.settings import AccuracyConfig
-from supersimplenet.terminal import console, progress_bar
+from supersimplenet.terminal import console, progress_bar, results
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 
 CSV_FILE, MARKDOWN_FILE, PLOT_FILE = "results.csv", "results.md", "ap_against_masks.png"
@@ -85,9 +85,9 @@ def benchmark_accuracy(
         failed = _run(missing, folder, config, settings, lines, lock) if missing else []
         figures = write_results(folder, lines, failures=len(failed)) if lines else []
     if figures:
-        console().print(tables.results_text(figures))
+        results().print(tables.results_text(figures))
         for sentence in tables.describe(lines, figures):
-            console().print(sentence, highlight=False)
+            results().print(sentence)
     return Study(lines=lines, figures=figures, failed=failed)
 
 

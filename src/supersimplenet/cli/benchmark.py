@@ -6,9 +6,9 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from supersimplenet.cli.options import Command
+from supersimplenet.cli.options import Command, OptionParser
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.recipes import ModelConfig, Recipe
@@ -26,8 +26,8 @@ def benchmark_commands() -> list[Command]:
     ]
 
 
-def _speed_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Time each stage from the file to the verdict, alone and many at once.")
+def _speed_parser() -> OptionParser:
+    parser = OptionParser(description="Time each stage from the file to the verdict, alone and many at once.")
     parser.add_argument("--output", type=Path, help="also write the report as JSON")
     parser.add_class_arguments(SpeedConfig)
     return parser
@@ -46,8 +46,8 @@ def _speed(options: Namespace) -> int:
     return 0
 
 
-def _accuracy_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _accuracy_parser() -> OptionParser:
+    parser = OptionParser(
         description="Train and test each category, fold, regime of supervision and seed; write mean and standard "
         "deviation beside the published figures. The same command again goes on where it was, or adds to it."
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from supersimplenet.cli.options import DATA_HELP, Command
+from supersimplenet.cli.options import DATA_HELP, Command, OptionParser
 from supersimplenet.data.download.publishers import ARCHIVES, ON_REQUEST
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.splits import GroupsName
@@ -24,8 +24,8 @@ def data_commands() -> list[Command]:
     ]
 
 
-def _synthesize_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Write a synthetic data set of surfaces with defects, in MVTec layout.")
+def _synthesize_parser() -> OptionParser:
+    parser = OptionParser(description="Write a synthetic data set of surfaces with defects, in MVTec layout.")
     parser.add_argument("--output", type=Path, required=True, help="the data set's root; one folder a surface is made")
     parser.add_class_arguments(SyntheticConfig)
     return parser
@@ -41,8 +41,8 @@ def _synthesize(options: Namespace) -> int:
     return 0
 
 
-def _download_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _download_parser() -> OptionParser:
+    parser = OptionParser(
         description="Fetch a published data set from its publisher, going on where an earlier attempt was cut off; "
         "compare its checksum, unpack it, count its images. What is there already is not fetched again."
     )
@@ -83,8 +83,8 @@ def _download(options: Namespace) -> int:
     return 0
 
 
-def _check_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Look for what is wrong with a data set; exit status 1 where there are errors.")
+def _check_parser() -> OptionParser:
+    parser = OptionParser(description="Look for what is wrong with a data set; exit status 1 where there are errors.")
     parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
     parser.add_argument("--output", type=Path, help="folder for check.json and pictures of what was found")
     parser.add_argument(
@@ -105,8 +105,8 @@ def _check(options: Namespace) -> int:
     return 1 if report.of_level("error") else 0
 
 
-def _split_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _split_parser() -> OptionParser:
+    parser = OptionParser(
         description="Pool both splits of a data set and split it anew, stratified by type, each part in one split."
     )
     parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)

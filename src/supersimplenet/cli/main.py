@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from supersimplenet import __version__
 from supersimplenet.cli.benchmark import benchmark_commands
 from supersimplenet.cli.data import data_commands
-from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command, add_engine
+from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command, OptionParser, add_engine
 from supersimplenet.cli.train import train_command, without_model_name
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource
@@ -74,15 +74,15 @@ def command_groups() -> dict[str, list[Command]]:
     }
 
 
-def _build_parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
-    parser = ArgumentParser(prog="supersimplenet", description="Find defects on surfaces in photographs.")
+def _build_parser() -> tuple[OptionParser, dict[str, Callable[[Namespace], int]]]:
+    parser = OptionParser(prog="supersimplenet", description="Find defects on surfaces in photographs.")
     parser.add_argument("--version", action="version", version=f"supersimplenet {__version__}")
     top = parser.add_subcommands()
     runs: dict[str, Callable[[Namespace], int]] = {}
     for group, commands in command_groups().items():
         subcommands = top
         if group:
-            group_parser = ArgumentParser(description=f"{_GROUPS[group][0].upper()}{_GROUPS[group][1:]}.")
+            group_parser = OptionParser(description=f"{_GROUPS[group][0].upper()}{_GROUPS[group][1:]}.")
             top.add_subcommand(group, group_parser, help=_GROUPS[group])
             subcommands = group_parser.add_subcommands()
         for command in commands:
@@ -91,8 +91,8 @@ def _build_parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int
     return parser, runs
 
 
-def _test_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Evaluate a model on a data set's test images; writes metrics.json.")
+def _test_parser() -> OptionParser:
+    parser = OptionParser(description="Evaluate a model on a data set's test images; writes metrics.json.")
     parser.add_argument("--model", type=Path, required=True, help="the model folder")
     parser.add_argument("--data", type=DataSource, help=f"{DATA_HELP}; by default the one it was trained on")
     parser.add_argument("--output", type=Path, help="where to write; by default the model folder")
@@ -117,8 +117,8 @@ def _test(options: Namespace) -> int:
     return 0
 
 
-def _predict_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Look at images; writes predictions.csv and predictions.jsonl.")
+def _predict_parser() -> OptionParser:
+    parser = OptionParser(description="Look at images; writes predictions.csv and predictions.jsonl.")
     parser.add_argument("--model", type=Path, required=True, help="the model folder")
     parser.add_argument("paths", nargs="+", help="image files, folders (searched at any depth) or glob patterns")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
@@ -148,8 +148,8 @@ def _predict(options: Namespace) -> int:
     return 0
 
 
-def _import_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Turn weights of another implementation into a model folder.")
+def _import_parser() -> OptionParser:
+    parser = OptionParser(description="Turn weights of another implementation into a model folder.")
     parser.add_argument("--source", type=Literal["official", "anomalib"], required=True, help="who wrote the file")
     parser.add_argument("file", type=Path, help="weights.pt of the authors' code, or a checkpoint of anomalib")
     parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
@@ -166,8 +166,8 @@ def _import(options: Namespace) -> int:
     return 0
 
 
-def _demo_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Make synthetic data, train on its good images, evaluate, draw the findings.")
+def _demo_parser() -> OptionParser:
+    parser = OptionParser(description="Make synthetic data, train on its good images, evaluate, draw the findings.")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder of data, model and pictures")
     return parser
 

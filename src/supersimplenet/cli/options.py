@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -15,6 +17,29 @@ DATA_HELP = (
     f"the data set: one of {', '.join(SOURCES)}, with its own options behind the dot, such as "
     "--data.category bottle; --data.help MVTecAD explains them"
 )
+
+
+class OptionParser(ArgumentParser):
+    """A parser that says what is wrong, and not every option before it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and end with status 2."""
+        del ex
+        print(f"{self.prog.replace(' [options]', '')}: {_in_plain_words(message)}; --help explains", file=sys.stderr)
+        sys.exit(2)
+
+
+def _in_plain_words(message: str) -> str:
+    """The parser's message without Python's names of types."""
+    name = re.search(r'Parser key "(.*?)"', message)
+    option = f"--{name[1]}: " if name else ""
+    if choices := re.search(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", message):
+        return f"{option}'{choices[2]}'; choose among {choices[1]}"
+    if kind := re.search(r"Expected a dot import path string: (.*)", message):
+        return f"{option}'{kind[1]}' is none of {', '.join(SOURCES)}"
+    if pair := re.search(r"Subtypes: \[tuple\[int, int\].*Given value: (.*)", message, re.DOTALL):
+        return f"{option}'{pair[1]}'; wanted two whole numbers, such as '[256,256]'"
+    return message
 
 
 class Command(NamedTuple):

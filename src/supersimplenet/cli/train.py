@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command
+from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command, OptionParser
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.supervision import SupervisionName
@@ -22,8 +22,8 @@ def train_command() -> Command:
     return Command("train", "train with whatever labels a data set has", _train_parser(), _train)
 
 
-def _train_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Train with whatever labels a data set has, and leave a model folder.")
+def _train_parser() -> OptionParser:
+    parser = OptionParser(description="Train with whatever labels a data set has, and leave a model folder.")
     parser.add_argument("--config", action="config", help="YAML file that holds any of these options")
     parser.add_argument("--data", type=DataSource, help=DATA_HELP)
     parser.add_argument(

@@ -27,12 +27,14 @@ class Supervision:
         training: the training samples that are used, with what is used of their labels.
         bad_left_out: bad training images that the regime does not use.
         masks_left_out: masks that it does not use.
+        bad_in_test: bad images of the test split, which no training uses.
     """
 
     regime: Regime
     training: list[Sample]
     bad_left_out: int = 0
     masks_left_out: int = 0
+    bad_in_test: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
@@ -49,7 +51,11 @@ class Supervision:
             text += f", {counts['bad_with_mask']} bad ones with a mask, {counts['bad_without_mask']} without"
         left_out = [(self.bad_left_out, "bad images"), (self.masks_left_out, "masks")]
         unused = " and ".join(f"{count} {what}" for count, what in left_out if count)
-        return f"{text} ({unused} not used)" if unused else text
+        if unused:
+            return f"{text} ({unused} not used)"
+        if self.regime == "unsupervised" and self.bad_in_test:
+            return f"{text} (all {self.bad_in_test} bad images are in the test split)"
+        return text
 
 
 def without_empty_masks(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
@@ -90,6 +96,7 @@ def supervise(
         ConfigError: an unknown regime, or ``masks`` that do not fit it.
     """
     training = [sample for sample in samples if sample.split == "train"]
+    bad_in_test = sum(sample.label == BAD for sample in samples) - sum(sample.label == BAD for sample in training)
     good = [sample for sample in training if sample.label == GOOD]
     bad = [sample for sample in training if sample.label == BAD]
     labelled = [sample for sample in bad if sample.pixel_labels_known]
@@ -103,17 +110,21 @@ def supervise(
         return Supervision(regime="unsupervised", training=good, bad_left_out=len(bad))
     if not bad:
         if supervision != "auto":
-            raise DataError(f"supervision: {supervision} needs bad training images, and there is none; give some")
-        return Supervision(regime="unsupervised", training=good)
+            where = f"all {bad_in_test} bad images are in the test split" if bad_in_test else "there is no bad image"
+            raise DataError(
+                f"supervision: {supervision} needs bad training images, and {where}; give some to the training split "
+                "(of Folder: train_bad, or bad_train_fraction)"
+            )
+        return Supervision(regime="unsupervised", training=good, bad_in_test=bad_in_test)
     without = sum(sample.mask is None for sample in bad)
     if supervision == "full" and without:
         raise DataError(
             f"supervision: full needs a mask for each bad training image, and {without} of {len(bad)} have none; give "
-            "them, or choose mixed or auto"
+            f"them, or choose {'mixed' if labelled else 'weak'} or auto"
         )
+    if supervision == "mixed" and not labelled:
+        raise DataError("supervision: mixed needs bad training images with masks; give masks, or choose weak")
     kept = _kept(labelled, masks, seed) if supervision in ("auto", "mixed", "full") else set()
-    if supervision == "mixed" and not kept:
-        raise DataError("supervision: mixed needs bad training images with masks; choose weak, or give masks")
     used = [sample if sample.label == GOOD or sample.image in kept else _without_mask(sample) for sample in training]
     is_full = supervision == "full" or len(kept) == len(bad)
     regime: Regime = "weak" if not kept else "full" if is_full else "mixed"

@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import Callback
 
 from supersimplenet.terminal import progress_bar
 
+Batch = tuple[torch.Tensor, torch.Tensor]  # rows, and what was read of them
+
 _SMOOTHING = 0.05  # weight of the newest loss in the one that is shown
 
 
@@ -38,13 +40,18 @@ class TrainingProgress(Callback):
         self.task = self.bar.add_task("training", total=self.total_steps, completed=trainer.global_step, detail="")
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: torch.Tensor, batch_index: int
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: tuple[torch.Tensor, ...],
+        batch_index: int,
     ) -> None:
         """Advance the bar by a step."""
         del module, batch_index
         loss = float(outputs["loss"])
         self.loss = loss if self.loss is None else self.loss + _SMOOTHING * (loss - self.loss)
-        self.images += len(batch)
+        self.images += len(batch[0])
         rate = self.images / max(time.monotonic() - self.started, 1e-9)
         self.bar.update(
             self.task,

@@ -136,7 +136,7 @@ def train(
         raise DataError(f"{folder}: the training images changed since this run began; train anew into another --output")
     console().print(supervised.describe(), highlight=False)
     if empty_masks:
-        console().print(f"masks of bad training images that mark nothing, and so count as none: {len(empty_masks)}")
+        console().print(f"of those without a mask, {len(empty_masks)} have an empty one")
     label_recipe = resolve_recipe(
         recipe, supervised.regime, variant=model.variant, own_perlin_threshold=data.perlin_threshold
     )
@@ -299,7 +299,7 @@ def _gather(
     known = int((kept_labels.bad & kept_labels.known).sum())
     failures = [*unreadable, *failures]
     if failures:
-        console().print(f"{len(failures)} images could not be read and are left out; {CONFIG_FILE} lists them")
+        console().print(f"{len(failures)} images or their masks could not be read: left out; {CONFIG_FILE} lists them")
     if not by_label[GOOD]:
         raise DataError("no good training image is left; give more of them, or a smaller --trainer.holdout_fraction")
     return _TrainingImages(

@@ -108,6 +108,15 @@ def check(
     )
 
 
+def remove_report(folder: Path) -> None:
+    """Delete an earlier check's report and pictures, which would stand beside the new ones."""
+    path = folder / REPORT_FILE
+    if path.is_file():
+        for finding in json.loads(path.read_text(encoding="utf-8"))["findings"]:
+            (folder / f"{finding['code']}.png").unlink(missing_ok=True)
+        path.unlink()
+
+
 def write_report(report: CheckReport, folder: Path, *, data: str) -> Path:
     """Write check.json: counts, supervision, and every finding with all of its images."""
     path = folder / REPORT_FILE

@@ -57,7 +57,6 @@ def check_images(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> I
 def check_masks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
     """Masks that are missing, cannot be used, or say something unlikely."""
     broken = [(sample, look.mask_error) for sample, look in looked if look.mask_error is not None]
-    broken += [(sample, look.ignore_error) for sample, look in looked if look.ignore_error is not None]
     sized = [(sample, error) for sample, error in broken if ": the mask is " in error]
     unreadable = [case for case in broken if case not in sized]
     if unreadable:
@@ -66,6 +65,10 @@ def check_masks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> It
     if sized:
         message = f"{count_of(len(sized), 'mask')} not of the image's size; export both at one size"
         yield Finding(level="error", code="mask-size", message=message, evidence=each(sized))
+    ignoring = [(sample, look.ignore_error) for sample, look in looked if look.ignore_error is not None]
+    if ignoring:
+        message = f"{count_of(len(ignoring), 'ignore mask')} that cannot be used; mend, or remove"
+        yield Finding(level="error", code="ignore-unusable", message=message, evidence=each(ignoring))
     missing = [(sample, "") for sample, _ in looked if sample.label == BAD and sample.mask is None]
     if missing:
         message = (

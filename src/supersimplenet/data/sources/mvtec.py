@@ -55,7 +55,7 @@ class MVTecAD(DataSource):
 
     def _advice(self) -> str:
         wanted = self.root / "bottle" / "train" / "good"
-        return f"fetch MVTec AD from {_MVTEC_AD_PAGE} and unpack it so that {wanted} exists"
+        return f"supersimplenet data download MVTecAD, or unpack {_MVTEC_AD_PAGE} so that {wanted} exists"
 
 
 def read_layout(category: Path, *, advice: str, mask_any_value: bool = False) -> list[Sample]:

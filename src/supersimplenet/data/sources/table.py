@@ -99,7 +99,7 @@ class Table(DataSource):
         leaking = sorted(group for group, both in splits.items() if group is not None and len(both) > 1)
         if leaking:
             raise DataError(
-                f"{self.path}: {len(leaking)} groups stand in train and in test: {few(leaking)}; "
+                f"{self.path}: groups that stand in train and in test: {few(leaking)}; "
                 f"put all images of one part into one split"
             )
 
