@@ -498,7 +498,9 @@ def test_supervised_runs_at_once_from_a_table(root, tmp_path, capsys):
     of_runs = ["--regimes", "mixed:1,full", "--jobs", "2", "--keep-models", "--trainer.max_epochs", "1"]
     data = ["--data", "Table", "--data.path", str(table)]
     assert main(["benchmark", "accuracy", *data, "--output", str(output), *SMALL, *of_runs]) == 0
-    assert capsys.readouterr().out == f"{output / 'results.md'}\n{output / 'results.csv'}\n"
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"{output / 'results.md'}\n{output / 'results.csv'}\n")
+    assert "AP-loc" in printed
     mixed, full = sorted(read_lines(output / "runs.jsonl"), key=lambda line: line["regime"], reverse=True)
     assert mixed["training_images"] == {"good": 4, "bad_with_mask": 1, "bad_without_mask": 1}
     assert full["training_images"] == {"good": 4, "bad_with_mask": 2, "bad_without_mask": 0}

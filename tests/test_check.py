@@ -159,7 +159,7 @@ def test_a_mask_of_another_size_and_a_mask_of_a_good_image(parts):
 
 def test_an_ignore_mask_that_cannot_be_used(parts):
     parts[0] = replace(parts[0], ignore=saved(parts[0].image.parent.parent / "ignore.png", np.zeros((5, 5), np.uint8)))
-    assert found(check(parts)) == {"mask-size": ("error", ["train/00.png"])}
+    assert found(check(parts)) == {"ignore-unusable": ("error", ["train/00.png"])}
 
 
 @pytest.mark.parametrize(

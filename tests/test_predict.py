@@ -98,7 +98,7 @@ def test_a_killed_process_continues_to_the_same_table(model, photographs, tmp_pa
     done = journal.read_bytes().count(b"\n")
     assert 20 <= done < 300
     again = subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True, text=True)
-    assert f"300 images, {done} of them done before" in again.stderr
+    assert f"300 images, {done} of them done before" in again.stdout
     assert read_table(tmp_path / "killed") == read_table(tmp_path / "whole")
 
 
