@@ -93,7 +93,7 @@ def measure_calls(point: Point, seconds: float) -> dict[str, float]:
 
     config = SpeedConfig(image_size=(point["size_px"],) * 2, batch_size=point["batch"])
     network = _network(config)
-    pixels = np.random.default_rng(0).integers(0, 256, (point["batch"], *config.size_px, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (point["batch"], *config.image_size, 3), dtype=np.uint8)
     if point["what"] == "inference":
         detector = Detector(network, device="cpu")
         call: Callable[[], object] = partial(detector.engine.run, pixels)
@@ -146,7 +146,7 @@ def measure_files(point: Point, folder: Path) -> dict[str, float]:
     def cache(files: Path, output: Path) -> None:
         output.mkdir()
         kept, _, _ = gather_features(
-            network.backbone, sorted(files.iterdir()), image_size=config.size_px, cache=CacheConfig(), folder=output
+            network.backbone, sorted(files.iterdir()), image_size=config.image_size, cache=CacheConfig(), folder=output
         )
         extra["cache_mib"] = kept.rows.nbytes / (1 << 20)
 
