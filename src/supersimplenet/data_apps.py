@@ -13,8 +13,9 @@ from supersimplenet.data.checks.check import CheckReport, check, remove_report, 
 from supersimplenet.data.checks.findings import Finding
 from supersimplenet.data.checks.inspection import look_at
 from supersimplenet.data.sources.base import DataSource
-from supersimplenet.data.splits import GroupsName, group_samples, split_samples, write_table
+from supersimplenet.data.splits import group_samples, split_samples, write_table
 from supersimplenet.records import BAD, Sample
+from supersimplenet.settings import GroupsName
 from supersimplenet.terminal import progress_bar
 
 _SHOWN = 3  # pieces of evidence of a finding on the screen; check.json has all

@@ -10,8 +10,8 @@ from jsonargparse import Namespace
 from supersimplenet.cli.options import DATA_HELP, Command, OptionParser
 from supersimplenet.data.download.publishers import ARCHIVES, ON_REQUEST
 from supersimplenet.data.sources.base import DataSource
-from supersimplenet.data.splits import GroupsName
 from supersimplenet.data.synthetic import SyntheticConfig
+from supersimplenet.settings import GroupsName
 
 
 def data_commands() -> list[Command]:

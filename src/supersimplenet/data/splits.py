@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -18,8 +17,7 @@ from supersimplenet.data.sources.base import relative_names, sort_samples
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.records import GOOD, Sample
 from supersimplenet.seeds import derive_seed
-
-GroupsName = Literal["known", "found", "none"]
+from supersimplenet.settings import GroupsName
 
 _COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known")
 
