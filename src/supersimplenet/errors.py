@@ -10,6 +10,7 @@
     ├── ModelFolderError           a model folder or an imported checkpoint
     ├── TrainingInterruptedError   a training that was stopped before its end; its checkpoint is kept
     ├── MetricError                a metric that is not defined on what was given
+    ├── CalibrationError           a threshold that the parts at hand cannot promise, or an unusable calibration
     └── OutputError                a result that cannot be written where it was asked for
 """
 
@@ -46,6 +47,10 @@ class TrainingInterruptedError(SuperSimpleNetError):
 
 class MetricError(SuperSimpleNetError):
     """A metric is not defined on what was given."""
+
+
+class CalibrationError(SuperSimpleNetError):
+    """A threshold that the parts at hand cannot promise, or a calibration that cannot be used."""
 
 
 class OutputError(SuperSimpleNetError):
