@@ -336,9 +336,9 @@ def _rank(parts: int, option: str, rate: float, confidence: float, kind: str) ->
     needed = parts_needed(rate, confidence)
     if parts < needed:
         raise CalibrationError(
-            f"{option}: {parts:,} {kind} parts cannot promise at most {_shown(rate)} with {confidence * 100:.4g} % "
-            f"confidence; wanted at least {needed:,}; add parts, or ask for {_shown(promised_rate(parts, confidence))}, "
-            f"which {parts:,} can promise"
+            f"{option}: {parts:,} {kind} parts cannot promise at most {rate * 100:.4g} % with {confidence * 100:.4g} % "
+            f"confidence; wanted at least {needed:,}; add parts, or ask for "
+            f"{_shown(promised_rate(parts, confidence))}, which {parts:,} can promise"
         )
     # The quantile is the smallest r - 1. From `needed` on r = parts will do, whatever rounding says.
     return min(int(stats.binom.ppf(confidence, parts, 1 - rate)) + 1, parts)
