@@ -255,17 +255,48 @@ def test_parts_of_several_photographs_keep_the_promise_and_photographs_counted_a
     assert (part_rate(by_photograph, 1, spread) <= 0.05).mean() < 0.95 - margin(0.95)
 
 
-def test_the_scale_of_the_fused_score_measured_on_the_same_parts_keeps_the_promise():
-    # Fused: (head + a map) / 2, a the ratio of their spreads over the calibration parts. Independent normal scores:
-    # the fused one is N(0, (1 + (a s)^2) / 4) for a new part, so its false-alarm rate is known exactly.
-    rng, map_spread = np.random.default_rng(5), 3.0
-    kept = []
+def quartile_range(values):
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    return upper - lower
+
+
+def exponential_sum_above(limit, other):
+    """P(X + Y >= limit) of exponential variables of mean 1 and ``other``: the integral of one density by the other."""
+    excess = (other - 1) / other  # of the rates; near 0 both means are equal and the second term is the limit
+    return math.exp(-limit) * (1 + (math.expm1(limit * excess) / excess if excess else limit))
+
+
+def test_the_sum_of_two_exponential_scores():
+    assert exponential_sum_above(0.0, 2.0) == 1
+    assert exponential_sum_above(3.0, 1.0) == pytest.approx(stats.gamma.sf(3.0, 2), rel=1e-12)
+    by_hand = 2 * math.exp(-3 / 2) - math.exp(-3)  # (b e^(-x/b) - e^(-x)) / (b - 1)
+    assert exponential_sum_above(3.0, 2.0) == pytest.approx(by_hand, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["normal", "exponential"])
+def test_the_scale_of_the_fused_score_measured_on_the_same_parts_costs_little(name):
+    # Fused: (head + a map) / 2, a the ratio of their spreads over the calibration parts; independent scores of one
+    # distribution, the map three times as wide. The true false-alarm rate at a threshold is known exactly.
+    rng, distribution = np.random.default_rng(5), CONTINUOUS[name]
+    kept = {"known": 0, "deviations": 0, "quartiles": 0}
     for _ in range(DRAWS):
-        head, map_max = rng.normal(size=59), map_spread * rng.normal(size=59)
-        scale = head.std() / map_max.std()
-        threshold = false_alarm_threshold((head + scale * map_max) / 2, max_false_alarms=0.05, confidence=0.95)
-        kept.append(stats.norm.sf(threshold, scale=math.hypot(1, scale * map_spread) / 2) <= 0.05)
-    assert np.mean(kept) >= 0.95 - margin(0.95)
+        head, map_max = distribution.rvs(size=(2, 59), random_state=rng) * [[1], [3]]
+        scales = 1 / 3, head.std() / map_max.std(), quartile_range(head) / quartile_range(map_max)
+        for way, scale in zip(kept, scales, strict=True):
+            threshold = false_alarm_threshold((head + scale * map_max) / 2, max_false_alarms=0.05, confidence=0.95)
+            rate = (
+                stats.norm.sf(threshold, scale=math.hypot(1, 3 * scale) / 2)
+                if name == "normal"
+                else exponential_sum_above(2 * threshold, 3 * scale)
+            )
+            kept[way] += rate <= 0.05
+    exact = 1 - 0.95**59
+    assert kept["known"] / DRAWS == pytest.approx(exact, abs=margin(exact))
+    # Measured, it is no longer quite independent of the parts: docs/decisions/0014-thresholds.md has the figures.
+    assert kept["quartiles"] / DRAWS >= 0.94 - margin(0.94)
+    assert kept["deviations"] / DRAWS >= 0.92 - margin(0.92)
+    if name == "exponential":  # a few high scores widen the spread that scales them down: not what was promised
+        assert kept["deviations"] / DRAWS < 0.95 - margin(0.95)
 
 
 # --- against MAPIE -----------------------------------------------------------------------------------------------
