@@ -139,6 +139,17 @@ def test_the_smallest_calibration_by_hand():
     assert escape_threshold(scores, max_escapes=0.5, confidence=0.8) == 0.3
 
 
+def test_the_example_of_the_documentation():
+    good = np.array([-4.1, -3.8, -3.6, -3.5, -3.3, -3.2, -3.0, -2.9, -2.7, -2.6, -2.4, -2.2])
+    bad = np.array([-2.8, -2.3, -1.0, 0.4, 1.2, 2.0, 2.5, 3.1, 3.3, 4.0, 4.2])
+    reject = false_alarm_threshold(good, max_false_alarms=0.25, confidence=0.95)
+    accept = escape_threshold(bad, max_escapes=0.25, confidence=0.95)
+    assert reject == np.nextafter(-2.2, 0)
+    assert accept == -2.8
+    assert [int(((scores >= accept) & (scores < reject)).sum()) for scores in (good, bad)] == [4, 2]
+    assert p_values(-2.6, good) == 4 / 13
+
+
 @pytest.mark.parametrize("count", [29, 58, 93, 150, 300])
 def test_the_rank_is_the_smallest_that_exact_arithmetic_allows(count):
     scores = np.random.default_rng(count).permutation(count).astype(float)
