@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from supersimplenet.evaluation.thresholds import false_alarm_threshold, p_values, part_scores
+from supersimplenet.calibration import p_values
+from supersimplenet.evaluation.thresholds import false_alarm_threshold, part_scores
 
 CONFIDENCE = 0.95
 # Parts and the promised rate: the fewest parts that can promise it, and more.

@@ -12,18 +12,23 @@ from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, evaluate, synthesize
 from supersimplenet.apps import evaluate_model
+from supersimplenet.calibration import UNCALIBRATED
 from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.deploy.folder import save_model
-from supersimplenet.drawing import choose_cases, draw_contact_sheet, draw_overlay
+from supersimplenet.drawing import choose_outcomes, draw_contact_sheet, draw_overlay
 from supersimplenet.errors import ConfigError, DataError, ImageError
-from supersimplenet.evaluation.evaluate import Case, Evaluation, write_metrics
-from supersimplenet.evaluation.metrics import Metric, auroc, average_precision, region_overlap
+from supersimplenet.evaluation.evaluate import look_again, write_metrics
+from supersimplenet.evaluation.metrics import auroc, average_precision, f1_max
+from supersimplenet.evaluation.pixels import region_overlap
+from supersimplenet.evaluation.results import Outcome
 from supersimplenet.records import Prediction, Sample
 
 SIZE = (64, 64)
 NAMES = [
-    *("I-AUROC", "AP-det", "seg-I-AUROC", "seg-AP-det", "fused-I-AUROC", "fused-AP-det"),
-    *("P-AUROC", "AUPRO", "AP-loc"),
+    *("I-AUROC", "AP-det", "I-F1-max"),
+    *("seg-I-AUROC", "seg-AP-det", "seg-I-F1-max"),
+    *("fused-I-AUROC", "fused-AP-det", "fused-I-F1-max"),
+    *("P-AUROC", "AUPRO", "AUPRO@0.05", "AUPRO@0.01", "AP-loc", "P-F1-max"),
 ]
 
 
@@ -41,20 +46,30 @@ def grain(tmp_path: Path) -> MVTecAD:
     return MVTecAD(root=tmp_path / "data", category="cast_grain")
 
 
-def make_case(score: float, label: int, defect: str = "good", heat: float = -3.0) -> Case:
-    values = np.full(SIZE, heat, dtype=np.float32)
-    return Case(
+def make_outcome(score: float, label: int, defect: str = "good") -> Outcome:
+    return Outcome(
         sample=Sample(image=Path(f"{defect}.png"), label=label, split="test", defect=defect),
-        prediction=Prediction(
-            path=None,
-            head_logit=score,
-            map_max_logit=heat,
-            fused_logit=score,
-            decides="head",
-            verdict="bad" if score >= 0 else "good",
-            map_logit=values,
-        ),
-        mask=np.zeros(SIZE, dtype=bool),
+        head_logit=score,
+        map_max_logit=0.0,
+        fused_logit=0.0,
+        score_logit=score,
+        threshold_logit=0.5,
+        verdict="bad" if score >= 0.5 else "good",
+        p_value=None,
+        defects=None,
+        has_pixel_labels=False,
+    )
+
+
+def make_prediction(heat: float) -> Prediction:
+    return Prediction(
+        path=None,
+        head_logit=heat,
+        map_max_logit=heat,
+        fused_logit=heat,
+        decides="head",
+        verdict="bad" if heat >= 0 else "good",
+        map_logit=np.full(SIZE, heat, dtype=np.float32),
     )
 
 
@@ -62,21 +77,63 @@ def test_metrics_are_those_of_the_predictions(model, grain):
     detector = Detector.load(model)
     evaluation = evaluate(detector, grain.samples())
     tested = [sample for sample in grain.samples() if sample.split == "test"]
-    assert [case.sample for case in evaluation.cases] == tested
+    assert [outcome.sample for outcome in evaluation.outcomes] == tested
     label = [sample.label for sample in tested]
     score = [p.head_logit for p in detector.predict([sample.image for sample in tested])]
-    maps = np.stack([case.prediction.map_logit for case in evaluation.cases])
-    masks = np.stack([case.mask for case in evaluation.cases])
+    cases = list(look_again(detector, evaluation.outcomes))
+    maps = np.stack([case.prediction.map_logit for case in cases])
+    masks = np.stack([case.mask for case in cases])
     assert masks.any(axis=(1, 2)).tolist() == [bool(y) for y in label]
     metrics = evaluation.metrics
     assert list(metrics) == NAMES
     assert metrics["AP-det"].value == pytest.approx(average_precision(score, label), abs=1e-12)
-    assert metrics["AUPRO"].value == pytest.approx(region_overlap(maps, masks, max_false_positive_rate=0.3))
+    assert metrics["I-F1-max"].value == pytest.approx(f1_max(score, label), abs=1e-12)
+    assert metrics["AUPRO"] == region_overlap(maps, masks, max_false_positive_rate=0.3)
+    assert abs(metrics["P-AUROC"].value - auroc(maps, masks)) <= metrics["P-AUROC"].error_bound
+    assert metrics["I-AUROC"].interval.low <= metrics["I-AUROC"].value <= metrics["I-AUROC"].interval.high
     summary = evaluation.summary()
     assert summary["images"] == {"good": 3, "bad": 4, "bad_without_pixel_labels": 0}
-    verdicts = [case.prediction.verdict for case in evaluation.cases]
+    verdicts = [outcome.verdict for outcome in evaluation.outcomes]
     assert summary["false_alarms"] == sum(v == "bad" and not y for v, y in zip(verdicts, label, strict=True))
     assert summary["escapes"] == sum(v == "good" and y for v, y in zip(verdicts, label, strict=True))
+    assert summary["calibration"] == UNCALIBRATED
+
+
+def test_types_and_sizes_of_an_evaluation(model, grain):
+    evaluation = evaluate(Detector.load(model), grain.samples())
+    outcomes = evaluation.outcomes
+    assert [result.defect for result in evaluation.types] == sorted(
+        {o.sample.defect for o in outcomes if o.sample.label}
+    )
+    for result in evaluation.types:
+        chosen = [o for o in outcomes if o.sample.label == 0 or o.sample.defect == result.defect]
+        labels = [o.sample.label for o in chosen]
+        assert result.images == sum(result.verdicts.values()) == sum(labels)
+        assert result.metrics["I-AUROC"].value == auroc([o.score_logit for o in chosen], labels)
+        assert result.found is None  # no pixel threshold: the model is not calibrated
+    assert sum(result.regions for result in evaluation.types) == sum(result.regions for result in evaluation.sizes)
+    assert evaluation.summary()["types"].keys() == {result.defect for result in evaluation.types}
+
+
+def test_native_resolution_measures_the_masks_as_they_are(model, grain):
+    """Masks of twice the size: at their own resolution nothing of them is resized, the map is."""
+    detector = Detector.load(model)
+    for sample in grain.samples():
+        for path in (sample.image, sample.mask):
+            if path is not None:
+                with Image.open(path) as image:
+                    image.resize((2 * SIZE[1], 2 * SIZE[0]), Image.Resampling.NEAREST).save(path)
+    native = evaluate(detector, grain.samples(), resolution="native")
+    assert native.summary()["resolution"] == "native"
+    maps, masks = [], []
+    for case in look_again(detector, native.outcomes):
+        wide = (2 * SIZE[1], 2 * SIZE[0])
+        maps.append(np.asarray(Image.fromarray(case.prediction.map_logit).resize(wide, Image.Resampling.BILINEAR)))
+        mask = case.sample.mask
+        masks.append(np.asarray(Image.open(mask)) > 0 if mask else np.zeros((2 * SIZE[0], 2 * SIZE[1]), bool))
+    expected = region_overlap(np.stack(maps), np.stack(masks))
+    assert native.metrics["AUPRO"].value == pytest.approx(expected.value, abs=1e-12)
+    assert native.metrics["AUPRO"].value != evaluate(detector, grain.samples()).metrics["AUPRO"].value
 
 
 def test_metrics_file_has_the_names_of_the_papers_and_null_with_a_reason(model, grain, tmp_path):
@@ -109,7 +166,7 @@ def test_unreadable_test_images_stop_or_are_listed(model, grain):
         evaluate(Detector.load(model), tested)
     evaluation = evaluate(Detector.load(model), tested, on_error="skip")
     assert [entry["path"] for entry in evaluation.summary()["skipped"]] == [str(tested[1].image)]
-    assert len(evaluation.cases) == len(tested) - 1
+    assert len(evaluation.outcomes) == len(tested) - 1
 
 
 def test_an_empty_mask_of_a_bad_image_is_no_pixel_label(model, grain):
@@ -142,35 +199,31 @@ def test_data_without_test_images_and_models_without_data_say_so(model, grain):
 
 
 def test_best_findings_take_turns_over_the_defect_types_and_worst_are_the_wrongest():
-    pits = [make_case(score, 1, "pit") for score in (5.0, 4.0, -1.0)]
-    crack = make_case(1.0, 1, "crack")
-    false_alarm, quiet = make_case(2.0, 0), make_case(-4.0, 0)
-    best, worst = choose_cases([*pits, crack, quiet, false_alarm], 2)
-    assert best == [pits[0], crack]
-    assert worst == [false_alarm, pits[2]]
+    pits = [make_outcome(score, 1, "pit") for score in (9.0, 8.0, 7.0, 6.0, 5.0, -1.0)]
+    crack = make_outcome(2.0, 1, "crack")
+    false_alarm, quiet = make_outcome(3.0, 0), make_outcome(-4.0, 0)
+    best, worst = choose_outcomes([*pits, crack, quiet, false_alarm])
+    assert best == [pits[0], crack, *pits[1:4]]
+    assert worst == [false_alarm, pits[5], pits[4], quiet]  # wrong by 2.5 and 1.5, right by 4.5 (both)
 
 
 def test_overlay_is_the_image_where_the_map_is_cold_and_bright_where_it_is_hot(tmp_path):
     path = tmp_path / "grey.png"
     Image.fromarray(np.full((64, 200, 3), 90, dtype=np.uint8)).save(path)
-    cold = np.asarray(draw_overlay(path, make_case(-3.0, 0, heat=-6.0).prediction))
-    hot = np.asarray(draw_overlay(path, make_case(3.0, 1, heat=6.0).prediction))
+    cold = np.asarray(draw_overlay(path, make_prediction(-6.0)))
+    hot = np.asarray(draw_overlay(path, make_prediction(6.0)))
     assert (cold[:64, cold.shape[1] // 2 - 100 : cold.shape[1] // 2 + 100] == 90).all()
     assert hot[32, hot.shape[1] // 2].astype(int).sum() > 500
 
 
 def test_contact_sheet_shows_each_half(model, grain):
-    evaluation = evaluate(Detector.load(model), grain.samples())
-    sheet = draw_contact_sheet(evaluation, "cast grain")
+    detector = Detector.load(model)
+    best, worst = choose_outcomes(evaluate(detector, grain.samples()).outcomes)
+    cases = list(look_again(detector, [*best, *worst]))
+    assert [case.sample for case in cases] == [outcome.sample for outcome in [*best, *worst]]
+    sheet = draw_contact_sheet(cases[: len(best)], cases[len(best) :], "cast grain")
     assert sheet.width > 300
-    only_good = Evaluation(
-        metrics={"I-AUROC": Metric(value=None, reason="x")},
-        cases=[case for case in evaluation.cases if case.sample.label == 0],
-        failures=[],
-        threshold=0.5,
-        image_score="head",
-    )
-    assert draw_contact_sheet(only_good, "cast grain").height < sheet.height
+    assert draw_contact_sheet([], cases[len(best) :], "cast grain").height < sheet.height
 
 
 def test_ignored_pixels_are_in_no_score_and_no_metric(model, grain, tmp_path):
@@ -182,13 +235,14 @@ def test_ignored_pixels_are_in_no_score_and_no_metric(model, grain, tmp_path):
     detector = Detector.load(model)
     evaluation = evaluate(detector, given)
     kept = covered == 0
-    for case in evaluation.cases:
+    cases = list(look_again(detector, evaluation.outcomes))
+    for case in cases:
         assert case.prediction.map_max_logit == case.prediction.map_logit[kept].max()
-    maps = np.stack([case.prediction.map_logit for case in evaluation.cases])[:, kept]
-    masks = np.stack([case.mask for case in evaluation.cases])[:, kept]
+    maps = np.stack([case.prediction.map_logit for case in cases])[:, kept]
+    masks = np.stack([case.mask for case in cases])[:, kept]
     assert masks.any()
-    assert evaluation.metrics["P-AUROC"].value == pytest.approx(auroc(maps, masks), abs=1e-12)
-    assert evaluation.metrics["AP-loc"].value == pytest.approx(average_precision(maps, masks), abs=1e-12)
+    for name, exact in (("P-AUROC", auroc(maps, masks)), ("AP-loc", average_precision(maps, masks))):
+        assert abs(evaluation.metrics[name].value - exact) <= evaluation.metrics[name].error_bound
 
     Image.fromarray(np.full(SIZE, 255, dtype=np.uint8)).save(tmp_path / "ignore.png")
     with pytest.raises(ImageError, match=r"ignore\.png: leaves no pixel of .* to look at"):

@@ -69,8 +69,8 @@ def test_statistics_by_hand_and_of_one_class():
     # Falling: bad, good, bad, good. Precision at the bad ones 1 and 2/3; F1 2/3 at the first, 4/5 at the third.
     found = detection_statistics([4, 3, 2, 1], [1, 0, 1, 0], [[1, 1, 1, 1], [1, 0, 1, 0], [0, 2, 0, 2], [0, 0, 1, 3]])
     np.testing.assert_allclose(found["I-AUROC"], [3 / 4, np.nan, np.nan, 1], **EXACT)
-    np.testing.assert_allclose(found["AP"], [(1 + 2 / 3) / 2, np.nan, np.nan, 1], **EXACT)
-    np.testing.assert_allclose(found["F1-max"], [4 / 5, np.nan, np.nan, 1], **EXACT)
+    np.testing.assert_allclose(found["AP-det"], [(1 + 2 / 3) / 2, np.nan, np.nan, 1], **EXACT)
+    np.testing.assert_allclose(found["I-F1-max"], [4 / 5, np.nan, np.nan, 1], **EXACT)
     infinite = detection_statistics([np.inf, np.inf, -np.inf], [1, 0, 0], np.ones((1, 3), int))
     assert infinite["I-AUROC"].tolist() == [3 / 4]
 
@@ -155,7 +155,7 @@ def test_resamples_of_one_class_are_counted_and_too_many_refused():
     found = bootstrap_intervals(scores, labels, [None] * 10, generator=np.random.default_rng(0))
     missing = 0.9**10
     deviation = 4 * math.sqrt(2000 * missing * (1 - missing))
-    assert found["AP"].replicates == pytest.approx(2000 * (1 - missing), abs=deviation)
+    assert found["AP-det"].replicates == pytest.approx(2000 * (1 - missing), abs=deviation)
     # Few resamples, more than half of which happen to miss it.
     with pytest.raises(MetricError, match=r"resamples hold one class only: the images show 9 good and 1 bad parts"):
         bootstrap_intervals(

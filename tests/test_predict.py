@@ -109,7 +109,7 @@ def test_an_interrupted_run_is_not_continued_over_other_images_or_by_another_mod
         predict_to_folder(detector, photographs, output, model_folder=model, batch_size=1)
     with pytest.raises(OutputError, match="holds an interrupted run over other images"):
         predict_to_folder(detector, photographs[1:], output, model_folder=model)
-    with pytest.raises(OutputError, match="holds an interrupted run of another model or with other options"):
+    with pytest.raises(OutputError, match="holds an interrupted run of another model or calibration"):
         predict_to_folder(detector, photographs, output, model_folder=model, overlays=True)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mapie.risk_control import BinaryClassificationController
 from scipy import stats
 
+from supersimplenet.calibration import p_values
 from supersimplenet.errors import CalibrationError, ConfigError
 from supersimplenet.evaluation.thresholds import (
     Costs,
@@ -18,7 +19,6 @@ from supersimplenet.evaluation.thresholds import (
     escape_threshold,
     false_alarm_threshold,
     false_discovery,
-    p_values,
     parse_costs,
     parse_share,
     part_numbers,

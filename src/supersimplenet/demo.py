@@ -9,7 +9,7 @@ from supersimplenet.apps import CONTACT_SHEET, evaluate_model
 from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.data.synthetic import SyntheticConfig, synthesize
 from supersimplenet.errors import OutputError
-from supersimplenet.evaluation.evaluate import Evaluation
+from supersimplenet.evaluation.results import Evaluation
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.terminal import console
 from supersimplenet.training.config import TrainerConfig

@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from supersimplenet.data.images import prepare_pixels, read_image
+from supersimplenet.calibration import UNCALIBRATED_LOGIT, Calibration, verdict
+from supersimplenet.data.images import prepare_pixels, read_image_and_size
 from supersimplenet.data.loading import Failure, OnError, PixelBatch, in_lanes
+from supersimplenet.defects import find_defects
 from supersimplenet.deploy.engines import build_engine
-from supersimplenet.deploy.folder import from_plain, load_model
+from supersimplenet.deploy.folder import from_plain, load_model, read_calibration
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.records import Prediction, ScoreName, ScoreScale, probability
-
-DEFAULT_THRESHOLD = 0.5
+from supersimplenet.records import Prediction, ScoreName, ScoreScale
 
 Image = str | Path | NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -38,7 +38,8 @@ class Detector:
 
     Args:
         network: the network; its weights are folded and copied.
-        threshold: the verdict is ``bad`` where the score, a probability, reaches it.
+        calibration: the thresholds and what they promise; without one an image is ``bad`` from logit 0 on, which
+            promises nothing.
         image_score: which score that is: the classification head's, the map's maximum, or both fused.
         score_scale: puts both on one scale.
         device: where to compute, such as ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
@@ -47,14 +48,14 @@ class Detector:
         record: the model folder's config.yaml.
 
     Raises:
-        ConfigError: there is no such device, engine or precision here.
+        ConfigError: there is no such device, engine or precision here, or the calibration is of another score.
     """
 
     def __init__(
         self,
         network: SuperSimpleNet,
         *,
-        threshold: float = DEFAULT_THRESHOLD,
+        calibration: Calibration | None = None,
         image_score: ScoreName = "head",
         score_scale: ScoreScale | None = None,
         device: str = "auto",
@@ -65,7 +66,12 @@ class Detector:
         self.device = choose_device("cpu" if engine == "openvino" and device == "auto" else device)
         self.network = network.eval()
         self.engine = build_engine(network, name=engine, device=self.device, precision=precision)
-        self.threshold = threshold
+        if calibration is not None and calibration.image_score != image_score:
+            raise ConfigError(
+                f"calibration: of the {calibration.image_score} score, but the {image_score} score decides here; "
+                "calibrate again"
+            )
+        self.calibration = calibration
         self.image_score: ScoreName = image_score
         self.score_scale = score_scale or ScoreScale()
         self.record = record or {}
@@ -94,22 +100,24 @@ class Detector:
             BackboneError: the backbone's weights cannot be had.
         """
         network, record = load_model(Path(folder), backbone=backbone)
-        return cls.of(network, record, device=device, engine=engine, precision=precision)
+        calibration = read_calibration(Path(folder))
+        return cls.of(network, record, calibration, device=device, engine=engine, precision=precision)
 
     @classmethod
     def of(
         cls,
         network: SuperSimpleNet,
         record: dict[str, Any],
+        calibration: Calibration | None = None,
         *,
         device: str = "auto",
         engine: str = "torch",
         precision: str = "float32",
     ) -> Detector:
-        """The detector of a network and its model folder's config.yaml."""
+        """The detector of a network, its model folder's config.yaml and its calibration."""
         return cls(
             network,
-            threshold=record.get("threshold", DEFAULT_THRESHOLD),
+            calibration=calibration,
             image_score=record.get("image_score", "head"),
             score_scale=from_plain(ScoreScale, record.get("score_scale", {}), where="config.yaml: score_scale"),
             device=device,
@@ -117,6 +125,11 @@ class Detector:
             precision=precision,
             record=record,
         )
+
+    @property
+    def threshold_logit(self) -> float:
+        """From this score on an image is ``bad``."""
+        return UNCALIBRATED_LOGIT if self.calibration is None else self.calibration.threshold_logit
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -146,12 +159,13 @@ class Detector:
         predictions: list[Prediction] = []
         for image in images:
             if isinstance(image, np.ndarray):
-                pixels, path = prepare_pixels(image, size_px=self.image_size), None
+                pixels, own_size, path = prepare_pixels(image, size_px=self.image_size), image.shape[:2], None
             elif isinstance(image, str | Path):
-                pixels, path = read_image(Path(image), size_px=self.image_size), str(image)
+                pixels, own_size = read_image_and_size(Path(image), size_px=self.image_size)
+                path = str(image)
             else:
                 raise ImageError(f"{type(image).__name__}: wanted a path or a numpy array")
-            predictions += self.predict_pixels(pixels[None], [path])
+            predictions += self.predict_pixels(pixels[None], [path], image_sizes_px=[own_size])
         return predictions
 
     def predict_files(
@@ -179,7 +193,9 @@ class Detector:
 
         def look(batch: PixelBatch) -> list[Indexed | Failure]:
             masks = [ignored(index) for index in batch.index]
-            predictions = self.predict_pixels(batch.pixels, [str(path) for path in batch.paths], masks)
+            predictions = self.predict_pixels(
+                batch.pixels, [str(path) for path in batch.paths], masks, batch.image_sizes_px
+            )
             found = [Indexed(index=i, prediction=p) for i, p in zip(batch.index, predictions, strict=True)]
             for item in found:
                 then(item)
@@ -197,42 +213,62 @@ class Detector:
         pixels: NDArray[np.uint8],
         paths: Sequence[str | None],
         ignored: Sequence[NDArray[np.bool_] | None] | None = None,
+        image_sizes_px: Sequence[tuple[int, int]] | None = None,
     ) -> list[Prediction]:
         """Look at pixels that have the network's size already: the one place where an image becomes a prediction.
 
         Args:
             pixels: (B, H, W, 3) uint8, RGB; B may be 0.
             paths: where each came from, None for an array.
-            ignored: (H, W) of each image, pixels that count in no score; None for none.
+            ignored: (H, W) of each image, pixels that count in no score and no defect; None for none.
+            image_sizes_px: (height, width) of each image before it was resized, in whose pixels defects are given;
+                by default the network's.
         """
         if len(pixels) == 0:
             return []
+        sizes = [self.image_size] * len(pixels) if image_sizes_px is None else image_sizes_px
         masks = [None] * len(pixels) if ignored is None else ignored
         if any(mask is not None for mask in masks):
             nowhere = np.zeros(self.image_size, dtype=bool)
             excluded = np.stack([nowhere if mask is None else mask for mask in masks])
             maps, heads = self.engine.run(pixels, excluded)
-            peaks = np.where(excluded, -np.inf, maps).max((1, 2))
+            counted = np.where(excluded, np.float32(-np.inf), maps)
         else:
             maps, heads = self.engine.run(pixels)
-            peaks = maps.max((1, 2))
+            counted = maps
         return [
-            self._prediction(path, head, peak, values)
-            for path, head, peak, values in zip(paths, heads.tolist(), peaks.tolist(), maps, strict=True)
+            self._prediction(path, head, values, within, size)
+            for path, head, values, within, size in zip(paths, heads.tolist(), maps, counted, sizes, strict=True)
         ]
 
     def _prediction(
-        self, path: str | None, head_logit: float, map_max_logit: float, map_logit: NDArray[np.float32]
+        self,
+        path: str | None,
+        head_logit: float,
+        map_logit: NDArray[np.float32],
+        counted: NDArray[np.float32],
+        image_size_px: tuple[int, int],
     ) -> Prediction:
+        map_max_logit = float(counted.max())
         fused_logit = self.score_scale.fuse(head_logit, map_max_logit)
-        decisive = {"head": head_logit, "map": map_max_logit, "fused": fused_logit}[self.image_score]
+        calibration = self.calibration
+        score_logit = {"head": head_logit, "map": map_max_logit, "fused": fused_logit}[self.image_score]
         return Prediction(
             path=path,
             head_logit=head_logit,
             map_max_logit=map_max_logit,
             fused_logit=fused_logit,
             decides=self.image_score,
-            verdict="bad" if probability(decisive) >= self.threshold else "good",
+            verdict=verdict(score_logit, calibration),
+            p_value=None if calibration is None else calibration.p_value(score_logit),
+            defects=None
+            if calibration is None
+            else find_defects(
+                counted,
+                pixel_logit=calibration.pixel_logit,
+                min_area_px=calibration.min_area_px,
+                image_size_px=image_size_px,
+            ),
             map_logit=map_logit,
         )
 

@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from supersimplenet.calibration import UNCALIBRATED
 from supersimplenet.data.images import read_image
-from supersimplenet.evaluation.evaluate import Case, Evaluation
+from supersimplenet.evaluation.evaluate import Case
+from supersimplenet.evaluation.results import Outcome
 from supersimplenet.records import BAD, Prediction
 
 # Colours run from logit 0 (as likely normal as defective: no colour) to the map's maximum, but at least to this logit,
 # so that a part without a finding stays cold and a strong finding shows its shape.
 _HOT_LOGIT = 3.0
 _OPACITY = 0.75
-_INK, _PAPER, _GREEN, _RED = (32, 33, 36), (255, 255, 255), (24, 128, 56), (197, 34, 31)
+_INK, _PAPER, _GREEN, _AMBER, _RED = (32, 33, 36), (255, 255, 255), (24, 128, 56), (176, 96, 0), (197, 34, 31)
+_VERDICT_COLOURS = {"good": _GREEN, "unsure": _AMBER, "bad": _RED}
 _COLOURS = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.float32)  # (256, 3)
 _CELL_PX = 176
 _GAP_PX = 8
@@ -36,38 +39,38 @@ def draw_overlay(path: Path, prediction: Prediction) -> Image.Image:
     pixels = read_image(path)
     picture = Image.fromarray(_heat(pixels, prediction))
     font = _font(max(12, round(picture.height / 24)))
-    text = f"{prediction.verdict}  score {prediction.score:.3f}"
+    calibrated = "" if prediction.p_value is not None else "  (not calibrated)"
+    text = f"{prediction.verdict}  score {prediction.score:.3f}{calibrated}"
     height = round(font.size * 1.8)
     # A small picture is centred over a strip wide enough for its text.
     width = max(picture.width, round(font.getlength(text)) + 16)
     sheet = Image.new("RGB", (width, picture.height + height), _PAPER)
     sheet.paste(picture, ((width - picture.width) // 2, 0))
-    colour = _RED if prediction.verdict == "bad" else _GREEN
+    colour = _VERDICT_COLOURS[prediction.verdict]
     ImageDraw.Draw(sheet).text((8, picture.height + height / 2), text, fill=colour, font=font, anchor="lm")
     return sheet
 
 
-def draw_contact_sheet(evaluation: Evaluation, title: str) -> Image.Image:
+def draw_contact_sheet(best: Sequence[Case], worst: Sequence[Case], title: str) -> Image.Image:
     """The best and the worst findings of a test split: image, ground truth, heat map, verdict.
 
-    The best are the surest bad images of each defect type; the worst are those that lie furthest on the wrong side of
-    the threshold, or nearest to it where none is wrong.
-
     Args:
-        evaluation: of the test split.
+        best: see `choose_outcomes`.
+        worst: likewise.
         title: a line above the pictures.
     """
-    best, worst = choose_cases(evaluation.cases, _CASES)
     halves = [(name, cases) for name, cases in (("best findings", best), ("worst findings", worst)) if cases]
     columns = max(len(cases) for _, cases in halves)
-    label_px, header_px, caption_px = 96, 64, 52
+    label_px, header_px, caption_px = 96, 76, 52
     half_px = 34 + 3 * (_CELL_PX + _GAP_PX) + caption_px
     width = label_px + columns * (_CELL_PX + _GAP_PX) + _GAP_PX
     sheet = Image.new("RGB", (width, header_px + len(halves) * half_px + _GAP_PX), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((16, header_px / 2 - 10), title, fill=_INK, font=_font(20), anchor="lm")
+    draw.text((16, header_px / 2 - 14), title, fill=_INK, font=_font(20), anchor="lm")
     scale = "heat map: no colour where the network takes a pixel for normal, yellow at the map's maximum"
-    draw.text((16, header_px / 2 + 14), scale, fill=_INK, font=_font(12), anchor="lm")
+    draw.text((16, header_px / 2 + 8), scale, fill=_INK, font=_font(12), anchor="lm")
+    if any(case.prediction.p_value is None for _, cases in halves for case in cases):
+        draw.text((16, header_px / 2 + 26), UNCALIBRATED, fill=_RED, font=_font(12), anchor="lm")
     for half, (name, cases) in enumerate(halves):
         top = header_px + half * half_px
         draw.text((16, top + 12), name, fill=_INK, font=_font(17), anchor="lm")
@@ -79,26 +82,32 @@ def draw_contact_sheet(evaluation: Evaluation, title: str) -> Image.Image:
             for row, picture in enumerate(_panels(case)):
                 sheet.paste(picture, (x, top + 34 + row * (_CELL_PX + _GAP_PX)))
             y = top + 34 + 3 * (_CELL_PX + _GAP_PX)
-            right = (case.prediction.verdict == "bad") == (case.sample.label == BAD)
-            verdict = f"{case.prediction.verdict} {case.prediction.score:.3f}"
-            draw.text((x, y + 8), verdict, fill=_GREEN if right else _RED, font=_font(15), anchor="lm")
+            prediction = case.prediction
+            right = "bad" if case.sample.label == BAD else "good"
+            colour = {right: _GREEN, "unsure": _AMBER}.get(prediction.verdict, _RED)
+            draw.text(
+                (x, y + 8), f"{prediction.verdict} {prediction.score:.3f}", fill=colour, font=_font(15), anchor="lm"
+            )
             draw.text((x, y + 28), f"truth: {case.sample.defect}", fill=_INK, font=_font(13), anchor="lm")
     return sheet
 
 
-def choose_cases(cases: Sequence[Case], count: int) -> tuple[list[Case], list[Case]]:
-    """The best findings, one of each defect type in turn, and the worst of the other cases, both in that order."""
-    bad = sorted((case for case in cases if case.sample.label == BAD), key=lambda case: -case.margin)
+def choose_outcomes(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """What a contact sheet shows: the best findings and the worst.
+
+    The best are the surest bad images of each defect type in turn; the worst are those of the others that lie furthest
+    on the wrong side of the threshold, or nearest to it where none is wrong.
+    """
+    bad = sorted((outcome for outcome in outcomes if outcome.sample.label == BAD), key=lambda outcome: -outcome.margin)
     rank_in_type: dict[str, int] = {}
     order = []
-    for case in bad:
-        rank_in_type[case.sample.defect] = rank_in_type.get(case.sample.defect, -1) + 1
-        order.append(rank_in_type[case.sample.defect])
-    best = [case for _, _, case in sorted(zip(order, range(len(bad)), bad, strict=True), key=lambda item: item[:2])]
-    best = best[:count]
-    shown = {id(case) for case in best}
-    rest = sorted((case for case in cases if id(case) not in shown), key=lambda case: case.margin)
-    return best, rest[:count]
+    for outcome in bad:
+        rank_in_type[outcome.sample.defect] = rank_in_type.get(outcome.sample.defect, -1) + 1
+        order.append(rank_in_type[outcome.sample.defect])
+    best = [bad[place] for place in sorted(range(len(bad)), key=lambda place: (order[place], place))][:_CASES]
+    shown = {id(outcome) for outcome in best}
+    rest = sorted((outcome for outcome in outcomes if id(outcome) not in shown), key=lambda outcome: outcome.margin)
+    return best, rest[:_CASES]
 
 
 def _panels(case: Case) -> tuple[Image.Image, Image.Image, Image.Image]:

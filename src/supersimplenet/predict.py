@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from supersimplenet.data.images import list_images
 from supersimplenet.data.loading import Failure, OnError
-from supersimplenet.deploy.folder import WEIGHTS_FILE, write_text
+from supersimplenet.deploy.folder import CALIBRATION_FILE, WEIGHTS_FILE, write_text
 from supersimplenet.detector import Detector, Indexed
-from supersimplenet.errors import DataError, OutputError
-from supersimplenet.records import Prediction
+from supersimplenet.errors import ConfigError, DataError, OutputError
+from supersimplenet.evaluation.thresholds import false_discovery
+from supersimplenet.records import Defect, Prediction, Verdict
 
 CSV_FILE = "predictions.csv"
 JSONL_FILE = "predictions.jsonl"
-COLUMNS = ("path", "score", "verdict", "score_logit", "head_logit", "map_max_logit", "fused_logit", "error")
+DEFECTS_FILE = "defects.csv"
+COLUMNS = (
+    "path",
+    "score",
+    "verdict",
+    "calibrated",
+    "p_value",
+    "q_value",
+    "defects",
+    "score_logit",
+    "head_logit",
+    "map_max_logit",
+    "fused_logit",
+    "error",
+)
+_DEFECT_COLUMNS = ("path", *(field.name for field in dataclasses.fields(Defect)))
 _JOURNAL = "predictions.partial.jsonl"
 _IDENTITY = "predictions.partial.json"
 OVERLAYS = "overlays"
@@ -32,14 +50,16 @@ class PredictionSummary:
     Attributes:
         images: images in the list.
         continued: how many of them an earlier, interrupted run had done.
-        bad: how many are bad, by the threshold.
+        verdicts: how many are good, unsure and bad.
+        flagged: how many were called bad at the false-discovery rate asked for; None where none was.
         failed: how many could not be read; they are rows with an error.
         csv: the table of results.
     """
 
     images: int
     continued: int
-    bad: int
+    verdicts: dict[Verdict, int]
+    flagged: int | None
     failed: int
     csv: Path
 
@@ -81,11 +101,12 @@ def predict_to_folder(
     *,
     model_folder: Path,
     overlays: bool = False,
+    false_discovery_rate: float | None = None,
     batch_size: int | None = None,
     on_error: OnError = "stop",
     progress: Callable[[int], None] = lambda images: None,
 ) -> PredictionSummary:
-    """Predict every image and leave ``predictions.csv``, ``predictions.jsonl`` and, if asked for, overlays.
+    """Predict every image and leave ``predictions.csv``, ``defects.csv``, ``predictions.jsonl`` and overlays if wanted.
 
     Each result is appended to a journal as it comes; the files of the final names appear whole when all are done. A run
     that was interrupted is continued by the same call. Memory does not grow with the number of images.
@@ -96,6 +117,8 @@ def predict_to_folder(
         output: folder of the results.
         model_folder: the detector's folder; a run is continued only with the same weights.
         overlays: also write each image with its heat map.
+        false_discovery_rate: also give each image its p-value adjusted for the number of images, ``q_value``, and
+            count those at or below this rate.
         batch_size: images that go through the network together; None for what suits the engine.
         on_error: ``stop`` raises at the first unreadable image, ``skip`` gives it a row with the error.
         progress: called with the number of images done since the last call.
@@ -103,7 +126,12 @@ def predict_to_folder(
     Raises:
         ImageError: an image cannot be read and ``on_error`` is ``stop``; what was done before it is kept.
         OutputError: the folder holds an interrupted run over other images or of another model.
+        ConfigError: a false-discovery rate for a model that is not calibrated.
     """
+    if false_discovery_rate is not None and detector.calibration is None:
+        raise ConfigError(
+            "false_discovery_rate: needs p-values, and the model is not calibrated; run `supersimplenet calibrate`"
+        )
     output.mkdir(parents=True, exist_ok=True)
     journal = output / _JOURNAL
     _check_identity(output, model_folder, overlays=overlays)
@@ -116,22 +144,30 @@ def predict_to_folder(
                 _write_overlay(paths[done + item.index], item.prediction, output / OVERLAYS, done + item.index)
 
         for item in detector.predict_files(paths[done:], batch_size=batch_size, on_error=on_error, then=draw):
-            lines.write(json.dumps(_row(item)) + "\n")
+            lines.write(json.dumps(_row(item, calibrated=detector.calibration is not None)) + "\n")
             lines.flush()
             progress(1)
         os.fsync(lines.fileno())
-    bad, failed = _finish(output, journal)
-    return PredictionSummary(images=len(paths), continued=done, bad=bad, failed=failed, csv=output / CSV_FILE)
+    verdicts, flagged, failed = _finish(output, journal, false_discovery_rate)
+    return PredictionSummary(
+        images=len(paths),
+        continued=done,
+        verdicts=verdicts,
+        flagged=flagged,
+        failed=failed,
+        csv=output / CSV_FILE,
+    )
 
 
 def _check_identity(output: Path, model_folder: Path, *, overlays: bool) -> None:
     """An interrupted run is continued by the same model and options only."""
-    weights = model_folder / WEIGHTS_FILE
-    identity = {"weights": [weights.stat().st_size, weights.stat().st_mtime_ns], "overlays": overlays}
+    files = [path for name in (WEIGHTS_FILE, CALIBRATION_FILE) if (path := model_folder / name).is_file()]
+    stats = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    identity = {"files": stats, "overlays": overlays}
     path = output / _IDENTITY
     if (output / _JOURNAL).is_file() and path.is_file() and json.loads(path.read_text(encoding="utf-8")) != identity:
         raise OutputError(
-            f"{output}: holds an interrupted run of another model or with other options; continue that one, choose "
+            f"{output}: holds an interrupted run of another model or calibration; continue that one, choose "
             f"another --output, or remove {path.name} and {_JOURNAL}"
         )
     write_text(path, json.dumps(identity))
@@ -163,28 +199,56 @@ def _continue_journal(journal: Path, paths: Sequence[Path]) -> int:
     return done
 
 
-def _row(item: Indexed | Failure) -> dict[str, Any]:
+def _row(item: Indexed | Failure, *, calibrated: bool) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"calibrated": calibrated}
     if isinstance(item, Failure):
-        return dict.fromkeys(COLUMNS) | {"path": str(item.path), "error": item.reason}
+        return row | {"path": str(item.path), "error": item.reason}
     prediction = item.prediction
-    return {name: getattr(prediction, name) for name in COLUMNS[:-1]} | {"error": None}
+    own = {name: getattr(prediction, name) for name in COLUMNS if hasattr(prediction, name)}
+    defects = None if prediction.defects is None else [dataclasses.asdict(defect) for defect in prediction.defects]
+    return row | own | {"defects": defects}
 
 
-def _finish(output: Path, journal: Path) -> tuple[int, int]:
-    """Turn the journal into the final files; counts of bad and failed images."""
-    bad = failed = 0
-    table = output / f".{CSV_FILE}.part"
-    with table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS)
-        writer.writeheader()
+def _finish(
+    output: Path, journal: Path, false_discovery_rate: float | None
+) -> tuple[dict[Verdict, int], int | None, int]:
+    """Turn the journal into the final files; counts of verdicts, of flagged and of failed images."""
+    verdicts: dict[Verdict, int] = {"good": 0, "unsure": 0, "bad": 0}
+    flagged, failed = 0, 0
+    q_values: Iterator[float] = iter(())
+    if false_discovery_rate is not None:
+        adjusted = false_discovery([row["p_value"] for row in _rows(journal) if row["error"] is None])
+        flagged, q_values = int((adjusted <= false_discovery_rate).sum()), iter(adjusted.tolist())
+    with (
+        _whole_file(output / CSV_FILE) as table_file,
+        _whole_file(output / DEFECTS_FILE) as defects_file,
+        _whole_file(output / JSONL_FILE) as lines,
+    ):
+        table = csv.DictWriter(table_file, fieldnames=COLUMNS)
+        defects = csv.DictWriter(defects_file, fieldnames=_DEFECT_COLUMNS)
+        table.writeheader()
+        defects.writeheader()
         for row in _rows(journal):
-            bad += row["verdict"] == "bad"
+            if row["error"] is None:
+                verdicts[row["verdict"]] += 1
+                row["q_value"] = next(q_values, None)
             failed += row["error"] is not None
-            writer.writerow(row)
-    table.replace(output / CSV_FILE)
-    journal.replace(output / JSONL_FILE)
+            lines.write(json.dumps(row) + "\n")
+            found = row["defects"]
+            defects.writerows({"path": row["path"], **defect} for defect in found or ())
+            table.writerow(row | {"defects": None if found is None else len(found)})
+    journal.unlink()
     (output / _IDENTITY).unlink()
-    return bad, failed
+    return verdicts, None if false_discovery_rate is None else flagged, failed
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file that appears when all of it is written."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        yield file
+    temporary.replace(path)
 
 
 def _rows(journal: Path) -> Iterator[dict[str, Any]]:

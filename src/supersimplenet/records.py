@@ -15,7 +15,7 @@ GOOD = 0
 BAD = 1
 
 Split = Literal["train", "test"]
-Verdict = Literal["good", "bad"]
+Verdict = Literal["good", "unsure", "bad"]
 Regime = Literal["unsupervised", "weak", "mixed", "full"]
 ScoreName = Literal["head", "map", "fused"]
 
@@ -49,7 +49,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreScale:
-    """Mean and standard deviation of both image scores over held-out good images: what makes them comparable.
+    """Mean and standard deviation of both image scores over good training images: what makes them comparable.
 
     Attributes:
         head_mean: of the classification head's score, in logits.
@@ -72,6 +72,31 @@ class ScoreScale:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Defect:
+    """A region of the map that reaches the pixel threshold; places and sizes are in pixels of the image itself.
+
+    Attributes:
+        left: of the box, from the image's left edge.
+        top: of the box, from the image's upper edge.
+        width: of the box.
+        height: of the box.
+        area_px: of the region, at most that of its box.
+        peak_logit: largest value of the map in it.
+        centroid_x: of the region's area, not weighed by the map.
+        centroid_y: likewise.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    area_px: float
+    peak_logit: float
+    centroid_x: float
+    centroid_y: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What the detector says of one image.
 
@@ -81,7 +106,10 @@ class Prediction:
         map_max_logit: the largest value of ``map_logit``.
         fused_logit: the mean of both, on the head's scale; see `ScoreScale`.
         decides: which of the three is the image's score, and so decides the verdict.
-        verdict: ``"bad"`` where the score (a probability) reaches the model's threshold.
+        verdict: ``"bad"`` where the score reaches the model's threshold, ``"unsure"`` where only its second, lower
+            one, if it has one; see `supersimplenet.calibration`.
+        p_value: how often a good part scores at least this high, (0, 1]; None where the model is not calibrated.
+        defects: by falling peak; None where the model is not calibrated.
         map_logit: (H, W) float32 at the network's input size, smoothed, higher is worse.
     """
 
@@ -91,6 +119,8 @@ class Prediction:
     fused_logit: float
     decides: ScoreName
     verdict: Verdict
+    p_value: float | None = None
+    defects: tuple[Defect, ...] | None = None
     map_logit: NDArray[np.float32]
 
     @property

@@ -12,6 +12,7 @@ from supersimplenet.errors import ConfigError
 
 EngineName = Literal["torch", "openvino"]
 Precision = Literal["float32", "bfloat16"]
+Resolution = Literal["model", "native"]  # of the metrics of pixels
 GroupsName = Literal["known", "found", "none"]  # what `data split` keeps together
 
 STOPS_WITHIN_S = 60.0  # in which a training of the accuracy benchmark that is let go has ended

@@ -13,12 +13,14 @@ from jsonargparse import Namespace
 from supersimplenet import __version__
 from supersimplenet.cli.benchmark import benchmark_commands
 from supersimplenet.cli.data import data_commands
-from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command, OptionParser, add_engine
+from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, RESOLUTION_HELP, Command, OptionParser, add_engine
+from supersimplenet.cli.quality import quality_commands
 from supersimplenet.cli.train import train_command, without_model_name
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.errors import SuperSimpleNetError
 from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.settings import Resolution
 
 _SPIN_COUNT = "1000"
 _GROUPS = {
@@ -65,6 +67,7 @@ def command_groups() -> dict[str, list[Command]]:
         "": [
             train_command(),
             Command("test", "evaluate a model on a data set's test images", _test_parser(), _test),
+            *quality_commands(),
             Command("predict", "look at images, write a table of scores and verdicts", _predict_parser(), _predict),
             Command("import", "turn other implementations' weights into a model folder", _import_parser(), _import),
             Command("demo", "synthetic data, training, evaluation, pictures: offline", _demo_parser(), _demo),
@@ -96,6 +99,7 @@ def _test_parser() -> OptionParser:
     parser.add_argument("--model", type=Path, required=True, help="the model folder")
     parser.add_argument("--data", type=DataSource, help=f"{DATA_HELP}; by default the one it was trained on")
     parser.add_argument("--output", type=Path, help="where to write; by default the model folder")
+    parser.add_argument("--resolution", type=Resolution, default="model", help=RESOLUTION_HELP)
     add_engine(parser)
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
     return parser
@@ -109,6 +113,7 @@ def _test(options: Namespace) -> int:
         options.model,
         data=data,
         output=options.output,
+        resolution=options.resolution,
         device=options.device,
         engine=options.engine,
         precision=options.precision,
@@ -124,6 +129,12 @@ def _predict_parser() -> OptionParser:
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--overlays", action="store_true", help="also write each image with its heat map")
     parser.add_argument(
+        "--false-discovery-rate",
+        type=str | None,
+        help="such as 5%%: count the images that can be told from good parts with at most that share of mistakes, "
+        "however many images there are (column q_value)",
+    )
+    parser.add_argument(
         "--batch-size", type=int | None, help="images that go through the network together; by default what suits it"
     )
     add_engine(parser)
@@ -133,12 +144,15 @@ def _predict_parser() -> OptionParser:
 
 def _predict(options: Namespace) -> int:
     from supersimplenet.apps import predict_files
+    from supersimplenet.evaluation.thresholds import parse_share
 
+    rate = options.false_discovery_rate
     predict_files(
         options.model,
         options.paths,
         options.output,
         overlays=options.overlays,
+        false_discovery_rate=None if rate is None else parse_share(rate, "false-discovery-rate"),
         batch_size=options.batch_size,
         device=options.device,
         engine=options.engine,

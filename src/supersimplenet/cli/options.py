@@ -13,6 +13,9 @@ from supersimplenet.data.sources.registry import SOURCES
 from supersimplenet.settings import EngineName, Precision
 
 ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
+RESOLUTION_HELP = (
+    "of the pixel metrics: at the network's input size, as published figures are, or at each mask's own (native)"
+)
 DATA_HELP = (
     f"the data set: one of {', '.join(SOURCES)}, with its own options behind the dot, such as "
     "--data.category bottle; --data.help MVTecAD explains them"

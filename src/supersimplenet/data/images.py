@@ -63,8 +63,15 @@ def read_image(
             (floating point, 32-bit integers).
         ConfigError: ``size_px`` is not two positive integers.
     """
+    return read_image_and_size(path, size_px=size_px, max_pixels=max_pixels)[0]
+
+
+def read_image_and_size(
+    path: str | os.PathLike[str], *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """`read_image`, and the (height, width) in px that the image has of its own."""
     pixels, _ = _decode(Path(path), max_pixels)
-    return prepare_pixels(pixels, size_px=size_px)
+    return prepare_pixels(pixels, size_px=size_px), pixels.shape[:2]
 
 
 def prepare_pixels(pixels: NDArray[Any], *, size_px: tuple[int, int] | None = None) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.data.images import read_image
+from supersimplenet.data.images import read_image_and_size
 from supersimplenet.errors import ConfigError, ImageError
 
 OnError = Literal["stop", "skip"]
@@ -47,12 +47,14 @@ class PixelBatch:
         index: the place of each readable image in the list.
         paths: its path.
         pixels: (B, H, W, 3) uint8; B may be 0 where every image failed.
+        image_sizes_px: (height, width) of each image before it was resized.
         failures: images of the same stretch that could not be read.
     """
 
     index: list[int]
     paths: list[Path]
     pixels: NDArray[np.uint8]
+    image_sizes_px: list[tuple[int, int]]
     failures: list[Failure]
 
 
@@ -128,13 +130,14 @@ def _read_batch(numbered: list[tuple[int, Path]], size_px: tuple[int, int], on_e
     return PixelBatch(
         index=[index for index, _, _ in good],
         paths=[path for _, path, _ in good],
-        pixels=np.stack([pixels for _, _, pixels in good]) if good else np.empty((0, *size_px, 3), dtype=np.uint8),
+        pixels=np.stack([pixels for _, _, (pixels, _) in good]) if good else np.empty((0, *size_px, 3), dtype=np.uint8),
+        image_sizes_px=[image_size_px for _, _, (_, image_size_px) in good],
         failures=[Failure(index=index, path=path, reason=str(error)) for index, path, error in errors],
     )
 
 
-def _read(path: Path, size_px: tuple[int, int]) -> NDArray[np.uint8] | ImageError:
+def _read(path: Path, size_px: tuple[int, int]) -> tuple[NDArray[np.uint8], tuple[int, int]] | ImageError:
     try:
-        return read_image(path, size_px=size_px)
+        return read_image_and_size(path, size_px=size_px)
     except ImageError as error:
         return error

@@ -5,6 +5,7 @@
     runs/bottle/
     ├── model.safetensors   the heads, and the backbone where its name alone does not bring it back
     ├── config.yaml         architecture, recipe, data, seed, versions, hash of the training list
+    ├── calibration.yaml    thresholds and what they promise; written by `train` and `supersimplenet calibrate`
     ├── metrics.json        written by `supersimplenet test`
     ├── checkpoints/        the last state of the training, for --resume
     └── logs/               CSV and TensorBoard
@@ -13,6 +14,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -25,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from supersimplenet.calibration import Calibration
 from supersimplenet.errors import ModelFolderError, SuperSimpleNetError
 from supersimplenet.model.backbone import build_backbone, wrap_module
 from supersimplenet.model.network import SuperSimpleNet
@@ -33,6 +36,7 @@ from supersimplenet.model.recipes import ModelConfig
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
+CALIBRATION_FILE = "calibration.yaml"
 _FORMAT = 1
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
 
@@ -149,6 +153,42 @@ def read_record(folder: Path) -> dict[str, Any]:
     if missing:
         raise ModelFolderError(f"{path}: lacks {', '.join(missing)}; bring back the file that `train` wrote")
     return record
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """The calibration of a model folder; None where there is none.
+
+    Raises:
+        ModelFolderError: it cannot be read, or is of other weights than the folder's.
+    """
+    path = folder / CALIBRATION_FILE
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ModelFolderError(f"{path}: not readable as YAML ({error}); calibrate again") from error
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path}: holds no calibration; calibrate again, or remove it")
+    calibration = from_plain(Calibration, content, where=str(path))
+    if calibration.weights_sha256 != hash_weights(folder):
+        raise ModelFolderError(
+            f"{path}: was made for other weights than {WEIGHTS_FILE}, so what it promises does not hold; "
+            "run `supersimplenet calibrate` again, or remove it"
+        )
+    return calibration
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> Path:
+    """Write calibration.yaml into a model folder, in place of an earlier one."""
+    path = folder / CALIBRATION_FILE
+    write_yaml(path, to_plain(calibration))
+    return path
+
+
+def hash_weights(folder: Path) -> str:
+    """SHA-256 of a model folder's weights."""
+    return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:

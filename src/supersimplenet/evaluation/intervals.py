@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
 
-STATISTICS = ("I-AUROC", "AP", "F1-max")
+STATISTICS = ("I-AUROC", "AP-det", "I-F1-max")
 
 _MEMORY_BYTES = 64 << 20
 _ARRAYS = 12  # that a block of replicates holds at once, at most: 8 bytes for each image and replicate
@@ -51,9 +51,9 @@ class Interval:
 
 
 def detection_statistics(scores: ArrayLike, labels: ArrayLike, counts: ArrayLike) -> dict[str, Floats]:
-    """I-AUROC, AP and F1-max of R resamples of N images at once.
+    """I-AUROC, AP-det and I-F1-max of R resamples of N images at once.
 
-    ``F1-max`` is the largest F1 (harmonic mean of precision and recall) over all thresholds.
+    ``I-F1-max`` is the largest F1 (harmonic mean of precision and recall) over all thresholds.
 
     Args:
         scores: (N,) floats, any monotone scale, higher is worse; equal scores make one threshold.
@@ -83,7 +83,7 @@ def bootstrap_intervals(
     replicates: int = 2000,
     generator: np.random.Generator,
 ) -> dict[str, Interval]:
-    """Percentile bootstrap intervals of I-AUROC, AP and F1-max over parts.
+    """Percentile bootstrap intervals of I-AUROC, AP-det and I-F1-max over parts.
 
     Args:
         scores: (N,) floats, any monotone scale, higher is worse.
@@ -241,8 +241,8 @@ def _statistics(counts: Counts, is_bad: NDArray[np.bool_], ends: NDArray[np.intp
     f1 = (2 * from_bad / np.maximum(from_bad + from_good + bad, 1)).max(axis=1)
     return {
         "I-AUROC": area,
-        "AP": np.where(one_class, np.nan, precision),
-        "F1-max": np.where(one_class, np.nan, f1),
+        "AP-det": np.where(one_class, np.nan, precision),
+        "I-F1-max": np.where(one_class, np.nan, f1),
     }
 
 

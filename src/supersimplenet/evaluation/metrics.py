@@ -1,7 +1,9 @@
-"""Metrics of detection and localisation: exact, over every threshold, in plain numpy.
+"""Metrics of detection and localisation, over every threshold, in plain numpy.
 
-Scores may be on any monotone scale (logits here), higher is worse; equal scores make one threshold. A metric that is
-not defined on what it is given raises MetricError with the reason instead of returning a number that means nothing.
+Scores may be on any monotone scale (logits here), higher is worse; equal scores make one threshold. Every metric is
+computed from a `Ranking`: of the scores themselves it is exact; of their bins (`supersimplenet.evaluation.pixels`) it
+comes with a bound on what the bins may have changed. A metric that is not defined on what it is given raises
+MetricError with the reason instead of returning a number that means nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
+from scipy.special import digamma
 
 from supersimplenet.errors import MetricError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import ArrayLike, NDArray
+
+    from supersimplenet.evaluation.intervals import Interval
 
     Floats = NDArray[np.float64]
 
@@ -32,10 +36,38 @@ class Metric:
     Attributes:
         value: in [0, 1], None where the metric is not defined.
         reason: why there is no value, None where there is one.
+        error_bound: how far the value may lie from the exact one; 0 where it is exact, but for rounding.
+        interval: in which the metric of all parts of this kind is expected; None where it was not estimated.
     """
 
     value: float | None
     reason: str | None = None
+    error_bound: float = 0.0
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """What every curve here is made of: the K levels at which a bad one stands, falling, and what lies around them.
+
+    Thresholds between two of these change the false positives alone, so this loses nothing, and only the good ones'
+    scores (nearly all pixels) need sorting, without their indices.
+
+    Attributes:
+        bad_at: (K,) int64, bad ones at exactly this level.
+        weight_at: (K,) float64, the sum of their weights; all weights together make 1.
+        good_above: (K,) int64, good ones at higher levels.
+        good_from: (K,) int64, good ones at this level or a higher one.
+        good_total: number of good ones.
+        binned: whether a level is a bin, in which the order of scores is not known, and not one score.
+    """
+
+    bad_at: NDArray[np.int64]
+    weight_at: Floats
+    good_above: NDArray[np.int64]
+    good_from: NDArray[np.int64]
+    good_total: int
+    binned: bool = False
 
 
 def auroc(score: ArrayLike, label: ArrayLike) -> float:
@@ -51,7 +83,7 @@ def auroc(score: ArrayLike, label: ArrayLike) -> float:
     Raises:
         MetricError: empty, one class only, a score that is not a number, or shapes that differ.
     """
-    return _auroc(_rank(*_checked(score, label)))
+    return _of_scores(ranked_auroc, score, label)
 
 
 def average_precision(score: ArrayLike, label: ArrayLike) -> float:
@@ -70,197 +102,169 @@ def average_precision(score: ArrayLike, label: ArrayLike) -> float:
     Source: the definition of scikit-learn's ``average_precision_score``. Differs: undefined, not 0 or 1, where there
         is one class only.
     """
-    return _average_precision(_rank(*_checked(score, label)))
+    return _of_scores(ranked_average_precision, score, label)
 
 
-def region_overlap(
-    maps: ArrayLike, masks: ArrayLike, *, max_false_positive_rate: float = MAX_FALSE_POSITIVE_RATE
-) -> float:
-    """Area under the per-region overlap curve (AUPRO), up to a false-positive rate.
-
-    The overlap is the share of a defective region's pixels at or above the threshold, averaged over all regions of
-    all images; a region is 8-connected. The curve is linear between thresholds, at the limit too.
+def f1_max(score: ArrayLike, label: ArrayLike) -> float:
+    """The largest harmonic mean of precision and recall that any threshold gives.
 
     Args:
-        maps: (N, H, W) floats, any monotone scale, higher is worse.
-        masks: (N, H, W) bool, True on defective pixels.
-        max_false_positive_rate: share of the normal pixels of all images, in (0, 1].
+        score: floats of any shape, any monotone scale, higher is worse.
+        label: same shape, bool or 0 and 1, 1 is bad.
 
     Returns:
-        float64 in [0, 1], divided by ``max_false_positive_rate``.
+        float64 in (0, 1].
 
     Raises:
-        MetricError: no defective region, no normal pixel, a score that is not a number, shapes that differ, or a
-            limit outside (0, 1].
-
-    Source: Bergmann et al., IJCV 2021, section 5. Differs: none.
+        MetricError: empty, one class only, a score that is not a number, or shapes that differ.
     """
-    if not 0 < max_false_positive_rate <= 1:
-        raise MetricError(f"max_false_positive_rate: {max_false_positive_rate}; wanted above 0 and at most 1")
-    scores, defective = _checked(maps, masks)
-    _check_three_axes(scores)
-    return _region_overlap(_rank(scores, defective, _region_weight(defective)), max_false_positive_rate)
+    return _of_scores(ranked_f1_max, score, label)
 
 
-def evaluate_scores(
-    *,
-    head_logit: ArrayLike,
-    map_max_logit: ArrayLike,
-    fused_logit: ArrayLike,
-    label: ArrayLike,
-    maps: ArrayLike,
-    masks: ArrayLike,
-    has_pixel_labels: ArrayLike,
-    ignored: ArrayLike | None = None,
-) -> dict[str, Metric]:
-    """Every metric of a set of images, in the order in which results are shown.
-
-    ``I-AUROC`` and ``AP-det`` rank the images by the classification head's score, as published results do,
-    ``seg-I-AUROC`` and ``seg-AP-det`` by the map's maximum, ``fused-I-AUROC`` and ``fused-AP-det`` by both;
-    ``P-AUROC``, ``AUPRO`` (up to 0.3) and ``AP-loc`` rank the pixels of the images that have pixel labels.
-
-    Args:
-        head_logit: (N,) floats, the classification head's.
-        map_max_logit: (N,) floats, the largest value of each map.
-        fused_logit: (N,) floats, both scores in one.
-        label: (N,) bool or 0 and 1, 1 is bad.
-        maps: (N, H, W) floats; float32 halves the memory.
-        masks: (N, H, W) bool, True on defective pixels; not looked at where there are no pixel labels.
-        has_pixel_labels: (N,) bool; an image without takes no part in the metrics of pixels.
-        ignored: (N, H, W) bool, pixels that take no part in them either; None for none.
-
-    Returns:
-        The nine metrics by name. One that is not defined (one class only, say) has no value and says why.
+def rank(score: ArrayLike, label: ArrayLike) -> Ranking:
+    """Scores of any shape with their labels, ranked exactly; each bad one weighs the same.
 
     Raises:
-        MetricError: shapes that differ, or a score that is not a number: those are mistakes, not properties of a set.
+        MetricError: empty, one class only, a score that is not a number, or shapes that differ.
     """
-    head_score, bad = _checked(head_logit, label)
-    map_score, _ = _checked(map_max_logit, label)
-    fused_score, _ = _checked(fused_logit, label)
-    pixel_score, defective, known = np.asarray(maps), np.asarray(masks), np.asarray(has_pixel_labels)
-    _check_three_axes(pixel_score)
-    _check_binary(known)
-    if not bad.shape == known.shape == pixel_score.shape[:1] or pixel_score.shape != defective.shape:
-        raise MetricError(
-            f"shapes differ: labels {bad.shape}, has_pixel_labels {known.shape}, maps {pixel_score.shape}, "
-            f"masks {defective.shape}; wanted (N,), (N,), (N, H, W), (N, H, W)"
-        )
-    left_out = np.zeros(pixel_score.shape, dtype=bool) if ignored is None else np.asarray(ignored)
-    if not known.all():
-        known = known.astype(bool)
-        pixel_score, defective, left_out = pixel_score[known], defective[known], left_out[known]
-    pixel_score, defective = _checked(pixel_score, defective)
-    defective = defective & ~left_out
-    weight = _region_weight(defective)
-    if left_out.any():
-        pixel_score, defective = pixel_score[~left_out], defective[~left_out]
-    return {
-        **_each({"I-AUROC": _auroc, "AP-det": _average_precision}, head_score, bad),
-        **_each({"seg-I-AUROC": _auroc, "seg-AP-det": _average_precision}, map_score, bad),
-        **_each({"fused-I-AUROC": _auroc, "fused-AP-det": _average_precision}, fused_score, bad),
-        **_each(
-            {"P-AUROC": _auroc, "AUPRO": _region_overlap, "AP-loc": _average_precision},
-            pixel_score,
-            defective,
-            weight,
-        ),
-    }
-
-
-def _each(
-    metrics: dict[str, Callable[[_Ranking], float]],
-    score: NDArray[Any],
-    is_bad: NDArray[np.bool_],
-    weight: Floats | None = None,
-) -> dict[str, Metric]:
-    """Metrics that share one ranking; where there is none, none is defined, and each says why."""
-    try:
-        ranking = _rank(score, is_bad, weight)
-    except MetricError as error:
-        return {name: Metric(value=None, reason=str(error)) for name in metrics}
-    return {name: Metric(value=metric(ranking)) for name, metric in metrics.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ranking:
-    """What every curve here is made of: the K distinct scores of the bad ones, falling, and what lies around them.
-
-    Thresholds between two of these change the false positives alone, so this loses nothing, and only the good ones'
-    scores (nearly all pixels) need sorting, without their indices.
-
-    Attributes:
-        bad_at: (K,) int64, bad ones with exactly this score.
-        weight_at: (K,) float64, the sum of their weights; all weights together make 1.
-        good_above: (K,) int64, good ones with a higher score.
-        good_from: (K,) int64, good ones with this score or a higher one.
-        good_total: number of good ones.
-    """
-
-    bad_at: NDArray[np.int64]
-    weight_at: Floats
-    good_above: NDArray[np.int64]
-    good_from: NDArray[np.int64]
-    good_total: int
-
-
-def _rank(score: NDArray[Any], is_bad: NDArray[np.bool_], weight: Floats | None = None) -> _Ranking:
-    """Rank scores of one shape with their labels; ``weight``, of the bad ones in array order, defaults to equal."""
-    if score.size == 0:
-        raise MetricError("nothing to rank: no image, or none with pixel labels")
-    bad, good = score[is_bad], score[~is_bad]
-    if bad.size == 0 or good.size == 0:
-        raise MetricError(f"one class only: {bad.size:,} bad and {good.size:,} good; wanted at least one of each")
-    good.sort()
-    value, index, count = np.unique(bad, return_inverse=True, return_counts=True)
-    weights = np.full(bad.size, 1.0 / bad.size) if weight is None else weight
-    return _Ranking(
+    scores, is_bad = _checked(score, label)
+    bad, good = scores[is_bad], np.sort(scores[~is_bad])
+    require_both(bad.size, good.size)
+    value, count = np.unique(bad, return_counts=True)
+    return Ranking(
         bad_at=count[::-1].astype(np.int64),
-        weight_at=np.bincount(index, weights=weights).astype(np.float64)[::-1],
+        weight_at=count[::-1] / bad.size,
         good_above=(good.size - np.searchsorted(good, value, side="right"))[::-1].astype(np.int64),
         good_from=(good.size - np.searchsorted(good, value, side="left"))[::-1].astype(np.int64),
         good_total=good.size,
     )
 
 
-def _auroc(ranking: _Ranking) -> float:
+def require_both(bad: int, good: int) -> None:
+    """Whether there is anything to rank.
+
+    Raises:
+        MetricError: nothing, or one class only.
+    """
+    if bad == 0 and good == 0:
+        raise MetricError("nothing to rank: no image, or none with pixel labels")
+    if bad == 0 or good == 0:
+        raise MetricError(f"one class only: {bad:,} bad and {good:,} good; wanted at least one of each")
+
+
+def measure(
+    metrics: Mapping[str, Callable[[Ranking], Metric]], make_ranking: Callable[[], Ranking]
+) -> dict[str, Metric]:
+    """Metrics that share one ranking; where there is none, none is defined, and each says why."""
+    try:
+        ranking = make_ranking()
+    except MetricError as error:
+        return {name: Metric(value=None, reason=str(error)) for name in metrics}
+    return {name: metric(ranking) for name, metric in metrics.items()}
+
+
+def ranked_auroc(ranking: Ranking) -> Metric:
+    """`auroc` of a ranking. Bins hide who is first within them: half of those pairs at most."""
     # In whole numbers, so exact until the one division: twice the pairs in which the bad one is above.
     twice_below = 2 * ranking.good_total - ranking.good_above - ranking.good_from
     pairs = int(ranking.bad_at.sum()) * ranking.good_total
-    return int((ranking.bad_at * twice_below).sum()) / (2 * pairs)
+    value = _whole_product(ranking.bad_at, twice_below) / (2 * pairs)
+    together = _whole_product(ranking.bad_at, ranking.good_from - ranking.good_above)
+    return Metric(value=value, error_bound=together / (2 * pairs) if ranking.binned else 0.0)
 
 
-def _average_precision(ranking: _Ranking) -> float:
-    true_positives = ranking.bad_at.cumsum()
-    precision = true_positives / (true_positives + ranking.good_from)
-    return float((ranking.bad_at * precision).sum() / true_positives[-1])
+def ranked_average_precision(ranking: Ranking) -> Metric:
+    """`average_precision` of a ranking.
+
+    Within a bin a bad one's precision is highest where all bad ones tie above all good ones, and lowest where they come
+    one by one below them.
+    """
+    positives = ranking.bad_at.cumsum()
+    precision = positives / (positives + ranking.good_from)
+    value = float((ranking.bad_at * precision).sum() / positives[-1])
+    if not ranking.binned:
+        return Metric(value=value)
+    highest = (ranking.bad_at * (positives / (positives + ranking.good_above))).sum() / positives[-1]
+    # The sum of (a + k) / (a + k + g) over k = 1..n is n - g (H(a + n + g) - H(a + g)), H the harmonic numbers.
+    before, good = positives - ranking.bad_at, ranking.good_from.astype(np.float64)
+    missed = good * (digamma(positives + good + 1) - digamma(before + good + 1))
+    lowest = (ranking.bad_at - missed).sum() / positives[-1]
+    return Metric(value=value, error_bound=float(max(highest - value, value - lowest)))
 
 
-def _region_overlap(ranking: _Ranking, limit: float = MAX_FALSE_POSITIVE_RATE) -> float:
-    # Each threshold gives two corners: all above it, and all from it on. Between them (ties) the curve is oblique.
+def ranked_f1_max(ranking: Ranking) -> Metric:
+    """`f1_max` of a ranking. A threshold at a bin's edge is a real one, so bins can only make the value too low."""
+    positives = ranking.bad_at.cumsum()
+    value = float((2 * positives / (positives + ranking.good_from + positives[-1])).max())
+    highest = float((2 * positives / (positives + ranking.good_above + positives[-1])).max())
+    return Metric(value=value, error_bound=highest - value if ranking.binned else 0.0)
+
+
+def ranked_overlap(ranking: Ranking, *, max_false_positive_rate: float = MAX_FALSE_POSITIVE_RATE) -> Metric:
+    """Area under the per-region overlap curve (AUPRO), up to a false-positive rate and divided by it.
+
+    The overlap is the share of a defective region's pixels at or above the threshold, averaged over all regions of
+    all images: the ranking's weights say so. The curve is linear between thresholds, at the limit too. Within a bin it
+    may run anywhere in the rectangle between the bin's corners.
+
+    Args:
+        ranking: of pixels, each bad one's weight 1 / (pixels of its region x number of regions).
+        max_false_positive_rate: share of the normal pixels of all images, in (0, 1].
+
+    Raises:
+        MetricError: a limit outside (0, 1].
+
+    Source: Bergmann et al., IJCV 2021, section 5. Differs: none.
+    """
+    limit = max_false_positive_rate
+    if not 0 < limit <= 1:
+        raise MetricError(f"max_false_positive_rate: {limit}; wanted above 0 and at most 1")
+    rate, overlap = overlap_curve(ranking)
+    value = _area(rate, overlap, limit)
+    if not ranking.binned:
+        return Metric(value=value)
+    # A bin's own stretch of the curve starts at an even place; upper and lower edge of its rectangle.
+    upper = _area(rate, np.append(overlap[1:], 1.0), limit, step=True)
+    lower = _area(rate, overlap, limit, step=True)
+    return Metric(value=value, error_bound=max(upper - value, value - lower))
+
+
+def overlap_curve(ranking: Ranking) -> tuple[Floats, Floats]:
+    """The corners of the per-region overlap curve: false-positive rate and overlap, both rising from 0 to 1.
+
+    Each level gives two corners: all above it, and all from it on. Between them (ties) the curve is oblique.
+    """
     covered = np.append(0.0, ranking.weight_at.cumsum())  # (K + 1,), from 0 to 1
     corners = np.stack([ranking.good_above, ranking.good_from], axis=1).ravel()  # (2K,)
     rate = np.concatenate([[0.0], corners / ranking.good_total, [1.0]])
-    overlap = np.repeat(covered, 2)  # (2K + 2,), as rate
+    return rate, np.repeat(covered, 2)  # (2K + 2,), both
+
+
+def _area(rate: Floats, height: Floats, limit: float, *, step: bool = False) -> float:
+    """The area below a curve up to a limit, divided by the limit; with ``step`` each height holds to the next rate."""
     end = int(np.searchsorted(rate, limit, side="right"))  # at least 1: the first rate is 0
     if end < rate.size:
         ahead = (limit - rate[end - 1]) / (rate[end] - rate[end - 1])
-        cut = overlap[end - 1] + ahead * (overlap[end] - overlap[end - 1])
-        rate, overlap = np.append(rate[:end], limit), np.append(overlap[:end], cut)
-    area = (np.diff(rate) * (overlap[1:] + overlap[:-1]) / 2).sum()
-    return float(area / limit)
+        cut = height[end - 1] + ahead * (height[end] - height[end - 1])
+        rate, height = np.append(rate[:end], limit), np.append(height[:end], cut)
+    heights = height[:-1] if step else (height[1:] + height[:-1]) / 2
+    return float((np.diff(rate) * heights).sum() / limit)
 
 
-def _region_weight(masks: NDArray[np.bool_]) -> Floats:
-    """Weight of each defective pixel in array order: 1 / (pixels of its region x number of regions)."""
-    within_image = np.zeros((3, 3, 3), dtype=bool)
-    within_image[1] = True  # 8-connected, and never from one image to the next
-    region, count = ndimage.label(masks, structure=within_image)
-    if count == 0:
-        return np.zeros(0)
-    region_of_pixel = region[masks]
-    pixels = np.bincount(region_of_pixel, minlength=count + 1)
-    return 1.0 / (pixels[region_of_pixel] * count)
+def _whole_product(first: NDArray[np.int64], second: NDArray[np.int64]) -> int:
+    """The sum of products of whole numbers, exact beyond 64 bits: there may be 10^11 pixels of either kind."""
+    high, low = first >> 20, first & 0xFFFFF
+    return (
+        (int((high * (second >> 20)).sum()) << 40)
+        + ((int((high * (second & 0xFFFFF)).sum()) + int((low * (second >> 20)).sum())) << 20)
+        + int((low * (second & 0xFFFFF)).sum())
+    )
+
+
+def _of_scores(metric: Callable[[Ranking], Metric], score: ArrayLike, label: ArrayLike) -> float:
+    value = metric(rank(score, label)).value
+    assert value is not None
+    return value
 
 
 def _checked(score: ArrayLike, label: ArrayLike) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -269,15 +273,6 @@ def _checked(score: ArrayLike, label: ArrayLike) -> tuple[NDArray[Any], NDArray[
         raise MetricError(f"shapes differ: scores {scores.shape}, labels {labels.shape}")
     if scores.dtype.kind == "f" and np.isnan(scores).any():
         raise MetricError(f"{int(np.isnan(scores).sum()):,} of {scores.size:,} scores are not a number (NaN)")
-    _check_binary(labels)
-    return scores, labels.astype(bool, copy=False)
-
-
-def _check_binary(labels: NDArray[Any]) -> None:
     if labels.dtype != np.bool_ and not np.isin(labels, (0, 1)).all():
         raise MetricError("labels other than 0 and 1; wanted 0 for good and 1 for bad")
-
-
-def _check_three_axes(maps: NDArray[Any]) -> None:
-    if maps.ndim != 3:
-        raise MetricError(f"maps of shape {maps.shape}; wanted (N, H, W)")
+    return scores, labels.astype(bool, copy=False)

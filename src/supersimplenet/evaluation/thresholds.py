@@ -250,28 +250,6 @@ def cost_curve(good_scores: ArrayLike, bad_scores: ArrayLike, costs: Costs, *, b
     )
 
 
-def p_values(scores: ArrayLike, calibration_scores: ArrayLike) -> Floats:
-    """How rarely a good part scores so high: (1 + number of calibration scores at least as high) / (n + 1).
-
-    For a good part P(p <= a) <= a for every a, on the average over calibrations. Ties count against the part.
-
-    Args:
-        scores: floats of any shape, of parts to judge.
-        calibration_scores: (n,) floats, one for each good part, not trained on.
-
-    Returns:
-        float64 of the shape of ``scores``, in [1 / (n + 1), 1].
-
-    Raises:
-        CalibrationError: no calibration score, or one that is not finite.
-
-    Source: Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World, 2005, section 2.2 (not smoothed).
-    """
-    calibration = np.sort(_checked(calibration_scores))
-    below = np.searchsorted(calibration, np.asarray(scores, dtype=np.float64), side="left")
-    return np.asarray((1 + calibration.size - below) / (calibration.size + 1), dtype=np.float64)
-
-
 def false_discovery(p_values: ArrayLike) -> Floats:
     """p-values adjusted for how many there are: of the parts at or below q, on average at most a share q is good.
 

@@ -1,17 +1,41 @@
-"""What held-out good images tell at the end of a training: the scale of the image scores."""
+"""The good images that a training held out to calibrate with, and the scale of its scores by those it did not."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
+from supersimplenet.data.sources.base import DataSource, training_list_hash
+from supersimplenet.data.supervision import supervise, without_empty_masks
+from supersimplenet.errors import DataError
 from supersimplenet.model.folding import FoldedHeads
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
-from supersimplenet.records import ScoreScale
+from supersimplenet.records import Sample, ScoreScale
 from supersimplenet.training.features import FeatureSource
+from supersimplenet.training.plan import hold_out
 
+HELD_OUT = "held out of the training"
 _BATCH = 8
+_MOST_IMAGES = 500
+
+
+def held_out_samples(source: DataSource, record: Mapping[str, Any]) -> list[Sample]:
+    """The good images that a training held out, found again from its data set and its config.yaml.
+
+    Raises:
+        DataError: the training images are not those of the training any more.
+    """
+    samples, _ = without_empty_masks(source.samples())
+    training = supervise(samples, record["supervision"], masks=record["masks"], seed=record["seed"]).training
+    if training_list_hash(training) != record["training"]["list_sha256"]:
+        raise DataError(
+            f"{source.name}: the training images changed since the training, so which ones it held out is not known; "
+            "name good parts that were not trained on, with --good"
+        )
+    places = hold_out(training, record["trainer"]["holdout_fraction"], record["seed"])
+    return [training[place] for place in sorted(places)]
 
 
 @torch.inference_mode()
@@ -21,8 +45,10 @@ def measure_score_scale(network: SuperSimpleNet, source: FeatureSource, rows: Se
     Args:
         network: the trained network.
         source: features by row.
-        rows: good images that were not trained on; with fewer than two the scores are left on their own scales.
+        rows: good images, at most some hundred of which are taken, evenly; with fewer than two the scores are left on
+            their own scales. See docs/decisions/0014-thresholds.md for which.
     """
+    rows = rows[:: max(1, -(-len(rows) // _MOST_IMAGES))]
     if len(rows) < 2:
         return ScoreScale()
     heads = FoldedHeads(network.heads)

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
+from supersimplenet.calibration import UNCALIBRATED
 from supersimplenet.data.loading import Failure, OnError
 from supersimplenet.data.sources.base import DataSource, training_list_hash
 from supersimplenet.data.sources.registry import describe_source
@@ -25,14 +26,17 @@ from supersimplenet.data.supervision import supervise, without_empty_masks
 from supersimplenet.deploy.folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
+    hash_weights,
     move_to,
     read_record,
     save_model,
     to_plain,
+    write_calibration,
     write_record,
 )
-from supersimplenet.detector import DEFAULT_THRESHOLD, Detector, choose_device
+from supersimplenet.detector import Detector, choose_device
 from supersimplenet.errors import ConfigError, DataError, OutputError, TrainingInterruptedError
+from supersimplenet.evaluation.calibrate import ThresholdConfig, calibrate
 from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import LabelRecipe, ModelConfig, Recipe, resolve_recipe
@@ -48,7 +52,7 @@ from supersimplenet.training.features import (
     measure_feature_scale,
     remove_cache_files,
 )
-from supersimplenet.training.holdout import measure_score_scale
+from supersimplenet.training.holdout import HELD_OUT, measure_score_scale
 from supersimplenet.training.labels import PixelLabels, read_pixel_labels
 from supersimplenet.training.module import TrainingModule, batch_loader
 from supersimplenet.training.plan import Plan, hold_out, plan_run, resolve_noise_std
@@ -179,7 +183,6 @@ def train(
         module.total_steps = plan.total_steps
         record: dict[str, Any] = {
             **settings,
-            "threshold": DEFAULT_THRESHOLD,
             "image_score": label_recipe.image_score,
             "training": {
                 "regime": supervised.regime,
@@ -198,7 +201,8 @@ def train(
         }
         write_record(folder, network, record)
         _fit(module, plan, folder, trainer, batches, images.held_out)
-        record["score_scale"] = to_plain(measure_score_scale(network, source, images.held_out))
+        # Not by the held-out images: they calibrate, and a scale of their own would cost the promise.
+        record["score_scale"] = to_plain(measure_score_scale(network, source, [rows[0] for rows in images.good]))
     finally:
         remove_cache_files(folder)
     record["training"]["seconds"] = round(time.monotonic() - started, 1)
@@ -208,7 +212,22 @@ def train(
             f"only {plan.total_steps} steps were trained: expect little of this model before some {_FEW_STEPS}; "
             "give it more epochs or time, smaller batches (--recipe.batch_size), or a smaller --model.image_size"
         )
-    return Detector.of(network, read_record(folder), device=str(device))
+    detector = Detector.of(network, read_record(folder), device=str(device))
+    held_out = [supervised.training[place] for place in images.held_out_places]
+    if not held_out:
+        console().print(f"{UNCALIBRATED} --good DIR", highlight=False)
+        return detector
+    detector.calibration = calibrate(
+        detector,
+        held_out,
+        ThresholdConfig(lenient=True),
+        basis=HELD_OUT,
+        weights_sha256=hash_weights(folder),
+        on_error=on_error,
+    ).calibration
+    write_calibration(folder, detector.calibration)
+    console().print(f"calibrated: {detector.calibration.promise()}", highlight=False)
+    return detector
 
 
 def _earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
@@ -245,6 +264,7 @@ class _TrainingImages:
         good: rows of each good image's views.
         bad: rows of each bad image's views.
         held_out: a row of each held-out good image.
+        held_out_places: its place in the list of training samples.
         bad_counts: bad images with pixel labels, and without.
         failures: what could not be read.
     """
@@ -254,6 +274,7 @@ class _TrainingImages:
     good: list[list[int]]
     bad: list[list[int]]
     held_out: list[int]
+    held_out_places: list[int]
     bad_counts: dict[str, int]
     failures: list[Failure]
 
@@ -308,6 +329,7 @@ def _gather(
         good=by_label[GOOD],
         bad=by_label[BAD],
         held_out=[of_image[0] for place, of_image in zip(places, rows, strict=True) if place in held_out],
+        held_out_places=[place for place in places if place in held_out],
         bad_counts={"bad_with_mask": known, "bad_without_mask": len(by_label[BAD]) - known},
         failures=failures,
     )

@@ -81,21 +81,26 @@ def training_list_hash(samples: Iterable[Sample]) -> str:
     names = relative_names(training)
     lines = []
     for sample in training:
-        mask = "-" if sample.mask is None else ("any:" if sample.mask_any_value else "") + _file_hash(sample.mask)
+        mask = "-" if sample.mask is None else ("any:" if sample.mask_any_value else "") + file_hash(sample.mask)
         fields = [
             names[sample.image],
             str(sample.label),
             str(int(sample.pixel_labels_known)),
-            _file_hash(sample.image),
+            file_hash(sample.image),
             mask,
         ]
         if sample.ignore is not None:
-            fields.append(_file_hash(sample.ignore))
+            fields.append(file_hash(sample.ignore))
         lines.append("\0".join(fields) + "\n")
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
