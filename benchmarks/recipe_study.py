@@ -27,7 +27,8 @@ from scipy.stats import rankdata
 from supersimplenet.data.images import read_image
 from supersimplenet.data.sources.table import Table
 from supersimplenet.data.textures import noise
-from supersimplenet.evaluation.metrics import auroc, region_overlap
+from supersimplenet.evaluation.metrics import auroc
+from supersimplenet.evaluation.pixels import region_overlap
 from supersimplenet.model.backbone import Backbone, build_backbone
 from supersimplenet.model.folding import FoldedHeads
 from supersimplenet.model.heads import Heads
@@ -168,7 +169,7 @@ def validate(heads: Heads, source: CachedFeatures, masks: Masks, kind: NDArray[n
         chosen = (kind == "good") | (kind == name)
         result[name] = {key: auroc(values[chosen], kind[chosen] == name) for key, values in ranked.items()}
         result[name]["P-AUROC"] = auroc(plane[chosen], masks[chosen])
-        result[name]["AUPRO"] = region_overlap(plane[chosen], masks[chosen])
+        result[name]["AUPRO"] = region_overlap(plane[chosen], masks[chosen]).value
     result["mean"] = {key: float(np.mean([result[name][key] for name in DEPTH])) for key in result["dot"]}
     return {"metrics": result, "images": {"score": score.tolist(), "map_max": peak.tolist()}}
 

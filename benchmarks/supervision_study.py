@@ -26,8 +26,9 @@ from typing import Any
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.sources.table import Table
 from supersimplenet.detector import Detector
-from supersimplenet.evaluation.evaluate import Case, Evaluation, evaluate
+from supersimplenet.evaluation.evaluate import evaluate
 from supersimplenet.evaluation.metrics import auroc, average_precision
+from supersimplenet.evaluation.results import Evaluation, Outcome
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.records import BAD, GOOD, Sample
 from supersimplenet.seeds import derive_seed
@@ -66,17 +67,17 @@ def leave_out(samples: list[Sample], defect: str) -> list[Sample]:
     return [sample for sample in samples if sample.split == "test" or sample.defect != defect]
 
 
-def by_type(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
+def by_type(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
     """AUROC and AP of each score, of each type against all good images, and of all types."""
-    good = [case for case in cases if case.sample.label == GOOD]
-    bad = [case for case in cases if case.sample.label == BAD]
+    good = [outcome for outcome in outcomes if outcome.sample.label == GOOD]
+    bad = [outcome for outcome in outcomes if outcome.sample.label == BAD]
     result = {}
-    for name in ["all", *sorted({case.sample.defect for case in bad})]:
-        chosen = good + [case for case in bad if name in ("all", case.sample.defect)]
-        label = [case.sample.label for case in chosen]
+    for name in ["all", *sorted({outcome.sample.defect for outcome in bad})]:
+        chosen = good + [outcome for outcome in bad if name in ("all", outcome.sample.defect)]
+        label = [outcome.sample.label for outcome in chosen]
         result[name] = {"images": float(sum(label))}
         for score, attribute in SCORES.items():
-            values = [getattr(case.prediction, attribute) for case in chosen]
+            values = [getattr(outcome, attribute) for outcome in chosen]
             result[name][f"{score} AUROC"] = auroc(values, label)
             result[name][f"{score} AP"] = average_precision(values, label)
     return result
@@ -86,11 +87,11 @@ def line_of(evaluation: Evaluation) -> dict[str, Any]:
     """Metrics, by type too, and every image's scores."""
     return {
         "metrics": {name: metric.value for name, metric in evaluation.metrics.items()},
-        "by_type": by_type(evaluation.cases),
+        "by_type": by_type(evaluation.outcomes),
         "images": [
-            {"image": str(case.sample.image), "defect": case.sample.defect}
-            | {name: getattr(case.prediction, name) for name in SCORES.values()}
-            for case in evaluation.cases
+            {"image": str(outcome.sample.image), "defect": outcome.sample.defect}
+            | {name: getattr(outcome, name) for name in SCORES.values()}
+            for outcome in evaluation.outcomes
         ],
     }
 

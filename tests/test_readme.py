@@ -15,13 +15,13 @@ from supersimplenet.cli.main import main
 from supersimplenet.cli.train import without_model_name
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-RUN = ("train", "test", "predict", "data check", "data split")
+RUN = ("train", "report", "predict", "data check", "calibrate", "gate", "data split")
 SHORT = ["--model.image_size", "[64,64]", "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
 
 
 @pytest.fixture
 def parts(tmp_path, monkeypatch):
-    """`parts/{good,bad,masks}`, `new_parts` and `samples.csv`, as a reader of the README would have them."""
+    """`parts/{good,bad,masks}`, `new_parts` and `more_good`, as a reader of the README would have them."""
     config = SyntheticConfig(surfaces=("cast_grain",), size_px=(64, 64), train_good=10, test_good=3, test_per_defect=1)
     surface = synthesize(tmp_path / "drawn", config)[0]
     shutil.copytree(surface / "train" / "good", tmp_path / "parts" / "good")
@@ -29,6 +29,10 @@ def parts(tmp_path, monkeypatch):
     shutil.copytree(surface / "ground_truth", tmp_path / "parts" / "masks")
     shutil.copytree(surface / "test" / "good", tmp_path / "new_parts")
     shutil.copy(tmp_path / "new_parts" / "000.png", tmp_path / "new_parts" / "017.png")
+    more = SyntheticConfig(
+        surfaces=("cast_grain",), size_px=(64, 64), train_good=5, test_good=0, test_per_defect=0, seed=1
+    )
+    shutil.copytree(synthesize(tmp_path / "more", more)[0] / "train" / "good", tmp_path / "more_good")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -41,14 +45,22 @@ def commands() -> list[list[str]]:
 
 def test_the_commands_of_the_readme_run(parts, capsys):
     run = [command for command in commands() if command[0] in RUN or " ".join(command[:2]) in RUN]
-    assert [command[0] for command in run] == ["train", "test", "predict", "data", "data"]
+    order = ["train", "report", "predict", "data", "calibrate", "report", "gate", "data"]
+    assert [command[0] for command in run] == order
     for command in run:
-        assert main(command + (SHORT if command[0] == "train" else [])) == 0, command
-    assert (parts / "report" / "check.json").is_file()
+        if command[0] == "gate":
+            shutil.copytree(parts / "runs" / "parts", parts / "runs" / "new")
+            source = ["--data", "Folder", "--data.good", "parts/good", "--data.bad", "parts/bad"]
+            main(["data", "split", *source, "--output", "golden.csv"])
+        few = ["--max-false-alarms", "46%"]  # what five parts can promise
+        more = {"train": SHORT, "calibrate": few}.get(command[0], [])
+        assert main(command + more) == 0, command
+    assert (parts / "check" / "check.json").is_file()
     assert len((parts / "split.csv").read_text().splitlines()) == 15
-    assert (parts / "runs" / "parts" / "metrics.json").is_file()
-    assert (parts / "runs" / "parts" / "findings.png").is_file()
+    assert (parts / "report" / "report.html").is_file()
+    assert (parts / "runs" / "parts" / "calibration.png").is_file()
     assert (parts / "results" / "predictions.csv").is_file()
+    assert (parts / "results" / "defects.csv").is_file()
     assert len(list((parts / "results" / "overlays").iterdir())) == 4
 
 
@@ -69,7 +81,8 @@ def test_the_python_of_the_readme_runs(parts, capsys):
     exec(quick, namespace)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[0] in ("good", "bad")
-    assert 0 <= float(printed[1]) <= 1
+    assert "of good parts are called bad, with 95 % confidence" in printed[1]
+    assert 0 <= float(printed[2]) <= 1
     exec(blocks[1], namespace)
     assert tuple(namespace["output"].map_logit.shape) == (1, 64, 64)
     assert tuple(namespace["output"].score_logit.shape) == (1,)

@@ -92,6 +92,18 @@ def draw_contact_sheet(best: Sequence[Case], worst: Sequence[Case], title: str) 
     return sheet
 
 
+def heat_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+    """The heat map that an overlay lays over the image, by itself: (H, W, 4), colour and opacity.
+
+    Args:
+        prediction: whose map.
+        size_px: height and width of the layer.
+    """
+    step = _heat_steps(prediction, size_px)
+    opacity = np.round(_OPACITY * step.astype(np.float32))
+    return np.concatenate([_COLOURS[step].round(), opacity[..., None]], axis=-1).astype(np.uint8)
+
+
 def choose_outcomes(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
     """What a contact sheet shows: the best findings and the worst.
 
@@ -127,13 +139,18 @@ def _panels(case: Case) -> tuple[Image.Image, Image.Image, Image.Image]:
 
 def _heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
     """The image (H, W, 3) with the heat map blended in, the more the hotter it is."""
-    height, width = pixels.shape[:2]
-    resized = Image.fromarray(prediction.map_logit).resize((width, height), Image.Resampling.BILINEAR)
-    strength = np.clip(np.asarray(resized) / max(prediction.map_max_logit, _HOT_LOGIT), 0, 1)  # (H, W)
-    step = np.round(strength * 255).astype(np.uint8)
+    step = _heat_steps(prediction, pixels.shape[:2])
     opacity = (_OPACITY / 255) * step[..., None].astype(np.float32)
     blended: NDArray[np.uint8] = (pixels + opacity * (_COLOURS[step] - pixels)).round().astype(np.uint8)
     return blended
+
+
+def _heat_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+    """How hot the map is, 0 to 255, at another (height, width)."""
+    resized = Image.fromarray(prediction.map_logit).resize(size_px[::-1], Image.Resampling.BILINEAR)
+    strength = np.clip(np.asarray(resized) / max(prediction.map_max_logit, _HOT_LOGIT), 0, 1)  # (H, W)
+    steps: NDArray[np.uint8] = np.round(strength * 255).astype(np.uint8)
+    return steps
 
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont:

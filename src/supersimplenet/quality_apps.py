@@ -78,6 +78,9 @@ def calibrate_model(
     path = write_calibration(model, calibrated.calibration)
     figure = draw_calibration(calibrated, model / FIGURE)
     _print_calibration(calibrated)
+    if calibrated.curve is not None and config is not None and config.bad_share is None:
+        share = calibrated.bad_logits.size / (calibrated.bad_logits.size + calibrated.good_logits.size)
+        results().print(f"{share * 100:.3g} % of parts are taken to be bad, as here; --bad-share names production's")
     if calibrated.failures:
         names = few([failure.path for failure in calibrated.failures])
         results().print(f"{len(calibrated.failures)} images could not be read and were left out: {names}")

@@ -1,0 +1,70 @@
+"""Pictures for the page: a small photograph, its heat map, and outlines of truth and findings, all in one text."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from supersimplenet.calibration import Calibration
+from supersimplenet.data.images import image_size, read_image
+from supersimplenet.defects import EIGHT_CONNECTED
+from supersimplenet.drawing import heat_layer
+from supersimplenet.evaluation.evaluate import Case
+from supersimplenet.report.contours import outline
+
+_LONG_SIDE_PX = 320
+_HEAT_LONG_SIDE_PX = 160  # the map is smooth: the browser enlarges it
+_PHOTOGRAPH_QUALITY, _HEAT_QUALITY = 76, 60
+
+
+def draw_picture(case: Case, calibration: Calibration | None) -> dict[str, Any]:
+    """What the page shows of one image, in plain values.
+
+    Args:
+        case: the image with its planes at the network's input size.
+        calibration: has the level from which a region of the map is a defect; None outlines none.
+
+    Returns:
+        ``photograph`` and ``heat`` as data URLs, the heat map with its opacity; ``truth``, ``found`` and ``ignored`` as
+        SVG paths in pixels of the network's input; ``size`` height and width of the image itself. ``truth`` is None
+        where pixel labels are unknown, ``found`` where there is no calibration.
+    """
+    own_size_px = image_size(case.sample.image)
+    photograph = Image.fromarray(read_image(case.sample.image, size_px=_within(own_size_px, _LONG_SIDE_PX)))
+    heat = Image.fromarray(heat_layer(case.prediction, _within(own_size_px, _HEAT_LONG_SIDE_PX)))
+    return {
+        "photograph": _data_url(photograph, _PHOTOGRAPH_QUALITY),
+        "heat": _data_url(heat, _HEAT_QUALITY),
+        "truth": None if case.mask is None else outline(case.mask),
+        "found": None if calibration is None else _found(case, calibration),
+        "ignored": "" if case.ignored is None else outline(case.ignored),
+        "size": list(own_size_px),
+    }
+
+
+def _found(case: Case, calibration: Calibration) -> str:
+    """Outline of the regions that `find_defects` lists."""
+    above = case.prediction.map_logit >= calibration.pixel_logit
+    if case.ignored is not None:
+        above &= ~case.ignored
+    region, _ = ndimage.label(above, structure=EIGHT_CONNECTED)
+    large = np.bincount(region.ravel()) >= calibration.min_area_px
+    large[0] = False
+    return outline(large[region])
+
+
+def _within(size_px: tuple[int, int], long_side_px: int) -> tuple[int, int]:
+    """Height and width no longer than that on either side, in the same proportion; never enlarged."""
+    scale = min(1.0, long_side_px / max(size_px))
+    return max(1, round(size_px[0] * scale)), max(1, round(size_px[1] * scale))
+
+
+def _data_url(image: Image.Image, quality: int) -> str:
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

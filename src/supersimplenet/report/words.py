@@ -1,0 +1,93 @@
+"""Numbers and metrics in words; report.js writes rates and scores in the same way."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from supersimplenet.calibration import shown_rate
+from supersimplenet.evaluation.evaluate import PREFIXES
+
+if TYPE_CHECKING:
+    from supersimplenet.evaluation.metrics import Metric
+    from supersimplenet.records import ScoreName
+
+SCORES: dict[ScoreName, str] = {
+    "head": "classification head's score",
+    "map": "map's maximum",
+    "fused": "fused score (mean of the head's and the map's)",
+}
+MINUS = "\N{MINUS SIGN}"
+
+_MEANINGS = {
+    "I-AUROC": "how often a bad image scores above a good one",
+    "AP-det": "share of bad images among those called bad, averaged over all thresholds",
+    "I-F1-max": "best balance of both mistakes that any threshold gives",
+    "P-AUROC": "how often a defective pixel lies above a normal one",
+    "AUPRO": "how much of each defect is covered, up to 30 % false pixels",
+    "AUPRO@0.05": "the same, up to 5 % false pixels",
+    "AUPRO@0.01": "the same, up to 1 % false pixels",
+    "AP-loc": "share of defective pixels among those marked, averaged over all thresholds",
+    "P-F1-max": "best balance of missed and false pixels that any threshold gives",
+}
+
+
+def meaning(name: str) -> str:
+    """What a metric counts, in a phrase; without its score's prefix."""
+    return _MEANINGS.get(bare(name), "")
+
+
+def bare(name: str) -> str:
+    """A metric's name without the prefix of its score: ``seg-I-AUROC`` is ``I-AUROC``."""
+    for prefix in PREFIXES.values():
+        if prefix and name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
+
+
+def score_of(name: str) -> ScoreName | None:
+    """Which score a metric is of; None for metrics of pixels."""
+    if bare(name) not in ("I-AUROC", "AP-det", "I-F1-max"):
+        return None
+    for score, prefix in PREFIXES.items():
+        if prefix and name.startswith(prefix):
+            return score  # type: ignore[return-value]  # PREFIXES has the names of the scores
+    return "head"
+
+
+def per_cent(rate: float) -> str:
+    """One digit after the point, halves rounded up: 0.0625 is 6.3 %."""
+    return f"{math.floor(1000 * rate + 0.5) / 10:.1f} %"
+
+
+def at_most(bound: float) -> str:
+    """An upper bound, rounded up."""
+    return shown_rate(min(bound, 1.0))
+
+
+def logit(value: float) -> str:
+    """A score in logits, with a true minus sign."""
+    return f"{value:.3f}".replace("-", MINUS)
+
+
+def signed(value: float) -> str:
+    """A difference of metrics, with its sign."""
+    return f"{value:+.3f}".replace("-", MINUS)
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 part`, `2,000 parts`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def certainty(metric: Metric) -> str:
+    """Interval or error bound of a metric; empty where it has neither."""
+    if metric.interval is not None:
+        if metric.interval.degenerate:
+            return "no width: every resample gives the same, so this says nothing about how certain it is"
+        return f"{metric.interval.low:.3f} to {metric.interval.high:.3f}"
+    if metric.error_bound:
+        return f"counted in bins: exact to {metric.error_bound:.1e}".replace("e-0", f" × 10^{MINUS}").replace(
+            "e-", f" × 10^{MINUS}"
+        )
+    return ""

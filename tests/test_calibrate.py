@@ -1,0 +1,412 @@
+"""Calibration of a model folder: what it sets, what it refuses, and that everything later goes by it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from supersimplenet import Detector, ModelConfig, SuperSimpleNet
+from supersimplenet.calibration import UNCALIBRATED, Calibration, shown_rate, verdict
+from supersimplenet.cli.main import main
+from supersimplenet.data.sources.folder import Folder
+from supersimplenet.data.sources.mvtec import MVTecAD
+from supersimplenet.data.synthetic import SyntheticConfig, synthesize
+from supersimplenet.deploy.folder import hash_weights, read_calibration, save_model, write_calibration
+from supersimplenet.errors import CalibrationError, ConfigError, DataError, ModelFolderError
+from supersimplenet.evaluation.calibrate import Calibrated, ThresholdConfig, calibrate
+from supersimplenet.evaluation.thresholds import (
+    Costs,
+    escape_threshold,
+    false_alarm_threshold,
+    promised_rate,
+    rate_upper_bound,
+    uniform_upper_bound,
+)
+from supersimplenet.predict import predict_to_folder
+from supersimplenet.quality_apps import calibrate_model
+from supersimplenet.training.config import TrainerConfig
+from supersimplenet.training.holdout import held_out_samples
+from supersimplenet.training.run import train
+
+SIZE = (64, 64)
+
+
+def write_images(folder: Path, count: int, *, brightness: int, photographs: int = 1) -> Path:
+    """Noise; the network is not trained, so its scores differ from image to image by no law that matters here."""
+    folder.mkdir(parents=True)
+    for part in range(count):
+        for shot in range(photographs):
+            generator = np.random.default_rng([brightness, part, shot])
+            spread = generator.integers(20, 120)
+            pixels = generator.integers(brightness - 20, brightness + spread, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"part{part:02d}_{shot}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("parts")
+    write_images(root / "good", 60, brightness=60)
+    write_images(root / "bad", 12, brightness=90)
+    write_images(root / "twice", 30, brightness=70, photographs=2)
+    return root
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval(), {})
+    return folder
+
+
+def calibrated(model: Path, good: Path, bad: Path | None = None, config: ThresholdConfig | None = None) -> Calibrated:
+    return calibrate_model(model, good=[good], bad=[bad] if bad else [], config=config, device="cpu")
+
+
+def scores(model: Path, folder: Path) -> np.ndarray:
+    return np.array([p.score_logit for p in Detector.load(model).predict(sorted(folder.iterdir()))])
+
+
+# --- what is set -------------------------------------------------------------------------------------------------
+
+
+def test_thresholds_are_the_order_statistics_of_the_scores(model, parts):
+    good, bad = scores(model, parts / "good"), scores(model, parts / "bad")
+    found = calibrated(model, parts / "good", parts / "bad")
+    calibration = found.calibration
+    threshold = false_alarm_threshold(good, max_false_alarms=0.05, confidence=0.95)
+    # Images in batches and alone differ by rounding.
+    assert calibration.threshold_logit == pytest.approx(threshold, abs=1e-5)
+    assert sorted(calibration.part_logits) == list(calibration.part_logits)
+    assert np.allclose(calibration.part_logits, np.sort(good), atol=1e-5)
+    assert (calibration.parts, calibration.images, calibration.bad_parts) == (60, 60, 12)
+    escapes = int((bad < threshold).sum())
+    assert calibration.escapes == escapes
+    assert calibration.max_escapes == rate_upper_bound(escapes, 12, 0.95)
+    assert calibration.max_false_alarms == 0.05
+
+
+def test_photographs_of_a_part_count_once_by_the_worst(model, parts):
+    found = calibrate_model(
+        model, good=[parts / "twice"], group_pattern=r"(part\d+)_", config=ThresholdConfig(max_false_alarms=0.1)
+    )
+    worst = scores(model, parts / "twice").reshape(30, 2).max(1)
+    assert (found.calibration.parts, found.calibration.images) == (30, 60)
+    assert np.allclose(found.calibration.part_logits, np.sort(worst), atol=1e-5)
+    assert "30 good parts in 60 photographs" in found.calibration.promise()
+
+
+def test_few_parts_are_refused_with_what_they_can_promise_or_promise_it_where_asked(model, parts, tmp_path):
+    few = tmp_path / "few"
+    shutil.copytree(parts / "good", few, ignore=lambda _, names: names[20:])
+    with pytest.raises(CalibrationError, match=r"20 good parts cannot promise at most 5 % .* at least 59; .* 14 %"):
+        calibrated(model, few)
+    assert not (model / "calibration.yaml").exists()
+    assert calibrated(model, few, config=ThresholdConfig(lenient=True)).calibration.max_false_alarms == promised_rate(
+        20, 0.95
+    )
+
+
+def test_no_more_good_parts_show_a_defect_than_may_be_called_bad(model, parts):
+    """60 parts, 5 %: the highest level of all is the pixel threshold, so none of these parts reaches it."""
+    calibrated(model, parts / "good")
+    detector = Detector.load(model)
+    predictions = detector.predict(sorted((parts / "good").iterdir()))
+    assert [p.defects for p in predictions] == [()] * 60
+    assert [p.verdict for p in predictions] == ["good"] * 60
+    lower = replace(detector.calibration, pixel_logit=float(np.median([p.map_max_logit for p in predictions])))
+    detector.calibration = replace(lower, min_area_px=1)
+    assert sum(bool(p.defects) for p in detector.predict(sorted((parts / "good").iterdir()))) == 30
+
+
+def test_two_promises_make_a_grey_zone_where_one_threshold_cannot_hold_both(model, parts):
+    config = ThresholdConfig(max_escapes=0.25)
+    calibration = calibrated(model, parts / "good", parts / "bad", config).calibration
+    bad = scores(model, parts / "bad")
+    accept = escape_threshold(bad, max_escapes=0.25, confidence=0.95)
+    assert accept < calibration.threshold_logit  # else this data shows nothing
+    assert calibration.accept_logit == pytest.approx(accept, abs=1e-5)
+    verdicts = [p.verdict for p in Detector.load(model).predict(sorted((parts / "bad").iterdir()))]
+    between = (bad >= calibration.accept_logit) & (bad < calibration.threshold_logit)
+    assert verdicts.count("unsure") == between.sum() > 0
+    assert verdicts.count("good") == calibration.escapes == (bad < accept).sum()
+
+
+def test_where_both_promises_agree_there_is_one_threshold(model, parts):
+    """The bad parts score far above the good ones here, by construction."""
+    detector = Detector.load(model)
+    samples = Folder(good=[parts / "good"], bad=[parts / "bad"], test_fraction=0).samples()
+    order = sorted(samples, key=lambda sample: detector.predict(sample.image).score_logit)
+    relabelled = [replace(sample, label=int(place >= 60)) for place, sample in enumerate(order)]
+    config = ThresholdConfig(max_escapes=0.25)
+    found = calibrate(detector, relabelled, config, basis="here", weights_sha256="none").calibration
+    assert found.accept_logit is None
+    assert (found.escapes, found.max_escapes) == (0, 0.25)
+
+
+def test_costs_take_the_cheapest_threshold_and_promise_what_holds_for_any(model, parts):
+    costs = Costs(false_alarm=1, escape=5)
+    config = ThresholdConfig(costs=costs, bad_share=0.1)
+    found = calibrated(model, parts / "good", parts / "bad", config)
+    good, bad = scores(model, parts / "good"), scores(model, parts / "bad")
+    # A plain search over thresholds between any two scores.
+    every = np.sort(np.concatenate([good, bad]))
+    tried = [every[0] - 1, *(every[1:] + every[:-1]) / 2, every[-1] + 1]
+    price = [0.9 * np.mean(good >= level) + 0.5 * np.mean(bad < level) for level in tried]
+    threshold = found.calibration.threshold_logit
+    assert 0.9 * np.mean(good >= threshold) + 0.5 * np.mean(bad < threshold) == pytest.approx(min(price))
+    assert found.calibration.max_false_alarms == uniform_upper_bound(float(np.mean(good >= threshold)), 60, 0.95)
+    assert found.calibration.max_escapes == uniform_upper_bound(float(np.mean(bad < threshold)), 12, 0.95)
+    assert found.calibration.chosen_by == "costs"
+
+
+def test_the_list_is_known_by_contents_and_groups_whatever_its_order_and_place(model, parts, tmp_path):
+    detector, config = Detector.load(model), ThresholdConfig(max_false_alarms=0.1)
+
+    def hash_of(folder: Path, *, backwards: bool = False, pattern: str | None = None) -> str:
+        samples = Folder(good=[folder], test_fraction=0, group_pattern=pattern).samples()
+        ordered = samples[::-1] if backwards else samples
+        return calibrate(detector, ordered, config, basis="", weights_sha256="").calibration.list_sha256
+
+    shutil.copytree(parts / "twice", tmp_path / "elsewhere")
+    first = hash_of(parts / "twice")
+    assert hash_of(tmp_path / "elsewhere", backwards=True) == first
+    assert hash_of(parts / "twice", pattern=r"(part\d+)_") != first
+    (tmp_path / "elsewhere" / "part00_0.png").unlink()
+    assert hash_of(tmp_path / "elsewhere") != first
+
+
+# --- the file ----------------------------------------------------------------------------------------------------
+
+
+def test_a_calibration_is_read_as_it_was_written_and_refused_with_other_weights(model, parts):
+    written = calibrated(model, parts / "good", parts / "bad").calibration
+    assert read_calibration(model) == written  # floats to the last bit
+    assert Detector.load(model).calibration == written
+    save_model(model, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=2).eval(), {})
+    with pytest.raises(ModelFolderError, match=r"calibration\.yaml: was made for other weights"):
+        Detector.load(model)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not readable as YAML"),
+        ("[]", "holds no calibration"),
+        ("color: red", "unknown color"),
+        ("date: 2026-11-25", "missing"),
+    ],
+)
+def test_a_damaged_calibration_is_refused(model, text, message):
+    (model / "calibration.yaml").write_text(text)
+    with pytest.raises(ModelFolderError, match=message):
+        Detector.load(model)
+
+
+def test_a_calibration_of_another_score_is_refused(model, parts):
+    calibration = calibrated(model, parts / "good").calibration
+    write_calibration(model, replace(calibration, image_score="map"))
+    with pytest.raises(ConfigError, match="of the map score, but the head score decides here"):
+        Detector.load(model)
+
+
+def test_the_threshold_itself_is_bad_and_the_number_below_is_not(model, parts):
+    calibration = replace(calibrated(model, parts / "good").calibration, threshold_logit=1.0, accept_logit=0.5)
+    assert verdict(1.0, calibration) == "bad"
+    assert verdict(float(np.nextafter(1.0, 0)), calibration) == verdict(0.5, calibration) == "unsure"
+    assert verdict(float(np.nextafter(0.5, 0)), calibration) == "good"
+    assert (verdict(0.0, None), verdict(-1e-300, None)) == ("bad", "good")
+
+
+def test_rates_are_shown_rounded_up():
+    assert [shown_rate(rate) for rate in (0.05, 0.0501, 0.13911, 0.001, 1.0)] == [
+        "5 %",
+        "5.1 %",
+        "14 %",
+        "0.1 %",
+        "100 %",
+    ]
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_false_alarms": 0.0}, r"max_false_alarms: 0\.0; wanted above 0 and below 1"),
+        ({"confidence": 1.0}, r"confidence: 1\.0"),
+        ({"min_area_px": 0}, "min_area_px: 0; wanted at least 1"),
+        ({"costs": Costs(false_alarm=1, escape=2), "max_escapes": 0.1}, "give one of the two"),
+        ({"bad_share": 0.1}, "bad_share: counts for costs alone"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        ThresholdConfig(**values)
+
+
+@pytest.mark.parametrize("config", [{"max_escapes": 0.1}, {"costs": Costs(false_alarm=1, escape=2)}])
+def test_escapes_need_bad_parts(model, parts, config):
+    with pytest.raises(CalibrationError, match="needs bad parts, and none were given; name some with --bad"):
+        calibrated(model, parts / "good", config=ThresholdConfig(**config))
+
+
+def test_a_model_not_trained_here_needs_good_parts(model):
+    with pytest.raises(CalibrationError, match="was not trained here, so it held out no parts; name good ones"):
+        calibrate_model(model)
+
+
+def test_unreadable_images_stop_or_are_left_out_and_counted(model, parts, tmp_path):
+    good = tmp_path / "good"
+    shutil.copytree(parts / "good", good)
+    (good / "part00_0.png").write_bytes(b"no image")
+    with pytest.raises(Exception, match=r"part00_0\.png: not a readable image"):
+        calibrate_model(model, good=[good])
+    found = calibrate_model(model, good=[good], on_error="skip")
+    assert (found.calibration.parts, [failure.path.name for failure in found.failures]) == (59, ["part00_0.png"])
+
+
+# --- after a training --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("surfaces")
+    synthesize(
+        root, SyntheticConfig(surfaces=("cast_grain",), size_px=SIZE, train_good=15, test_good=2, test_per_defect=1)
+    )
+    train(
+        MVTecAD(root=root, category="cast_grain"),
+        output=root / "model",
+        model=ModelConfig(backbone="compact", image_size=SIZE),
+        trainer=TrainerConfig(max_steps=1, accelerator="cpu"),
+    )
+    return root / "model", root / "cast_grain"
+
+
+def test_a_training_calibrates_with_what_it_held_out(trained):
+    model, _ = trained
+    detector = Detector.load(model)
+    calibration = detector.calibration
+    held_out = held_out_samples(MVTecAD(root=model.parent, category="cast_grain"), detector.record)
+    assert len(held_out) == calibration.parts == 3
+    assert calibration.max_false_alarms == promised_rate(3, 0.95)
+    assert calibration.basis == "held out of the training"
+    expected = [detector.predict(sample.image).score_logit for sample in held_out]
+    assert np.allclose(calibration.part_logits, sorted(expected), atol=1e-5)
+    # Again by hand, with the same parts.
+    again = calibrate_model(model, config=ThresholdConfig(max_false_alarms=0.7)).calibration
+    assert again.list_sha256 == calibration.list_sha256
+    assert again.part_logits == calibration.part_logits
+
+
+def test_held_out_parts_cannot_be_told_after_the_data_changed(trained, tmp_path):
+    shutil.copytree(trained[0].parent, tmp_path / "copy")
+    model = tmp_path / "copy" / "model"
+    record = yaml.safe_load((model / "config.yaml").read_text())
+    record["data"]["init_args"]["root"] = str(tmp_path / "copy")
+    (model / "config.yaml").write_text(yaml.safe_dump(record))
+    sorted((tmp_path / "copy" / "cast_grain" / "train" / "good").iterdir())[0].unlink()
+    with pytest.raises(DataError, match="the training images changed since the training"):
+        calibrate_model(model)
+
+
+@pytest.mark.parametrize(("split", "words"), [("train", "is trained on"), ("test", "is part of the test")])
+def test_images_that_the_model_was_trained_on_or_is_tested_with_are_refused(trained, parts, tmp_path, split, words):
+    model, data = trained
+    held_out = {
+        sample.image
+        for sample in held_out_samples(MVTecAD(root=model.parent, category="cast_grain"), Detector.load(model).record)
+    }
+    known = sorted(path for path in (data / split / "good").iterdir() if path not in held_out)[0]
+    shutil.copytree(parts / "good", tmp_path / "good")
+    shutil.copy(known, tmp_path / "good" / "renamed.png")
+    with pytest.raises(DataError, match=rf"renamed\.png: {words} \(.*{known.name}\), so its score"):
+        calibrate_model(model, good=[tmp_path / "good"])
+
+
+# --- what later goes by it ---------------------------------------------------------------------------------------
+
+
+def test_predictions_carry_p_values_defects_and_the_calibrated_verdict(model, parts, tmp_path):
+    calibrated(model, parts / "good")
+    detector = Detector.load(model)
+    # Half of the calibration's own good parts reach this pixel threshold.
+    calibration = replace(detector.calibration, pixel_logit=float(np.median(detector.calibration.part_logits)))
+    paths = sorted((parts / "bad").iterdir())
+    write_calibration(model, replace(calibration, pixel_logit=0.0, min_area_px=1))
+    detector = Detector.load(model)
+    summary = predict_to_folder(detector, paths, tmp_path / "out", model_folder=model, false_discovery_rate=0.5)
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open(newline="")))
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    defects = list(csv.DictReader((tmp_path / "out" / "defects.csv").open(newline="")))
+    good = np.array(detector.calibration.part_logits)
+    for row in rows:
+        score = float(row["score_logit"])
+        assert row["calibrated"] == "True"
+        assert row["verdict"] == ("bad" if score >= detector.calibration.threshold_logit else "good")
+        assert float(row["p_value"]) == (1 + (good >= score).sum()) / 61
+    # Benjamini and Hochberg by hand: the smallest of m p / rank over all at least as large.
+    p = np.array([float(row["p_value"]) for row in rows])
+    order = np.argsort(p, kind="stable")
+    stepped = np.minimum.accumulate((12 * p[order] / np.arange(1, 13))[::-1])[::-1].clip(max=1)
+    assert np.allclose([float(rows[place]["q_value"]) for place in order], stepped)
+    assert summary.flagged == (stepped <= 0.5).sum()
+    assert sum(int(row["defects"]) for row in rows) == len(defects) == sum(len(line["defects"]) for line in lines) > 0
+    first = next(line for line in lines if line["defects"])
+    assert {key: str(value) for key, value in first["defects"][0].items()} == {
+        key: value for key, value in next(d for d in defects if d["path"] == first["path"]).items() if key != "path"
+    }
+
+
+def test_a_false_discovery_rate_needs_a_calibration(model, parts, tmp_path):
+    with pytest.raises(ConfigError, match="needs p-values, and the model is not calibrated"):
+        predict_to_folder(Detector.load(model), [parts], tmp_path / "out", model_folder=model, false_discovery_rate=0.1)
+
+
+def test_calibrate_and_predict_from_the_command_line(model, parts, tmp_path, capsys):
+    def run(*arguments: object, status: int = 0) -> str:
+        assert main([str(argument) for argument in arguments]) == status
+        captured = capsys.readouterr()
+        return captured.out + captured.err
+
+    predict = ["predict", "--model", model, parts / "bad", "--output"]
+    assert UNCALIBRATED in run(*predict, tmp_path / "before")
+    good, bad = ["--good", parts / "good"], ["--bad", parts / "bad"]
+    said = run("calibrate", "--model", model, *good, *bad, "--max-escapes", "25%", "--min-area", 9)
+    assert "at most 5 % of good parts are called bad, with 95 % confidence (60 good parts" in said
+    assert "at most 25 % of bad parts are called good" in said
+    assert "unsure from score" in said
+    assert "region of at least 9 px" in said
+    assert (model / "calibration.png").stat().st_size > 10_000
+    said = run(*predict, tmp_path / "after", "--false-discovery-rate", "20%")
+    assert " unsure at threshold " in said
+    assert "told from good parts at a false-discovery rate of" in said
+    assert "calibrated: at most 5 % of good parts" in said
+    costs = ["--costs", "false-alarm=1,escape=50"]
+    assert "16.7 % of parts are taken to be bad, as here" in run("calibrate", "--model", model, *good, *bad, *costs)
+    assert "taken to be bad" not in run("calibrate", "--model", model, *good, *bad, *costs, "--bad-share", "2%")
+    one_percent = run("calibrate", "--model", model, *good, "--max-false-alarms", "1%", status=1)
+    assert "max_false_alarms: 60 good parts cannot promise at most 1 %" in one_percent
+    assert "at least 299" in one_percent
+    both = run("calibrate", "--model", model, *good, *bad, *costs, "--max-false-alarms", "1%", status=1)
+    assert "give one of the two" in both
+
+
+def test_a_promise_is_a_sentence_to_sign(model, parts):
+    calibration: Calibration = calibrated(model, parts / "good").calibration
+    today = calibration.date
+    assert calibration.promise() == (
+        "at most 5 % of good parts are called bad, with 95 % confidence "
+        f"(60 good parts, from {parts / 'good'}, {today})"
+    )
+    assert calibration.weights_sha256 == hash_weights(model)

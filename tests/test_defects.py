@@ -1,0 +1,78 @@
+"""The list of defects against maps drawn by hand, and the level of an area against a plain search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from supersimplenet.defects import find_defects, level_of_area
+
+
+def drawn(*blots: tuple[slice, slice, float]) -> np.ndarray:
+    """A map of 8 x 12 at logit -5 with rectangles of other levels."""
+    map_logit = np.full((8, 12), -5, dtype=np.float32)
+    for rows, columns, level in blots:
+        map_logit[rows, columns] = level
+    return map_logit
+
+
+def test_a_defect_has_its_box_area_peak_and_centroid_in_the_images_pixels():
+    map_logit = drawn((slice(2, 4), slice(3, 6), 1.5))
+    map_logit[3, 5] = 2.5
+    (defect,) = find_defects(map_logit, pixel_logit=1, min_area_px=1, image_size_px=(80, 60))  # 10 and 5 times as large
+    assert (defect.left, defect.top, defect.width, defect.height) == (15, 20, 15, 20)
+    assert defect.area_px == 6 * 10 * 5
+    assert defect.peak_logit == 2.5
+    # Columns 3, 4, 5 cover 15 to 30 px of the image, so pixels 15 to 29: their middle is 22. Rows cover 20 to 40.
+    assert (defect.centroid_x, defect.centroid_y) == (22.0, 29.5)
+
+
+def test_a_box_covers_its_region_where_the_sizes_do_not_divide():
+    (defect,) = find_defects(drawn((slice(2, 3), slice(5, 7), 1)), pixel_logit=1, min_area_px=1, image_size_px=(9, 13))
+    assert (defect.left, defect.top, defect.width, defect.height) == (5, 2, 3, 2)  # 5.42 to 7.58 and 2.25 to 3.375
+
+
+def test_regions_touch_at_corners_and_are_listed_by_falling_peak():
+    map_logit = drawn((slice(0, 2), slice(0, 2), 1), (slice(2, 3), slice(2, 3), 3), (slice(6, 8), slice(9, 12), 2))
+    defects = find_defects(map_logit, pixel_logit=1, min_area_px=1, image_size_px=(8, 12))
+    assert [(defect.peak_logit, defect.area_px) for defect in defects] == [(3, 5), (2, 6)]
+
+
+def test_the_level_itself_counts_and_small_regions_do_not():
+    map_logit = drawn((slice(0, 2), slice(0, 2), 1), (slice(5, 6), slice(5, 8), 2))
+    assert len(find_defects(map_logit, pixel_logit=1, min_area_px=4, image_size_px=(8, 12))) == 1
+    assert find_defects(map_logit, pixel_logit=1, min_area_px=5, image_size_px=(8, 12)) == ()
+    assert find_defects(map_logit, pixel_logit=2.01, min_area_px=1, image_size_px=(8, 12)) == ()
+
+
+def test_ignored_pixels_are_no_defect():
+    """They come as minus infinity."""
+    map_logit = drawn((slice(0, 8), slice(0, 12), 3))
+    map_logit[:, 4:] = -np.inf
+    (defect,) = find_defects(map_logit, pixel_logit=0, min_area_px=1, image_size_px=(8, 12))
+    assert (defect.width, defect.area_px) == (4, 32)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 10_000), area=st.integers(1, 60), smooth=st.sampled_from([0, 1, 2]), ties=st.booleans())
+def test_the_level_of_an_area_is_the_highest_that_lists_a_defect(seed, area, smooth, ties):
+    """Against a search over every value of the map. The level may lie above it by the 65 536th part of the range."""
+    map_logit = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(7, 9)), smooth).astype(np.float32)
+    if ties:
+        map_logit = np.round(map_logit)
+
+    def lists(level: float) -> bool:
+        return bool(find_defects(map_logit, pixel_logit=level, min_area_px=area, image_size_px=(7, 9)))
+
+    exact = max(float(level) for level in np.unique(map_logit) if lists(float(level)))
+    level = level_of_area(map_logit, area)
+    assert exact <= level <= exact + float(np.ptp(map_logit)) / 65_536 + 1e-6
+    assert not lists(float(np.nextafter(np.float32(level), np.float32(np.inf))))
+
+
+@pytest.mark.parametrize("area", [1, 5, 63, 1000])
+def test_a_level_map_reaches_its_level_over_any_area(area):
+    assert level_of_area(np.full((7, 9), 1.25, dtype=np.float32), area) == 1.25
