@@ -189,9 +189,10 @@ def gate_models(
     ]
     result = gate(*evaluations, max_new_escapes=max_new_escapes, max_new_false_alarms=max_new_false_alarms)
     say = results().print
-    say(f"{'[green]passed[/]' if result.passed else '[bold red]failed[/]'}: {candidate} in place of {current}")
+    passed, style = ("passed", "green") if result.passed else ("failed", "bold red")
+    say(f"{passed}: {candidate} in place of {current}", style=style)
     for reason in result.reasons:
-        say(f"- {reason}", markup=False)
+        say(f"- {reason}")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         write_text(output / GATE_FILE, json.dumps(result.as_dict(), indent=2) + "\n")
@@ -230,7 +231,7 @@ def _refuse_known_images(samples: Sequence[Sample], detector: Detector, model: P
         known = trained_on(detector, model).samples()
         held_out = {sample.image for sample in held_out_samples(trained_on(detector, model), detector.record)}
     except DataError as error:
-        console().print(f"not checked whether these images were trained on: {error}", highlight=False, markup=False)
+        console().print(f"not checked whether these images were trained on: {error}")
         return
     of_size: dict[int, list[Sample]] = defaultdict(list)
     for sample in known:

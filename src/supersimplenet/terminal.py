@@ -8,12 +8,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 def console() -> Console:
     """Where progress goes: standard error, so that standard output stays free for results."""
-    return Console(stderr=True)
+    return _literal(stderr=True)
 
 
 def results() -> Console:
     """Where results go: standard output."""
-    return Console(highlight=False)
+    return _literal(stderr=False)
 
 
 def progress_bar() -> Progress:
@@ -30,3 +30,8 @@ def progress_bar() -> Progress:
         console=console(),
         transient=False,
     )
+
+
+def _literal(*, stderr: bool) -> Console:
+    """A path is printed as it is: its brackets are no markup, and no line is broken inside it."""
+    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)

@@ -167,7 +167,7 @@ def _find_categories(family: DataFamily) -> list[str]:
             if problem is not None and name in published:
                 raise problem
             if problem is not None and found:
-                console().print(f"not a category: {name} ({problem})", highlight=False, soft_wrap=True)
+                console().print(f"not a category: {name} ({problem})")
         if found:
             return found
     raise DataError(f"{root}: no category of {family.kind.__name__} in it; correct --data.root, or fetch the data")

@@ -81,7 +81,7 @@ def benchmark_accuracy(
         missing = [run for run in runs if run.key not in known]
         if missing:
             source_from(missing[0].data).samples()  # a wrong root is said once, and not by each run
-        console().print(f"runs: {len(runs)}, done before: {len(runs) - len(missing)}", highlight=False)
+        console().print(f"runs: {len(runs)}, done before: {len(runs) - len(missing)}")
         failed = _run(missing, folder, config, settings, lines, lock) if missing else []
         figures = write_results(folder, lines, failures=len(failed)) if lines else []
     if figures:
@@ -117,7 +117,7 @@ def _run(
         def ended(run: Run, text: str) -> None:
             at_work.remove(run.key)
             bar.update(task, advance=1, detail=", ".join(at_work))
-            bar.console.print(f"{run.key}: {text}", highlight=False, soft_wrap=True)
+            bar.console.print(f"{run.key}: {text}")
 
         def done(run: Run, line: Line) -> None:
             append_line(folder / RUNS_FILE, line)

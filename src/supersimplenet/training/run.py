@@ -138,7 +138,7 @@ def train(
     list_sha256 = training_list_hash(supervised.training)
     if earlier is not None and earlier["training"]["list_sha256"] != list_sha256:
         raise DataError(f"{folder}: the training images changed since this run began; train anew into another --output")
-    console().print(supervised.describe(), highlight=False)
+    console().print(supervised.describe())
     if empty_masks:
         console().print(f"of those without a mask, {len(empty_masks)} have an empty one")
     label_recipe = resolve_recipe(
@@ -215,7 +215,7 @@ def train(
     detector = Detector.of(network, read_record(folder), device=str(device))
     held_out = [supervised.training[place] for place in images.held_out_places]
     if not held_out:
-        console().print(f"{UNCALIBRATED} --good DIR", highlight=False)
+        console().print(f"{UNCALIBRATED} --good DIR")
         return detector
     detector.calibration = calibrate(
         detector,
@@ -226,7 +226,7 @@ def train(
         on_error=on_error,
     ).calibration
     write_calibration(folder, detector.calibration)
-    console().print(f"calibrated: {detector.calibration.promise()}", highlight=False)
+    console().print(f"calibrated: {detector.calibration.promise()}")
     return detector
 
 
