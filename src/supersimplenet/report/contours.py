@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float64]  # (N, 2), x and y
 
-_TOLERANCE_PX = 0.35  # what a slanting edge's corner lies off it; half a pixel is what a pixel alone is high
+_TOLERANCE_PX = 0.3  # smooths the steps of a slanting edge, and keeps what is a pixel wide
 
 
 def outline(mask: NDArray[np.bool_]) -> str:

@@ -1,4 +1,4 @@
-"""Numbers and metrics in words; report.js writes rates and scores in the same way."""
+"""Numbers and metrics in words; assets/counts.js writes rates and scores in the same way."""
 
 from __future__ import annotations
 
@@ -49,10 +49,7 @@ def score_of(name: str) -> ScoreName | None:
     """Which score a metric is of; None for metrics of pixels."""
     if bare(name) not in ("I-AUROC", "AP-det", "I-F1-max"):
         return None
-    for score, prefix in PREFIXES.items():
-        if prefix and name.startswith(prefix):
-            return score  # type: ignore[return-value]  # PREFIXES has the names of the scores
-    return "head"
+    return next((score for score in SCORES if PREFIXES[score] and name.startswith(PREFIXES[score])), "head")
 
 
 def per_cent(rate: float) -> str:
@@ -63,6 +60,11 @@ def per_cent(rate: float) -> str:
 def at_most(bound: float) -> str:
     """An upper bound, rounded up."""
     return shown_rate(min(bound, 1.0))
+
+
+def tight(text: str) -> str:
+    """With numbers and their per-cent signs on one line."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def logit(value: float) -> str:
@@ -84,10 +86,12 @@ def certainty(metric: Metric) -> str:
     """Interval or error bound of a metric; empty where it has neither."""
     if metric.interval is not None:
         if metric.interval.degenerate:
-            return "no width: every resample gives the same, so this says nothing about how certain it is"
+            return "says nothing: every resample gives the same"
         return f"{metric.interval.low:.3f} to {metric.interval.high:.3f}"
-    if metric.error_bound:
-        return f"counted in bins: exact to {metric.error_bound:.1e}".replace("e-0", f" × 10^{MINUS}").replace(
-            "e-", f" × 10^{MINUS}"
-        )
-    return ""
+    return f"counted in bins: off by at most {_rounded_up(metric.error_bound)}" if metric.error_bound else ""
+
+
+def _rounded_up(bound: float) -> str:
+    """One digit that is not 0, rounded up: 0.0000312 is 0.00004."""
+    digits = max(0, -math.floor(math.log10(bound)))
+    return f"{math.ceil(bound * 10**digits - 1e-9) / 10**digits:.{digits}f}"

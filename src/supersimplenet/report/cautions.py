@@ -1,0 +1,219 @@
+"""What a reader should know before trusting the figures, in plain words, the gravest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from supersimplenet.data.checks.findings import Finding
+from supersimplenet.errors import MetricError
+from supersimplenet.evaluation.evaluate import PREFIXES
+from supersimplenet.evaluation.intervals import paired_differences
+from supersimplenet.evaluation.results import Evaluation
+from supersimplenet.evaluation.thresholds import Costs, parts_needed, promised_rate, rate_upper_bound
+from supersimplenet.records import ScoreName
+from supersimplenet.report.light import Light
+from supersimplenet.report.numbers import Numbers
+from supersimplenet.report.words import SCORES, at_most, counted, per_cent
+
+_USUAL_PROMISE = 0.05  # what `train` asks of the parts it held out
+_SIGNIFICANT = 0.05
+_TELLING = 0.1  # a rate that may hide behind a test without any mistake: from here on it says little
+_MUCH_BETTER = 0.02  # I-AUROC
+_SHOWN = 3  # images that a finding names
+_SEED = 0
+
+_LEAKS = {
+    "group-in-both-splits",
+    "duplicate-across-splits",
+    "near-duplicate-across-splits",
+    "same-image-good-and-bad",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caution:
+    """One reason for doubt.
+
+    Attributes:
+        level: ``grave`` where figures or promises on the page may be wrong, ``doubt`` where they may mislead.
+        text: a sentence or two.
+        examples: of what it is about; may be empty.
+    """
+
+    level: Literal["grave", "doubt"]
+    text: str
+    examples: tuple[str, ...] = ()
+
+
+def find_cautions(
+    evaluation: Evaluation,
+    numbers: Numbers,
+    *,
+    findings: Sequence[Finding],
+    light: Sequence[Light],
+    costs: Costs | None,
+) -> list[Caution]:
+    """All of them, the gravest first."""
+    found = [
+        *_of_calibration(evaluation),
+        *_of_promise(evaluation, numbers),
+        *_of_failures(evaluation),
+        *_of_findings(findings),
+        *_of_light(light, findings),
+        *_of_few_parts(evaluation, numbers),
+        *_of_scores(evaluation),
+    ]
+    if costs is not None and numbers.costs is None:
+        found.append(Caution(level="doubt", text="No costs are shown: they need good and bad test images."))
+    return sorted(found, key=lambda caution: caution.level != "grave")
+
+
+def _of_calibration(evaluation: Evaluation) -> Iterator[Caution]:
+    calibration = evaluation.calibration
+    if calibration is None:  # which the page says above all
+        return
+    parts, confidence = calibration.parts, calibration.confidence
+    if calibration.chosen_by == "costs":
+        yield Caution(
+            level="doubt",
+            text="Costs chose the threshold by the calibration's own parts, so its bound on false alarms is wide "
+            f"({at_most(calibration.max_false_alarms)}); where a limit must be signed, calibrate with "
+            "--max-false-alarms.",
+        )
+    elif calibration.max_false_alarms > _USUAL_PROMISE and promised_rate(parts, confidence) > _USUAL_PROMISE:
+        yield Caution(
+            level="doubt",
+            text=f"Few calibration parts: {parts} can promise no less than {at_most(promised_rate(parts, confidence))} "
+            f"false alarms. {parts_needed(_USUAL_PROMISE, confidence)} good parts promise 5 %, "
+            f"{parts_needed(0.01, confidence)} promise 1 %: supersimplenet calibrate --good DIR.",
+        )
+
+
+def _of_promise(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]:
+    calibration = evaluation.calibration
+    if calibration is None:
+        return
+    promises = [
+        ("good", "false alarms", numbers.false_alarms, calibration.max_false_alarms),
+        ("bad", "escapes", numbers.escapes, calibration.max_escapes),
+    ]
+    for kind, mistakes, rates, promised in promises:
+        if promised is None or not rates.parts:
+            continue
+        chance = float(stats.binomtest(rates.wrong, rates.parts, promised, alternative="greater").pvalue)
+        if chance < _SIGNIFICANT:
+            yield Caution(
+                level="grave",
+                text=f"The test contradicts the promise: {mistakes} in {rates.wrong} of {rates.parts} {kind} parts "
+                f"({per_cent(rates.rate)}), though at most {at_most(promised)} are promised. Were the promise true, so "
+                f"many would come up in {_rare(chance)} of tests. The parts may differ from those calibrated with: "
+                "compare light, supplier and date, and calibrate again with parts like those of the line.",
+            )
+
+
+def _of_failures(evaluation: Evaluation) -> Iterator[Caution]:
+    failures = evaluation.failures
+    if failures:
+        yield Caution(
+            level="grave",
+            text=f"{counted(len(failures), 'test image')} could not be read and counted nowhere; the line would have "
+            "to do something with them.",
+            examples=_few([f"{failure.path.name}: {_reason(failure.reason, failure.path)}" for failure in failures]),
+        )
+
+
+def _of_findings(findings: Sequence[Finding]) -> Iterator[Caution]:
+    for finding in findings:
+        if finding.level == "note" or finding.code == "image-unreadable":  # the latter are among the failures
+            continue
+        examples = [
+            f"{', '.join(image.name for image in evidence.images[:_SHOWN])}"
+            f"{' …' if len(evidence.images) > _SHOWN else ''}{': ' + evidence.detail if evidence.detail else ''}"
+            for evidence in finding.evidence
+        ]
+        yield Caution(
+            level="grave" if finding.code in _LEAKS else "doubt",
+            text=f"The data: {finding.message}.",
+            examples=_few(examples),
+        )
+
+
+def _of_light(light: Sequence[Light], findings: Sequence[Finding]) -> Iterator[Caution]:
+    told = {"brightness"} if any(finding.code == "brightness-shift" for finding in findings) else set()
+    for measured in light:
+        if measured.shifted and measured.what not in told:
+            more = "more" if measured.test > measured.train else "less"
+            yield Caution(
+                level="doubt",
+                text=f"Good test images have {more} {measured.what} than good training images: median "
+                f"{measured.test:.0f} against {measured.train:.0f} grey levels of 255 (give or take "
+                f"{measured.spread:.0f}). Light, exposure or surface changed; false alarms may come of it.",
+            )
+
+
+def _of_few_parts(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]:
+    for kind, mistake, parts in (
+        ("bad", "escape", numbers.bad_parts.size),
+        ("good", "false alarm", numbers.good_parts.size),
+    ):
+        if parts == 0:
+            yield Caution(level="grave", text=f"No {kind} test image: the test says nothing of {mistake}s.")
+            continue
+        at_best = rate_upper_bound(0, parts, numbers.confidence)
+        if at_best > _TELLING:
+            yield Caution(
+                level="doubt",
+                text=f"Only {counted(parts, f'{kind} part')} in the test: even without a single {mistake}, up to "
+                f"{at_most(at_best)} remain possible ({numbers.confidence * 100:g} % confidence).",
+            )
+
+
+def _of_scores(evaluation: Evaluation) -> Iterator[Caution]:
+    """Whether another score tells good and bad apart much better than the one that decides."""
+    deciding = evaluation.image_score
+    own = evaluation.metrics[f"{PREFIXES[deciding]}I-AUROC"].value
+    if own is None:
+        return
+    better: list[tuple[float, ScoreName]] = []
+    for score in SCORES:
+        value = evaluation.metrics[f"{PREFIXES[score]}I-AUROC"].value
+        if score != deciding and value is not None and value > own + _MUCH_BETTER:
+            better.append((value, score))
+    for value, score in sorted(better, reverse=True)[:1]:
+        attribute = {"head": "head_logit", "map": "map_max_logit", "fused": "fused_logit"}
+        theirs, ours = (
+            np.array([getattr(outcome, attribute[name]) for outcome in evaluation.outcomes])
+            for name in (score, deciding)
+        )
+        labels = [outcome.sample.label for outcome in evaluation.outcomes]
+        groups = [outcome.sample.group for outcome in evaluation.outcomes]
+        try:
+            found = paired_differences(theirs, ours, labels, groups, generator=np.random.default_rng(_SEED))["I-AUROC"]
+        except MetricError:  # too few parts to tell
+            return
+        if found.low > 0:
+            yield Caution(
+                level="doubt",
+                text=f"Another score tells good from bad better than the one that decides: the {SCORES[score]} has "
+                f"I-AUROC {value:.3f}, the {SCORES[deciding]} {own:.3f} (difference {found.low:.3f} to "
+                f"{found.high:.3f}). Picking the score by this very test would flatter it; try it on other parts.",
+            )
+
+
+def _few(texts: Sequence[str]) -> tuple[str, ...]:
+    more = len(texts) - _SHOWN
+    return (*texts[:_SHOWN], *([f"and {more:,} more"] if more > 0 else []))
+
+
+def _reason(reason: str, path: Path) -> str:
+    return reason.removeprefix(f"{path}: ")
+
+
+def _rare(chance: float) -> str:
+    return f"at most {per_cent(chance)}" if chance >= 0.001 else "fewer than 0.1 %"

@@ -1,0 +1,208 @@
+"""The report: one HTML file with everything in it, that opens from disk, asks no network and prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from supersimplenet import __version__
+from supersimplenet.data.checks.findings import Finding
+from supersimplenet.deploy.folder import write_text
+from supersimplenet.errors import ConfigError
+from supersimplenet.evaluation.evaluate import PREFIXES, look_again
+from supersimplenet.evaluation.results import Evaluation, shown_size_class
+from supersimplenet.evaluation.thresholds import Costs
+from supersimplenet.records import BAD, GOOD, Sample, probability
+from supersimplenet.report import figures, words
+from supersimplenet.report.cautions import find_cautions
+from supersimplenet.report.compare import Comparison
+from supersimplenet.report.light import measure_light
+from supersimplenet.report.numbers import Numbers, nearest_to_wrong, numbers_of, plain_images
+from supersimplenet.report.pictures import draw_picture
+
+if TYPE_CHECKING:
+    from supersimplenet.detector import Detector
+
+_ASSETS = Path(__file__).parent / "assets"
+_SCRIPTS = ("counts.js", "controls.js", "cards.js", "gallery.js", "viewer.js", "start.js")
+_LISTED = 200  # wrong verdicts in the list that needs no script
+
+
+def write_report(
+    path: Path,
+    *,
+    evaluation: Evaluation,
+    detector: Detector,
+    samples: Sequence[Sample],
+    title: str,
+    data_name: str,
+    model_name: str,
+    findings: Sequence[Finding] = (),
+    comparison: Comparison | None = None,
+    pictures: int = 400,
+    costs: Costs | None = None,
+    bad_share: float | None = None,
+) -> Path:
+    """Write the report of an evaluation.
+
+    Args:
+        path: the file to write; it appears whole or not at all.
+        evaluation: what is reported.
+        detector: what was evaluated; it looks again at the images that are shown.
+        samples: of both splits: the light of the training images is compared with that of the test.
+        title: of the page.
+        data_name: of the data set.
+        model_name: of the model.
+        findings: of the data check.
+        comparison: with another model; ``evaluation`` is its first.
+        pictures: at most so many images are shown, those nearest to a wrong verdict first.
+        costs: of a wrong verdict.
+        bad_share: share of bad parts in production; by default that of the test parts.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: fewer than 0 pictures.
+        ImageError: an image that could be read before cannot be read now.
+    """
+    if pictures < 0:
+        raise ConfigError(f"pictures: {pictures}; wanted 0 or more")
+    numbers = numbers_of(evaluation, costs=costs, bad_share=bad_share)
+    order = nearest_to_wrong(numbers, evaluation.outcomes)
+    images = plain_images(evaluation.outcomes)
+    light = measure_light(samples)
+    shown = order[:pictures]
+    cases = look_again(detector, [evaluation.outcomes[place] for place in shown])
+    drawn = {place: draw_picture(case, evaluation.calibration) for place, case in zip(shown, cases, strict=True)}
+    plain = {
+        **numbers.plain(),
+        "calibrated": evaluation.calibration is not None,
+        "images": images,
+        "types": [result.defect for result in evaluation.types],
+        "cost": None if numbers.costs is None or costs is None else _plain_costs(costs, numbers, bad_share),
+    }
+    environment = Environment(
+        loader=FileSystemLoader(_ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "tight": words.tight,
+        "per_cent": words.per_cent,
+        "at_most": words.at_most,
+        "logit": words.logit,
+        "signed": words.signed,
+        "certainty": words.certainty,
+        "meaning": words.meaning,
+        "size_class": shown_size_class,
+    }
+    text = environment.get_template("report.html").render(
+        evaluation=evaluation,
+        calibration=evaluation.calibration,
+        numbers=numbers,
+        title=title,
+        data_name=data_name,
+        model_name=model_name,
+        trained_with=detector.record.get("versions", {}).get("supersimplenet"),
+        date=date.today().isoformat(),
+        version=__version__,
+        score=words.SCORES[evaluation.image_score],
+        threshold_share=f"{probability(numbers.threshold_logit):.3f}",
+        verdicts={"good": evaluation.counts(GOOD), "bad": evaluation.counts(BAD)},
+        grey_zone=numbers.accept_logit < numbers.threshold_logit,
+        grouped=any(outcome.sample.group is not None for outcome in evaluation.outcomes),
+        metrics=_metric_groups(evaluation),
+        labelled={
+            kind: sum(o.has_pixel_labels for o in evaluation.outcomes if o.sample.label == label)
+            for kind, label in (("good", GOOD), ("bad", BAD))
+        },
+        reasons=_reasons(evaluation),
+        cautions=find_cautions(evaluation, numbers, findings=findings, light=light, costs=costs),
+        light=light,
+        figures=_figures(evaluation, numbers),
+        wrong=_wrong(evaluation, images, order),
+        listed=_LISTED,
+        images=images,
+        pictures=len(drawn),
+        comparison=comparison,
+        costs=costs,
+        cost=plain["cost"],
+        style=Markup((_ASSETS / "report.css").read_text(encoding="utf-8")),
+        script=Markup("\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS)),
+        plain=_json(plain),
+        drawn=_json(drawn),
+    )
+    write_text(path, text)
+    return path
+
+
+def _json(value: Any) -> Markup:
+    """JSON that may stand inside a script element: no character in it opens or closes one."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _plain_costs(costs: Costs, numbers: Numbers, bad_share: float | None) -> dict[str, float]:
+    parts = numbers.good_parts.size + numbers.bad_parts.size
+    return {
+        "falseAlarm": costs.false_alarm,
+        "escape": costs.escape,
+        "badShare": numbers.bad_parts.size / parts if bad_share is None else bad_share,
+    }
+
+
+def _metric_groups(evaluation: Evaluation) -> dict[str, list[str]]:
+    """Names of metrics: of the score that decides, of the other scores, of pixels."""
+    of_score = {name: words.score_of(name) for name in evaluation.metrics}
+    return {
+        "deciding": [name for name, score in of_score.items() if score == evaluation.image_score],
+        "others": [name for name, score in of_score.items() if score not in (None, evaluation.image_score)],
+        "pixels": [name for name, score in of_score.items() if score is None],
+    }
+
+
+def _reasons(evaluation: Evaluation) -> list[str]:
+    """Why figures of the tables by type and size are missing, each reason once."""
+    rows = [row.metrics for row in evaluation.types] + [row.metrics for row in evaluation.sizes]
+    shown = ("I-AUROC", "AUPRO", "AP-loc")
+    reasons = [metrics[name].reason for metrics in rows for name in shown if name in metrics]
+    return list(dict.fromkeys(reason for reason in reasons if reason is not None))
+
+
+def _figures(evaluation: Evaluation, numbers: Numbers) -> list[tuple[str, Markup, str]]:
+    """Heading, drawing and a line below it of each figure that is defined."""
+    prefix = PREFIXES[evaluation.image_score]
+    values = {
+        name: evaluation.metrics[key].value
+        for name, key in (("auroc", f"{prefix}I-AUROC"), ("ap", f"{prefix}AP-det"), ("aupro", "AUPRO"))
+    }
+    area = {name: "" if value is None else f"{value:.3f}" for name, value in values.items()}
+    candidates = [
+        ("Scores", figures.draw_histogram(numbers), "Each kind is drawn to its own scale."),
+        ("What each threshold costs", figures.draw_costs(numbers), "The ring is the cheapest threshold."),
+        ("ROC", figures.draw_roc(numbers), f"Area below it: I-AUROC {area['auroc']}."),
+        ("Precision and recall", figures.draw_precision_recall(numbers), f"Average precision: AP-det {area['ap']}."),
+        ("Overlap of regions (PRO)", figures.draw_overlap(evaluation.overlap_curve), f"AUPRO {area['aupro']}."),
+    ]
+    return [(heading, drawing, below) for heading, drawing, below in candidates if drawing is not None]
+
+
+def _wrong(evaluation: Evaluation, images: Sequence[dict[str, Any]], order: Sequence[int]) -> list[dict[str, Any]]:
+    """Images with a wrong verdict at the model's thresholds, the worst first."""
+    wrong = {(BAD, "good"): "escape", (GOOD, "bad"): "false alarm"}
+    found = []
+    for place in order:
+        outcome = evaluation.outcomes[place]
+        mistake = wrong.get((outcome.sample.label, outcome.verdict))
+        if mistake is not None:
+            found.append({**images[place], "mistake": mistake})
+    return found
