@@ -202,8 +202,8 @@ def test_gate_passes_and_says_what_was_checked():
     result = gate(candidate, current)
     assert result.passed
     assert result.reasons == [
-        "checked 3 good images and 2 bad images: 0 new escapes (0 allowed), 0 new false alarms (0 allowed), every "
-        "image readable, the candidate calibrated"
+        "checked 3 good images and 2 bad images: 0 new escapes (0 allowed), 0 new false alarms (0 allowed), 0 "
+        "images only the candidate is unsure about, every image readable, the candidate calibrated"
     ]
     assert (result.good, result.bad) == (3, 2)
 
@@ -234,7 +234,10 @@ def test_gate_takes_unsure_for_caught_by_the_current_model_and_for_no_mistake_of
     alarming = make_evaluation([2.0, -2.0], [0.0, 2.0], calibration=grey)
     assert gate(alarming, current).new_false_alarms == [Path("parts/good/0.png")]
     unsure = make_evaluation([0.0, 0.0], [0.0, 0.0], calibration=grey)
-    assert gate(unsure, current).passed
+    result = gate(unsure, current)
+    assert result.passed
+    assert result.new_unsure == [Path("parts/good/1.png"), Path("parts/bad/3.png")]
+    assert "2 images only the candidate is unsure about" in result.reasons[0]
 
 
 def test_gate_fails_for_an_uncalibrated_candidate():

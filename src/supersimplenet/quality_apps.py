@@ -113,7 +113,7 @@ def report_model(
         resolution: of the pixel metrics; see `evaluate`.
         pictures: at most so many images are shown, those nearest to a wrong verdict first.
         costs: of a wrong verdict, for the cost curve.
-        bad_share: share of bad parts in production, for the same; by default that of the test images.
+        bad_share: share of bad parts in production, for the same; by default that of the test parts.
         device: see `Detector`.
         engine: likewise.
         precision: likewise.
@@ -139,7 +139,7 @@ def report_model(
         evaluation=evaluations[0],
         detector=detector,
         samples=samples,
-        title=f"{source.name}: {model.name}",
+        title=source.name,
         data_name=source.name,
         model_name=str(model),
         findings=checked.findings,

@@ -13,7 +13,7 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.settings import Resolution
 
 _COSTS_HELP = "what a wrong verdict costs, in any one unit, such as false-alarm=1,escape=50"
-_BAD_SHARE_HELP = "with --costs: share of bad parts in production, such as 2%%; by default that of the images given"
+_BAD_SHARE_HELP = "with --costs: share of bad parts in production, such as 2%%; by default that of the parts given"
 
 
 def quality_commands() -> list[Command]:

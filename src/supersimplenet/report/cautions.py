@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
 from supersimplenet.data.checks.findings import Finding
+from supersimplenet.data.loading import ImageFile
 from supersimplenet.errors import MetricError
 from supersimplenet.evaluation.evaluate import PREFIXES
 from supersimplenet.evaluation.intervals import paired_differences
@@ -211,7 +211,7 @@ def _few(texts: Sequence[str]) -> tuple[str, ...]:
     return (*texts[:_SHOWN], *([f"and {more:,} more"] if more > 0 else []))
 
 
-def _reason(reason: str, path: Path) -> str:
+def _reason(reason: str, path: ImageFile) -> str:
     return reason.removeprefix(f"{path}: ")
 
 

@@ -119,6 +119,7 @@ class GateResult:
         bad: likewise.
         new_escapes: bad images that the current model catches, or asks a person about, and the candidate calls good.
         new_false_alarms: good images that the current model does not call bad and the candidate does.
+        new_unsure: images that only the candidate asks a person about: no mistakes, but work.
         max_new_escapes: how many of these are allowed.
         max_new_false_alarms: likewise.
         unreadable: images that could not be read.
@@ -130,6 +131,7 @@ class GateResult:
     bad: int
     new_escapes: list[Path]
     new_false_alarms: list[Path]
+    new_unsure: list[Path]
     max_new_escapes: int
     max_new_false_alarms: int
     unreadable: list[Path]
@@ -211,12 +213,13 @@ def gate(
     for name, limit in (("max_new_escapes", max_new_escapes), ("max_new_false_alarms", max_new_false_alarms)):
         if limit < 0:
             raise ConfigError(f"{name}: {limit}; wanted 0 or more")
-    unreadable = {failure.path: failure.reason for failure in [*current.failures, *candidate.failures]}
+    unreadable = {Path(str(failure.path)): failure.reason for failure in [*current.failures, *candidate.failures]}
     pairs = _paired(candidate, current, without=unreadable)
     good = [pair for pair in pairs if pair[0].sample.label == GOOD]
     bad = [pair for pair in pairs if pair[0].sample.label == BAD]
     escapes = [new.sample.image for new, old in bad if new.verdict == "good" and old.verdict != "good"]
     alarms = [new.sample.image for new, old in good if new.verdict == "bad" and old.verdict != "bad"]
+    unsure = [new.sample.image for new, old in pairs if new.verdict == "unsure" and old.verdict != "unsure"]
     reasons = []
     if candidate.calibration is None:
         reasons.append(f"the candidate is {UNCALIBRATED}")
@@ -239,8 +242,9 @@ def gate(
         reasons.append(
             f"checked {counted(len(good), 'good image')} and {counted(len(bad), 'bad image')}: "
             f"{counted(len(escapes), 'new escape')} ({max_new_escapes} allowed), "
-            f"{counted(len(alarms), 'new false alarm')} ({max_new_false_alarms} allowed), every image readable, the "
-            "candidate calibrated"
+            f"{counted(len(alarms), 'new false alarm')} ({max_new_false_alarms} allowed), "
+            f"{counted(len(unsure), 'image')} only the candidate is unsure about, every image readable, the candidate "
+            "calibrated"
         )
     return GateResult(
         passed=passed,
@@ -249,6 +253,7 @@ def gate(
         bad=len(bad),
         new_escapes=escapes,
         new_false_alarms=alarms,
+        new_unsure=unsure,
         max_new_escapes=max_new_escapes,
         max_new_false_alarms=max_new_false_alarms,
         unreadable=list(unreadable),

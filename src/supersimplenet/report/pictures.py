@@ -53,7 +53,7 @@ def draw_picture(case: Case, calibration: Calibration | None) -> dict[str, Any]:
 
 
 def _drawn_size(placement: Placement) -> tuple[int, int]:
-    """Height and width in whose pixels outlines are drawn: the map's where it lies on the image as it is, and is small."""
+    """Height and width in whose pixels outlines are drawn: the map's, where it is small and not turned."""
     if placement.turn is None and max(placement.map_size_px) <= _OUTLINE_LONG_SIDE_PX:
         return placement.map_size_px
     return _within(placement.image_size_px, _OUTLINE_LONG_SIDE_PX)
