@@ -115,9 +115,11 @@ def measure_files(point: Point, folder: Path) -> dict[str, float]:
     import numpy as np
 
     from supersimplenet.benchmark import SpeedConfig, _network, _write_files
+    from supersimplenet.data.views import View
     from supersimplenet.deploy.folder import save_model
     from supersimplenet.detector import Detector
-    from supersimplenet.predict import find_images, predict_to_folder
+    from supersimplenet.inputs import find_images
+    from supersimplenet.predict import predict_to_folder
     from supersimplenet.training.config import CacheConfig
     from supersimplenet.training.features import gather_features
 
@@ -146,7 +148,11 @@ def measure_files(point: Point, folder: Path) -> dict[str, float]:
     def cache(files: Path, output: Path) -> None:
         output.mkdir()
         kept, _, _ = gather_features(
-            network.backbone, sorted(files.iterdir()), image_size=config.image_size, cache=CacheConfig(), folder=output
+            network.backbone,
+            sorted(files.iterdir()),
+            view=View.stretch(config.size_px),
+            cache=CacheConfig(),
+            folder=output,
         )
         extra["cache_mib"] = kept.rows.nbytes / (1 << 20)
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from supersimplenet.defects import find_defects, level_of_area
+from supersimplenet.placement import Placement
+from supersimplenet.regions import find_runs
 
 
 def drawn(*blots: tuple[slice, slice, float]) -> np.ndarray:
@@ -22,7 +24,9 @@ def drawn(*blots: tuple[slice, slice, float]) -> np.ndarray:
 def test_a_defect_has_its_box_area_peak_and_centroid_in_the_images_pixels():
     map_logit = drawn((slice(2, 4), slice(3, 6), 1.5))
     map_logit[3, 5] = 2.5
-    (defect,) = find_defects(map_logit, pixel_logit=1, min_area_px=1, image_size_px=(80, 60))  # 10 and 5 times as large
+    (defect,) = find_defects(
+        map_logit, pixel_logit=1, min_area_px=1, placement=Placement.whole((8, 12), (80, 60))
+    )  # 10 and 5 times as large
     assert (defect.left, defect.top, defect.width, defect.height) == (15, 20, 15, 20)
     assert defect.area_px == 6 * 10 * 5
     assert defect.peak_logit == 2.5
@@ -31,28 +35,30 @@ def test_a_defect_has_its_box_area_peak_and_centroid_in_the_images_pixels():
 
 
 def test_a_box_covers_its_region_where_the_sizes_do_not_divide():
-    (defect,) = find_defects(drawn((slice(2, 3), slice(5, 7), 1)), pixel_logit=1, min_area_px=1, image_size_px=(9, 13))
+    (defect,) = find_defects(
+        drawn((slice(2, 3), slice(5, 7), 1)), pixel_logit=1, min_area_px=1, placement=Placement.whole((8, 12), (9, 13))
+    )
     assert (defect.left, defect.top, defect.width, defect.height) == (5, 2, 3, 2)  # 5.42 to 7.58 and 2.25 to 3.375
 
 
 def test_regions_touch_at_corners_and_are_listed_by_falling_peak():
     map_logit = drawn((slice(0, 2), slice(0, 2), 1), (slice(2, 3), slice(2, 3), 3), (slice(6, 8), slice(9, 12), 2))
-    defects = find_defects(map_logit, pixel_logit=1, min_area_px=1, image_size_px=(8, 12))
+    defects = find_defects(map_logit, pixel_logit=1, min_area_px=1, placement=Placement.whole((8, 12), (8, 12)))
     assert [(defect.peak_logit, defect.area_px) for defect in defects] == [(3, 5), (2, 6)]
 
 
 def test_the_level_itself_counts_and_small_regions_do_not():
     map_logit = drawn((slice(0, 2), slice(0, 2), 1), (slice(5, 6), slice(5, 8), 2))
-    assert len(find_defects(map_logit, pixel_logit=1, min_area_px=4, image_size_px=(8, 12))) == 1
-    assert find_defects(map_logit, pixel_logit=1, min_area_px=5, image_size_px=(8, 12)) == ()
-    assert find_defects(map_logit, pixel_logit=2.01, min_area_px=1, image_size_px=(8, 12)) == ()
+    assert len(find_defects(map_logit, pixel_logit=1, min_area_px=4, placement=Placement.whole((8, 12), (8, 12)))) == 1
+    assert find_defects(map_logit, pixel_logit=1, min_area_px=5, placement=Placement.whole((8, 12), (8, 12))) == ()
+    assert find_defects(map_logit, pixel_logit=2.01, min_area_px=1, placement=Placement.whole((8, 12), (8, 12))) == ()
 
 
 def test_ignored_pixels_are_no_defect():
     """They come as minus infinity."""
     map_logit = drawn((slice(0, 8), slice(0, 12), 3))
     map_logit[:, 4:] = -np.inf
-    (defect,) = find_defects(map_logit, pixel_logit=0, min_area_px=1, image_size_px=(8, 12))
+    (defect,) = find_defects(map_logit, pixel_logit=0, min_area_px=1, placement=Placement.whole((8, 12), (8, 12)))
     assert (defect.width, defect.area_px) == (4, 32)
 
 
@@ -65,7 +71,9 @@ def test_the_level_of_an_area_is_the_highest_that_lists_a_defect(seed, area, smo
         map_logit = np.round(map_logit)
 
     def lists(level: float) -> bool:
-        return bool(find_defects(map_logit, pixel_logit=level, min_area_px=area, image_size_px=(7, 9)))
+        return bool(
+            find_defects(map_logit, pixel_logit=level, min_area_px=area, placement=Placement.whole((7, 9), (7, 9)))
+        )
 
     exact = max(float(level) for level in np.unique(map_logit) if lists(float(level)))
     level = level_of_area(map_logit, area)
@@ -76,3 +84,69 @@ def test_the_level_of_an_area_is_the_highest_that_lists_a_defect(seed, area, smo
 @pytest.mark.parametrize("area", [1, 5, 63, 1000])
 def test_a_level_map_reaches_its_level_over_any_area(area):
     assert level_of_area(np.full((7, 9), 1.25, dtype=np.float32), area) == 1.25
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    share=st.floats(0, 1),
+    smooth=st.sampled_from([0, 1, 3]),
+    seed=st.integers(0, 10_000),
+)
+def test_regions_are_those_of_scipy_with_the_same_numbers(height, width, share, smooth, seed):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(height, width)), smooth)
+    mask = noise >= np.quantile(noise, share)
+    wanted, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    runs = find_runs(mask)
+    found = np.zeros_like(wanted)
+    for row, start, stop, region in zip(runs.row, runs.start, runs.stop, runs.region, strict=True):
+        found[row, start:stop] = region + 1
+    np.testing.assert_array_equal(found, wanted)
+    assert runs.regions == count
+    np.testing.assert_array_equal(runs.areas(), np.bincount(wanted.ravel(), minlength=count + 1)[1:])
+
+
+def test_regions_that_wind_are_one():
+    """A spiral, whose runs meet again only after many rows; and none, and all."""
+    spiral = np.zeros((41, 41), dtype=bool)
+    row = column = 20
+    for step in range(1, 40):
+        for _ in range(2 * step):
+            spiral[row, column] = True
+            row, column = row + (0, 1, 0, -1)[step % 4], column + (1, 0, -1, 0)[step % 4]
+            if not (0 <= row < 41 and 0 <= column < 41):
+                break
+        else:
+            continue
+        break
+    assert find_runs(spiral).regions == ndimage.label(spiral, np.ones((3, 3)))[1] == 1
+    assert find_runs(np.zeros((5, 7), dtype=bool)).regions == 0
+    assert find_runs(np.ones((5, 7), dtype=bool)).areas().tolist() == [35]
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), share=st.floats(0.3, 0.99), area=st.integers(1, 12))
+def test_defects_are_those_of_scipys_measurements(seed, share, area):
+    map_logit = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(30, 23)), 1).astype(np.float32)
+    level = float(np.quantile(map_logit, share))
+    region, count = ndimage.label(map_logit >= level, np.ones((3, 3)))
+    numbers = np.arange(1, count + 1)
+    found = find_defects(map_logit, pixel_logit=level, min_area_px=area, placement=Placement.whole((30, 23), (30, 23)))
+    wanted = []
+    for number, box, peak, (y, x) in zip(
+        numbers,
+        ndimage.find_objects(region),
+        ndimage.maximum(map_logit, region, numbers),
+        ndimage.center_of_mass(region > 0, region, numbers),
+        strict=True,
+    ):
+        if (region == number).sum() >= area:
+            place = (box[1].start, box[0].start, box[1].stop - box[1].start, box[0].stop - box[0].start)
+            wanted.append((*place, float((region == number).sum()), float(peak), round(x, 1), round(y, 1)))
+    wanted.sort(key=lambda row: -row[5])
+    names = ("left", "top", "width", "height", "area_px", "peak_logit", "centroid_x", "centroid_y")
+    rows = [tuple(getattr(defect, name) for name in names) for defect in found]
+    assert [row[:6] for row in rows] == [row[:6] for row in wanted]
+    for row, expected in zip(rows, wanted, strict=True):
+        assert row[6:] == pytest.approx(expected[6:], abs=0.1 + 1e-9)  # a tie may be rounded either way

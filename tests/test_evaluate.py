@@ -21,6 +21,7 @@ from supersimplenet.evaluation.evaluate import look_again, write_metrics
 from supersimplenet.evaluation.metrics import auroc, average_precision, f1_max
 from supersimplenet.evaluation.pixels import region_overlap
 from supersimplenet.evaluation.results import Outcome
+from supersimplenet.placement import Placement
 from supersimplenet.records import Prediction, Sample
 
 SIZE = (64, 64)
@@ -70,6 +71,7 @@ def make_prediction(heat: float) -> Prediction:
         decides="head",
         verdict="bad" if heat >= 0 else "good",
         map_logit=np.full(SIZE, heat, dtype=np.float32),
+        placement=Placement.whole(SIZE, SIZE),
     )
 
 

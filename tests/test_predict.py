@@ -18,7 +18,8 @@ from PIL import Image
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.deploy.folder import save_model
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
-from supersimplenet.predict import find_images, predict_to_folder
+from supersimplenet.inputs import find_images
+from supersimplenet.predict import predict_to_folder
 
 SIZE = (64, 64)
 
@@ -90,7 +91,7 @@ def test_an_interrupted_run_continues_without_repeating_or_losing_one(model, pho
         journal.write(torn)
     summary = predict_to_folder(detector, photographs, output, model_folder=model, batch_size=2)
     assert (summary.images, summary.continued) == (6, 4)
-    assert (output / "predictions.csv").read_bytes() == whole.csv.read_bytes()
+    assert (output / "predictions.csv").read_bytes() == whole.table.read_bytes()
     assert (output / "predictions.jsonl").read_bytes() == (tmp_path / "whole" / "predictions.jsonl").read_bytes()
 
 

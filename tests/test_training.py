@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from supersimplenet.data.images import read_image
 from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.data.synthetic import SyntheticConfig, synthesize
+from supersimplenet.data.views import View
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
 from supersimplenet.model.backbone import Backbone, build_backbone
 from supersimplenet.model.heads import Heads
@@ -153,7 +154,9 @@ def test_memory_disk_and_recomputed_features_give_the_same_losses(metal, tmp_pat
     losses = {}
     for name, cache in caches.items():
         (tmp_path / name).mkdir()
-        source, index, failures = gather_features(backbone, paths, image_size=SIZE, cache=cache, folder=tmp_path / name)
+        source, index, failures = gather_features(
+            backbone, paths, view=View.stretch(SIZE), cache=cache, folder=tmp_path / name
+        )
         assert source.placement == {"read again": "recomputed"}.get(name, name)
         assert index == list(range(10))
         assert failures == []
@@ -183,7 +186,7 @@ def test_each_view_has_the_features_of_the_flipped_image(metal, tmp_path, cache)
     backbone = build_backbone(MODEL)
     read = []
     source, index, _ = gather_features(
-        backbone, paths, views=[4, 1, 4], image_size=SIZE, cache=cache, folder=tmp_path, progress=read.append
+        backbone, paths, views=[4, 1, 4], view=View.stretch(SIZE), cache=cache, folder=tmp_path, progress=read.append
     )
     assert (index, sum(read)) == ([0, 1, 2], 3)  # each image is decoded once
     assert source.views.rows() == [[0, 1, 2, 3], [4], [5, 6, 7, 8]]
@@ -414,7 +417,7 @@ def test_a_module_of_ones_own_as_backbone(metal, tmp_path):
 
 
 def test_each_training_image_is_decoded_once(metal, tmp_path, monkeypatch):
-    from supersimplenet.data import loading
+    from supersimplenet.data import views
 
     read: list[Path] = []
 
@@ -422,8 +425,8 @@ def test_each_training_image_is_decoded_once(metal, tmp_path, monkeypatch):
         read.append(path)
         return read_image(path, **options)
 
-    read_image = loading.read_image_and_size
-    monkeypatch.setattr(loading, "read_image_and_size", counting)
+    read_image = views.read_image_and_size
+    monkeypatch.setattr(views, "read_image_and_size", counting)
     train(
         metal,
         output=tmp_path / "run",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from supersimplenet.data.sources.visa import VisA as VisA
     from supersimplenet.data.synthetic import SyntheticConfig as SyntheticConfig
     from supersimplenet.data.synthetic import synthesize as synthesize
+    from supersimplenet.data.views import ViewConfig as ViewConfig
     from supersimplenet.detector import Detector as Detector
     from supersimplenet.errors import SuperSimpleNetError as SuperSimpleNetError
     from supersimplenet.evaluation.evaluate import evaluate as evaluate
@@ -50,6 +51,7 @@ _HOMES = {
     "SyntheticConfig": "data.synthetic",
     "Table": "data.sources.table",
     "TrainerConfig": "training.config",
+    "ViewConfig": "data.views",
     "VisA": "data.sources.visa",
     "evaluate": "evaluation.evaluate",
     "synthesize": "data.synthetic",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.table import Table as RichTable
 
+from supersimplenet.arrivals import Arrivals, stopped_by_signals
 from supersimplenet.calibration import UNCALIBRATED
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource
@@ -16,7 +18,10 @@ from supersimplenet.drawing import choose_outcomes, draw_contact_sheet
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.evaluate import PREFIXES, evaluate, look_again, write_metrics
 from supersimplenet.evaluation.results import Evaluation
-from supersimplenet.predict import CSV_FILE, PredictionSummary, find_images, predict_to_folder
+from supersimplenet.inputs import Inputs, find_inputs
+from supersimplenet.looking import Looks
+from supersimplenet.outputs import DEFAULT_FORMATS, Format, table_file
+from supersimplenet.predict import PredictionSummary, predict_to_folder
 from supersimplenet.records import BAD, GOOD, Sample, probability
 from supersimplenet.settings import Resolution
 from supersimplenet.terminal import progress_bar, results
@@ -92,6 +97,10 @@ def predict_files(
     inputs: Sequence[str],
     output: Path,
     *,
+    list_file: Path | None = None,
+    watch: Path | None = None,
+    watch_for_s: float | None = None,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
     overlays: bool = False,
     false_discovery_rate: float | None = None,
     batch_size: int | None = None,
@@ -100,17 +109,50 @@ def predict_files(
     precision: str = "float32",
     on_error: OnError = "stop",
 ) -> PredictionSummary:
-    """Predict images into a folder and say what came of it; see `predict_to_folder`."""
-    paths = find_images(inputs, leave_out=output)
-    replaces = (output / CSV_FILE).is_file()
-    detector = Detector.load(model, device=device, engine=engine, precision=precision)
-    with progress_bar() as bar:
-        task = bar.add_task("predicting", total=len(paths), detail="")
+    """Predict images into a folder and say what came of it; see `predict_to_folder`.
+
+    Args:
+        model: the model folder, or an exported file.
+        inputs: see `find_inputs`.
+        output: folder of the results.
+        list_file: see `find_inputs`.
+        watch: a folder whose images are predicted as they come, until a signal stops it, instead of ``inputs``.
+        watch_for_s: seconds after which that ends; None for never.
+        formats: of the results.
+        overlays: see `predict_to_folder`, as for the others.
+        false_discovery_rate: likewise.
+        batch_size: likewise.
+        device: see `Detector`.
+        engine: likewise.
+        precision: likewise.
+        on_error: what an unreadable image does.
+
+    Raises:
+        ConfigError: inputs and a folder to watch, or a duration and none.
+        SuperSimpleNetError: of the kind that names the cause.
+    """
+    if watch is None and watch_for_s is not None:
+        raise ConfigError("watch-for: says how long a folder is watched, and none is named; give --watch")
+    if watch is not None and (inputs or list_file is not None):
+        raise ConfigError("watch: a folder is watched, or inputs are named, not both; run the command twice")
+    found = None if watch is not None else find_inputs(inputs, list_file=list_file, leave_out=output)
+    replaces = watch is None and (output / table_file(formats)).is_file()
+    detector = _looks(model, device=device, engine=engine, precision=precision)
+    with nullcontext() if watch is None else stopped_by_signals() as stop, progress_bar() as bar:
+        images: Arrivals | Inputs
+        if watch is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            images = Arrivals(watch, until_s=watch_for_s, stop=stop, leave_out=output)
+        else:
+            assert found is not None
+            images = found
+        task = bar.add_task("predicting", total=None if found is None else found.total, detail="")
         summary = predict_to_folder(
             detector,
-            paths,
+            images,
             output,
             model_folder=model,
+            formats=formats,
             overlays=overlays,
             false_discovery_rate=false_discovery_rate,
             batch_size=batch_size,
@@ -129,8 +171,26 @@ def predict_files(
             f"{summary.flagged} are told from good parts at a false-discovery rate of {false_discovery_rate}"
         )
     print_promise(detector)
-    results().print(f"results: {summary.csv}{' (an earlier run was replaced)' if replaces else ''}")
+    results().print(f"results: {summary.table}{' (an earlier run was replaced)' if replaces else ''}")
     return summary
+
+
+def _looks(model: Path, *, device: str, engine: str, precision: str) -> Looks:
+    """What looks with a model folder or an exported file.
+
+    Raises:
+        ConfigError: an exported file and an option that it has decided already.
+    """
+    if not model.is_file():
+        return Detector.load(model, device=device, engine=engine, precision=precision)
+    if (device, engine, precision) not in {("auto", "torch", "float32"), ("cpu", "torch", "float32")}:
+        raise ConfigError(
+            f"device, engine and precision: {model.name} is an exported file, which has decided them; leave them out, "
+            "or name the model folder"
+        )
+    from supersimplenet.runtime import Inspector
+
+    return Inspector.load(model)
 
 
 def trained_on(detector: Detector, model: Path) -> DataSource:
@@ -144,11 +204,11 @@ def trained_on(detector: Detector, model: Path) -> DataSource:
     return source_from(detector.record["data"])
 
 
-def print_promise(detector: Detector) -> None:
+def print_promise(detector: Looks) -> None:
     """What the threshold promises, or that it promises nothing."""
     calibration = detector.calibration
     if calibration is None:
-        results().print(f"[bold red]{UNCALIBRATED}[/]")
+        results().print(UNCALIBRATED, style="bold red")
     else:
         results().print(f"calibrated: {calibration.promise()}")
 

@@ -1,9 +1,9 @@
-"""Where an image becomes a prediction: evaluation, the command line and Python all call this one place."""
+"""A trained model that looks at images by torch; evaluation, the command line and Python all call this one place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,25 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from supersimplenet.calibration import UNCALIBRATED_LOGIT, Calibration, verdict
-from supersimplenet.data.images import prepare_pixels, read_image_and_size
-from supersimplenet.data.loading import Failure, OnError, PixelBatch, in_lanes
-from supersimplenet.defects import find_defects
+from supersimplenet.calibration import Calibration
+from supersimplenet.data.loading import Failure, ImageFile, OnError
+from supersimplenet.data.views import Seen, View
 from supersimplenet.deploy.engines import build_engine
-from supersimplenet.deploy.folder import from_plain, load_model, read_calibration
-from supersimplenet.errors import ConfigError, ImageError
+from supersimplenet.deploy.folder import from_plain, load_model, load_view, read_calibration
+from supersimplenet.errors import ConfigError
+from supersimplenet.judge import Judge
+from supersimplenet.looking import Image, Looker
+from supersimplenet.looking import Indexed as Indexed
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.records import Prediction, ScoreName, ScoreScale
-
-Image = str | Path | NDArray[np.uint8] | NDArray[np.uint16]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Indexed:
-    """A prediction and the place of its image in the list it came from."""
-
-    index: int
-    prediction: Prediction
 
 
 class Detector:
@@ -42,6 +34,7 @@ class Detector:
             promises nothing.
         image_score: which score that is: the classification head's, the map's maximum, or both fused.
         score_scale: puts both on one scale.
+        view: how images are brought before the network; by default each is resized to its input size.
         device: where to compute, such as ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
         engine: what computes, ``torch`` or ``openvino`` (on a processor, where it is installed).
         precision: ``float32``, or ``bfloat16``: faster where the processor computes in it, and coarser.
@@ -58,6 +51,7 @@ class Detector:
         calibration: Calibration | None = None,
         image_score: ScoreName = "head",
         score_scale: ScoreScale | None = None,
+        view: View | None = None,
         device: str = "auto",
         engine: str = "torch",
         precision: str = "float32",
@@ -66,14 +60,8 @@ class Detector:
         self.device = choose_device("cpu" if engine == "openvino" and device == "auto" else device)
         self.network = network.eval()
         self.engine = build_engine(network, name=engine, device=self.device, precision=precision)
-        if calibration is not None and calibration.image_score != image_score:
-            raise ConfigError(
-                f"calibration: of the {calibration.image_score} score, but the {image_score} score decides here; "
-                "calibrate again"
-            )
-        self.calibration = calibration
-        self.image_score: ScoreName = image_score
-        self.score_scale = score_scale or ScoreScale()
+        self.judge = Judge(calibration=calibration, image_score=image_score, score_scale=score_scale or ScoreScale())
+        self.view = view or View.stretch(network.config.size_px)
         self.record = record or {}
 
     @classmethod
@@ -100,8 +88,15 @@ class Detector:
             BackboneError: the backbone's weights cannot be had.
         """
         network, record = load_model(Path(folder), backbone=backbone)
-        calibration = read_calibration(Path(folder))
-        return cls.of(network, record, calibration, device=device, engine=engine, precision=precision)
+        return cls.of(
+            network,
+            record,
+            read_calibration(Path(folder)),
+            view=load_view(Path(folder), record, network.config),
+            device=device,
+            engine=engine,
+            precision=precision,
+        )
 
     @classmethod
     def of(
@@ -110,16 +105,18 @@ class Detector:
         record: dict[str, Any],
         calibration: Calibration | None = None,
         *,
+        view: View | None = None,
         device: str = "auto",
         engine: str = "torch",
         precision: str = "float32",
     ) -> Detector:
-        """The detector of a network, its model folder's config.yaml and its calibration."""
+        """The detector of a network, its model folder's config.yaml, its calibration and its view."""
         return cls(
             network,
             calibration=calibration,
             image_score=record.get("image_score", "head"),
             score_scale=from_plain(ScoreScale, record.get("score_scale", {}), where="config.yaml: score_scale"),
+            view=view,
             device=device,
             engine=engine,
             precision=precision,
@@ -127,13 +124,37 @@ class Detector:
         )
 
     @property
+    def calibration(self) -> Calibration | None:
+        """The thresholds and what they promise; None where there are none."""
+        return self.judge.calibration
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration | None) -> None:
+        self.judge = replace(self.judge, calibration=calibration)
+
+    @property
+    def image_score(self) -> ScoreName:
+        """Which score decides the verdict."""
+        return self.judge.image_score
+
+    @property
+    def score_scale(self) -> ScoreScale:
+        """What puts both scores on one scale."""
+        return self.judge.score_scale
+
+    @property
     def threshold_logit(self) -> float:
         """From this score on an image is ``bad``."""
-        return UNCALIBRATED_LOGIT if self.calibration is None else self.calibration.threshold_logit
+        return self.judge.threshold_logit
+
+    @property
+    def aligned(self) -> bool:
+        """Whether images are aligned to a reference, and predictions say how they lay."""
+        return self.view.aligner is not None
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width to which images are resized."""
+        """Height and width of the network's input, to which images are resized unless the view is another."""
         return self.network.config.size_px
 
     @overload
@@ -154,23 +175,16 @@ class Detector:
         """
         if isinstance(images, str | Path | np.ndarray):
             return self.predict([images])[0]
-        if not isinstance(images, list | tuple):
-            raise ImageError(f"{type(images).__name__}: wanted a path, a numpy array, or a list of either")
-        predictions: list[Prediction] = []
-        for image in images:
-            if isinstance(image, np.ndarray):
-                pixels, own_size, path = prepare_pixels(image, size_px=self.image_size), image.shape[:2], None
-            elif isinstance(image, str | Path):
-                pixels, own_size = read_image_and_size(Path(image), size_px=self.image_size)
-                path = str(image)
-            else:
-                raise ImageError(f"{type(image).__name__}: wanted a path or a numpy array")
-            predictions += self.predict_pixels(pixels[None], [path], image_sizes_px=[own_size])
-        return predictions
+        return self._looker.look_at_images(images)
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images go through the network together, unless told otherwise."""
+        return self.engine.batch_size
 
     def predict_files(
         self,
-        paths: Iterable[Path],
+        paths: Iterable[ImageFile | None],
         *,
         ignored: Callable[[int], NDArray[np.bool_] | None] = lambda index: None,
         batch_size: int | None = None,
@@ -180,9 +194,9 @@ class Detector:
         """Look at many files, several at a time, in their order; memory does not grow with their number.
 
         Args:
-            paths: image files.
-            ignored: pixels (H, W) at the network's input size that count in no score, by the image's place in the
-                list; called in several threads.
+            paths: image files; see `supersimplenet.data.loading.in_lanes` for iterators that wait.
+            ignored: pixels (H, W) of the image that count in no score, by its place in the list; called in several
+                threads.
             batch_size: images that go through the network together; None for what suits the engine.
             on_error: ``stop`` raises at the first unreadable image, ``skip`` yields a `Failure` in its place.
             then: done with each prediction in the thread that made it, before it is given out.
@@ -190,23 +204,25 @@ class Detector:
         Raises:
             ImageError: an image cannot be read and ``on_error`` is ``stop``.
         """
-
-        def look(batch: PixelBatch) -> list[Indexed | Failure]:
-            masks = [ignored(index) for index in batch.index]
-            predictions = self.predict_pixels(
-                batch.pixels, [str(path) for path in batch.paths], masks, batch.image_sizes_px
-            )
-            found = [Indexed(index=i, prediction=p) for i, p in zip(batch.index, predictions, strict=True)]
-            for item in found:
-                then(item)
-            return sorted([*found, *batch.failures], key=lambda item: item.index)
-
-        batch_size = self.engine.batch_size if batch_size is None else batch_size
+        batch_size = self.images_at_once if batch_size is None else batch_size
         with self.engine.lanes() as lanes:
-            for items in in_lanes(
-                look, paths, lanes=lanes, size_px=self.image_size, batch_size=batch_size, on_error=on_error
-            ):
-                yield from items
+            yield from self._looker.look_at_files(
+                paths,
+                lanes=lanes,
+                batch_size=batch_size,
+                ignored=ignored,
+                on_error=on_error,
+                then=then,
+            )
+
+    def predict_seen(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction]:
+        """Look at images that `view.see` has brought before the network, all of them together.
+
+        Args:
+            seen: the images; there may be none.
+            paths: where each came from, None for an array.
+        """
+        return self._looker.look(seen, paths)
 
     def predict_pixels(
         self,
@@ -215,62 +231,23 @@ class Detector:
         ignored: Sequence[NDArray[np.bool_] | None] | None = None,
         image_sizes_px: Sequence[tuple[int, int]] | None = None,
     ) -> list[Prediction]:
-        """Look at pixels that have the network's size already: the one place where an image becomes a prediction.
+        """Look at pixels that have the network's input size already, whatever the view.
 
         Args:
             pixels: (B, H, W, 3) uint8, RGB; B may be 0.
             paths: where each came from, None for an array.
-            ignored: (H, W) of each image, pixels that count in no score and no defect; None for none.
+            ignored: (H, W) of each image, pixels that count in no score and no defect, not all of them; None for none.
             image_sizes_px: (height, width) of each image before it was resized, in whose pixels defects are given;
                 by default the network's.
         """
-        if len(pixels) == 0:
-            return []
         sizes = [self.image_size] * len(pixels) if image_sizes_px is None else image_sizes_px
         masks = [None] * len(pixels) if ignored is None else ignored
-        if any(mask is not None for mask in masks):
-            nowhere = np.zeros(self.image_size, dtype=bool)
-            excluded = np.stack([nowhere if mask is None else mask for mask in masks])
-            maps, heads = self.engine.run(pixels, excluded)
-            counted = np.where(excluded, np.float32(-np.inf), maps)
-        else:
-            maps, heads = self.engine.run(pixels)
-            counted = maps
-        return [
-            self._prediction(path, head, values, within, size)
-            for path, head, values, within, size in zip(paths, heads.tolist(), maps, counted, sizes, strict=True)
-        ]
+        seen = [Seen.of_input(image, mask, size) for image, mask, size in zip(pixels, masks, sizes, strict=True)]
+        return self._looker.look(seen, paths)
 
-    def _prediction(
-        self,
-        path: str | None,
-        head_logit: float,
-        map_logit: NDArray[np.float32],
-        counted: NDArray[np.float32],
-        image_size_px: tuple[int, int],
-    ) -> Prediction:
-        map_max_logit = float(counted.max())
-        fused_logit = self.score_scale.fuse(head_logit, map_max_logit)
-        calibration = self.calibration
-        score_logit = {"head": head_logit, "map": map_max_logit, "fused": fused_logit}[self.image_score]
-        return Prediction(
-            path=path,
-            head_logit=head_logit,
-            map_max_logit=map_max_logit,
-            fused_logit=fused_logit,
-            decides=self.image_score,
-            verdict=verdict(score_logit, calibration),
-            p_value=None if calibration is None else calibration.p_value(score_logit),
-            defects=None
-            if calibration is None
-            else find_defects(
-                counted,
-                pixel_logit=calibration.pixel_logit,
-                min_area_px=calibration.min_area_px,
-                image_size_px=image_size_px,
-            ),
-            map_logit=map_logit,
-        )
+    @property
+    def _looker(self) -> Looker:
+        return Looker(run=self.engine.run, judge=self.judge, view=self.view, tiles_at_once=self.engine.batch_size)
 
 
 def choose_device(name: str) -> torch.device:

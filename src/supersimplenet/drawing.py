@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from supersimplenet.calibration import UNCALIBRATED
-from supersimplenet.data.images import read_image
+from supersimplenet.data.images import Encoded, read_image
 from supersimplenet.evaluation.evaluate import Case
 from supersimplenet.evaluation.results import Outcome
 from supersimplenet.records import BAD, Prediction
@@ -25,15 +25,16 @@ _INK, _PAPER, _GREEN, _AMBER, _RED = (32, 33, 36), (255, 255, 255), (24, 128, 56
 _VERDICT_COLOURS = {"good": _GREEN, "unsure": _AMBER, "bad": _RED}
 _COLOURS = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.float32)  # (256, 3)
 _CELL_PX = 176
+_ROWS = 256  # that are blended at once: floats of all of a large image would not fit into a small memory
 _GAP_PX = 8
 _CASES = 5  # in each half of the contact sheet
 
 
-def draw_overlay(path: Path, prediction: Prediction) -> Image.Image:
+def draw_overlay(path: Path | Encoded, prediction: Prediction) -> Image.Image:
     """The image at its own size under its heat map, with verdict and score in a strip below.
 
     Args:
-        path: the image file.
+        path: the image file, or its bytes.
         prediction: what the detector says of it.
     """
     pixels = read_image(path)
@@ -128,7 +129,7 @@ def _panels(case: Case) -> tuple[Image.Image, Image.Image, Image.Image]:
     if case.mask is None:
         ImageDraw.Draw(truth).text((_CELL_PX / 2,) * 2, "not known", fill=_INK, font=_font(14), anchor="mm")
     else:
-        mask = np.asarray(Image.fromarray(case.mask).resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST))
+        mask = np.asarray(Image.fromarray(_mask_on_image(case)).resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST))
         edge = mask ^ ndimage.binary_erosion(mask, iterations=2)
         marked = (pixels * 0.45 + 255 * 0.55 * 0.2).astype(np.uint8)
         marked[mask] = pixels[mask]
@@ -137,19 +138,36 @@ def _panels(case: Case) -> tuple[Image.Image, Image.Image, Image.Image]:
     return Image.fromarray(pixels), truth, Image.fromarray(_heat(pixels, case.prediction))
 
 
+def _mask_on_image(case: Case) -> NDArray[np.bool_]:
+    """The mask of a case, at the size of its map or of its image, as the image lies."""
+    mask, placement = case.mask, case.prediction.placement
+    assert mask is not None
+    if placement.turn is None or mask.shape != placement.map_size_px:
+        return mask
+    return placement.mask_on_image(mask, outside=False)
+
+
 def _heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
     """The image (H, W, 3) with the heat map blended in, the more the hotter it is."""
-    step = _heat_steps(prediction, pixels.shape[:2])
-    opacity = (_OPACITY / 255) * step[..., None].astype(np.float32)
-    blended: NDArray[np.uint8] = (pixels + opacity * (_COLOURS[step] - pixels)).round().astype(np.uint8)
+    steps = _heat_steps(prediction, pixels.shape[:2])
+    blended = np.empty_like(pixels)
+    for top in range(0, len(pixels), _ROWS):
+        below, step = pixels[top : top + _ROWS], steps[top : top + _ROWS]
+        opacity = (_OPACITY / 255) * step[..., None].astype(np.float32)
+        blended[top : top + _ROWS] = (below + opacity * (_COLOURS[step] - below)).round().astype(np.uint8)
     return blended
 
 
 def _heat_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """How hot the map is, 0 to 255, at another (height, width)."""
-    resized = Image.fromarray(prediction.map_logit).resize(size_px[::-1], Image.Resampling.BILINEAR)
-    strength = np.clip(np.asarray(resized) / max(prediction.map_max_logit, _HOT_LOGIT), 0, 1)  # (H, W)
-    steps: NDArray[np.uint8] = np.round(strength * 255).astype(np.uint8)
+    counted = prediction.map_logit
+    if prediction.ignored is not None:
+        counted = np.where(prediction.ignored, np.minimum(counted, 0), counted)  # what counts nowhere has no colour
+    resized = prediction.placement.plane_on_image(counted, size_px=size_px, outside=0.0)
+    steps = np.empty(size_px, dtype=np.uint8)
+    for top in range(0, len(resized), _ROWS):
+        strength = np.clip(resized[top : top + _ROWS] / max(prediction.map_max_logit, _HOT_LOGIT), 0, 1)
+        steps[top : top + _ROWS] = np.round(strength * 255)
     return steps
 
 

@@ -11,6 +11,7 @@
     ├── TrainingInterruptedError   a training that was stopped before its end; its checkpoint is kept
     ├── MetricError                a metric that is not defined on what was given
     ├── CalibrationError           a threshold that the parts at hand cannot promise, or an unusable calibration
+    ├── ExportError                an export that cannot be made, or that is not what the model is
     └── OutputError                a result that cannot be written where it was asked for
 """
 
@@ -51,6 +52,10 @@ class MetricError(SuperSimpleNetError):
 
 class CalibrationError(SuperSimpleNetError):
     """A threshold that the parts at hand cannot promise, or a calibration that cannot be used."""
+
+
+class ExportError(SuperSimpleNetError):
+    """A model cannot be exported as asked, or the exported file does not give what the model gives."""
 
 
 class OutputError(SuperSimpleNetError):

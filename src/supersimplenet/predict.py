@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from supersimplenet.data.images import list_images
-from supersimplenet.data.loading import Failure, OnError
-from supersimplenet.deploy.folder import CALIBRATION_FILE, WEIGHTS_FILE, write_text
-from supersimplenet.detector import Detector, Indexed
-from supersimplenet.errors import ConfigError, DataError, OutputError
+from supersimplenet.arrivals import Arrivals
+from supersimplenet.data.loading import ImageFile, OnError
+from supersimplenet.deploy.folder import CALIBRATION_FILE, WEIGHTS_FILE
+from supersimplenet.errors import ConfigError, OutputError
 from supersimplenet.evaluation.thresholds import false_discovery
-from supersimplenet.records import Defect, Prediction, Verdict
+from supersimplenet.looking import Indexed, Looks, as_row, columns
+from supersimplenet.outputs import DEFAULT_FORMATS, Format, results_in, table_file
+from supersimplenet.plain import write_text
+from supersimplenet.records import Prediction, Verdict
 
-CSV_FILE = "predictions.csv"
-JSONL_FILE = "predictions.jsonl"
-DEFECTS_FILE = "defects.csv"
-COLUMNS = (
-    "path",
-    "score",
-    "verdict",
-    "calibrated",
-    "p_value",
-    "q_value",
-    "defects",
-    "score_logit",
-    "head_logit",
-    "map_max_logit",
-    "fused_logit",
-    "error",
-)
-_DEFECT_COLUMNS = ("path", *(field.name for field in dataclasses.fields(Defect)))
 _JOURNAL = "predictions.partial.jsonl"
 _IDENTITY = "predictions.partial.json"
 OVERLAYS = "overlays"
@@ -48,12 +29,12 @@ class PredictionSummary:
     """What a prediction run did.
 
     Attributes:
-        images: images in the list.
+        images: how many there were.
         continued: how many of them an earlier, interrupted run had done.
         verdicts: how many are good, unsure and bad.
         flagged: how many were called bad at the false-discovery rate asked for; None where none was.
         failed: how many could not be read; they are rows with an error.
-        csv: the table of results.
+        table: the file of results, the first if there are several.
     """
 
     images: int
@@ -61,61 +42,35 @@ class PredictionSummary:
     verdicts: dict[Verdict, int]
     flagged: int | None
     failed: int
-    csv: Path
-
-
-def find_images(inputs: Sequence[str], *, leave_out: Path | None = None) -> list[Path]:
-    """Image files of files, folders (searched at any depth) and glob patterns, each file once, in the given order.
-
-    Args:
-        inputs: as typed.
-        leave_out: a folder whose files are passed over: the results of an earlier run are no input of the next.
-
-    Raises:
-        DataError: an input that is none of these, or holds no image.
-    """
-    found: dict[Path, None] = {}
-    for text in inputs:
-        path = Path(text)
-        if path.is_dir():
-            matches = list_images(path)
-        elif path.exists():
-            matches = [path]
-        else:
-            anchor = Path(path.anchor) if path.is_absolute() else Path()
-            pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else text
-            matches = sorted(anchor.glob(pattern)) if any(c in text for c in "*?[") else []
-            matches = [match for match in matches if match.is_file()]
-        if leave_out is not None:
-            matches = [match for match in matches if leave_out.resolve() not in match.resolve().parents]
-        if not matches:
-            raise DataError(f"{text}: no such file or folder, and no pattern that matches one; name images to predict")
-        found.update(dict.fromkeys(matches))
-    return list(found)
+    table: Path
 
 
 def predict_to_folder(
-    detector: Detector,
-    paths: Sequence[Path],
+    detector: Looks,
+    images: Iterable[ImageFile | None],
     output: Path,
     *,
     model_folder: Path,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
     overlays: bool = False,
     false_discovery_rate: float | None = None,
     batch_size: int | None = None,
     on_error: OnError = "stop",
     progress: Callable[[int], None] = lambda images: None,
 ) -> PredictionSummary:
-    """Predict every image and leave ``predictions.csv``, ``defects.csv``, ``predictions.jsonl`` and overlays if wanted.
+    """Predict every image and leave ``predictions.csv`` or its like, ``defects.csv``, and overlays if wanted.
 
     Each result is appended to a journal as it comes; the files of the final names appear whole when all are done. A run
-    that was interrupted is continued by the same call. Memory does not grow with the number of images.
+    that was interrupted is continued by the same call, and its files are those of an uninterrupted one, to the byte.
+    Memory does not grow with the number of images.
 
     Args:
         detector: what predicts.
-        paths: the images, in the order of the results.
+        images: in the order of the results; gone through once. A watched folder's journal stays, so that a later call
+            goes on with what has come since.
         output: folder of the results.
-        model_folder: the detector's folder; a run is continued only with the same weights.
+        model_folder: the detector's folder, or its exported file; a run is continued only with the same weights.
+        formats: of the files.
         overlays: also write each image with its heat map.
         false_discovery_rate: also give each image its p-value adjusted for the number of images, ``q_value``, and
             count those at or below this rate.
@@ -134,135 +89,148 @@ def predict_to_folder(
         )
     output.mkdir(parents=True, exist_ok=True)
     journal = output / _JOURNAL
-    _check_identity(output, model_folder, overlays=overlays)
-    done = _continue_journal(journal, paths)
+    watched = str(images.folder) if isinstance(images, Arrivals) else None
+    _check_identity(output, model_folder, overlays=overlays, watched=watched)
+    if isinstance(images, Arrivals):
+        done = _cut_journal(journal, 1)
+        images.pass_over(row["path"] for row in _rows(journal))
+        left: Iterator[ImageFile | None] = iter(images)
+    else:
+        # Whole batches alone: sums over other company may differ in the last bit.
+        done = _cut_journal(journal, detector.images_at_once if batch_size is None else batch_size)
+        left = _after(journal, iter(images))
     progress(done)
+    count = done
     with journal.open("a", encoding="utf-8") as lines:
 
         def draw(item: Indexed) -> None:
             if overlays:
-                _write_overlay(paths[done + item.index], item.prediction, output / OVERLAYS, done + item.index)
+                _write_overlay(item.file, item.prediction, output / OVERLAYS, done + item.index)
 
-        for item in detector.predict_files(paths[done:], batch_size=batch_size, on_error=on_error, then=draw):
-            lines.write(json.dumps(_row(item, calibrated=detector.calibration is not None)) + "\n")
+        for item in detector.predict_files(left, batch_size=batch_size, on_error=on_error, then=draw):
+            row = as_row(item, calibrated=detector.calibration is not None, aligned=detector.aligned)
+            lines.write(json.dumps(row) + "\n")
             lines.flush()
+            count += 1
             progress(1)
         os.fsync(lines.fileno())
-    verdicts, flagged, failed = _finish(output, journal, false_discovery_rate)
+    verdicts, flagged, failed = _finish(
+        output, formats, false_discovery_rate, columns(aligned=detector.aligned), stays=watched is not None
+    )
     return PredictionSummary(
-        images=len(paths),
+        images=count,
         continued=done,
         verdicts=verdicts,
         flagged=flagged,
         failed=failed,
-        csv=output / CSV_FILE,
+        table=output / table_file(formats),
     )
 
 
-def _check_identity(output: Path, model_folder: Path, *, overlays: bool) -> None:
+def _check_identity(output: Path, model_folder: Path, *, overlays: bool, watched: str | None) -> None:
     """An interrupted run is continued by the same model and options only."""
-    files = [path for name in (WEIGHTS_FILE, CALIBRATION_FILE) if (path := model_folder / name).is_file()]
+    candidates = [model_folder, *(model_folder / name for name in (WEIGHTS_FILE, CALIBRATION_FILE))]
+    files = [path for path in candidates if path.is_file()]
     stats = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    identity = {"files": stats, "overlays": overlays}
+    identity = {"files": stats, "overlays": overlays, "watched": watched}
     path = output / _IDENTITY
-    if (output / _JOURNAL).is_file() and path.is_file() and json.loads(path.read_text(encoding="utf-8")) != identity:
-        raise OutputError(
-            f"{output}: holds an interrupted run of another model or calibration; continue that one, choose "
-            f"another --output, or remove {path.name} and {_JOURNAL}"
-        )
+    if (output / _JOURNAL).is_file() and path.is_file():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if earlier.get("watched") != watched:
+            kind = "images" if earlier.get("watched") is None else f"the watched folder {earlier['watched']}"
+            raise OutputError(f"{output}: holds a run over {kind}; continue that one, or choose another --output")
+        if earlier != identity:
+            raise OutputError(
+                f"{output}: holds an interrupted run of another model or calibration; continue that one, choose "
+                f"another --output, or remove {path.name} and {_JOURNAL}"
+            )
     write_text(path, json.dumps(identity))
 
 
-def _continue_journal(journal: Path, paths: Sequence[Path]) -> int:
-    """How many images an interrupted run has done; a line torn by the interruption is cut off.
+def _cut_journal(journal: Path, multiple: int) -> int:
+    """How many images an interrupted run has done, rounded down; a line torn by the interruption is cut off.
 
     Raises:
-        OutputError: the journal's images are not the first of ``paths``.
+        ConfigError: ``multiple`` is less than 1.
     """
+    if multiple < 1:
+        raise ConfigError(f"batch_size: {multiple}; it must be at least 1")
     if not journal.is_file():
         return 0
-    whole, done = 0, 0
+    kept_bytes, done, whole_bytes, lines_read = 0, 0, 0, 0
     with journal.open("rb") as lines:
         for line in lines:
             if not line.endswith(b"\n"):
                 break
-            named = json.loads(line)["path"]
-            if done >= len(paths) or named != str(paths[done]):
-                raise OutputError(
-                    f"{journal.parent}: holds an interrupted run over other images ('{named}' where this run has "
-                    f"'{paths[done] if done < len(paths) else 'nothing'}'); continue that one, choose another "
-                    f"--output, or remove {journal.name}"
-                )
-            whole += len(line)
-            done += 1
-    os.truncate(journal, whole)
+            whole_bytes += len(line)
+            lines_read += 1
+            if lines_read % multiple == 0:
+                kept_bytes, done = whole_bytes, lines_read
+    os.truncate(journal, kept_bytes)
     return done
 
 
-def _row(item: Indexed | Failure, *, calibrated: bool) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"calibrated": calibrated}
-    if isinstance(item, Failure):
-        return row | {"path": str(item.path), "error": item.reason}
-    prediction = item.prediction
-    own = {name: getattr(prediction, name) for name in COLUMNS if hasattr(prediction, name)}
-    defects = None if prediction.defects is None else [dataclasses.asdict(defect) for defect in prediction.defects]
-    return row | own | {"defects": defects}
+def _after(journal: Path, images: Iterator[ImageFile | None]) -> Iterator[ImageFile | None]:
+    """The images behind those of the journal.
+
+    Raises:
+        OutputError: the journal's images are not the first of ``images``.
+    """
+    for row in _rows(journal):
+        image = next((image for image in images if image is not None), None)
+        if image is None or row["path"] != str(image):
+            raise OutputError(
+                f"{journal.parent}: holds an interrupted run over other images ('{row['path']}' where this run has "
+                f"'{'nothing' if image is None else image}'); continue that one, choose another "
+                f"--output, or remove {journal.name}"
+            )
+    return images
 
 
 def _finish(
-    output: Path, journal: Path, false_discovery_rate: float | None
+    output: Path,
+    formats: Sequence[Format],
+    false_discovery_rate: float | None,
+    names: Sequence[str],
+    *,
+    stays: bool,
 ) -> tuple[dict[Verdict, int], int | None, int]:
     """Turn the journal into the final files; counts of verdicts, of flagged and of failed images."""
+    journal = output / _JOURNAL
     verdicts: dict[Verdict, int] = {"good": 0, "unsure": 0, "bad": 0}
     flagged, failed = 0, 0
     q_values: Iterator[float] = iter(())
     if false_discovery_rate is not None:
         adjusted = false_discovery([row["p_value"] for row in _rows(journal) if row["error"] is None])
         flagged, q_values = int((adjusted <= false_discovery_rate).sum()), iter(adjusted.tolist())
-    with (
-        _whole_file(output / CSV_FILE) as table_file,
-        _whole_file(output / DEFECTS_FILE) as defects_file,
-        _whole_file(output / JSONL_FILE) as lines,
-    ):
-        table = csv.DictWriter(table_file, fieldnames=COLUMNS)
-        defects = csv.DictWriter(defects_file, fieldnames=_DEFECT_COLUMNS)
-        table.writeheader()
-        defects.writeheader()
+    with results_in(output, formats, names) as sinks:
         for row in _rows(journal):
             if row["error"] is None:
                 verdicts[row["verdict"]] += 1
                 row["q_value"] = next(q_values, None)
             failed += row["error"] is not None
-            lines.write(json.dumps(row) + "\n")
-            found = row["defects"]
-            defects.writerows({"path": row["path"], **defect} for defect in found or ())
-            table.writerow(row | {"defects": None if found is None else len(found)})
-    journal.unlink()
-    (output / _IDENTITY).unlink()
+            for add in sinks:
+                add(row)
+    if not stays:
+        (output / _IDENTITY).unlink()
+        journal.unlink()  # last: a run that is killed here has nothing left to compute
     return verdicts, None if false_discovery_rate is None else flagged, failed
 
 
-@contextmanager
-def _whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file that appears when all of it is written."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        yield file
-    temporary.replace(path)
-
-
 def _rows(journal: Path) -> Iterator[dict[str, Any]]:
+    if not journal.is_file():
+        return
     with journal.open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
 
 
-def _write_overlay(path: Path, prediction: Prediction, folder: Path, index: int) -> None:
+def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index: int) -> None:
     """The overlay of an image, named by its place in the list, so that equal names in two folders stay apart."""
     from supersimplenet.drawing import draw_overlay
 
     folder.mkdir(exist_ok=True)
-    target = folder / f"{index:06d}_{path.stem}.png"
+    target = folder / f"{index:06d}_{Path(str(image)).stem}.png"
     temporary = target.with_name(f".{target.name}.part")
-    draw_overlay(path, prediction).save(temporary, format="PNG")
+    draw_overlay(image, prediction).save(temporary, format="PNG")
     temporary.replace(target)

@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt(3)
 _KEPT_BYTES = (1 << 31) - 1
@@ -46,6 +48,8 @@ def lanes(device: torch.device) -> Iterator[int]:
     On a processor each thread computes alone: threads that share one image wait for each other at every operation, and
     for long where another one is decoding.
     """
+    import torch  # not before: the line's computer may have none
+
     if device.type != "cpu":
         yield min(_GPU_LANES, available_cores())
         return

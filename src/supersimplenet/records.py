@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from supersimplenet.placement import Placement
+
 GOOD = 0
 BAD = 1
 
@@ -97,6 +99,21 @@ class Defect:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alignment:
+    """How an image lay on its reference before it was moved there.
+
+    Attributes:
+        shift_px: how far its middle was from the reference's, in pixels of the image.
+        angle_deg: how far it was turned, clockwise as seen; 0 where turns are not looked for.
+        residual: 1 less the correlation of both once they lie on each other; 0 where they are equal but for light.
+    """
+
+    shift_px: float
+    angle_deg: float
+    residual: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What the detector says of one image.
 
@@ -110,7 +127,11 @@ class Prediction:
             one, if it has one; see `supersimplenet.calibration`.
         p_value: how often a good part scores at least this high, (0, 1]; None where the model is not calibrated.
         defects: by falling peak; None where the model is not calibrated.
-        map_logit: (H, W) float32 at the network's input size, smoothed, higher is worse.
+        map_logit: (H, W) float32, smoothed, higher is worse; at the network's input size where the image was resized to
+            it, else larger (tiles) or of the image's proportions; see `ViewConfig`.
+        placement: where the map lies on the image.
+        ignored: (H, W) bool of the map, pixels that count in no score and no defect; None for none.
+        alignment: None where images are not aligned.
     """
 
     path: str | None
@@ -122,6 +143,9 @@ class Prediction:
     p_value: float | None = None
     defects: tuple[Defect, ...] | None = None
     map_logit: NDArray[np.float32]
+    placement: Placement
+    ignored: NDArray[np.bool_] | None = None
+    alignment: Alignment | None = None
 
     @property
     def score_logit(self) -> float:

@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_silent = False
+
+
+def silence() -> None:
+    """Say nothing more: this process is one of several that do the same, and another one speaks for all."""
+    global _silent
+    _silent = True
 
 
 def console() -> Console:
@@ -22,7 +38,7 @@ def progress_bar() -> Progress:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
+        MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -34,4 +50,4 @@ def progress_bar() -> Progress:
 
 def _literal(*, stderr: bool) -> Console:
     """A path is printed as it is: its brackets are no markup, and no line is broken inside it."""
-    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    return Console(stderr=stderr, quiet=_silent, highlight=False, markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from supersimplenet import __version__
 from supersimplenet.cli.benchmark import benchmark_commands
 from supersimplenet.cli.data import data_commands
+from supersimplenet.cli.export import export_command
 from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, RESOLUTION_HELP, Command, OptionParser, add_engine
 from supersimplenet.cli.quality import quality_commands
 from supersimplenet.cli.train import train_command, without_model_name
@@ -20,7 +21,9 @@ from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.errors import SuperSimpleNetError
 from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.outputs import DEFAULT_FORMATS, parse_formats
 from supersimplenet.settings import Resolution
+from supersimplenet.training.config import parse_duration
 
 _SPIN_COUNT = "1000"
 _GROUPS = {
@@ -69,6 +72,7 @@ def command_groups() -> dict[str, list[Command]]:
             Command("test", "evaluate a model on a data set's test images", _test_parser(), _test),
             *quality_commands(),
             Command("predict", "look at images, write a table of scores and verdicts", _predict_parser(), _predict),
+            export_command(),
             Command("import", "turn other implementations' weights into a model folder", _import_parser(), _import),
             Command("demo", "synthetic data, training, evaluation, pictures: offline", _demo_parser(), _demo),
         ],
@@ -123,10 +127,27 @@ def _test(options: Namespace) -> int:
 
 
 def _predict_parser() -> OptionParser:
-    parser = OptionParser(description="Look at images; writes predictions.csv and predictions.jsonl.")
-    parser.add_argument("--model", type=Path, required=True, help="the model folder")
-    parser.add_argument("paths", nargs="+", help="image files, folders (searched at any depth) or glob patterns")
+    parser = OptionParser(description="Look at images; writes a table of scores and verdicts.")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="the model folder, or a file that `supersimplenet export` wrote"
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        help="image files, folders (searched at any depth), glob patterns, tar archives and Parquet tables of images, "
+        "URLs of these, or - for a list on standard input",
+    )
+    parser.add_argument(
+        "--list", type=Path | None, help="a text file that names an image, or any of these, in each line"
+    )
+    parser.add_argument(
+        "--watch", type=Path | None, help="predict what is in this folder and what is put there later, until stopped"
+    )
+    parser.add_argument("--watch-for", type=str | None, help="such as 10m: watch no longer than that")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--format", type=str, default=",".join(DEFAULT_FORMATS), help="of the results: csv, jsonl, parquet, with commas"
+    )
     parser.add_argument("--overlays", action="store_true", help="also write each image with its heat map")
     parser.add_argument(
         "--false-discovery-rate",
@@ -151,6 +172,10 @@ def _predict(options: Namespace) -> int:
         options.model,
         options.paths,
         options.output,
+        list_file=options.list,
+        watch=options.watch,
+        watch_for_s=None if options.watch_for is None else parse_duration(options.watch_for, "watch-for"),
+        formats=parse_formats(options.format),
         overlays=options.overlays,
         false_discovery_rate=None if rate is None else parse_share(rate, "false-discovery-rate"),
         batch_size=options.batch_size,

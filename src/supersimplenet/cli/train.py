@@ -10,6 +10,7 @@ from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command, Option
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.supervision import SupervisionName
+from supersimplenet.data.views import ViewConfig
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.recipes import ModelConfig, Recipe
 from supersimplenet.training.config import CacheConfig, TrainerConfig
@@ -39,6 +40,7 @@ def _train_parser() -> OptionParser:
         help="with mixed: how many masks are kept (12), which share of them (0.25), or a file that lists their images",
     )
     parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
+    parser.add_argument("--view", type=ViewConfig, default=ViewConfig())
     parser.add_argument("--recipe", type=Recipe, default=Recipe())
     parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
     parser.add_argument("--cache", type=CacheConfig, default=CacheConfig())
@@ -55,6 +57,7 @@ def _train_parser() -> OptionParser:
 
 
 def _train(options: Namespace) -> int:
+    from supersimplenet.terminal import results
     from supersimplenet.training.run import train
 
     settings = _train_parser().instantiate(options)
@@ -69,6 +72,7 @@ def _train(options: Namespace) -> int:
         supervision=settings.supervision,
         masks=settings.masks,
         model=settings.model,
+        view=settings.view,
         recipe=settings.recipe,
         trainer=settings.trainer,
         cache=settings.cache,
@@ -77,7 +81,7 @@ def _train(options: Namespace) -> int:
         resume=settings.resume,
         on_error=settings.on_error,
     )
-    print(f"trained: {output}\ntest it: supersimplenet test --model {output}")
+    results().print(f"trained: {output}\ntest it: supersimplenet test --model {output}")
     return 0
 
 
@@ -97,7 +101,13 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
         raise ConfigError(f"{options.output}: nothing to resume yet; run the train command again, without --resume")
     record = read_record(options.output)
     defaults = _train_parser().get_defaults()
-    groups = (("model", ModelConfig), ("recipe", Recipe), ("trainer", TrainerConfig), ("cache", CacheConfig))
+    groups = (
+        ("model", ModelConfig),
+        ("view", ViewConfig),
+        ("recipe", Recipe),
+        ("trainer", TrainerConfig),
+        ("cache", CacheConfig),
+    )
     for name, kind in groups:
         if options[name] == defaults[name]:
             settings[name] = from_plain(kind, record[name], where=f"{options.output}: {name}")

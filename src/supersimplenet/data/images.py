@@ -15,10 +15,12 @@ Needs no torch.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, IMAGELENGTH, IMAGEWIDTH, TiffImag
 from supersimplenet.errors import ConfigError, DataError, ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -45,13 +47,29 @@ _LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "JPEG2000"})
 _REPAIR = "re-export it, or pass --on-error skip"
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An image file whose bytes lie elsewhere than in a file of their own: in an archive, a table, a store.
+
+    Attributes:
+        name: what results and errors call it.
+        read: gives the bytes; called in the thread that decodes them, once for each time the image is looked at.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def read_image(
-    path: str | os.PathLike[str], *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str] | Encoded, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.uint8]:
     """Read an image file, upright and in RGB, as the module's docstring says.
 
     Args:
-        path: BMP, GIF, JPEG, JPEG 2000, PNG, PBM/PGM/PPM, TIFF or WebP.
+        path: BMP, GIF, JPEG, JPEG 2000, PNG, PBM/PGM/PPM, TIFF or WebP; or the bytes of such a file.
         size_px: (height, width) to resize to; None keeps the file's own size.
         max_pixels: largest height times width to decode, told from the header before any pixel is.
 
@@ -67,10 +85,10 @@ def read_image(
 
 
 def read_image_and_size(
-    path: str | os.PathLike[str], *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str] | Encoded, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """`read_image`, and the (height, width) in px that the image has of its own."""
-    pixels, _ = _decode(Path(path), max_pixels)
+    pixels, _ = _decode(path if isinstance(path, Encoded) else Path(path), max_pixels)
     return prepare_pixels(pixels, size_px=size_px), pixels.shape[:2]
 
 
@@ -217,7 +235,7 @@ def natural_key(path: Path) -> tuple[Any, ...]:
     return ([[int(t) if i % 2 else t for i, t in enumerate(tokens)] for tokens in parts], str(path))
 
 
-def _decode(path: Path, max_pixels: int) -> tuple[NDArray[Any], bool]:
+def _decode(path: Path | Encoded, max_pixels: int) -> tuple[NDArray[Any], bool]:
     """Pixels as the file holds them, upright: (H, W, 1, 3 or 4) uint8 or uint16; and whether compression lost any."""
     with _opened(path, max_pixels) as image:
         # Pillow turns a TIFF as it loads it, and nothing else.
@@ -232,7 +250,7 @@ def _decode(path: Path, max_pixels: int) -> tuple[NDArray[Any], bool]:
     return _upright(pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis], orientation), lossy
 
 
-def _plain_mode(image: Image.Image, path: Path) -> Image.Image:
+def _plain_mode(image: Image.Image, path: Path | Encoded) -> Image.Image:
     """The image in a mode that numpy reads as it is: L, RGB, RGBA or 16-bit grey."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
         return image  # PNG and PPM reach mode "I" with 16 bits only
@@ -245,19 +263,32 @@ def _plain_mode(image: Image.Image, path: Path) -> Image.Image:
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: Path | Encoded, max_pixels: int) -> Iterator[Image.Image]:
     """The file, its header read and checked; whatever goes wrong inside becomes an ImageError that names the file."""
-    length = _file_length(path)
+    source: Path | io.BytesIO
+    if isinstance(path, Encoded):
+        source = io.BytesIO(_bytes_of(path))
+        length = source.getbuffer().nbytes
+    else:
+        source, length = path, _file_length(path)
     if length == 0:
         raise ImageError(f"{path}: empty (0 bytes); {_REPAIR}")
     try:
-        with _PILLOW_LIMIT_OFF, Image.open(path, formats=_FORMATS) as image:
+        with _PILLOW_LIMIT_OFF, Image.open(source, formats=_FORMATS) as image:
             _check_pixel_count(path, image.size, max_pixels)
             yield image
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # on a damaged file Pillow's readers raise whatever their parsing stumbles over
         raise ImageError(f"{path}: {_explained(error, length)}") from error
+
+
+def _bytes_of(image: Encoded) -> bytes:
+    try:
+        return image.read()
+    except Exception as error:  # each store raises what its library does
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise ImageError(f"{image.name}: cannot be read ({reason}); check where it lies") from error
 
 
 def _file_length(path: Path) -> int:
@@ -271,7 +302,7 @@ def _file_length(path: Path) -> int:
         raise ImageError(f"{path}: {_explained(error, 0)}") from error
 
 
-def _check_pixel_count(path: Path, pillow_size: tuple[int, int], max_pixels: int) -> None:
+def _check_pixel_count(path: Path | Encoded, pillow_size: tuple[int, int], max_pixels: int) -> None:
     width, height = pillow_size
     if width * height > max_pixels:
         raise ImageError(

@@ -6,17 +6,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.data.images import read_image_and_size
+from supersimplenet.data.images import Encoded
+from supersimplenet.data.views import Seen, View
 from supersimplenet.errors import ConfigError, ImageError
 
 OnError = Literal["stop", "skip"]
+ImageFile = Path | Encoded
 
 _DECODERS = 2
 _AHEAD = 1  # batches beyond those being worked on that may be finished and waiting; more where they are single images
@@ -35,45 +36,48 @@ class Failure:
     """
 
     index: int
-    path: Path
+    path: ImageFile
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelBatch:
+class ImageBatch:
     """Some consecutive images of a list.
 
     Attributes:
-        index: the place of each readable image in the list.
+        index: the place of each readable image in the list; there may be none.
         paths: its path.
-        pixels: (B, H, W, 3) uint8; B may be 0 where every image failed.
-        image_sizes_px: (height, width) of each image before it was resized.
+        seen: it, as the network sees it.
         failures: images of the same stretch that could not be read.
     """
 
     index: list[int]
-    paths: list[Path]
-    pixels: NDArray[np.uint8]
-    image_sizes_px: list[tuple[int, int]]
+    paths: list[ImageFile]
+    seen: list[Seen]
     failures: list[Failure]
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(B, H, W, 3) of images that have one size; there must be one."""
+        return np.stack([seen.pixels for seen in self.seen])
 
 
 def decode_batches(
-    paths: Iterable[Path], *, size_px: tuple[int, int], batch_size: int, on_error: OnError = "stop"
-) -> Iterator[PixelBatch]:
+    paths: Iterable[ImageFile], *, size_px: tuple[int, int], batch_size: int, on_error: OnError = "stop"
+) -> Iterator[ImageBatch]:
     """Read and resize images ahead of their use, in their order; see `in_lanes`."""
-    return in_lanes(
-        lambda batch: batch, paths, lanes=_DECODERS, size_px=size_px, batch_size=batch_size, on_error=on_error
-    )
+    view = View.stretch(size_px)
+    return in_lanes(lambda batch: batch, paths, lanes=_DECODERS, view=view, batch_size=batch_size, on_error=on_error)
 
 
 def in_lanes(
-    work: Callable[[PixelBatch], T],
-    paths: Iterable[Path],
+    work: Callable[[ImageBatch], T],
+    paths: Iterable[ImageFile | None],
     *,
     lanes: int,
-    size_px: tuple[int, int],
+    view: View,
     batch_size: int,
+    ignored: Callable[[int], NDArray[np.bool_] | None] = lambda index: None,
     on_error: OnError = "stop",
 ) -> Iterator[T]:
     """Read images and work on them in several threads at once, each carrying its own batch from the file to the result.
@@ -82,10 +86,12 @@ def in_lanes(
 
     Args:
         work: what is done with a batch; called in several threads at once.
-        paths: image files; may be an iterator without end.
+        paths: image files; may be an iterator without end. One that waits for images to come says so by None: what
+            came before is then worked on to the end, and handed out, before it is asked again.
         lanes: number of threads.
-        size_px: height and width to resize to.
+        view: how an image is brought before the network.
         batch_size: images in a batch.
+        ignored: pixels (H, W) of an image that count nowhere, by its place in the list; called in several threads.
         on_error: ``stop`` raises at the first unreadable image, ``skip`` reports it among the batch's failures.
 
     Raises:
@@ -95,49 +101,74 @@ def in_lanes(
     if batch_size < 1:
         raise ConfigError(f"batch_size: {batch_size}; it must be at least 1")
     return _in_lanes(
-        lambda numbered: work(_read_batch(numbered, size_px, on_error)), enumerate(paths), lanes, batch_size
+        lambda numbered: work(_read_batch(numbered, view, ignored, on_error)), iter(paths), lanes, batch_size
     )
 
 
 def _in_lanes(
-    carry: Callable[[list[tuple[int, Path]]], T], numbered: Iterator[tuple[int, Path]], lanes: int, batch_size: int
+    carry: Callable[[list[tuple[int, ImageFile]]], T], images: Iterator[ImageFile | None], lanes: int, batch_size: int
 ) -> Iterator[T]:
     waiting: deque[Future[T]] = deque()
+    most = lanes + max(_AHEAD, lanes // batch_size)
+    batches = _batches(images, batch_size)
+    paused = ended = False
     with ThreadPoolExecutor(lanes, thread_name_prefix="lane") as pool:
 
         def submit() -> None:
-            batch = list(islice(numbered, batch_size))
-            if batch:
-                waiting.append(pool.submit(carry, batch))
+            nonlocal paused, ended
+            while len(waiting) < most and not (paused or ended):
+                batch = next(batches, None)
+                paused, ended = batch == [], batch is None
+                if batch:
+                    waiting.append(pool.submit(carry, batch))
 
         try:
-            for _ in range(lanes + max(_AHEAD, lanes // batch_size)):
-                submit()
-            while waiting:
-                result = waiting.popleft().result()  # raises what the work raised
-                submit()
-                yield result
+            submit()
+            while waiting or not ended:
+                if waiting:
+                    result = waiting.popleft().result()  # raises what the work raised
+                    submit()
+                    yield result
+                else:  # all that had come is handed out
+                    paused = False
+                    submit()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _read_batch(numbered: list[tuple[int, Path]], size_px: tuple[int, int], on_error: OnError) -> PixelBatch:
-    read = [(index, path, _read(path, size_px)) for index, path in numbered]
-    errors = [(index, path, result) for index, path, result in read if isinstance(result, ImageError)]
-    if errors and on_error == "stop":
-        raise errors[0][2]
-    good = [(index, path, result) for index, path, result in read if not isinstance(result, ImageError)]
-    return PixelBatch(
-        index=[index for index, _, _ in good],
-        paths=[path for _, path, _ in good],
-        pixels=np.stack([pixels for _, _, (pixels, _) in good]) if good else np.empty((0, *size_px, 3), dtype=np.uint8),
-        image_sizes_px=[image_size_px for _, _, (_, image_size_px) in good],
-        failures=[Failure(index=index, path=path, reason=str(error)) for index, path, error in errors],
-    )
+def _batches(images: Iterator[ImageFile | None], batch_size: int) -> Iterator[list[tuple[int, ImageFile]]]:
+    """Numbered images in batches; where they pause, what there is, and an empty one."""
+    batch: list[tuple[int, ImageFile]] = []
+    index = 0
+    for image in images:
+        if image is not None:
+            batch.append((index, image))
+            index += 1
+        if batch and (image is None or len(batch) == batch_size):
+            yield batch
+            batch = []
+        if image is None:
+            yield []
+    if batch:
+        yield batch
 
 
-def _read(path: Path, size_px: tuple[int, int]) -> tuple[NDArray[np.uint8], tuple[int, int]] | ImageError:
-    try:
-        return read_image_and_size(path, size_px=size_px)
-    except ImageError as error:
-        return error
+def _read_batch(
+    numbered: list[tuple[int, ImageFile]],
+    view: View,
+    ignored: Callable[[int], NDArray[np.bool_] | None],
+    on_error: OnError,
+) -> ImageBatch:
+    batch = ImageBatch(index=[], paths=[], seen=[], failures=[])
+    for index, path in numbered:
+        try:
+            seen = view.see(path, ignored(index))
+        except ImageError as error:
+            if on_error == "stop":
+                raise
+            batch.failures.append(Failure(index=index, path=path, reason=str(error)))
+            continue
+        batch.index.append(index)
+        batch.paths.append(path)
+        batch.seen.append(seen)
+    return batch

@@ -27,8 +27,12 @@ def read_defects(sample: Sample) -> NDArray[np.bool_] | None:
     return read_mask(sample.mask, image_size_px=image_size(sample.image), any_value=sample.mask_any_value)
 
 
-def read_ignored(sample: Sample, size_px: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Pixels (H, W) at a size that the sample's second mask touches; None where it has none.
+def read_ignored(sample: Sample, size_px: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
+    """Pixels (H, W) that the sample's second mask marks; None where it has none.
+
+    Args:
+        sample: the sample.
+        size_px: (height, width), at which those count that the mask touches; None for the image's own.
 
     Raises:
         ImageError: the mask cannot be read, is not of its image's size, or covers all of it.
@@ -36,7 +40,7 @@ def read_ignored(sample: Sample, size_px: tuple[int, int]) -> NDArray[np.bool_] 
     if sample.ignore is None:
         return None
     whole = read_mask(sample.ignore, image_size_px=image_size(sample.image))
-    ignored = resize_mask(whole, size_px, at_least=TOUCHED)
+    ignored = whole if size_px is None else resize_mask(whole, size_px, at_least=TOUCHED)
     if ignored.all():
         raise ImageError(f"{sample.ignore}: leaves no pixel of {sample.image.name} to look at; mark less, or drop both")
     return ignored

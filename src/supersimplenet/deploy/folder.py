@@ -6,6 +6,8 @@
     ├── model.safetensors   the heads, and the backbone where its name alone does not bring it back
     ├── config.yaml         architecture, recipe, data, seed, versions, hash of the training list
     ├── calibration.yaml    thresholds and what they promise; written by `train` and `supersimplenet calibrate`
+    ├── roi.png             region of interest, where there is one
+    ├── reference.png       the image that others are aligned to, where they are
     ├── metrics.json        written by `supersimplenet test`
     ├── checkpoints/        the last state of the training, for --resume
     └── logs/               CSV and TensorBoard
@@ -13,34 +15,41 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import yaml
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from supersimplenet.calibration import Calibration
-from supersimplenet.errors import ModelFolderError, SuperSimpleNetError
+from supersimplenet.data.views import View, ViewConfig, read_view
+from supersimplenet.errors import ModelFolderError
 from supersimplenet.model.backbone import build_backbone, wrap_module
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.plain import from_plain as from_plain
+from supersimplenet.plain import to_plain as to_plain
+from supersimplenet.plain import write_text as write_text
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
 CALIBRATION_FILE = "calibration.yaml"
+ROI_FILE = "roi.png"
+REFERENCE_FILE = "reference.png"
 _FORMAT = 1
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
 
-T = TypeVar("T")
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -155,6 +164,61 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def save_view(folder: Path, view: View) -> dict[str, str]:
+    """Write a view's region of interest and reference into a model folder, which then needs no other file.
+
+    Returns:
+        SHA-256 of each file, for config.yaml (``view_files``).
+    """
+    images = {
+        ROI_FILE: None if view.roi is None else view.roi.astype(np.uint8) * np.uint8(255),
+        REFERENCE_FILE: None if view.aligner is None else view.aligner.reference,
+    }
+    hashes = {}
+    for name, pixels in images.items():
+        if pixels is None:
+            continue
+        temporary = folder / f".{name}.part"
+        Image.fromarray(pixels).save(temporary, format="PNG")
+        temporary.replace(folder / name)
+        hashes[name] = hash_file(folder / name)
+    return hashes
+
+
+def load_view(folder: Path, record: Mapping[str, Any], model: ModelConfig) -> View:
+    """The view that a model was trained with.
+
+    Args:
+        folder: the model folder.
+        record: its config.yaml; one without a view is of a model whose images are resized.
+        model: of the network.
+
+    Raises:
+        ModelFolderError: a file of the view is missing, or is not that of the training.
+        ConfigError: OpenCV is not installed, and images are to be aligned.
+    """
+    config = from_plain(ViewConfig, record.get("view", {}), where=f"{folder / CONFIG_FILE}: view")
+    hashes = record.get("view_files", {})
+    for name, wanted in (("roi", config.roi), ("reference", config.reference)):
+        if (wanted is not None) != (f"{name}.png" in hashes):
+            raise ModelFolderError(
+                f"{folder / CONFIG_FILE}: view.{name} and view_files do not fit; bring back the file"
+            )
+    for name, sha256 in hashes.items():
+        if not (folder / name).is_file():
+            raise ModelFolderError(f"{folder}: {name} is missing, by which it was trained; bring it back")
+        if hash_file(folder / name) != sha256:
+            raise ModelFolderError(
+                f"{folder / name}: not the one of the training, so scores would be wrong; bring it back"
+            )
+    own = replace(
+        config,
+        roi=None if config.roi is None else folder / ROI_FILE,
+        reference=None if config.reference is None else folder / REFERENCE_FILE,
+    )
+    return read_view(own, size_px=model.size_px, strides=model.feature_strides)
+
+
 def read_calibration(folder: Path) -> Calibration | None:
     """The calibration of a model folder; None where there is none.
 
@@ -188,54 +252,17 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
 
 def hash_weights(folder: Path) -> str:
     """SHA-256 of a model folder's weights."""
-    return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    return hash_file(folder / WEIGHTS_FILE)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write a YAML file that appears whole or not at all."""
     write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def to_plain(value: Any) -> Any:
-    """Dataclasses, paths and tuples as what YAML and JSON can hold."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: to_plain(item) for key, item in value.items()}
-    return value
-
-
-def from_plain(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """A configuration dataclass from what `to_plain` made of it.
-
-    Raises:
-        ModelFolderError: a name the dataclass has not, or a value it refuses.
-    """
-    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ModelFolderError(f"{where}: unknown {', '.join(unknown)}; written by another version?")
-    converted: dict[str, Any] = {}
-    for name, value in values.items():
-        if "Path" in str(known[name].type) and value is not None:
-            converted[name] = Path(value)
-        else:
-            converted[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return kind(**converted)
-    except (TypeError, SuperSimpleNetError) as error:
-        raise ModelFolderError(f"{where}: {error}") from error
 
 
 def move_to(network: Module, device: torch.device) -> Module:

@@ -120,7 +120,7 @@ def calibrate(
     failures = []
     for item in detector.predict_files(
         [sample.image for sample in samples],
-        ignored=lambda index: read_ignored(samples[index], detector.image_size),
+        ignored=lambda index: read_ignored(samples[index]),
         on_error=on_error,
     ):
         progress(1)
@@ -130,8 +130,7 @@ def calibrate(
         sample = samples[item.index]
         logits[item.index] = item.prediction.score_logit
         if sample.label == GOOD:
-            ignored = read_ignored(sample, detector.image_size)
-            map_logit = item.prediction.map_logit
+            ignored, map_logit = item.prediction.ignored, item.prediction.map_logit
             counted = map_logit if ignored is None else np.where(ignored, map_logit.min(), map_logit)
             levels[item.index] = level_of_area(counted, config.min_area_px)
     good = [place for place in logits if samples[place].label == GOOD]

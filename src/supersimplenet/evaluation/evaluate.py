@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.data.images import image_size, resize_mask, resize_plane
 from supersimplenet.data.loading import Failure, OnError
 from supersimplenet.data.masks import read_defects, read_ignored
 from supersimplenet.deploy.folder import METRICS_FILE, write_text
@@ -30,6 +29,7 @@ from supersimplenet.evaluation.metrics import (
 )
 from supersimplenet.evaluation.pixels import SIZE_EDGES, PixelTally
 from supersimplenet.evaluation.results import Evaluation, Outcome, SizeResult, TypeResult, count_verdicts
+from supersimplenet.placement import Placement
 from supersimplenet.records import BAD, GOOD, Prediction, Sample
 from supersimplenet.settings import Resolution
 
@@ -56,6 +56,27 @@ class Case:
     ignored: NDArray[np.bool_] | None
 
 
+@dataclass(kw_only=True)
+class Part:
+    """What is left of test images once they were looked at; parts of a test add up to the whole.
+
+    Attributes:
+        tally: of their pixels.
+        outcomes: of those that could be read, in their order.
+        failures: the others.
+    """
+
+    tally: PixelTally
+    outcomes: list[Outcome]
+    failures: list[Failure]
+
+    def add(self, other: Part) -> None:
+        """Take in the images that come next."""
+        self.tally.merge(other.tally)
+        self.outcomes += other.outcomes
+        self.failures += other.failures
+
+
 def evaluate(
     detector: Detector,
     samples: Sequence[Sample],
@@ -70,8 +91,9 @@ def evaluate(
     Args:
         detector: what is evaluated.
         samples: of the data set; those of the training split are passed over.
-        resolution: of the metrics of pixels: at the network's input size, as published results are, or at the size
-            that each image and its mask have of their own, to which the map is resized.
+        resolution: of the metrics of pixels: at the map's size (the network's input size, as published results are,
+            unless the view is another), or at the size that each image and its mask have of their own, to which the
+            map is resized.
         batch_size: images that go through the network together; None for what suits the engine.
         on_error: what an unreadable image does.
         progress: called with the number of images done since the last call.
@@ -83,23 +105,51 @@ def evaluate(
     tested = [sample for sample in samples if sample.split == "test"]
     if not tested:
         raise DataError("the data set has no test image; name a data set with a test split")
+    part = look_at_part(
+        detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error, progress=progress
+    )
+    return sum_up(part, detector, resolution=resolution)
+
+
+def look_at_part(
+    detector: Detector,
+    tested: Sequence[Sample],
+    *,
+    resolution: Resolution = "model",
+    batch_size: int | None = None,
+    on_error: OnError = "stop",
+    progress: Callable[[int], None] = lambda images: None,
+) -> Part:
+    """Look at some test images; see `evaluate`."""
     calibration = detector.calibration
-    tally = PixelTally(pixel_logit=None if calibration is None else calibration.pixel_logit)
-    outcomes: list[Outcome] = []
-    failures: list[Failure] = []
+    part = Part(
+        tally=PixelTally(pixel_logit=None if calibration is None else calibration.pixel_logit), outcomes=[], failures=[]
+    )
     for item in _cases(detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error):
         progress(1)
         if isinstance(item, Failure):
-            failures.append(item)
+            part.failures.append(item)
             continue
-        outcomes.append(_outcome(item, detector.threshold_logit))
+        part.outcomes.append(_outcome(item, detector.threshold_logit))
         if item.mask is not None:
-            map_logit = item.prediction.map_logit
-            if map_logit.shape != item.mask.shape:
-                map_logit = resize_plane(map_logit, item.mask.shape)
-            tally.add(map_logit, item.mask, defect=item.sample.defect, ignored=item.ignored)
+            part.tally.add(_map_beside(item), item.mask, defect=item.sample.defect, ignored=item.ignored)
+    return part
+
+
+def sum_up(part: Part, detector: Detector, *, resolution: Resolution = "model") -> Evaluation:
+    """The evaluation of all test images.
+
+    Args:
+        part: all of them.
+        detector: what looked at them.
+        resolution: of the metrics of pixels.
+
+    Raises:
+        DataError: none could be read.
+    """
+    tally, outcomes, failures = part.tally, part.outcomes, part.failures
     if not outcomes:
-        raise DataError(f"none of the {len(tested)} test images could be read; the first: {failures[0].reason}")
+        raise DataError(f"none of the {len(failures)} test images could be read; the first: {failures[0].reason}")
     return Evaluation(
         metrics={**_image_metrics(outcomes), **tally.metrics()},
         outcomes=outcomes,
@@ -107,7 +157,7 @@ def evaluate(
         sizes=_sizes(tally),
         overlap_curve=_overlap_curve(tally),
         failures=failures,
-        calibration=calibration,
+        calibration=detector.calibration,
         threshold_logit=detector.threshold_logit,
         image_score=detector.image_score,
         resolution=resolution,
@@ -116,7 +166,7 @@ def evaluate(
 
 
 def look_again(detector: Detector, outcomes: Sequence[Outcome]) -> Iterator[Case]:
-    """The cases of some outcomes with their planes at the network's input size, in the same order."""
+    """The cases of some outcomes with their planes at the size of their maps, in the same order."""
     for item in _cases(detector, [outcome.sample for outcome in outcomes]):
         assert isinstance(item, Case)  # an unreadable image raises
         yield item
@@ -147,31 +197,24 @@ def _cases(
     on_error: OnError = "stop",
 ) -> Iterator[Case | Failure]:
     """Each sample looked at, its planes beside it; in order, one result for each."""
-    unusable: dict[int, Failure] = {}
-
-    def ignored(index: int) -> NDArray[np.bool_] | None:
-        try:
-            return read_ignored(samples[index], detector.image_size)
-        except ImageError as error:
-            if on_error == "stop":
-                raise
-            unusable[index] = Failure(index=index, path=samples[index].image, reason=str(error))
-            return None
-
     for item in detector.predict_files(
-        [sample.image for sample in samples], ignored=ignored, batch_size=batch_size, on_error=on_error
+        [sample.image for sample in samples],
+        ignored=lambda index: read_ignored(samples[index]),
+        batch_size=batch_size,
+        on_error=on_error,
     ):
-        if isinstance(item, Failure) or item.index in unusable:
-            yield item if isinstance(item, Failure) else unusable[item.index]
+        if isinstance(item, Failure):
+            yield item
             continue
-        sample = samples[item.index]
+        sample, prediction = samples[item.index], item.prediction
         try:
-            size_px = detector.image_size if resolution == "model" else image_size(sample.image)
             yield Case(
                 sample=sample,
-                prediction=item.prediction,
-                mask=_pixel_labels(sample, size_px),
-                ignored=read_ignored(sample, size_px),
+                prediction=prediction,
+                mask=_pixel_labels(sample, prediction.placement, resolution),
+                ignored=prediction.ignored
+                if resolution == "model"
+                else _ignored_on_image(detector, sample, prediction),
             )
         except ImageError as error:
             if on_error == "stop":
@@ -179,14 +222,33 @@ def _cases(
             yield Failure(index=item.index, path=sample.image, reason=str(error))
 
 
-def _pixel_labels(sample: Sample, size_px: tuple[int, int]) -> NDArray[np.bool_] | None:
+def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) -> NDArray[np.bool_] | None:
+    size_px = placement.map_size_px if resolution == "model" else placement.image_size_px
     if sample.label == GOOD:
         return np.zeros(size_px, dtype=bool)
     mask = read_defects(sample)
     # A defect somewhere, marked nowhere: counted as normal it would punish finding it.
     if mask is None or not mask.any():
         return None
-    return mask if mask.shape == size_px else resize_mask(mask, size_px)
+    return placement.mask_on_map(mask) if resolution == "model" else mask
+
+
+def _map_beside(case: Case) -> NDArray[np.float32]:
+    """The map at the size of the case's planes."""
+    prediction, mask = case.prediction, case.mask
+    if mask is None or mask.shape == prediction.map_logit.shape:
+        return prediction.map_logit
+    return prediction.placement.plane_on_image(prediction.map_logit, outside=float(prediction.map_logit.min()))
+
+
+def _ignored_on_image(detector: Detector, sample: Sample, prediction: Prediction) -> NDArray[np.bool_] | None:
+    """Pixels of the image itself that count in no score; None for none."""
+    own = read_ignored(sample)
+    if detector.view.is_plain or (prediction.ignored is None and prediction.placement.turn is None):
+        return own
+    nowhere = np.zeros(prediction.map_logit.shape, dtype=bool)
+    ignored = nowhere if prediction.ignored is None else prediction.ignored
+    return prediction.placement.mask_on_image(ignored, outside=True)
 
 
 def _outcome(case: Case, threshold_logit: float) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from supersimplenet.model.heads import (
     project_hidden,
 )
 from supersimplenet.model.hidden import activate_project
+from supersimplenet.model.linear import pointwise
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.model.resample import TAPS, upscale_dense, upscale_taps, upscale_taps_dense
 
@@ -116,13 +118,21 @@ class FoldedHeads(nn.Module):
             Logits, equal to those of the heads in eval mode up to rounding.
         """
         size = output_size(features)
-        map_logit = self._segment(project(features, self.hidden_weight), size)  # (B, h, w)
+        map_logit = self._segment(self._project(features, self.hidden_weight), size)  # (B, h, w)
         response = self._upscale_taps(features, size)  # (B, h, w, CONV)
         response += constant_response(self.tap_bias, self.conv_bias, size)
-        response += convolve_map(map_logit, self.map_kernel)
+        response += self._convolve_map(map_logit)
         kept = None if ignored is None else ~ignored.flatten(1)
         maximum, average = pool(response.flatten(1, 2), kept)
         return HeadOutput(map_logit, classify(maximum, average, map_logit, self.score_weight, self.score_bias, kept))
+
+    def _project(self, features: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+        if not self.dense:
+            return project(features, weight)
+        ends = list(accumulate(feature.shape[-1] for feature in features))
+        # Slices, which the optimisers of graphs compute once; a split into several they leave for each image.
+        parts = [weight[:, end - feature.shape[-1] : end] for feature, end in zip(features, ends, strict=True)]
+        return [pointwise(feature, part) for feature, part in zip(features, parts, strict=True)]
 
     def _segment(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         if self.dense:
@@ -137,11 +147,16 @@ class FoldedHeads(nn.Module):
             negative_slope=LEAKY_SLOPE,
         )
 
+    def _convolve_map(self, map_logit: Tensor) -> Tensor:
+        if not self.dense:
+            return convolve_map(map_logit, self.map_kernel)
+        return F.conv2d(map_logit[:, None], self.map_kernel[:, None], padding=TAPS // 2).permute(0, 2, 3, 1)
+
     def _upscale_taps(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         if not self.dense:
             return upscale_taps(project(features, self.tap_weight), size, self.align_corners)
         by_tap = self.tap_weight.view(TAPS, TAPS, CONV, -1)  # (x, y, CONV, C)
-        taps = [project(features, by_tap[:, tap].flatten(0, 1)) for tap in range(TAPS)]  # y, then feature map
+        taps = [self._project(features, by_tap[:, tap].flatten(0, 1)) for tap in range(TAPS)]  # y, then feature map
         return upscale_taps_dense(list(zip(*taps, strict=True)), size, self.align_corners)
 
 

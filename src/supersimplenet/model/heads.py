@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from supersimplenet.model.hidden import normalise_activate_project
 from supersimplenet.model.linear import pointwise
-from supersimplenet.model.normalise import update_running_statistics
+from supersimplenet.model.normalise import AddUp, alone, update_running_statistics
 from supersimplenet.model.pooling import normalise_activate_pool
 from supersimplenet.model.recipes import Variant
 from supersimplenet.model.resample import TAPS, SparseMatrix, tap_coverage, upscale, upscale_taps
@@ -97,6 +97,7 @@ class Heads(nn.Module):
         *,
         stop_gradient: bool = False,
         ignored: Tensor | None = None,
+        add_up: AddUp = alone,
     ) -> HeadOutput:
         """Map and score of each image, or of each image of the doubled, noised batch.
 
@@ -106,15 +107,16 @@ class Heads(nn.Module):
             stop_gradient: keep the score's gradient out of the map.
             ignored: (B, h, w) bool, positions that the score's maxima and means over space pass over; not all of an
                 image. (The batch's statistics and the 5x5 convolution still see them.)
+            add_up: in training, over the processes that share the batch, each of which calls this with its own images.
 
         Returns:
             Logits of B images, or of 2B with ``anomalies``: first one copy of the batch, then the other.
         """
         projections = self.projections()
-        map_logit = self._segment(features, projections, anomalies)  # (N, h, w)
+        map_logit = self._segment(features, projections, anomalies, add_up)  # (N, h, w)
         seen_map = map_logit.detach() if stop_gradient else map_logit
         kept = None if ignored is None else (~ignored).repeat(len(map_logit) // len(ignored), 1, 1).flatten(1)  # (N, P)
-        maximum, average = self._pool(features, projections, anomalies, seen_map, kept)  # (N, CONV) each
+        maximum, average = self._pool(features, projections, anomalies, seen_map, kept, add_up)  # (N, CONV) each
         score_logit = classify(maximum, average, seen_map, self.score.weight, self.score.bias, kept)
         return HeadOutput(map_logit, score_logit)
 
@@ -138,7 +140,9 @@ class Heads(nn.Module):
             tap_bias=tap_bias,
         )
 
-    def _segment(self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None) -> Tensor:
+    def _segment(
+        self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None, add_up: AddUp
+    ) -> Tensor:
         """The map (N, h, w)."""
         norm, weight, size = self.hidden_norm, self.map.weight[0], output_size(features)
         maps = project(features, projections.hidden_weight)
@@ -157,8 +161,9 @@ class Heads(nn.Module):
                 weight=weight,
                 eps=norm.eps,
                 negative_slope=LEAKY_SLOPE,
+                add_up=add_up,
             )
-            update_running_statistics(norm, out.mean, out.variance, out.projected.numel())
+            update_running_statistics(norm, out.mean, out.variance, out.total)
             return out.projected
         rows = upscale(maps, size, self.align_corners).flatten(0, 2) + projections.hidden_bias  # (P, HIDDEN)
         projected = project_hidden(_eval(norm, rows), weight)
@@ -175,6 +180,7 @@ class Heads(nn.Module):
         anomalies: Anomalies | None,
         seen_map: Tensor,
         kept: Tensor | None,
+        add_up: AddUp,
     ) -> tuple[Tensor, Tensor]:
         """Maximum and mean over the kept positions of the activated 5x5 convolution, (N, CONV) each."""
         norm, size = self.conv_norm, output_size(features)
@@ -186,8 +192,10 @@ class Heads(nn.Module):
             spread = pointwise(anomalies.noise, self._tap_rows())  # (M, 25 * CONV)
             noise = sum_taps(spread.view(-1, CONV), anomalies).flatten(1, 2)
         if self.training:
-            out = normalise_activate_pool(clean, seen, noise, kept, gamma=norm.weight, beta=norm.bias, eps=norm.eps)
-            update_running_statistics(norm, out.mean, out.variance, seen.shape[0] * seen.shape[1])
+            out = normalise_activate_pool(
+                clean, seen, noise, kept, gamma=norm.weight, beta=norm.bias, eps=norm.eps, add_up=add_up
+            )
+            update_running_statistics(norm, out.mean, out.variance, out.total)
             return out.maximum, out.average
         response = clean.repeat(len(seen) // len(clean), 1, 1) + seen
         response = _eval(norm, (response if noise is None else response + noise).flatten(0, 1))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supersimplenet.model.normalise import Normalisation, chunks
+from supersimplenet.model.normalise import AddUp, Normalisation, alone, chunks, mean_everywhere
 from supersimplenet.model.resample import Resampling, resampling
 from supersimplenet.model.synthesis import Anomalies
 
@@ -29,11 +29,13 @@ class HiddenOutput(NamedTuple):
         projected: (N, h, w) one value a pixel.
         mean: (H,) mean of the batch, without gradient.
         variance: (H,) biased variance of the batch, without gradient.
+        total: rows of the batch, over all processes that share it.
     """
 
     projected: Tensor
     mean: Tensor
     variance: Tensor
+    total: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class _Settings:
     align_corners: bool
     eps: float
     negative_slope: float
+    add_up: AddUp
 
 
 def normalise_activate_project(
@@ -59,6 +62,7 @@ def normalise_activate_project(
     weight: Tensor,
     eps: float,
     negative_slope: float,
+    add_up: AddUp = alone,
 ) -> HiddenOutput:
     """``leaky_relu(batch_norm(upscale(maps) + bias)) @ weight`` of each pixel.
 
@@ -75,11 +79,12 @@ def normalise_activate_project(
         weight: (H,) projection.
         eps: added to the variance.
         negative_slope: slope of the activation below zero.
+        add_up: over the processes that share the batch.
 
     Returns:
         The projection of B images, or of 2B with ``anomalies``, and the statistics for the running averages.
     """
-    settings = _Settings(size=size, align_corners=align_corners, eps=eps, negative_slope=negative_slope)
+    settings = _Settings(size=size, align_corners=align_corners, eps=eps, negative_slope=negative_slope, add_up=add_up)
     return HiddenOutput(*_NormaliseActivateProject.apply(shift, bias, gamma, beta, weight, anomalies, settings, *maps))
 
 
@@ -158,11 +163,11 @@ class _NormaliseActivateProject(torch.autograd.Function):
         anomalies: Anomalies | None,
         settings: _Settings,
         *maps: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
         images, (height, width) = len(maps[0]), settings.size
         batch = _Batch(anomalies, images, height * width, gamma)
         operators = [_operator(m, settings.size, settings.align_corners) for m in maps]
-        mean = _mean(maps, operators, shift, batch)
+        mean, total = mean_everywhere(_sum(maps, operators, shift, batch), batch.total, settings.add_up)
         variance = torch.zeros_like(mean)
         centred = []  # (h * w, H) of each image
         noised = torch.empty_like(shift[: len(batch.position)])  # (M, H)
@@ -174,8 +179,10 @@ class _NormaliseActivateProject(torch.autograd.Function):
             centred.append(values)
         for rows in chunks(noised):
             variance += noised[rows].square().sum(0)
-        variance /= batch.total
-        norm = Normalisation(gamma, beta, variance, eps=settings.eps, total=batch.total, weight=weight)
+        variance = settings.add_up(variance) / total
+        norm = Normalisation(
+            gamma, beta, variance, eps=settings.eps, total=total, weight=weight, add_up=settings.add_up
+        )
 
         def project(values: Tensor) -> Tensor:
             projected = values.new_empty(len(values))
@@ -190,7 +197,7 @@ class _NormaliseActivateProject(torch.autograd.Function):
         ctx.shift_rows = len(shift)
         ctx.centred, ctx.noised, ctx.shapes = centred, noised, [m.shape for m in maps]
         ctx.mark_non_differentiable(mean, variance)
-        return projected.view(-1, height, width), mean.add_(bias), variance
+        return projected.view(-1, height, width), mean.add_(bias), variance, total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
@@ -247,11 +254,11 @@ def _upscaled(
         yield values, rows
 
 
-def _mean(maps: Sequence[Tensor], operators: Sequence[Resampling], shift: Tensor, batch: _Batch) -> Tensor:
-    """(H,) mean over the rows of the batch, without upscaling anything."""
+def _sum(maps: Sequence[Tensor], operators: Sequence[Resampling], shift: Tensor, batch: _Batch) -> Tensor:
+    """(H,) sum over this process's rows of the batch, without upscaling anything."""
     ones = maps[0].new_ones(batch.count.shape[1], 1)
     total = shift.sum(0)
     for values, operator in zip(maps, operators, strict=True):
         weight = operator.apply_transposed(ones)[:, 0]  # how often each low position counts
         total += batch.copies * (weight @ values.flatten(1, 2)).sum(0)
-    return total / batch.total
+    return total

@@ -23,9 +23,9 @@ def pointwise(values: Tensor, weight: Tensor) -> Tensor:
         (..., K) in the type of ``weight``, but at least in float32.
     """
     matrix, result_type = weight.to(values.dtype), torch.promote_types(weight.dtype, torch.float32)
-    if values.device.type != "cpu" or values.dtype not in _CONVOLVED or not len(values):
+    if values.device.type != "cpu" or values.dtype not in _CONVOLVED or values.shape[0] == 0:
         return F.linear(values, matrix).to(result_type)
     rows = values.reshape(1, 1, -1, values.shape[-1]).permute(0, 3, 1, 2)  # (1, C, 1, rows), channels last in memory
     # Dilation means nothing to a 1x1 kernel, but without it torch leaves oneDNN out where it has a single thread.
     product = F.conv2d(rows, matrix[:, :, None, None], dilation=2)  # (1, K, 1, rows)
-    return product.permute(0, 2, 3, 1).reshape(*values.shape[:-1], len(weight)).to(result_type)
+    return product.permute(0, 2, 3, 1).reshape(*values.shape[:-1], weight.shape[0]).to(result_type)

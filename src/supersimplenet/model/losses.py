@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supersimplenet.model.heads import HeadOutput
+from supersimplenet.model.normalise import AddUp, alone
 
 _MARGIN = 0.5
 _GAMMA = 4.0
@@ -19,6 +20,7 @@ def supersimplenet_loss(
     *,
     counted: Tensor | None = None,
     weight: Tensor | None = None,
+    add_up: AddUp = alone,
 ) -> Tensor:
     """Truncated L1 on the map, focal loss on the map, focal loss on the score; all with weight 1.
 
@@ -30,6 +32,8 @@ def supersimplenet_loss(
             pixel labels are unknown do, nor do ignored ones.
         weight: (N, h, w) float, by which each pixel's terms are multiplied (a mean still divides by the number of
             pixels); None for 1.
+        add_up: over the processes that share the batch. The loss is then the one whose mean over them is the batch's,
+            as the mean of their gradients is its gradient.
 
     Returns:
         () float32, or float64 where the logits are.
@@ -44,16 +48,23 @@ def supersimplenet_loss(
     if weight is not None:
         on_map, normal, defective = on_map * weight, normal * weight, defective * weight
     everywhere = torch.ones_like(mask) if counted is None else counted
-    truncated = _mean_where(~mask & everywhere, normal) + _mean_where(mask & everywhere, defective)
-    return truncated + _mean_where(everywhere, on_map) + _focal(score_logit, label).mean()
+    terms = [
+        (normal, ~mask & everywhere),
+        (defective, mask & everywhere),
+        (on_map, everywhere),
+        (_focal(score_logit, label), torch.ones_like(label)),
+    ]
+    counts = torch.stack([chosen.sum() for _, chosen in terms] + [label.new_ones((), dtype=torch.int64)])
+    *of_terms, processes = add_up(counts).unbind()
+    # A mean over nothing is 0.
+    means = [
+        (values * chosen).sum() * processes / count.clamp_min(1)
+        for (values, chosen), count in zip(terms, of_terms, strict=True)
+    ]
+    return torch.stack(means).sum()
 
 
 def _focal(logit: Tensor, target: Tensor) -> Tensor:
     """``-(1 - p)^4 log p``, p the probability given to the true class; Lin et al. 2017, without alpha."""
     true_logit = torch.where(target, logit, -logit)
     return torch.sigmoid(-true_logit) ** _GAMMA * -F.logsigmoid(true_logit)
-
-
-def _mean_where(chosen: Tensor, values: Tensor) -> Tensor:
-    """Mean over the chosen pixels, 0 where there are none."""
-    return (values * chosen).sum() / chosen.sum().clamp_min(1)

@@ -1,12 +1,15 @@
 """BatchNorm in training over rows that are held image by image: what both heads share.
 
+Where several processes share a batch, its statistics are those of all its rows, forward and backward: what is summed
+over rows is summed over processes too (`AddUp`).
+
 The caller finds mean and variance, which need not cost a pass over the rows, and hands over centred rows chunk by
 chunk. Nothing of the size of the rows is stored here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,15 @@ from torch import Tensor, nn
 # A chunk of float32 rows that stays in the second-level cache of two cores between element-wise passes.
 _CHUNK_BYTES_CPU = 1 << 21
 _CHUNK_BYTES_GPU = 1 << 28
+
+
+# Sums a tensor over the processes that share a batch, maybe in place; every process calls it, in the same order.
+AddUp = Callable[[Tensor], Tensor]
+
+
+def alone(values: Tensor) -> Tensor:
+    """The sum over one process."""
+    return values
 
 
 class Normalisation:
@@ -24,13 +36,22 @@ class Normalisation:
         beta: (K,) offset.
         variance: (K,) biased variance of the batch.
         eps: added to the variance.
-        total: rows of the batch.
+        total: rows of the batch, of all processes.
         weight: (K,) what each channel is multiplied by after the activation, which must be piecewise linear through 0;
             the gradients that `add` and `through` are given lack this factor. None for 1.
+        add_up: over the processes that share the batch.
     """
 
     def __init__(
-        self, gamma: Tensor, beta: Tensor, variance: Tensor, *, eps: float, total: int, weight: Tensor | None = None
+        self,
+        gamma: Tensor,
+        beta: Tensor,
+        variance: Tensor,
+        *,
+        eps: float,
+        total: int,
+        weight: Tensor | None = None,
+        add_up: AddUp = alone,
     ) -> None:
         self.beta = beta
         self.inverse_std = (variance + eps).rsqrt()
@@ -39,6 +60,8 @@ class Normalisation:
         self.weight = torch.ones_like(beta) if weight is None else weight
         self._sum = torch.zeros_like(beta)  # over rows, of the gradient
         self._deviation_sum = torch.zeros_like(beta)  # the same, each times the row's deviation from the mean
+        self._add_up = add_up
+        self._everywhere: tuple[Tensor, Tensor] | None = None  # both sums, of all processes
 
     def __call__(self, centred: Tensor) -> Tensor:
         """(rows, K), whose mean over the batch is 0, to normalised (rows, K)."""
@@ -51,7 +74,7 @@ class Normalisation:
 
     @property
     def d_beta(self) -> Tensor:
-        """(K,) gradient of ``beta``, complete after every row was given to `add`."""
+        """(K,) gradient of ``beta`` by this process's rows, complete after every one was given to `add`."""
         return self.weight * self._sum
 
     @property
@@ -65,7 +88,7 @@ class Normalisation:
         return self.scale * self._deviation_sum + self.beta * self._sum
 
     def through(self, gradient: Tensor, centred: Tensor, *, out: Tensor, count: Tensor | None = None) -> None:
-        """Gradient of some rows before the normalisation, from that of the normalised ones.
+        """Gradient of some rows before the normalisation, from that of the normalised ones, all of them added before.
 
         Args:
             gradient: (rows, K), summed over the pixels that a row stands for; it is overwritten.
@@ -73,12 +96,25 @@ class Normalisation:
             out: (rows, K) to write to.
             count: (rows,) how many pixels of the batch each row stands for; None for one.
         """
-        through_mean = self.scale * self.d_beta / self.total
-        through_variance = self.scale * self.d_gamma * self.inverse_std / self.total
+        if self._everywhere is None:
+            total, deviation = self._add_up(torch.stack([self._sum, self._deviation_sum])).unbind()
+            self._everywhere = (total, deviation)
+        total, deviation = self._everywhere
+        through_mean = self.scale * (self.weight * total) / self.total
+        through_variance = self.scale * (self.weight * deviation * self.inverse_std) * self.inverse_std / self.total
         statistics = torch.addcmul(through_mean, centred, through_variance)
         if count is not None:
             statistics *= count[:, None]
         torch.sub(gradient.mul_(self.scale * self.weight), statistics, out=out)
+
+
+def mean_everywhere(row_sum: Tensor, rows: int, add_up: AddUp) -> tuple[Tensor, int]:
+    """Mean over the rows of all processes, from their sum (K,) in this one, and how many they are."""
+    if add_up is alone:
+        return row_sum / rows, rows
+    both = add_up(torch.cat([row_sum, row_sum.new_tensor([rows])]).double())
+    everywhere = round(both[-1].item())
+    return (both[:-1] / everywhere).to(row_sum.dtype), everywhere
 
 
 def chunks(rows: Tensor) -> Iterator[slice]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from supersimplenet.model.normalise import Normalisation
+from supersimplenet.model.normalise import AddUp, Normalisation, alone, mean_everywhere
 
 
 class PooledOutput(NamedTuple):
@@ -22,12 +22,14 @@ class PooledOutput(NamedTuple):
         average: (N, K) over space.
         mean: (K,) of the batch, without gradient.
         variance: (K,) biased variance of the batch, without gradient.
+        total: rows of the batch, over all processes that share it.
     """
 
     maximum: Tensor
     average: Tensor
     mean: Tensor
     variance: Tensor
+    total: int
 
 
 def normalise_activate_pool(
@@ -39,6 +41,7 @@ def normalise_activate_pool(
     gamma: Tensor,
     beta: Tensor,
     eps: float,
+    add_up: AddUp = alone,
 ) -> PooledOutput:
     """``relu(batch_norm(clean + seen + noise))``, its maximum and mean over space.
 
@@ -51,8 +54,9 @@ def normalise_activate_pool(
         gamma: (K,) scale of the normalisation.
         beta: (K,) offset of the normalisation.
         eps: added to the variance.
+        add_up: over the processes that share the batch.
     """
-    return PooledOutput(*_NormaliseActivatePool.apply(clean, seen, noise, kept, gamma, beta, eps))
+    return PooledOutput(*_NormaliseActivatePool.apply(clean, seen, noise, kept, gamma, beta, eps, add_up))
 
 
 class _NormaliseActivatePool(torch.autograd.Function):
@@ -68,22 +72,23 @@ class _NormaliseActivatePool(torch.autograd.Function):
         gamma: Tensor,
         beta: Tensor,
         eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        add_up: AddUp,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
         images, pixels, _ = seen.shape
         centred = torch.empty_like(seen)  # (N, P, K)
-        mean = torch.zeros_like(gamma)
+        row_sum = torch.zeros_like(gamma)
         for image, response in enumerate(centred):
             torch.add(clean[image % len(clean)], seen[image], out=response)
             if noise is not None:
                 response += noise[image]
-            mean += response.sum(0)
-        mean /= images * pixels
+            row_sum += response.sum(0)
+        mean, total = mean_everywhere(row_sum, images * pixels, add_up)
         variance = torch.zeros_like(mean)
         for response in centred:
             response -= mean
             variance += response.square().sum(0)
-        variance /= images * pixels
-        norm = Normalisation(gamma, beta, variance, eps=eps, total=images * pixels)
+        variance = add_up(variance) / total
+        norm = Normalisation(gamma, beta, variance, eps=eps, total=total, add_up=add_up)
         maximum, average = seen.new_empty(images, len(gamma)), seen.new_empty(images, len(gamma))
         counts = seen.new_full((images, 1), pixels) if kept is None else kept.sum(1, keepdim=True)
         place = torch.empty(images, len(gamma), dtype=torch.int64, device=seen.device)
@@ -97,7 +102,7 @@ class _NormaliseActivatePool(torch.autograd.Function):
         ctx.norm, ctx.centred, ctx.place, ctx.images = norm, centred, place, len(clean)
         ctx.has_noise, ctx.kept, ctx.counts = noise is not None, kept, counts
         ctx.mark_non_differentiable(mean, variance)
-        return maximum, average, mean, variance
+        return maximum, average, mean, variance, total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
@@ -118,4 +123,4 @@ class _NormaliseActivatePool(torch.autograd.Function):
         for image, response in enumerate(centred):
             norm.through(through_pooling(image), response, out=d_response[image])
         d_clean = d_response.view(-1, ctx.images, *d_response.shape[1:]).sum(0)
-        return d_clean, d_response, d_response if ctx.has_noise else None, None, norm.d_gamma, norm.d_beta, None
+        return d_clean, d_response, d_response if ctx.has_noise else None, None, norm.d_gamma, norm.d_beta, None, None

@@ -27,8 +27,6 @@ TAPS = 5  # side of the classification head's convolution
 _POOL = 3  # side of the average pooling
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # a cached matrix must serve training too
 def pooled_upscale(
     size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
@@ -46,27 +44,67 @@ def pooled_upscale(
 
     Source: JIMS section 3.1 (upscaling, neighbourhood aggregation). Differs: none.
     """
+    if _is_open(size_in, size_out):
+        upscaled = hat_upscale(size_in, size_out, align_corners, device, dtype)
+        before, after = F.pad(upscaled, (0, 0, 1, 0))[:-1], F.pad(upscaled, (0, 0, 0, 1))[1:]
+        return (before + upscaled + after) / _POOL
+    return _pooled_upscale(size_in, size_out, align_corners, device, dtype)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a cached matrix must serve training too
+def _pooled_upscale(
+    size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     identity = torch.eye(size_in, dtype=torch.float64)[None]  # (1, size_in as channels, size_in)
     upscaled = F.interpolate(identity, size=size_out, mode="linear", align_corners=align_corners)
     pooled = F.avg_pool1d(upscaled, _POOL, stride=1, padding=_POOL // 2, count_include_pad=True)
     return pooled[0].T.contiguous().to(device=device, dtype=dtype)
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # a cached matrix must serve training too
+def _is_open(*sizes: int) -> bool:
+    """Whether a size is a symbol, in a graph that is exported for images of any size."""
+    return any(isinstance(size, torch.SymInt) for size in sizes)
+
+
+def hat_upscale(size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Matrix (size_out, size_in) of bilinear upscaling by its formula, for graphs in which the sizes are symbols.
+
+    Output ``i`` reads input ``j`` with the weight ``max(0, 1 - |p(i) - j|)``, ``p(i)`` its place among the inputs: a
+    whole number and a fraction, told apart in integers, because float32 would leave few digits to the fraction.
+    """
+    step, first = torch.arange(size_out, device=device), torch.arange(size_in, device=device)
+    if align_corners:
+        part, whole = step * (size_in - 1), size_out - 1
+    else:
+        whole = 2 * size_out
+        part = torch.clamp((2 * step + 1) * size_in - size_out, min=0)
+        part = torch.minimum(part, torch.full_like(part, (size_in - 1) * whole))
+    below = torch.div(part, whole, rounding_mode="floor")
+    fraction = (part - below * whole).to(dtype) / whole
+    return F.relu(1 - ((below[:, None] - first).to(dtype) + fraction[:, None]).abs())
+
+
 def tap_coverage(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Where each tap of a 5-wide 'same' convolution falls inside the axis.
 
     Returns:
         (size, 5) of ones and zeros. What a constant contributes through the zero padding.
     """
+    if _is_open(size):
+        read = torch.arange(size, device=device)[:, None] + torch.arange(TAPS, device=device) - TAPS // 2
+        return ((read >= 0) & (read < size)).to(dtype)
+    return _tap_coverage(size, device, dtype)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a cached matrix must serve training too
+def _tap_coverage(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     radius = TAPS // 2
     inside = F.pad(torch.ones(size, device=device, dtype=dtype), (radius, radius))
     return inside.unfold(0, size, 1).T.contiguous()
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
 def smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Matrix of bilinear upscaling followed by Gaussian smoothing with reflected borders, for one axis.
 
@@ -85,24 +123,49 @@ def smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.de
 
     Source: ICPR section 3.3 (kernel of 2 ceil(3 sigma) + 1). Differs: none.
     """
+    if _is_open(size_in, size_out):
+        return _smoothed(hat_upscale(size_in, size_out, False, device, dtype).T, sigma).contiguous()
+    return _smoothed_upscale(size_in, size_out, sigma, device, dtype)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def _smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     radius = math.ceil(3 * sigma)
     if size_out <= radius:
         raise ConfigError(f"image_size: {size_out} px is too small for the smoothing; use more than {radius} px a side")
-    offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
-    kernel /= kernel.sum()
     identity = torch.eye(size_in, dtype=torch.float64)[:, None]  # (size_in, 1, size_in)
     upscaled = F.interpolate(identity, size=size_out, mode="linear", align_corners=False)
-    smoothed = F.conv1d(F.pad(upscaled, (radius, radius), mode="reflect"), kernel[None, None])
-    return smoothed[:, 0].T.contiguous().to(device=device, dtype=dtype)
+    return _smoothed(upscaled[:, 0], sigma).contiguous().to(device=device, dtype=dtype)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+def _smoothed(rows: Tensor, sigma: float) -> Tensor:
+    """Rows (R, size) smoothed along themselves, transposed: (size, R)."""
+    radius = math.ceil(3 * sigma)
+    offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(rows)
+    padded = F.pad(rows[:, None], (radius, radius), mode="reflect")
+    return F.conv1d(padded, kernel[None, None])[:, 0].T
+
+
 def _tap_matrix(
     length_in: int, length_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """(out, in, 5): `pooled_upscale` for each tap of a 5-wide 'same' convolution; ``[i, :, t]`` reads ``i + t - 2``."""
+    make = _shifted if _is_open(length_in, length_out) else _kept_tap_matrix
+    return make(length_in, length_out, align_corners, device, dtype)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _kept_tap_matrix(
+    length_in: int, length_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    return _shifted(length_in, length_out, align_corners, device, dtype)
+
+
+def _shifted(length_in: int, length_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
     matrix = pooled_upscale(length_in, length_out, align_corners, device, dtype)
     radius = TAPS // 2
     padded = F.pad(matrix, (0, 0, radius, radius))  # zeros are shifted in: a tap outside the map reads nothing
@@ -235,7 +298,7 @@ def upscale_dense(maps: Sequence[Tensor], size: tuple[int, int], align_corners: 
         combined.append(pooled_upscale(columns, size[1], *kind) @ values)  # (B, h_l, w, K)
         operators.append(pooled_upscale(rows, size[0], *kind))
     stacked = torch.cat(combined, dim=1).flatten(2)  # (B, sum of h_l, w * K)
-    return (torch.cat(operators, dim=1) @ stacked).view(len(stacked), *size, -1)
+    return (torch.cat(operators, dim=1) @ stacked).view(stacked.shape[0], *size, maps[0].shape[-1])
 
 
 def upscale_taps_dense(maps: Sequence[Sequence[Tensor]], size: tuple[int, int], align_corners: bool) -> Tensor:
@@ -255,10 +318,12 @@ def upscale_taps_dense(maps: Sequence[Sequence[Tensor]], size: tuple[int, int], 
         across = _tap_matrix(columns, size[1], *kind).flatten(1)  # (w, w_l * x)
         down = _tap_matrix(rows, size[0], *kind)  # (h, h_l, y)
         for tap, values in enumerate(taps):
-            combined.append(across @ values.reshape(len(values), rows, columns * TAPS, -1))  # (B, h_l, w, K)
+            channels = values.shape[-1] // TAPS
+            by_tap = values.reshape(values.shape[0], rows, columns * TAPS, channels)
+            combined.append(across @ by_tap)  # (B, h_l, w, K)
             operators.append(down[:, :, tap])
     stacked = torch.cat(combined, dim=1).flatten(2)  # (B, sum of h_l * y, w * K)
-    return (torch.cat(operators, dim=1) @ stacked).view(len(stacked), *size, -1)
+    return (torch.cat(operators, dim=1) @ stacked).view(stacked.shape[0], *size, maps[0][0].shape[-1] // TAPS)
 
 
 def _upscale(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool, taps: int) -> Tensor:

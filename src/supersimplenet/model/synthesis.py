@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,7 @@ def draw_anomalies(
     channels: int,
     perlin_threshold: float,
     noise_std: float,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     dtype: torch.dtype = torch.float32,
 ) -> Anomalies:
     """Draw masks and noise for the doubled batch.
@@ -54,7 +55,8 @@ def draw_anomalies(
         channels: C, length of a noise vector.
         perlin_threshold: a pixel is anomalous where the field exceeds it.
         noise_std: standard deviation of the noise, in feature units.
-        generator: source of all randomness, on the CPU so that every device draws the same.
+        generator: source of all randomness, on the CPU so that every device draws the same; or one for each of the B
+            images, whose draws then do not depend on the images it is drawn with.
         dtype: type of the noise; it is drawn in float32.
 
     Returns:
@@ -64,13 +66,22 @@ def draw_anomalies(
     distribution unchanged; no rescaling of fields that stay below the threshold (that is anomalib's).
     """
     batch, height, width = defective.shape
-    field = perlin_fields(2 * batch, height, width, generator=generator)
-    kept = torch.rand(2 * batch, 1, 1, generator=generator) < 0.5
+    sources = [generator] if isinstance(generator, torch.Generator) else list(generator)
+    of_source = 2 * batch // len(sources)  # maps that one draws: all, or both copies of an image
+    fields = [perlin_fields(of_source, height, width, generator=source) for source in sources]
+    chances = [torch.rand(of_source, 1, 1, generator=source) for source in sources]
+    field, chance = (torch.stack(drawn, dim=1).flatten(0, 1) for drawn in (fields, chances))  # one copy, then the other
+    kept = chance < 0.5
     mask = (field > perlin_threshold) & kept & ~defective.repeat(2, 1, 1).cpu()
     position = mask.flatten().nonzero()[:, 0]
     # The number of rows differs from step to step, and oneDNN prepares and keeps a kernel for each that it meets.
     noise = torch.zeros(_rounded_up(len(position)), channels)
-    noise[: len(position)].normal_(0, noise_std, generator=generator)
+    if isinstance(generator, torch.Generator):
+        noise[: len(position)].normal_(0, noise_std, generator=generator)
+    else:
+        rows = torch.split(noise[: len(position)], mask.flatten(1).sum(1).tolist())
+        for place, of_map in enumerate(rows):
+            of_map.normal_(0, noise_std, generator=sources[place % batch])
     device = defective.device
     return Anomalies(position=position.to(device), noise=noise.to(device, dtype), mask=mask.to(device))
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from supersimplenet.errors import ConfigError
 from supersimplenet.settings import Precision
+
+Strategy = Literal["auto", "ddp"]
 
 PUBLISHED_EPOCHS = 300
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
@@ -20,6 +23,10 @@ class TrainerConfig:
         max_epochs: passes over the training images. Published: 300.
         max_steps: stop after this many steps, and set the schedule by them; -1 for no limit.
         accelerator: ``auto``, ``cpu``, ``gpu`` or another accelerator of Lightning's.
+        devices: how many of them on each machine, one process each; the result is that of one. On a processor, how many
+            processes share it.
+        num_nodes: machines; see docs/scale.md for how to start it on each.
+        strategy: how the processes work together, ``ddp``, or ``auto``, which is the same.
         precision: type of the numbers that enter the wide multiplications, ``float32`` or ``bfloat16``; sums,
             statistics and weights are float32 in both. bfloat16 is faster where the processor computes in it.
         holdout_fraction: share of the good training images that is not trained on, whole parts: their scores put the
@@ -31,6 +38,9 @@ class TrainerConfig:
     max_epochs: int = PUBLISHED_EPOCHS
     max_steps: int = -1
     accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: Strategy = "auto"
     precision: Precision = "float32"
     holdout_fraction: float = 0.2
     num_workers: int = 0
@@ -42,8 +52,18 @@ class TrainerConfig:
             raise ConfigError(f"trainer.max_steps: {self.max_steps}; it must be at least 1, or -1 for no limit")
         if not 0 <= self.holdout_fraction < 1:
             raise ConfigError(f"trainer.holdout_fraction: {self.holdout_fraction}; it must be in [0, 1)")
+        for name in ("devices", "num_nodes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"trainer.{name}: {getattr(self, name)}; it must be at least 1")
+        if self.strategy not in get_args(Strategy):
+            raise ConfigError(f"trainer.strategy: '{self.strategy}'; choose {', '.join(get_args(Strategy))}")
         if self.num_workers < 0:
             raise ConfigError(f"trainer.num_workers: {self.num_workers}; it must be 0 or more")
+
+    @property
+    def processes(self) -> int:
+        """Of all machines."""
+        return self.devices * self.num_nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +84,12 @@ class CacheConfig:
                 raise ConfigError(f"cache.{name}: {getattr(self, name)}; it must be 0 or more")
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, option: str = "time_budget") -> float:
     """Seconds from a duration such as ``90s``, ``15m``, ``1.5h`` or ``1h30m``.
+
+    Args:
+        text: as typed.
+        option: what it was typed for.
 
     Raises:
         ConfigError: the text is not a positive duration.
@@ -73,5 +97,5 @@ def parse_duration(text: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text.replace(" ", "").lower())
     seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text.replace(" ", "").lower() or seconds <= 0:
-        raise ConfigError(f"time_budget: '{text}'; write a duration such as 90s, 15m or 1h30m")
+        raise ConfigError(f"{option}: '{text}'; write a duration such as 90s, 15m or 1h30m")
     return seconds

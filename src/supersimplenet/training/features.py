@@ -1,38 +1,39 @@
 """The backbone's features of the training images: computed once and kept, or computed anew where they cannot be.
 
-A row is one view of one image: the image as it is, or flipped. An image has one view or all four.
+A row is one flip of one input of the network, which is an image or a tile of one: as it is, or turned over. An input
+has one row or all four. (What is said of images here and in the sampler holds for tiles.)
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from supersimplenet.data.images import read_image
-from supersimplenet.data.loading import Failure, OnError, PixelBatch, in_lanes
+from supersimplenet.data.loading import Failure, ImageBatch, OnError, in_lanes
+from supersimplenet.data.views import View
 from supersimplenet.deploy.folder import move_to
 from supersimplenet.errors import BackboneError, DataError
 from supersimplenet.model.backbone import Backbone
 from supersimplenet.processor import lanes
 from supersimplenet.training.config import CacheConfig
-
-Placement = Literal["memory", "disk", "recomputed"]
+from supersimplenet.training.processes import ALONE, Processes
+from supersimplenet.training.store import Filled, Placement, Store
 
 # Views of an image, by the axes of (H, W) that are flipped: as it is, top to bottom, left to right, both.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (0, 1))
 
-_GIB = 1 << 30
 _BACKBONE_BATCH = 8
 _SCALE_IMAGES = 64  # images on which the scale of the features is measured
 _CACHE_TYPE = torch.bfloat16
-_CACHE_FILE = "features.cache"
 
 
 @dataclass(frozen=True)
@@ -149,11 +150,13 @@ def gather_features(
     backbone: Backbone,
     paths: Sequence[Path],
     *,
+    view: View,
+    tiles: Sequence[Sequence[int]] | None = None,
     views: Sequence[int] | None = None,
-    image_size: tuple[int, int],
     cache: CacheConfig,
     folder: Path,
     on_error: OnError = "stop",
+    processes: Processes = ALONE,
     progress: Callable[[int], None] = lambda images: None,
 ) -> tuple[FeatureSource, list[int], list[Failure]]:
     """Decode each image once and arrange for its features, within the stated limits of memory and disk.
@@ -161,15 +164,19 @@ def gather_features(
     Args:
         backbone: the feature extractor, on its device.
         paths: the training images.
-        views: how many views of each are wanted, 1 or 4; by default one.
-        image_size: height and width to resize to.
+        view: how they are brought before the network.
+        tiles: which tiles of each are wanted, rising; by default the first, which is all where an image is one tile.
+        views: how many views of each tile are wanted, 1 or 4, tile by tile; by default one.
         cache: the limits.
         folder: where a file may be kept; `remove_cache_files` clears it.
         on_error: what an unreadable image does.
+        processes: of the training. The first of each machine reads and computes, into a file that all of them map
+            into memory, where the system holds it once; within the limits of memory and disk together.
         progress: called with the number of images done since the last call.
 
     Returns:
-        The source; the index into ``paths`` of each of its images, which are those that could be read; the others.
+        The source; of each of its inputs, the place in the list of all wanted tiles, image by image, those of
+        unreadable images missing; the unreadable images, by their place in ``paths``.
 
     Raises:
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
@@ -177,50 +184,101 @@ def gather_features(
         BackboneError: the backbone does not take images of this size.
     """
     device = backbone.mean.device
+    image_size = view.size_px
     shapes = feature_shapes(backbone, image_size)
-    remove_cache_files(folder)  # what a killed run left would count as used disk
     row_values = sum(prod(shape) for shape in shapes)
-    counts = [1] * len(paths) if views is None else list(views)
-    placement = _place(sum(counts) * row_values * _CACHE_TYPE.itemsize, cache, folder)
-    if placement == "recomputed":
-        kept = _allocate((len(paths), *image_size, 3), torch.uint8, cache, folder)
-    else:
-        kept = _allocate((sum(counts), row_values), _CACHE_TYPE, cache, folder)
+    wanted = [[0]] * len(paths) if tiles is None else tiles
+    counts = [1] * sum(map(len, wanted)) if views is None else list(views)
+    store = Store(folder, cache, processes)
 
+    def fill() -> Filled:
+        return _fill(
+            move_to(backbone.folded(torch.float32), device),
+            paths,
+            view=view,
+            wanted=wanted,
+            counts=counts,
+            row_values=row_values,
+            store=store,
+            on_error=on_error,
+            progress=progress,
+        )
+
+    done = processes.leading(fill, store.open)
+    rows = Views.of([counts[place] for place in done.index])
+    if done.placement == "recomputed":
+        flat_tiles = [(path, tile) for path, of_image in zip(paths, wanted, strict=True) for tile in of_image]
+        pixels_of = _reader([flat_tiles[place] for place in done.index], view) if done.kept is None else done.kept
+        return RecomputedFeatures(backbone, pixels_of, rows), done.index, done.failures
+    assert done.kept is not None
+    return CachedFeatures(done.kept, shapes, done.placement, rows), done.index, done.failures
+
+
+def _fill(
+    folded: torch.nn.Module,
+    paths: Sequence[Path],
+    *,
+    view: View,
+    wanted: Sequence[Sequence[int]],
+    counts: Sequence[int],
+    row_values: int,
+    store: Store,
+    on_error: OnError,
+    progress: Callable[[int], None],
+) -> Filled:
+    """Go through the images once, and keep their features, or else their pixels, where there is room."""
+    store.remove()  # what a killed run left would count as used disk
+    device = next(folded.parameters()).device
+    placement = store.place(sum(counts) * row_values * _CACHE_TYPE.itemsize)
+    if placement == "recomputed":
+        kept = store.allocate((len(counts), *view.size_px, 3), torch.uint8)
+    else:
+        kept = store.allocate((sum(counts), row_values), _CACHE_TYPE)
+    first = list(accumulate((len(of_image) for of_image in wanted), initial=0))  # place of each image's first tile
     index: list[int] = []
     filled = 0
     failures: list[Failure] = []
-    folded = move_to(backbone.folded(torch.float32), device)
 
-    def look(batch: PixelBatch) -> tuple[PixelBatch, Tensor]:
-        pixels = torch.from_numpy(batch.pixels)
-        if placement == "recomputed" or not batch.index:
-            return batch, pixels
-        wanted = Views.of([counts[place] for place in batch.index])
-        rows = flipped(pixels[wanted.image], wanted.axes(torch.arange(len(wanted.image))))
-        parts = [folded(part.to(device)) for part in torch.split(rows, _BACKBONE_BATCH)]
-        flat = [torch.cat([m.flatten(1) for m in maps], dim=1).to(_CACHE_TYPE).cpu() for maps in parts]
-        return batch, torch.cat(flat)
+    def look(batch: ImageBatch) -> tuple[ImageBatch, Tensor]:
+        inputs = [
+            (seen.tile_pixels(tile), counts[first[place] + number])
+            for place, seen in zip(batch.index, batch.seen, strict=True)
+            for number, tile in enumerate(wanted[place])
+        ]
+        if not inputs or kept is None:
+            return batch, torch.empty(0)
+        if placement == "recomputed":
+            return batch, torch.from_numpy(np.stack([pixels for pixels, _ in inputs]))
+        return batch, _features_of(folded, inputs, device)
 
+    batch_size = _BACKBONE_BATCH if view.config.fit != "tiles" else 1
     with lanes(device) as threads:
-        for batch, values in in_lanes(
-            look, paths, lanes=threads, size_px=image_size, batch_size=_BACKBONE_BATCH, on_error=on_error
-        ):
+        for batch, values in in_lanes(look, paths, lanes=threads, view=view, batch_size=batch_size, on_error=on_error):
             progress(len(batch.index) + len(batch.failures))
             failures += batch.failures
             if kept is not None and batch.index:
                 kept[filled : filled + len(values)] = values
                 filled += len(values)
-            index += batch.index
+            for place in batch.index:
+                index += range(first[place], first[place + 1])
     if not index:
         raise DataError(f"none of the {len(paths)} training images could be read; the first: {failures[0].reason}")
-    rows = Views.of([counts[place] for place in index])
-    if placement == "recomputed":
-        readable = [paths[place] for place in index]
-        pixels_of = _reader(readable, image_size) if kept is None else kept[:filled]
-        return RecomputedFeatures(backbone, pixels_of, rows), index, failures
-    assert kept is not None
-    return CachedFeatures(kept[:filled], shapes, placement, rows), index, failures
+    done = Filled(placement=placement, kept=None if kept is None else kept[:filled], index=index, failures=failures)
+    store.note(done)
+    return done
+
+
+def _features_of(
+    folded: torch.nn.Module, inputs: Sequence[tuple[NDArray[np.uint8], int]], device: torch.device
+) -> Tensor:
+    """(R, values of all maps) bfloat16: a row for each view of each input, which says how many it has."""
+    turned = [(pixels, axes) for pixels, count in inputs for axes in FLIPS[:count]]
+    flat = []
+    for start in range(0, len(turned), _BACKBONE_BATCH):
+        part = [torch.from_numpy(pixels).flip(axes) for pixels, axes in turned[start : start + _BACKBONE_BATCH]]
+        maps = folded(torch.stack(part).to(device))
+        flat.append(torch.cat([values.flatten(1) for values in maps], dim=1).to(_CACHE_TYPE).cpu())
+    return torch.cat(flat)
 
 
 def feature_shapes(backbone: Backbone, image_size: tuple[int, int]) -> list[torch.Size]:
@@ -239,9 +297,10 @@ def feature_shapes(backbone: Backbone, image_size: tuple[int, int]) -> list[torc
         ) from error
 
 
-def remove_cache_files(folder: Path) -> None:
+def remove_cache_files(folder: Path, processes: Processes = ALONE) -> None:
     """Delete what `gather_features` may have left in a folder."""
-    (folder / _CACHE_FILE).unlink(missing_ok=True)
+    if processes.leads:
+        Store(folder, CacheConfig(), processes).remove()
 
 
 def measure_feature_scale(source: FeatureSource, rows: Sequence[int]) -> float:
@@ -270,24 +329,9 @@ def measure_feature_scale(source: FeatureSource, rows: Sequence[int]) -> float:
     return float((((mean_square - mean**2) * weight).sum() / weight.sum()).sqrt())
 
 
-def _place(size_bytes: int, cache: CacheConfig, folder: Path) -> Placement:
-    if size_bytes <= cache.memory_gib * _GIB:
-        return "memory"
-    free = shutil.disk_usage(folder).free
-    return "disk" if size_bytes <= min(cache.disk_gib * _GIB, free) else "recomputed"
-
-
-def _allocate(shape: tuple[int, ...], dtype: torch.dtype, cache: CacheConfig, folder: Path) -> Tensor | None:
-    placement = _place(prod(shape) * dtype.itemsize, cache, folder)
-    if placement == "memory":
-        return torch.empty(shape, dtype=dtype)
-    if placement == "disk":
-        return torch.from_file(str(folder / _CACHE_FILE), shared=True, size=prod(shape), dtype=dtype).view(shape)
-    return None
-
-
-def _reader(paths: Sequence[Path], image_size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+def _reader(inputs: Sequence[tuple[Path, int]], view: View) -> Callable[[Tensor], Tensor]:
     def read(index: Tensor) -> Tensor:
-        return torch.stack([torch.from_numpy(read_image(paths[i], size_px=image_size)) for i in index.tolist()])
+        chosen = [inputs[place] for place in index.tolist()]
+        return torch.stack([torch.from_numpy(view.see(path).tile_pixels(tile)) for path, tile in chosen])
 
     return read

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from supersimplenet.data.sources.base import DataSource, training_list_hash
 from supersimplenet.data.supervision import supervise, without_empty_masks
@@ -14,6 +15,7 @@ from supersimplenet.model.folding import FoldedHeads
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.records import Sample, ScoreScale
 from supersimplenet.training.features import FeatureSource
+from supersimplenet.training.labels import PixelLabels
 from supersimplenet.training.plan import hold_out
 
 HELD_OUT = "held out of the training"
@@ -39,30 +41,75 @@ def held_out_samples(source: DataSource, record: Mapping[str, Any]) -> list[Samp
 
 
 @torch.inference_mode()
-def measure_score_scale(network: SuperSimpleNet, source: FeatureSource, rows: Sequence[int]) -> ScoreScale:
+def measure_score_scale(
+    network: SuperSimpleNet,
+    source: FeatureSource,
+    images: Sequence[Sequence[int]],
+    labels: PixelLabels | None = None,
+) -> ScoreScale:
     """Mean and standard deviation of both image scores over some images, so that one can be added to the other.
 
     Args:
         network: the trained network.
         source: features by row.
-        rows: good images, at most some hundred of which are taken, evenly; with fewer than two the scores are left on
-            their own scales. See docs/decisions/0014-thresholds.md for which.
+        images: rows of each good image's pieces, one for each piece; at most some hundred images are taken, evenly;
+            with fewer than two the scores are left on their own scales. See docs/decisions/0014-thresholds.md for
+            which.
+        labels: of the source's pieces: what counts in no score; None where everything counts.
     """
-    rows = rows[:: max(1, -(-len(rows) // _MOST_IMAGES))]
-    if len(rows) < 2:
+    images = images[:: max(1, -(-len(images) // _MOST_IMAGES))]
+    if len(images) < 2:
         return ScoreScale()
     heads = FoldedHeads(network.heads)
     device = heads.map_weight.device
+    size_px = network.config.size_px
+    image_of = torch.cat([torch.full((len(rows),), place) for place, rows in enumerate(images)])
+    every_row = torch.tensor([row for rows in images for row in rows])
     head, peak = [], []
-    for row in torch.split(torch.tensor(list(rows)), _BATCH):
-        output = heads([values.to(device, torch.float32) for values in source.features(row)])
+    for row in torch.split(every_row, _BATCH):
+        ignored, counted = _counted(labels, source.views.image[row], size_px)
+        ignored = None if ignored is None else ignored.to(device)
+        output = heads([values.to(device, torch.float32) for values in source.features(row)], ignored)
+        maps = anomaly_map(output.map_logit, size_px, ignored)
+        if counted is not None:
+            maps = maps.masked_fill(~counted.to(device), -torch.inf)
         head.append(output.score_logit.cpu())
-        peak.append(anomaly_map(output.map_logit, network.config.size_px).amax((1, 2)).cpu())
-    heads_logit, map_max_logit = torch.cat(head).double(), torch.cat(peak).double()
+        peak.append(maps.amax((1, 2)).cpu())
+    lowest = torch.full((len(images),), -torch.inf, dtype=torch.float64)
+    heads_logit, map_max_logit = (
+        lowest.scatter_reduce(0, image_of, torch.cat(values).double(), "amax") for values in (head, peak)
+    )
     return ScoreScale(
         head_mean=float(heads_logit.mean()),
         head_std=float(heads_logit.std()) or 1.0,  # 0 where all are copies of one image
         map_mean=float(map_max_logit.mean()),
         map_std=float(map_max_logit.std()) or 1.0,
-        images=len(rows),
+        images=len(images),
     )
+
+
+def _counted(
+    labels: PixelLabels | None, piece: Tensor, size_px: tuple[int, int]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of some pieces, (B, h, w) positions that are ignored, and (B, H, W) pixels whose map counts; None for plain ones.
+
+    Where tiles overlap, a pixel counts in one of them, as in the blended map.
+    """
+    if labels is None:
+        return None, None
+    of_pieces = labels.of(piece, [()] * len(piece)).ignored
+    own = [labels.pieces[place].own for place in piece.tolist()]
+    everything = all(part == slice(None) for parts in own for part in parts)
+    if everything and not of_pieces.any():
+        return None, None
+    counted = torch.zeros(len(piece), *size_px, dtype=torch.bool)
+    for plane, (rows, columns) in zip(counted, own, strict=True):
+        plane[rows, columns] = True
+    if not of_pieces.any():
+        return None, counted
+    ignored_px = nn.functional.interpolate(of_pieces[:, None].float(), size=size_px)[:, 0] > 0
+    own_and_counted = counted & ~ignored_px
+    # A tile whose own part is all ignored counts by the rest of it: it was not left out for nothing.
+    none_left = ~own_and_counted.flatten(1).any(1)
+    own_and_counted[none_left] = ~ignored_px[none_left]
+    return of_pieces, own_and_counted

@@ -13,12 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.losses import supersimplenet_loss
+from supersimplenet.model.normalise import alone
 from supersimplenet.model.recipes import LabelRecipe, Recipe, resolve_recipe
 from supersimplenet.model.synthesis import draw_anomalies
 from supersimplenet.seeds import derive_seed
 from supersimplenet.settings import Precision
 from supersimplenet.training.features import FeatureSource
 from supersimplenet.training.labels import BatchLabels, PixelLabels
+from supersimplenet.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -35,6 +37,7 @@ class TrainingModule(L.LightningModule):
         label_recipe: the settings that depend on the labels; by default the recipe's without any.
         seed: decides masks and noise of every step.
         precision: type of features and noise, and so of the wide multiplications.
+        processes: that share each batch of the training.
 
     Attributes:
         noise_std: standard deviation of the feature noise, in feature units. To be set before the training begins.
@@ -54,6 +57,7 @@ class TrainingModule(L.LightningModule):
         label_recipe: LabelRecipe | None = None,
         seed: int,
         precision: Precision = "float32",
+        processes: Processes = ALONE,
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -65,14 +69,17 @@ class TrainingModule(L.LightningModule):
         self.total_steps = 0
         self.seed = seed
         self.precision: Precision = precision
+        self.processes = processes
         self.feature_type: torch.dtype = getattr(torch, precision)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of a batch from `batch_loader`."""
         del batch_index
         row, read = batch
-        loss = self.loss(row, derive_seed(self.seed, "anomalies", self.global_step, self.global_rank), read)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(row))
+        loss = self.loss(row, derive_seed(self.seed, "anomalies", self.global_step), read, among=self.processes)
+        sums = self.processes.add_up(torch.stack([loss.detach(), loss.new_tensor(len(row))]))
+        whole = sums[0] / self.processes.count
+        self.log("train_loss", whole, on_step=True, on_epoch=True, batch_size=round(sums[1].item()))
         self.log("lr_heads", self.trainer.optimizers[0].param_groups[1]["lr"])
         return loss
 
@@ -88,16 +95,17 @@ class TrainingModule(L.LightningModule):
         loss = self.loss(row, derive_seed(self.seed, "holdout anomalies", batch_index), read)
         self.log("holdout_loss", loss, on_epoch=True, batch_size=len(row))
 
-    def loss(self, row: Tensor, anomaly_seed: int, read: Tensor | None = None) -> Tensor:
+    def loss(self, row: Tensor, anomaly_seed: int, read: Tensor | None = None, *, among: Processes = ALONE) -> Tensor:
         """The loss of some images, anomalies drawn from a seed.
 
         Args:
             row: (B,) int64, rows of the feature source.
-            anomaly_seed: decides masks and noise.
+            anomaly_seed: decides masks and noise, together with an image's place in the batch.
             read: what `FeatureSource.read` gave for the rows; None reads now.
+            among: processes that share the batch, each with its own rows, as `EpochBatches` deals them out.
 
         Returns:
-            () float.
+            () float, whose mean over the processes is the loss of the whole batch.
         """
         row = row.cpu()
         features = [values.to(self.device, self.feature_type) for values in self.source.features(row, read)]
@@ -108,14 +116,19 @@ class TrainingModule(L.LightningModule):
             channels=sum(self.heads.channels),
             perlin_threshold=self.label_recipe.perlin_threshold,
             noise_std=self.noise_std,
-            generator=torch.Generator().manual_seed(anomaly_seed),
+            generator=[
+                torch.Generator().manual_seed(derive_seed(anomaly_seed, among.rank + among.count * place))
+                for place in range(len(row))
+            ],
             dtype=self.feature_type,
         )
+        add_up = alone if among.count == 1 else among.add_up
         output = self.heads(
             features,
             anomalies,
             stop_gradient=self.label_recipe.stop_gradient,
             ignored=labels.ignored if labels.ignored.any() else None,
+            add_up=add_up,
         )
         return supersimplenet_loss(
             output,
@@ -123,6 +136,7 @@ class TrainingModule(L.LightningModule):
             anomalies.mask.flatten(1).any(1) | labels.bad.repeat(2),
             counted=None if labels.counted.all() else labels.counted.repeat(2, 1, 1),
             weight=None if labels.weight is None else labels.weight.repeat(2, 1, 1),
+            add_up=add_up,
         )
 
     def _labels(self, row: Tensor, size: tuple[int, int]) -> BatchLabels:

@@ -51,7 +51,7 @@ class TrainingProgress(Callback):
         del module, batch_index
         loss = float(outputs["loss"])
         self.loss = loss if self.loss is None else self.loss + _SMOOTHING * (loss - self.loss)
-        self.images += len(batch[0])
+        self.images += len(batch[0]) * trainer.world_size
         rate = self.images / max(time.monotonic() - self.started, 1e-9)
         self.bar.update(
             self.task,

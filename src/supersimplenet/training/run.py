@@ -12,24 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies.ddp import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from supersimplenet.calibration import UNCALIBRATED
+from supersimplenet.calibration import UNCALIBRATED, Calibration
+from supersimplenet.data.images import image_size
 from supersimplenet.data.loading import Failure, OnError
 from supersimplenet.data.sources.base import DataSource, training_list_hash
 from supersimplenet.data.sources.registry import describe_source
 from supersimplenet.data.supervision import supervise, without_empty_masks
+from supersimplenet.data.views import View, ViewConfig, read_view
 from supersimplenet.deploy.folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     hash_weights,
+    load_view,
     move_to,
     read_record,
     save_model,
+    save_view,
     to_plain,
     write_calibration,
     write_record,
@@ -56,10 +62,12 @@ from supersimplenet.training.holdout import HELD_OUT, measure_score_scale
 from supersimplenet.training.labels import PixelLabels, read_pixel_labels
 from supersimplenet.training.module import TrainingModule, batch_loader
 from supersimplenet.training.plan import Plan, hold_out, plan_run, resolve_noise_std
+from supersimplenet.training.processes import PATIENCE, Processes, start
 from supersimplenet.training.progress import TrainingProgress
 from supersimplenet.training.sampler import EpochBatches
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+_PLACE = ("devices", "num_nodes", "strategy")  # of the trainer's settings, those that change nothing in the result
 _FEW_STEPS = 200  # below which a run is said to be too short; the demo's surfaces are learned in about 300
 
 
@@ -81,6 +89,7 @@ def train(
     supervision: str = "auto",
     masks: str | float | None = None,
     model: ModelConfig | None = None,
+    view: ViewConfig | None = None,
     recipe: Recipe | None = None,
     trainer: TrainerConfig | None = None,
     cache: CacheConfig | None = None,
@@ -99,6 +108,7 @@ def train(
             ``full`` insists on all; see `supervise`.
         masks: with ``mixed``, how many masks are kept, or which; see `supervise`.
         model: the network's architecture; by default the published one.
+        view: how images are brought before it; by default each is resized to its input size.
         recipe: how it is trained; by default as published for the supervision.
         trainer: length and place of the training.
         cache: where the backbone's features are kept.
@@ -109,7 +119,7 @@ def train(
         backbone: a module that returns feature maps, instead of the one ``model`` names.
 
     Returns:
-        The trained detector.
+        The trained detector. Where several processes train, each gets it; the first one writes the folder.
 
     Raises:
         SuperSimpleNetError: of the kind that names the cause, see `supersimplenet.errors`.
@@ -119,12 +129,13 @@ def train(
     folder = Path(output)
     model, recipe = model or ModelConfig(), recipe or Recipe()
     model = replace(model, image_size=model.image_size or data.image_size or model.size_px)
-    trainer, cache = trainer or TrainerConfig(), cache or CacheConfig()
+    view_config, trainer, cache = view or ViewConfig(), trainer or TrainerConfig(), cache or CacheConfig()
     settings = {
         "seed": seed,
         "data": describe_source(data),
         "supervision": supervision,
         "masks": None if masks is None else str(masks),
+        "view": to_plain(view_config),
         "recipe": to_plain(recipe),
         "trainer": to_plain(trainer),
         "cache": to_plain(cache),
@@ -132,7 +143,8 @@ def train(
         "on_error": on_error,
     }
     budget_s = None if time_budget is None else parse_duration(time_budget)
-    earlier = _earlier_run(folder, {**settings, "model": to_plain(model)}, resume=resume)
+    processes = start(trainer)
+    earlier = processes.first(lambda: _earlier_run(folder, {**settings, "model": to_plain(model)}, resume=resume))
     samples, empty_masks = without_empty_masks(data.samples())
     supervised = supervise(samples, supervision, masks=masks, seed=seed)
     list_sha256 = training_list_hash(supervised.training)
@@ -147,19 +159,32 @@ def train(
     network = SuperSimpleNet(
         model, backbone=None if backbone is None else wrap_module(backbone, model.size_px), seed=seed
     )
-    device = choose_device({"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator))
+    device = processes.device or choose_device({"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator))
     move_to(network, device)
     folder.mkdir(parents=True, exist_ok=True)
+    if earlier is None:
+        seen_by = read_view(
+            view_config,
+            size_px=model.size_px,
+            strides=model.feature_strides,
+            drawn_on=image_size(supervised.training[0].image),
+        )
+        settings["view_files"] = processes.first(lambda: save_view(folder, seen_by))
+    else:
+        settings["view_files"] = earlier.get("view_files", {})
+        seen_by = load_view(folder, earlier, model)
     try:
         images = _gather(
             network,
             supervised.training,
             label_recipe,
+            view=seen_by,
             holdout_fraction=trainer.holdout_fraction,
             seed=seed,
             folder=folder,
             cache=cache,
             on_error=on_error,
+            processes=processes,
         )
         source = images.source
         module = TrainingModule(
@@ -170,16 +195,28 @@ def train(
             label_recipe=label_recipe,
             seed=seed,
             precision=trainer.precision,
+            processes=processes,
         )
-        batches = EpochBatches(images.good, images.bad, batch_size=recipe.batch_size, seed=seed)
+        batches = EpochBatches(
+            images.good,
+            images.bad,
+            batch_size=recipe.batch_size,
+            seed=seed,
+            process=processes.rank,
+            processes=processes.count,
+        )
         if earlier is None:
-            upright = [rows[0] for rows in images.good] + images.held_out
-            scale = measure_feature_scale(source, upright)
-            module.noise_std = resolve_noise_std(recipe, model, network.backbone, scale)
-            plan = plan_run(module, batches, trainer, scale, budget_s, started)
+
+            def decide() -> Plan:
+                upright = [rows[0] for rows in images.good] + images.held_out
+                scale = measure_feature_scale(source, upright)
+                module.noise_std = resolve_noise_std(recipe, model, network.backbone, scale)
+                return plan_run(module, batches, trainer, scale, budget_s, started)
+
+            plan = processes.first(decide)
         else:
             plan = Plan(**earlier["training"]["plan"])
-            module.noise_std = plan.noise_std
+        module.noise_std = plan.noise_std
         module.total_steps = plan.total_steps
         record: dict[str, Any] = {
             **settings,
@@ -188,9 +225,7 @@ def train(
                 "regime": supervised.regime,
                 "label_recipe": to_plain(label_recipe),
                 "list_sha256": list_sha256,
-                "good_images": len(images.good),
-                "held_out_images": len(images.held_out),
-                **{f"{kind}_images": count for kind, count in images.bad_counts.items()},
+                **images.counts,
                 "bad_images_left_out": supervised.bad_left_out,
                 "masks_left_out": supervised.masks_left_out,
                 "empty_masks": [str(sample.mask) for sample in empty_masks],
@@ -199,25 +234,45 @@ def train(
                 "plan": to_plain(plan),
             },
         }
-        write_record(folder, network, record)
+        processes.first(lambda: write_record(folder, network, record))
         _fit(module, plan, folder, trainer, batches, images.held_out)
         # Not by the held-out images: they calibrate, and a scale of their own would cost the promise.
-        record["score_scale"] = to_plain(measure_score_scale(network, source, [rows[0] for rows in images.good]))
+        record["score_scale"] = processes.first(
+            lambda: to_plain(measure_score_scale(network, source, images.good_images, images.labels))
+        )
     finally:
-        remove_cache_files(folder)
+        remove_cache_files(folder, processes)
     record["training"]["seconds"] = round(time.monotonic() - started, 1)
+    held_out = [supervised.training[place] for place in images.held_out_places]
+    record, calibration = processes.first(
+        lambda: _finish(folder, network, record, held_out, view=seen_by, device=device, on_error=on_error)
+    )
+    return Detector.of(network, record, calibration, view=seen_by, device=str(device))
+
+
+def _finish(
+    folder: Path,
+    network: SuperSimpleNet,
+    record: dict[str, Any],
+    held_out: Sequence[Sample],
+    *,
+    view: View,
+    device: torch.device,
+    on_error: OnError,
+) -> tuple[dict[str, Any], Calibration | None]:
+    """Write the model folder and calibrate with the held-out images; the folder's record and the calibration."""
     save_model(folder, network, record)
-    if plan.total_steps < _FEW_STEPS:
+    steps = record["training"]["plan"]["total_steps"]
+    if steps < _FEW_STEPS:
         console().print(
-            f"only {plan.total_steps} steps were trained: expect little of this model before some {_FEW_STEPS}; "
+            f"only {steps} steps were trained: expect little of this model before some {_FEW_STEPS}; "
             "give it more epochs or time, smaller batches (--recipe.batch_size), or a smaller --model.image_size"
         )
-    detector = Detector.of(network, read_record(folder), device=str(device))
-    held_out = [supervised.training[place] for place in images.held_out_places]
+    detector = Detector.of(network, read_record(folder), view=view, device=str(device))
     if not held_out:
         console().print(f"{UNCALIBRATED} --good DIR")
-        return detector
-    detector.calibration = calibrate(
+        return detector.record, None
+    calibration = calibrate(
         detector,
         held_out,
         ThresholdConfig(lenient=True),
@@ -225,9 +280,9 @@ def train(
         weights_sha256=hash_weights(folder),
         on_error=on_error,
     ).calibration
-    write_calibration(folder, detector.calibration)
-    console().print(f"calibrated: {detector.calibration.promise()}")
-    return detector
+    write_calibration(folder, calibration)
+    console().print(f"calibrated: {calibration.promise()}")
+    return detector.record, calibration
 
 
 def _earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
@@ -245,7 +300,7 @@ def _earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dic
     record = read_record(folder)
     if (folder / WEIGHTS_FILE).is_file():
         raise OutputError(f"{folder}: this training is finished; there is nothing to resume")
-    differing = [name for name, value in settings.items() if record.get(name) != value]
+    differing = [name for name, value in settings.items() if _deciding(record.get(name)) != _deciding(value)]
     if differing:
         raise ConfigError(
             f"{folder}: cannot be resumed with other settings; differing: {', '.join(differing)} "
@@ -254,18 +309,24 @@ def _earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dic
     return record
 
 
+def _deciding(value: Any) -> Any:
+    """A group of settings without those that say where it is computed; the trainer's alone has any."""
+    return {name: of for name, of in value.items() if name not in _PLACE} if isinstance(value, dict) else value
+
+
 @dataclass(frozen=True, kw_only=True)
 class _TrainingImages:
-    """What is trained on, as rows of the feature source.
+    """What is trained on, as rows of the feature source. A piece is an image, or a tile of one.
 
     Attributes:
         source: features by row.
-        labels: of its images.
-        good: rows of each good image's views.
-        bad: rows of each bad image's views.
-        held_out: a row of each held-out good image.
-        held_out_places: its place in the list of training samples.
-        bad_counts: bad images with pixel labels, and without.
+        labels: of its pieces.
+        good: rows of each good piece's views.
+        bad: rows of each bad piece's views.
+        good_images: the upright row of each piece of each good image that is trained on.
+        held_out: a row of each piece of held-out good images.
+        held_out_places: places of these images in the list of training samples.
+        counts: for the record: images and, where they were cut, tiles of each kind.
         failures: what could not be read.
     """
 
@@ -273,9 +334,10 @@ class _TrainingImages:
     labels: PixelLabels
     good: list[list[int]]
     bad: list[list[int]]
+    good_images: list[list[int]]
     held_out: list[int]
     held_out_places: list[int]
-    bad_counts: dict[str, int]
+    counts: dict[str, Any]
     failures: list[Failure]
 
 
@@ -284,55 +346,115 @@ def _gather(
     samples: Sequence[Sample],
     recipe: LabelRecipe,
     *,
+    view: View,
     holdout_fraction: float,
     seed: int,
     folder: Path,
     cache: CacheConfig,
     on_error: OnError,
+    processes: Processes,
 ) -> _TrainingImages:
     """Read every image and mask once, and arrange for the features of every view."""
-    size_px = network.config.size_px
-    (height, width, _), *_ = feature_shapes(network.backbone, size_px)
-    labels, unreadable = read_pixel_labels(samples, recipe, (2 * height, 2 * width), on_error=on_error)
-    readable = [place for place in range(len(samples)) if place not in {failure.index for failure in unreadable}]
+    (height, width, _), *_ = feature_shapes(network.backbone, view.size_px)
+    labels, unreadable = read_pixel_labels(samples, recipe, (2 * height, 2 * width), view=view, on_error=on_error)
+    _report_left_out(labels, samples)
     held_out = hold_out(samples, holdout_fraction, seed)
     flipped = {"none": (), "published": (BAD,), "symmetric": (GOOD, BAD)}[recipe.flips]
-    views = [len(FLIPS) if samples[place].label in flipped and place not in held_out else 1 for place in readable]
+    views = [
+        len(FLIPS) if (BAD if is_bad else GOOD) in flipped and piece.sample not in held_out else 1
+        for piece, is_bad in zip(labels.pieces, labels.bad.tolist(), strict=True)
+    ]
+    tiles: dict[int, list[int]] = {}
+    for piece in labels.pieces:
+        tiles.setdefault(piece.sample, []).append(piece.tile)
     with progress_bar() as bar:
-        task = bar.add_task("reading images, computing features", total=len(readable), detail="")
+        task = bar.add_task("reading images, computing features", total=len(tiles), detail="")
         source, index, failures = gather_features(
             network.backbone,
-            [samples[place].image for place in readable],
+            [samples[place].image for place in tiles],
+            tiles=None if view.config.fit != "tiles" else list(tiles.values()),
             views=views,
-            image_size=size_px,
+            view=view,
             cache=cache,
             folder=folder,
             on_error=on_error,
+            processes=processes,
             progress=lambda images: bar.advance(task, images),
         )
-    places = [readable[place] for place in index]
-    kept_labels = labels.select(places)
+    labels = labels.select(index)
     rows = source.views.rows()
     by_label: dict[int, list[list[int]]] = {GOOD: [], BAD: []}
-    for place, of_image in zip(places, rows, strict=True):
-        if place not in held_out:
-            by_label[samples[place].label].append(of_image)
-    known = int((kept_labels.bad & kept_labels.known).sum())
+    good_images: dict[int, list[int]] = {}
+    for piece, is_bad, of_piece in zip(labels.pieces, labels.bad.tolist(), rows, strict=True):
+        if piece.sample in held_out:
+            continue
+        by_label[BAD if is_bad else GOOD].append(of_piece)
+        if samples[piece.sample].label == GOOD:
+            good_images.setdefault(piece.sample, []).append(of_piece[0])
     failures = [*unreadable, *failures]
     if failures:
         console().print(f"{len(failures)} images or their masks could not be read: left out; {CONFIG_FILE} lists them")
     if not by_label[GOOD]:
         raise DataError("no good training image is left; give more of them, or a smaller --trainer.holdout_fraction")
+    places = dict.fromkeys(piece.sample for piece in labels.pieces)
+    held_out_places = [place for place in places if place in held_out]
     return _TrainingImages(
         source=source,
-        labels=kept_labels,
+        labels=labels,
         good=by_label[GOOD],
         bad=by_label[BAD],
-        held_out=[of_image[0] for place, of_image in zip(places, rows, strict=True) if place in held_out],
-        held_out_places=[place for place in places if place in held_out],
-        bad_counts={"bad_with_mask": known, "bad_without_mask": len(by_label[BAD]) - known},
+        good_images=list(good_images.values()),
+        held_out=[of_piece[0] for piece, of_piece in zip(labels.pieces, rows, strict=True) if piece.sample in held_out],
+        held_out_places=held_out_places,
+        counts=_count(samples, labels, held_out_places, tiles=view.config.fit == "tiles"),
         failures=failures,
     )
+
+
+def _report_left_out(labels: PixelLabels, samples: Sequence[Sample]) -> None:
+    """Say which tiles are not trained on.
+
+    Raises:
+        DataError: bad images are to be trained on, and no tile is bad.
+    """
+    without_mask, touched = labels.left_out["of_bad_images_without_mask"], labels.left_out["touched"]
+    if without_mask:
+        images = sum(sample.label == BAD and not sample.pixel_labels_known for sample in samples)
+        if not labels.bad.any():
+            raise DataError(
+                f"view.fit: tiles of {images} bad training images, none with a mask: in which of its tiles a defect "
+                "lies is not known; give masks, take another view.fit, or --supervision unsupervised"
+            )
+        console().print(
+            f"{without_mask} tiles of {images} bad images without a mask are left out: which are bad is not known"
+        )
+    if touched:
+        console().print(f"{touched} tiles that a defect merely touches are left out")
+
+
+def _count(
+    samples: Sequence[Sample], labels: PixelLabels, held_out_places: Sequence[int], *, tiles: bool
+) -> dict[str, Any]:
+    """What was trained on, for config.yaml."""
+    held_out = set(held_out_places)
+    trained = [place for place in dict.fromkeys(piece.sample for piece in labels.pieces) if place not in held_out]
+    bad = [place for place in trained if samples[place].label == BAD]
+    known_pieces = {piece.sample for piece, known in zip(labels.pieces, labels.known.tolist(), strict=True) if known}
+    known = sum(place in known_pieces for place in bad)
+    counts: dict[str, Any] = {
+        "good_images": len(trained) - len(bad),
+        "held_out_images": len(held_out_places),
+        "bad_with_mask_images": known,
+        "bad_without_mask_images": len(bad) - known,
+    }
+    if tiles:
+        kinds = [
+            is_bad
+            for piece, is_bad in zip(labels.pieces, labels.bad.tolist(), strict=True)
+            if piece.sample not in held_out
+        ]
+        counts["tiles"] = {"good": kinds.count(False), "bad": kinds.count(True), "left_out": labels.left_out}
+    return counts
 
 
 def _fit(
@@ -366,7 +488,10 @@ def _fit(
         fit = L.Trainer(
             max_epochs=plan.epochs,
             accelerator=trainer.accelerator,
-            devices=1,
+            devices=trainer.devices,
+            num_nodes=trainer.num_nodes,
+            # The statistics of each BatchNorm are those of all processes already.
+            strategy=DDPStrategy(timeout=PATIENCE, broadcast_buffers=False) if trainer.processes > 1 else "auto",
             gradient_clip_val=module.label_recipe.gradient_clip_norm,
             callbacks=callbacks,
             plugins=[_WholeCheckpoints()],

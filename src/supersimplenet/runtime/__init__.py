@@ -1,0 +1,16 @@
+"""The model on the line's computer: one exported file, numpy, Pillow and one engine. No torch.
+
+::
+
+    from supersimplenet.runtime import Inspector
+
+    inspector = Inspector.load("parts.onnx")
+    prediction = inspector.inspect("017.png")
+    print(prediction.verdict, prediction.score, prediction.p_value, prediction.defects)
+
+``python -m supersimplenet.runtime parts.onnx 017.png`` prints the same as a line of JSON.
+"""
+
+from supersimplenet.runtime.bundle import Bundle as Bundle
+from supersimplenet.runtime.bundle import Certificate as Certificate
+from supersimplenet.runtime.inspector import Inspector as Inspector

@@ -1,0 +1,73 @@
+"""``python -m supersimplenet.runtime FILE IMAGE...``: a line of JSON for each image."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from supersimplenet.data.images import list_images
+from supersimplenet.errors import SuperSimpleNetError
+from supersimplenet.looking import Indexed, as_row
+from supersimplenet.plain import to_plain
+from supersimplenet.runtime.inspector import Inspector
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Look at images.
+
+    Returns:
+        The exit status: 0 where all went well, 1 where a message on standard error says what did not.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        _inspect(options)
+    except (SuperSimpleNetError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m supersimplenet.runtime",
+        description="Look at images with an exported model; prints one line of JSON for each, as it comes.",
+    )
+    parser.add_argument("file", type=Path, help="as `supersimplenet export` wrote it")
+    parser.add_argument("images", type=Path, nargs="*", help="image files, or folders, searched at any depth")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of a file that leaves the size open")
+    parser.add_argument("--threads", type=int, help="for one image; by default the cores there are")
+    parser.add_argument("--maps", type=Path, help="folder in which each heat map is also left, 000000.npy and so on")
+    parser.add_argument("--about", action="store_true", help="print the file's metadata and certificate first")
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    size_px = None if options.size is None else tuple(options.size)
+    inspector = Inspector.load(options.file, size_px=size_px, threads=options.threads)
+    if options.about:
+        print(json.dumps({"engine_version": inspector.engine, **to_plain(inspector.bundle)}), flush=True)
+    if options.maps is not None:
+        options.maps.mkdir(parents=True, exist_ok=True)
+    paths = [path for given in options.images for path in list_images(given)]
+    for index, path in enumerate(paths):
+        start = time.perf_counter()
+        prediction = inspector.inspect(path)
+        seconds = time.perf_counter() - start
+        if options.maps is not None:
+            np.save(options.maps / f"{index:06d}.npy", prediction.map_logit)
+        row = as_row(
+            Indexed(index=index, file=path, prediction=prediction),
+            calibrated=inspector.calibration is not None,
+            aligned=inspector.view.aligner is not None,
+        )
+        print(json.dumps({**row, "seconds": round(seconds, 5)}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""What travels with an exported network, inside the one file: everything but the weights."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from supersimplenet.calibration import Calibration
+from supersimplenet.data.views import View, ViewConfig
+from supersimplenet.errors import ModelFolderError
+from supersimplenet.judge import Judge
+from supersimplenet.plain import from_plain, to_plain
+from supersimplenet.records import ScoreName, ScoreScale
+
+FileFormat = Literal["onnx", "openvino", "torch"]
+FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
+
+KEY = "supersimplenet"  # under which the JSON text stands in each format's metadata
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What the exported file gave in a fresh process, beside what the model folder gives by torch.
+
+    Attributes:
+        images: how many were compared, decoding and resizing of their files included.
+        source: where they came from, in words.
+        score_max_difference: of the scores (head, map and the deciding one), in logits.
+        score_mean_difference: likewise, the mean.
+        map_max_difference: of the maps, in logits.
+        map_mean_difference: likewise, the mean.
+        score_tolerance: largest score difference that was allowed.
+        map_tolerance: largest map difference that was allowed.
+        verdict_flips: images whose verdict differs.
+        latency_ms: median from a file's path to its verdict, one image at a time.
+        measured_drop: for int8, what quantisation cost on the calibration split; None elsewhere.
+        drop_of: of what.
+        host: processor, cores, system.
+        versions: of Python, the engine, numpy, Pillow and this package.
+        date: such as 2026-11-25.
+    """
+
+    images: int
+    source: str
+    score_max_difference: float
+    score_mean_difference: float
+    map_max_difference: float
+    map_mean_difference: float
+    score_tolerance: float
+    map_tolerance: float
+    verdict_flips: int
+    latency_ms: float
+    measured_drop: float | None = None
+    drop_of: str | None = None
+    host: dict[str, Any]
+    versions: dict[str, str]
+    date: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """The metadata of an exported file.
+
+    Attributes:
+        engine: which engine the file is for.
+        precision: in which it is computed, or (fp16) kept.
+        size_px: (height, width) to which images are resized.
+        trained_size_px: that of the training, for which alone the calibration holds.
+        step_px: of what height and width must be multiples where they are open; None where ``size_px`` is fixed.
+        strides: of the network's feature maps.
+        view: how images are brought before the network, as in config.yaml.
+        view_images: the region of interest and the reference, where there are any: PNG files in base64.
+        masked: whether the graph takes pixels that count in no score as a second input.
+        preprocessing: what happens to an image's pixels, before the graph and inside it.
+        outputs: of the graph, by name.
+        labels: of the image labels 0 and 1.
+        image_score: which score decides the verdict.
+        score_scale: puts the scores on one scale.
+        calibration: thresholds and what they promise; None for none.
+        backbone: its name, origin, hash of the weights and, where known, their licence.
+        weights_sha256: of the model folder's weights.
+        versions: of what exported it.
+        config: the model folder's config.yaml.
+        date: of the export.
+        certificate: None until the gate has been passed.
+    """
+
+    engine: FileFormat
+    precision: FilePrecision
+    size_px: tuple[int, int]
+    trained_size_px: tuple[int, int]
+    step_px: int | None = None
+    strides: tuple[int, ...] = (8, 16)
+    view: dict[str, Any] = field(default_factory=dict)
+    view_images: dict[str, str] = field(default_factory=dict)
+    masked: bool = False
+    preprocessing: dict[str, Any]
+    outputs: dict[str, str]
+    labels: tuple[str, ...] = ("good", "bad")
+    image_score: ScoreName
+    score_scale: ScoreScale
+    calibration: Calibration | None
+    backbone: dict[str, Any]
+    weights_sha256: str
+    versions: dict[str, str]
+    config: dict[str, Any]
+    date: str
+    certificate: Certificate | None = None
+
+    def judge(self, size_px: tuple[int, int]) -> Judge:
+        """What decides at a size: with the calibration at that of the training, without one elsewhere."""
+        return Judge(
+            calibration=self.calibration if size_px == self.trained_size_px else None,
+            image_score=self.image_score,
+            score_scale=self.score_scale,
+        )
+
+    def make_view(self, size_px: tuple[int, int]) -> View:
+        """What brings images before the network at a size."""
+        config = from_plain(ViewConfig, self.view, where="metadata: view")
+        images = {name: decode_png(text) for name, text in self.view_images.items()}
+        roi = images["roi"] > 0 if "roi" in images else None
+        return View(config, size_px=size_px, strides=self.strides, roi=roi, reference=images.get("reference"))
+
+    def as_json(self) -> str:
+        """The text that is kept in the file."""
+        return json.dumps({"format": _FORMAT, **to_plain(self)})
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> str:
+    """An image as text."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def decode_png(text: str) -> NDArray[np.uint8]:
+    """An image of `encode_png`."""
+    with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
+        return np.asarray(image)
+
+
+def read_bundle(text: str | None, *, where: str) -> Bundle:
+    """The metadata from a file's text.
+
+    Args:
+        text: as `Bundle.as_json` wrote it; None where the file has none.
+        where: names the file in errors.
+
+    Raises:
+        ModelFolderError: no text, or not such a text.
+    """
+    if text is None:
+        raise ModelFolderError(f"{where}: not made by `supersimplenet export` (no metadata in it); export the model")
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ModelFolderError(f"{where}: damaged metadata ({error}); export the model again") from error
+    if not isinstance(values, dict) or values.get("format") != _FORMAT:
+        found = values.get("format") if isinstance(values, dict) else None
+        raise ModelFolderError(f"{where}: format {found}; this version reads format {_FORMAT}")
+    del values["format"]
+    for name, kind in (("score_scale", ScoreScale), ("calibration", Calibration), ("certificate", Certificate)):
+        if values.get(name) is not None:
+            values[name] = from_plain(kind, values[name], where=f"{where}: {name}")
+    bundle: Bundle = from_plain(Bundle, values, where=where)
+    if bundle.engine not in get_args(FileFormat):
+        raise ModelFolderError(f"{where}: for engine '{bundle.engine}'; this version knows {get_args(FileFormat)}")
+    return bundle

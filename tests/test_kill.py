@@ -1,0 +1,105 @@
+"""`predict` killed at random moments, again and again: its files are those of an undisturbed run, to the byte."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from supersimplenet import ModelConfig, SuperSimpleNet
+from supersimplenet.deploy.folder import save_model
+
+SIZE = (64, 64)
+FILES = ["defects.csv", "predictions.csv", "predictions.jsonl", "predictions.parquet"]
+JOURNAL = "predictions.partial.jsonl"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval(), {})
+    return folder
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(output.iterdir())}
+
+
+def lines(journal: Path) -> int:
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def kill_and_continue(model: Path, tmp_path: Path, *, kills: int, images: int, batch_size: int) -> dict[str, int]:
+    """What happened, counted: kills before the first result, among them, and after the last."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for index in range(images):
+        path = many / f"{index:05d}.png"
+        if index < 50:
+            pixels = np.random.default_rng(index).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+        elif index % 97 == 0:
+            path.write_bytes(b"not an image")
+        else:
+            os.link(many / f"{index % 50:05d}.png", path)
+    command = [sys.executable, "-m", "supersimplenet", "predict", "--model", str(model), str(many), "--device", "cpu"]
+    command += ["--batch-size", str(batch_size), "--format", "csv,jsonl,parquet", "--on-error", "skip", "--output"]
+
+    def run(output: Path) -> None:
+        subprocess.run([*command, str(output)], check=True, capture_output=True)
+
+    started = time.monotonic()
+    run(tmp_path / "whole")
+    seconds = time.monotonic() - started
+    expected = contents(tmp_path / "whole")
+    assert sorted(expected) == FILES
+
+    moments = random.Random(0)
+    output = tmp_path / "killed"
+    journal = output / JOURNAL
+    happened = dict.fromkeys(("before", "among", "after", "finished"), 0)
+    while sum(happened.values()) - happened["finished"] < kills:
+        process = subprocess.Popen([*command, str(output)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        if moments.random() < 0.25:  # any moment of a run: imports, and maybe the writing of the files
+            time.sleep(moments.uniform(0, 1.2 * seconds))
+        else:  # some results further on, and a little
+            target = lines(journal) + moments.randint(1, max(2, 2 * images // kills))
+            while process.poll() is None and lines(journal) < min(target, images):
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.02))
+        process.kill()
+        if process.wait() == 0:
+            happened["finished"] += 1
+            assert contents(output) == expected
+            shutil.rmtree(output)
+            continue
+        done = lines(journal)
+        if (output / "predictions.csv").exists() or done == images:
+            happened["after"] += 1
+        else:
+            happened["among" if done else "before"] += 1
+    run(output)
+    assert contents(output) == expected
+    print(f"{happened}, an undisturbed run of {images} images takes {seconds:.1f} s")
+    return happened
+
+
+def test_three_kills_leave_the_files_of_an_undisturbed_run(model, tmp_path):
+    happened = kill_and_continue(model, tmp_path, kills=3, images=150, batch_size=1)
+    assert happened["among"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_fifty_kills_leave_the_files_of_an_undisturbed_run(model, tmp_path, batch_size):
+    happened = kill_and_continue(model, tmp_path, kills=50, images=1500, batch_size=batch_size)
+    assert happened["among"] >= 20
