@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table as RichTable
 
@@ -15,8 +16,8 @@ from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.sources.registry import describe_source, source_from
 from supersimplenet.detector import Detector
 from supersimplenet.drawing import choose_outcomes, draw_contact_sheet
-from supersimplenet.errors import ConfigError
-from supersimplenet.evaluation.evaluate import PREFIXES, evaluate, look_again, write_metrics
+from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.evaluation.evaluate import PREFIXES, Part, evaluate, look_again, sum_up, write_metrics
 from supersimplenet.evaluation.results import Evaluation
 from supersimplenet.inputs import Inputs, find_inputs
 from supersimplenet.looking import Looks
@@ -25,6 +26,9 @@ from supersimplenet.predict import PredictionSummary, predict_to_folder
 from supersimplenet.records import BAD, GOOD, Sample, probability
 from supersimplenet.settings import Resolution
 from supersimplenet.terminal import progress_bar, results
+
+if TYPE_CHECKING:
+    from supersimplenet.cluster import Cluster
 
 CONTACT_SHEET = "findings.png"
 _SCORES = {"head": "classification head's score", "map": "map's maximum", "fused": "fused score"}
@@ -39,6 +43,8 @@ def evaluate_model(
     device: str = "auto",
     engine: str = "torch",
     precision: str = "float32",
+    address: str | None = None,
+    workers: int | None = None,
     on_error: OnError = "stop",
 ) -> Evaluation:
     """Evaluate a model folder; writes metrics.json and a contact sheet of the best and worst findings.
@@ -49,17 +55,26 @@ def evaluate_model(
         output: where to write; by default the model folder.
         resolution: of the pixel metrics; see `evaluate`.
         device: see `Detector`.
-        engine: likewise.
+        engine: likewise, or ``ray``.
         precision: likewise.
+        address: see `supersimplenet.cluster.ClusterConfig`.
+        workers: likewise.
         on_error: what an unreadable image does.
 
     Raises:
         SuperSimpleNetError: of the kind that names the cause.
     """
-    detector = Detector.load(model, device=device, engine=engine, precision=precision)
+    on_cluster = _cluster(model, engine, device=device, precision=precision, address=address, workers=workers)
+    if on_cluster is None:
+        detector = Detector.load(model, device=device, engine=engine, precision=precision)
+    else:
+        detector = Detector.load(model, device="cpu")
     source = data or trained_on(detector, model)
     samples = source.samples()
-    evaluation = evaluate_samples(detector, samples, resolution=resolution, on_error=on_error)
+    if on_cluster is None:
+        evaluation = evaluate_samples(detector, samples, resolution=resolution, on_error=on_error)
+    else:
+        evaluation = _evaluate_on(on_cluster, detector, samples, resolution=resolution, on_error=on_error)
     folder = output or model
     folder.mkdir(parents=True, exist_ok=True)
     metrics = write_metrics(evaluation, folder, data=describe_source(source))
@@ -107,6 +122,8 @@ def predict_files(
     device: str = "auto",
     engine: str = "torch",
     precision: str = "float32",
+    address: str | None = None,
+    workers: int | None = None,
     on_error: OnError = "stop",
 ) -> PredictionSummary:
     """Predict images into a folder and say what came of it; see `predict_to_folder`.
@@ -123,8 +140,10 @@ def predict_files(
         false_discovery_rate: likewise.
         batch_size: likewise.
         device: see `Detector`.
-        engine: likewise.
+        engine: likewise, or ``ray``.
         precision: likewise.
+        address: see `supersimplenet.cluster.ClusterConfig`.
+        workers: likewise.
         on_error: what an unreadable image does.
 
     Raises:
@@ -135,9 +154,16 @@ def predict_files(
         raise ConfigError("watch-for: says how long a folder is watched, and none is named; give --watch")
     if watch is not None and (inputs or list_file is not None):
         raise ConfigError("watch: a folder is watched, or inputs are named, not both; run the command twice")
+    if engine == "ray" and (overlays or watch is not None):
+        raise ConfigError(
+            "engine: ray brings back no maps, and needs all names at once; leave --overlays and --watch to one machine"
+        )
     found = None if watch is not None else find_inputs(inputs, list_file=list_file, leave_out=output)
     replaces = watch is None and (output / table_file(formats)).is_file()
-    detector = _looks(model, device=device, engine=engine, precision=precision)
+    detector: Looks | None = _cluster(
+        model, engine, device=device, precision=precision, address=address, workers=workers
+    )
+    detector = detector or _looks(model, device=device, engine=engine, precision=precision)
     with nullcontext() if watch is None else stopped_by_signals() as stop, progress_bar() as bar:
         images: Arrivals | Inputs
         if watch is not None:
@@ -193,6 +219,42 @@ def _looks(model: Path, *, device: str, engine: str, precision: str) -> Looks:
     return Inspector.load(model)
 
 
+def _cluster(
+    model: Path, engine: str, *, device: str, precision: str, address: str | None, workers: int | None
+) -> Cluster | None:
+    """Many machines, where they were asked for.
+
+    Raises:
+        ConfigError: what belongs to them without them.
+    """
+    if engine != "ray":
+        if address is not None or workers is not None:
+            raise ConfigError("address and workers: belong to a cluster; give --engine ray, or leave them out")
+        return None
+    from supersimplenet.cluster import Cluster, ClusterConfig
+
+    return Cluster(model, ClusterConfig(address=address, workers=workers, device=device, precision=precision))
+
+
+def _evaluate_on(
+    cluster: Cluster, detector: Detector, samples: Sequence[Sample], *, resolution: Resolution, on_error: OnError
+) -> Evaluation:
+    """`evaluate` on many machines, whose tallies of pixels add up."""
+    tested = [sample for sample in samples if sample.split == "test"]
+    with progress_bar() as bar:
+        task = bar.add_task("testing", total=len(tested), detail="")
+        whole: Part | None = None
+        for part in cluster.test_parts(tested, resolution=resolution, on_error=on_error):
+            bar.advance(task, len(part.outcomes) + len(part.failures))
+            if whole is None:
+                whole = part
+            else:
+                whole.add(part)
+    if whole is None:
+        raise DataError("the data set has no test image; name a data set with a test split")
+    return sum_up(whole, detector, resolution=resolution)
+
+
 def trained_on(detector: Detector, model: Path) -> DataSource:
     """The data set that a model was trained on.
 
@@ -233,7 +295,7 @@ def _print_verdicts(evaluation: Evaluation) -> None:
     pixels = [outcome.sample.label for outcome in evaluation.outcomes if outcome.has_pixel_labels]
     unsure = f", {bad['unsure']} unsure" if bad["unsure"] else ""
     also_unsure = f", {good['unsure']} unsure" if good["unsure"] else ""
-    size = "each mask's own size" if evaluation.resolution == "native" else "x".join(map(str, evaluation.size_px))
+    size = "each mask's own size" if evaluation.resolution == "native" else evaluation.shown_size("x")
     results().print(
         f"at threshold {probability(evaluation.threshold_logit):.3f} of the {_SCORES[evaluation.image_score]}: "
         f"{bad['good']} of {sum(bad.values())} bad images missed{unsure}, "

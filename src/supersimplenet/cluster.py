@@ -1,7 +1,7 @@
 """Many machines look at images: Ray reads them on the processors, workers that each hold the model judge them.
 
-The driver, where the command runs, hands out the names of the images and takes the predictions back, without their maps,
-in order: what it writes, and how it goes on after an interruption, is as with one machine. What a worker had in hand
+The driver, where the command runs, hands out the names of the images and takes the predictions back in order, without
+their maps: what it writes, and how it goes on after an interruption, is as with one machine. What a worker had in hand
 when it was lost is done again by another one.
 """
 
@@ -81,8 +81,10 @@ class Cluster:
         self.aligned = local.aligned
         self._view: View = local.view
         self._config = config
-        self._files = _read_model(model)
         connect(config.address)
+        import ray
+
+        self._files = [ray.put(_read_model(model))]  # in a list, or Ray would send it with each start of a worker
 
     def predict_files(
         self,
@@ -113,17 +115,17 @@ class Cluster:
             kept += block
         if not kept:
             return
-        workers, options = self._workers(on_gpu=(on_gpu := self._on_gpu()))
+        on_gpu = self._on_gpu()
+        workers, options = self._workers(on_gpu=on_gpu)
+        reader_cores = 1 if on_gpu else _READER_CORES
         dataset = (
             ray.data.from_arrow(tables)
-            .map_batches(
-                _read, fn_kwargs={"view": self._view}, batch_size=None, num_cpus=1 if on_gpu else _READER_CORES
-            )
+            .map_batches(_read, fn_kwargs={"view": self._view}, batch_size=None, num_cpus=reader_cores)
             .map_batches(
                 _Worker,
                 fn_constructor_args=[self._files, self._config.device, self._config.precision],
                 batch_size=batch_size or (16 if on_gpu else 1),
-                concurrency=workers,
+                compute=ray.data.ActorPoolStrategy(size=workers),
                 **options,
             )
         )
@@ -150,7 +152,7 @@ class Cluster:
             fn_constructor_args=[self._files, self._config.device, self._config.precision],
             fn_kwargs={"resolution": resolution, "on_error": on_error},
             batch_size=1,
-            concurrency=workers,
+            compute=ray.data.ActorPoolStrategy(size=workers),
             **options,
         )
         for _, found in _results(dataset):
@@ -165,7 +167,7 @@ class Cluster:
             return False
         return bool(ray.cluster_resources().get("GPU", 0) >= 1)
 
-    def _workers(self, *, on_gpu: bool) -> tuple[int, dict[str, float]]:
+    def _workers(self, *, on_gpu: bool) -> tuple[int, dict[str, Any]]:
         """How many, and what each asks for."""
         import ray
 
@@ -196,12 +198,14 @@ def connect(address: str | None) -> None:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class _Worker:
     """Holds the model in a process of the cluster."""
 
-    def __init__(self, files: Mapping[str, bytes], device: str, precision: str) -> None:
+    def __init__(self, files: Sequence[Any], device: str, precision: str) -> None:
         self.detector = _load(files, device, precision)
 
     def __call__(self, batch: Batch) -> Batch:
@@ -217,7 +221,7 @@ class _Worker:
 class _Tester:
     """Likewise, and looks at parts of a test."""
 
-    def __init__(self, files: Mapping[str, bytes], device: str, precision: str) -> None:
+    def __init__(self, files: Sequence[Any], device: str, precision: str) -> None:
         self.detector = _load(files, device, precision)
 
     def __call__(self, batch: Batch, *, resolution: Resolution, on_error: OnError) -> Batch:
@@ -253,7 +257,11 @@ def _results(dataset: Any) -> Iterator[tuple[int, Any]]:
         yield int(row["index"]), pickle.loads(row["found"])
 
 
-def _load(files: Mapping[str, bytes], device: str, precision: str) -> Detector | Inspector:
+def _load(sent: Sequence[Any], device: str, precision: str) -> Detector | Inspector:
+    """The model from a reference to its files."""
+    import ray
+
+    files: dict[str, bytes] = ray.get(sent[0])
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)

@@ -55,7 +55,7 @@ def table_file(formats: Sequence[Format]) -> str:
 
 @contextmanager
 def results_in(folder: Path, formats: Sequence[Format], names: Sequence[str] = COLUMNS) -> Iterator[list[_Sink]]:
-    """Takers of rows of these columns; their files appear at the end, and take the place of an earlier run's in any format."""
+    """Takers of rows of these columns; their files appear at the end, in place of an earlier run's in any format."""
     with ExitStack() as files:
         yield [files.enter_context(_SINKS[format_](folder, names)) for format_ in formats]
     for format_, own_files in _FILES.items():

@@ -11,6 +11,7 @@ from typing import Literal
 from supersimplenet.errors import ConfigError
 
 EngineName = Literal["torch", "openvino"]
+ClusterEngineName = Literal["torch", "openvino", "ray"]
 Precision = Literal["float32", "bfloat16"]
 Resolution = Literal["model", "native"]  # of the metrics of pixels
 GroupsName = Literal["known", "found", "none"]  # what `data split` keeps together

@@ -104,7 +104,7 @@ def _test_parser() -> OptionParser:
     parser.add_argument("--data", type=DataSource, help=f"{DATA_HELP}; by default the one it was trained on")
     parser.add_argument("--output", type=Path, help="where to write; by default the model folder")
     parser.add_argument("--resolution", type=Resolution, default="model", help=RESOLUTION_HELP)
-    add_engine(parser)
+    add_engine(parser, cluster=True)
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
     return parser
 
@@ -121,6 +121,8 @@ def _test(options: Namespace) -> int:
         device=options.device,
         engine=options.engine,
         precision=options.precision,
+        address=options.address,
+        workers=options.workers,
         on_error=options.on_error,
     )
     return 0
@@ -158,7 +160,7 @@ def _predict_parser() -> OptionParser:
     parser.add_argument(
         "--batch-size", type=int | None, help="images that go through the network together; by default what suits it"
     )
-    add_engine(parser)
+    add_engine(parser, cluster=True)
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
     return parser
 
@@ -182,6 +184,8 @@ def _predict(options: Namespace) -> int:
         device=options.device,
         engine=options.engine,
         precision=options.precision,
+        address=options.address,
+        workers=options.workers,
         on_error=options.on_error,
     )
     return 0

@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from supersimplenet.data.sources.registry import SOURCES
-from supersimplenet.settings import EngineName, Precision
+from supersimplenet.settings import ClusterEngineName, EngineName, Precision
 
 ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
 RESOLUTION_HELP = (
@@ -61,15 +61,21 @@ class Command(NamedTuple):
     run: Callable[[Namespace], int]
 
 
-def add_engine(parser: ArgumentParser) -> None:
-    """What computes, where and how."""
+def add_engine(parser: ArgumentParser, *, cluster: bool = False) -> None:
+    """What computes, where and how; with ``cluster`` on many machines too."""
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--engine",
-        type=EngineName,
+        type=ClusterEngineName if cluster else EngineName,
         default="torch",
-        help="what computes; openvino is the faster on a processor (pip install 'supersimplenet[openvino]')",
+        help="what computes; openvino is the faster on a processor (pip install 'supersimplenet[openvino]')"
+        + ("; ray computes on a cluster (docs/scale.md)" if cluster else ""),
     )
+    if cluster:
+        parser.add_argument(
+            "--address", type=str | None, help="with ray: of the cluster, such as auto; by default this machine alone"
+        )
+        parser.add_argument("--workers", type=int | None, help="with ray: how many; by default one a GPU or core")
     parser.add_argument(
         "--precision",
         type=Precision,

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 T = TypeVar("T", bound=np.generic)
 
-_HAND_OVER = 0.25  # of an overlap, or of the way to the next tile: over which one tile hands over to the next
+# Over how much one tile hands over to the next: of an overlap, or of the way from tile to tile, and at most.
+_HAND_OVER, _MOST_HAND_OVER_PX = 0.5, 16.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,7 @@ def _axis_weights(starts: tuple[int, ...], tile: int, size: int) -> NDArray[np.f
     weights = np.ones((len(starts), size))
     for number, (before, start) in enumerate(pairwise(starts), start=1):
         overlap = before + tile - start
-        way = max(1.0, _HAND_OVER * min(overlap, start - before))
+        way = max(1.0, min(_HAND_OVER * min(overlap, start - before), _MOST_HAND_OVER_PX))
         risen = np.clip((place - (start + overlap / 2)) / way + 0.5, 0, 1)
         weights[number] *= risen
         weights[number - 1] *= 1 - risen

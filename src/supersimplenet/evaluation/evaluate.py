@@ -162,6 +162,7 @@ def sum_up(part: Part, detector: Detector, *, resolution: Resolution = "model") 
         image_score=detector.image_score,
         resolution=resolution,
         size_px=detector.image_size,
+        fit=detector.view.config.fit,
     )
 
 

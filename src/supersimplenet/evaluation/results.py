@@ -110,6 +110,7 @@ class Evaluation:
         image_score: which score the verdicts come from.
         resolution: of the metrics of pixels: the network's input size, or each mask's own.
         size_px: height and width of the network's input.
+        fit: how images are brought to it; see `ViewConfig`.
     """
 
     metrics: dict[str, Metric]
@@ -123,15 +124,24 @@ class Evaluation:
     image_score: ScoreName
     resolution: Resolution
     size_px: tuple[int, int]
+    fit: str = "stretch"
 
     def counts(self, label: int) -> dict[Verdict, int]:
         """How many images of a label (0 good, 1 bad) are called good, unsure and bad."""
         return count_verdicts([outcome for outcome in self.outcomes if outcome.sample.label == label])
 
+    def shown_size(self, times: str) -> str:
+        """At which size the network looks, such as ``256x256`` or ``tiles of 256x256``.
+
+        Args:
+            times: what stands between height and width.
+        """
+        size = times.join(map(str, self.size_px))
+        return {"stretch": size, "pad": f"{size}, padded", "tiles": f"tiles of {size}"}[self.fit]
+
     def summary(self) -> dict[str, Any]:
         """What metrics.json holds: metrics by name (null where undefined), reasons, bounds, intervals, counts."""
         good, bad = self.counts(GOOD), self.counts(BAD)
-        height, width = self.size_px
         return {
             **{name: metric.value for name, metric in self.metrics.items()},
             "undefined": {name: metric.reason for name, metric in self.metrics.items() if metric.value is None},
@@ -154,7 +164,7 @@ class Evaluation:
             "unsure": {"good": good["unsure"], "bad": bad["unsure"]},
             "types": {result.defect: _plain_row(result) for result in self.types},
             "sizes": {shown_size_class(result): _plain_row(result) for result in self.sizes},
-            "resolution": "native" if self.resolution == "native" else f"{height}x{width}",
+            "resolution": "native" if self.resolution == "native" else self.shown_size("x"),
             "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in self.failures],
         }
 
