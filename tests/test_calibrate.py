@@ -16,10 +16,17 @@ from PIL import Image
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.calibration import UNCALIBRATED, Calibration, shown_rate, verdict
 from supersimplenet.cli.main import main
+from supersimplenet.data.sources.base import file_hash
 from supersimplenet.data.sources.folder import Folder
 from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.data.synthetic import SyntheticConfig, synthesize
-from supersimplenet.deploy.folder import hash_weights, read_calibration, save_model, write_calibration
+from supersimplenet.deploy.folder import (
+    hash_weights,
+    read_calibration,
+    read_known_images,
+    save_model,
+    write_calibration,
+)
 from supersimplenet.errors import CalibrationError, ConfigError, DataError, ModelFolderError
 from supersimplenet.evaluation.calibrate import Calibrated, ThresholdConfig, calibrate
 from supersimplenet.evaluation.thresholds import (
@@ -326,7 +333,9 @@ def test_held_out_parts_cannot_be_told_after_the_data_changed(trained, tmp_path)
         calibrate_model(model)
 
 
-@pytest.mark.parametrize(("split", "words"), [("train", "is trained on"), ("test", "is part of the test")])
+@pytest.mark.parametrize(
+    ("split", "words"), [("train", "the model was trained on it"), ("test", "it is one of the model's test images")]
+)
 def test_images_that_the_model_was_trained_on_or_is_tested_with_are_refused(trained, parts, tmp_path, split, words):
     model, data = trained
     held_out = {
@@ -336,8 +345,44 @@ def test_images_that_the_model_was_trained_on_or_is_tested_with_are_refused(trai
     known = sorted(path for path in (data / split / "good").iterdir() if path not in held_out)[0]
     shutil.copytree(parts / "good", tmp_path / "good")
     shutil.copy(known, tmp_path / "good" / "renamed.png")
-    with pytest.raises(DataError, match=rf"renamed\.png: {words} \(.*{known.name}\), so its score"):
-        calibrate_model(model, good=[tmp_path / "good"])
+    shutil.copytree(model, tmp_path / "copied")  # the data set is not needed for it
+    with pytest.raises(DataError, match=rf"renamed\.png: {words}, perhaps under another name"):
+        calibrate_model(tmp_path / "copied", good=[tmp_path / "good"])
+
+
+def test_held_out_images_and_others_are_not_known(trained, parts, tmp_path):
+    model, _ = trained
+    known = read_known_images(model)
+    record = Detector.load(model).record
+    source = MVTecAD(root=model.parent, category="cast_grain")
+    held_out = {file_hash(sample.image) for sample in held_out_samples(source, record)}
+    splits = {file_hash(sample.image): sample.split for sample in source.samples()}
+    assert known == {digest: split for digest, split in splits.items() if digest not in held_out}
+    shutil.copytree(model, tmp_path / "copied")
+    found = calibrate_model(tmp_path / "copied", good=[parts / "good"])
+    assert found.calibration.parts == 60
+
+
+def test_folders_given_by_mistake_are_refused(model, parts, tmp_path):
+    with pytest.raises(DataError, match=r"holds the folder .*bad; name the folder of the good parts alone"):
+        calibrated(model, parts)
+    order = sorted((parts / "good").iterdir(), key=lambda path: Detector.load(model).predict(path).score_logit)
+    for place, path in enumerate(order):  # the lowest scores are called bad
+        target = tmp_path / ("low" if place < 20 else "high") / path.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    with pytest.raises(CalibrationError, match=r"the 20 bad parts score lower than the 40 good ones .* swapped\?"):
+        calibrated(model, tmp_path / "high", tmp_path / "low", ThresholdConfig(max_false_alarms=0.1))
+    assert not (model / "calibration.yaml").exists()
+
+
+def test_parts_are_told_apart_as_in_the_training(parts, tmp_path, capsys):
+    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval()
+    data = {"class_path": "Folder", "init_args": {"group_pattern": r"(part\d+)_"}}
+    save_model(tmp_path, network, {"data": data})
+    config = ThresholdConfig(max_false_alarms=0.1)
+    assert calibrate_model(tmp_path, good=[parts / "twice"], config=config).calibration.parts == 30
+    assert r"as in the training: --group-pattern '(part\d+)_'" in capsys.readouterr().err
 
 
 # --- what later goes by it ---------------------------------------------------------------------------------------
@@ -396,10 +441,13 @@ def test_calibrate_and_predict_from_the_command_line(model, parts, tmp_path, cap
     assert (model / "calibration.png").stat().st_size > 10_000
     said = run(*predict, tmp_path / "after", "--false-discovery-rate", "20%")
     assert " unsure at threshold " in said
-    assert "told from good parts at a false-discovery rate of" in said
+    assert "told from good parts at a false-discovery rate of 20 %" in said
     assert "calibrated: at most 5 % of good parts" in said
     costs = ["--costs", "false-alarm=1,escape=50"]
-    assert "16.7 % of parts are taken to be bad, as here" in run("calibrate", "--model", model, *good, *bad, *costs)
+    said = run("calibrate", "--model", model, *good, *bad, *costs)
+    assert "16.7 % of parts are taken to be bad, as here" in said
+    assert "expected cost of a part: " in said
+    assert "(in place of the one of " in said
     assert "taken to be bad" not in run("calibrate", "--model", model, *good, *bad, *costs, "--bad-share", "2%")
     one_percent = run("calibrate", "--model", model, *good, "--max-false-alarms", "1%", status=1)
     assert "max_false_alarms: 60 good parts cannot promise at most 1 %" in one_percent

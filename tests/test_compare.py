@@ -240,6 +240,15 @@ def test_gate_takes_unsure_for_caught_by_the_current_model_and_for_no_mistake_of
     assert "2 images only the candidate is unsure about" in result.reasons[0]
 
 
+def test_gate_fails_where_the_candidate_was_trained_on_the_golden_set():
+    current = make_evaluation([-1.0, -1.0], [1.0])
+    result = gate(current, current, trained_on=[Path("parts/good/1.png")])
+    assert not result.passed
+    assert result.reasons == [
+        "the candidate was trained on 1 image of the golden set, so it proves nothing there: parts/good/1.png"
+    ]
+
+
 def test_gate_fails_for_an_uncalibrated_candidate():
     scores = [-1.0, -1.0], [1.0]
     result = gate(make_evaluation(*scores, calibration=None), make_evaluation(*scores))

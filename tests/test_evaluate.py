@@ -22,7 +22,7 @@ from supersimplenet.evaluation.metrics import auroc, average_precision, f1_max
 from supersimplenet.evaluation.pixels import region_overlap
 from supersimplenet.evaluation.results import Outcome
 from supersimplenet.placement import Placement
-from supersimplenet.records import Prediction, Sample
+from supersimplenet.records import Defect, Prediction, Sample
 
 SIZE = (64, 64)
 NAMES = [
@@ -250,3 +250,16 @@ def test_ignored_pixels_are_in_no_score_and_no_metric(model, grain, tmp_path):
     with pytest.raises(ImageError, match=r"ignore\.png: leaves no pixel of .* to look at"):
         evaluate(detector, given)
     assert len(evaluate(detector, [tested[0], *given[1:]], on_error="skip").failures) == len(given) - 1
+
+
+def test_an_overlay_frames_each_defect(tmp_path):
+    Image.new("RGB", (60, 50), (90, 90, 90)).save(tmp_path / "grey.png")
+    box = Defect(left=10, top=5, width=20, height=12, area_px=200, peak_logit=1, centroid_x=20, centroid_y=11)
+    prediction = replace(make_prediction(-5.0), defects=(box,))
+    overlay = np.asarray(draw_overlay(tmp_path / "grey.png", prediction))
+    shift = (overlay.shape[1] - 60) // 2  # a small picture stands in the middle of its strip
+    framed = overlay[:50, shift : shift + 60]
+    frame = np.zeros((50, 60), dtype=bool)
+    frame[5:17, 10:30] = True
+    frame[6:16, 11:29] = False
+    assert np.array_equal((framed != 90).any(axis=2), frame)

@@ -149,6 +149,11 @@ def test_overlays_keep_the_image_where_the_map_is_cold(model, photographs, tmp_p
     with Image.open(overlays[0]) as overlay:
         assert overlay.width >= 60
         assert overlay.height > 50  # the strip with the verdict lies below
+    # A later run over fewer images leaves none of these behind; files of another name are nobody's business.
+    (tmp_path / "out" / "overlays" / "notes.txt").touch()
+    predict_to_folder(detector, photographs[4:], tmp_path / "out", model_folder=model, overlays=True)
+    left = sorted(path.name for path in (tmp_path / "out" / "overlays").iterdir())
+    assert left == ["000000_4.png", "000001_5.png", "notes.txt"]
 
 
 def test_inputs_are_files_folders_and_patterns(photographs, tmp_path, monkeypatch):

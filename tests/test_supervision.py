@@ -19,6 +19,7 @@ from supersimplenet.model.heads import Heads
 from supersimplenet.model.recipes import LabelRecipe, ModelConfig, Recipe, resolve_recipe
 from supersimplenet.model.synthesis import draw_anomalies
 from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.seeds import derive_seed
 from supersimplenet.training.config import CacheConfig, TrainerConfig
 from supersimplenet.training.features import FLIPS, CachedFeatures, Views
 from supersimplenet.training.labels import distance_weight, read_pixel_labels, widen
@@ -270,7 +271,7 @@ def test_a_step_of_each_regime_equals_the_plain_formula(samples, tmp_path, regim
         channels=16,
         perlin_threshold=settings.perlin_threshold,
         noise_std=0.3,
-        generator=torch.Generator().manual_seed(5),
+        generator=[torch.Generator().manual_seed(derive_seed(5, place)) for place in range(len(used))],
         dtype=torch.float64,
     )
     assert anomalies.mask.any()

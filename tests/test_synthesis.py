@@ -227,3 +227,29 @@ def test_a_mask_may_be_empty_for_the_whole_batch():
     assert anomalies.position.shape == (0,)
     assert anomalies.noise.shape == (0, 4)
     assert not anomalies.mask.any()
+
+
+def test_with_a_generator_for_each_image_its_draws_do_not_depend_on_its_company():
+    defective = torch.zeros(3, 16, 12, dtype=torch.bool)
+    defective[:, :4] = True
+
+    def draw(places: list[int]) -> dict[int, list[torch.Tensor]]:
+        """Noise of each image's two copies, dense, by its place."""
+        anomalies = draw_anomalies(
+            defective[: len(places)],
+            channels=5,
+            perlin_threshold=-2.0,
+            noise_std=0.3,
+            generator=[torch.Generator().manual_seed(place) for place in places],
+        )
+        dense = torch.zeros(2 * len(places) * 16 * 12, 5)
+        dense[anomalies.position] = anomalies.noise[: len(anomalies.position)]
+        copies = dense.view(2, len(places), 16, 12, 5)
+        assert not copies[:, :, :4].any()
+        return {place: [copies[0, i], copies[1, i]] for i, place in enumerate(places)}
+
+    together = draw([1, 4, 9])
+    assert sum(int(copy.any()) for copies in together.values() for copy in copies) >= 2  # half of them are empty
+    for places in ([4], [9, 1]):
+        for place, copies in draw(places).items():
+            assert all(torch.equal(a, b) for a, b in zip(copies, together[place], strict=True))

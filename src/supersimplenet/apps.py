@@ -192,9 +192,9 @@ def predict_files(
         f"{summary.images} images{continued}: {summary.verdicts['bad']} bad{unsure} at threshold "
         f"{probability(detector.threshold_logit):.3f}{failed}"
     )
-    if summary.flagged is not None:
+    if summary.flagged is not None and false_discovery_rate is not None:
         results().print(
-            f"{summary.flagged} are told from good parts at a false-discovery rate of {false_discovery_rate}"
+            f"{summary.flagged} are told from good parts at a false-discovery rate of {false_discovery_rate * 100:g} %"
         )
     print_promise(detector)
     results().print(f"results: {summary.table}{' (an earlier run was replaced)' if replaces else ''}")

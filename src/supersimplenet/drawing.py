@@ -31,7 +31,7 @@ _CASES = 5  # in each half of the contact sheet
 
 
 def draw_overlay(path: Path | Encoded, prediction: Prediction) -> Image.Image:
-    """The image at its own size under its heat map, with verdict and score in a strip below.
+    """The image at its own size under its heat map, a box around each defect, verdict and score in a strip below.
 
     Args:
         path: the image file, or its bytes.
@@ -39,6 +39,9 @@ def draw_overlay(path: Path | Encoded, prediction: Prediction) -> Image.Image:
     """
     pixels = read_image(path)
     picture = Image.fromarray(_heat(pixels, prediction))
+    for defect in prediction.defects or ():
+        box = (defect.left, defect.top, defect.left + defect.width - 1, defect.top + defect.height - 1)
+        ImageDraw.Draw(picture).rectangle(box, outline=_RED, width=max(1, round(picture.height / 250)))
     font = _font(max(12, round(picture.height / 24)))
     calibrated = "" if prediction.p_value is not None else "  (not calibrated)"
     text = f"{prediction.verdict}  score {prediction.score:.3f}{calibrated}"

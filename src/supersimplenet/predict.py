@@ -100,6 +100,9 @@ def predict_to_folder(
         done = _cut_journal(journal, detector.images_at_once if batch_size is None else batch_size)
         left = _after(journal, iter(images))
     progress(done)
+    if done == 0:
+        for stale in (output / OVERLAYS).glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.png"):
+            stale.unlink()  # of a run that this one replaces
     count = done
     with journal.open("a", encoding="utf-8") as lines:
 

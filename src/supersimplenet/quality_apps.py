@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from scipy import stats
+
 from supersimplenet.apps import evaluate_samples, trained_on
-from supersimplenet.calibration import verdict
+from supersimplenet.calibration import UNCALIBRATED, verdict
 from supersimplenet.calibration_figure import draw_calibration
 from supersimplenet.data.checks.check import check
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource, few, file_hash
 from supersimplenet.data.sources.folder import Folder
 from supersimplenet.data.sources.table import Table
-from supersimplenet.deploy.folder import hash_weights, write_calibration, write_text
+from supersimplenet.deploy.folder import hash_weights, read_known_images, write_calibration, write_text
 from supersimplenet.detector import Detector
 from supersimplenet.errors import CalibrationError, DataError
 from supersimplenet.evaluation.calibrate import Calibrated, ThresholdConfig, calibrate
@@ -31,6 +34,8 @@ from supersimplenet.training.holdout import HELD_OUT, held_out_samples
 FIGURE = "calibration.png"
 REPORT = "report.html"
 GATE_FILE = "gate.json"
+_BAD_NAMES = {"bad", "ng", "nok", "defect", "defects", "defective", "anomaly", "anomalous"}
+_BY_CHANCE = 0.01
 
 
 def calibrate_model(
@@ -63,7 +68,8 @@ def calibrate_model(
     """
     detector = Detector.load(model, device=device, engine=engine, precision=precision)
     samples, basis = _calibration_parts(detector, model, good, bad, group_pattern)
-    _refuse_known_images(samples, detector, model)
+    _refuse_known_images(samples, model)
+    earlier = detector.calibration
     with progress_bar() as bar:
         task = bar.add_task("calibrating", total=len(samples), detail="")
         calibrated = calibrate(
@@ -75,6 +81,7 @@ def calibrate_model(
             on_error=on_error,
             progress=lambda images: bar.advance(task, images),
         )
+    _refuse_swapped(calibrated)
     path = write_calibration(model, calibrated.calibration)
     figure = draw_calibration(calibrated, model / FIGURE)
     _print_calibration(calibrated)
@@ -84,7 +91,8 @@ def calibrate_model(
     if calibrated.failures:
         names = few([failure.path for failure in calibrated.failures])
         results().print(f"{len(calibrated.failures)} images could not be read and were left out: {names}")
-    results().print(f"calibration: {path}\npicture:     {figure}")
+    replaced = "" if earlier is None else f" (in place of the one of {earlier.date}: {earlier.parts} good parts)"
+    results().print(f"calibration: {path}{replaced}\npicture:     {figure}")
     return calibrated
 
 
@@ -187,12 +195,21 @@ def gate_models(
         )
         for path in (candidate, current)
     ]
-    result = gate(*evaluations, max_new_escapes=max_new_escapes, max_new_false_alarms=max_new_false_alarms)
+    known = read_known_images(candidate) or {}
+    result = gate(
+        *evaluations,
+        max_new_escapes=max_new_escapes,
+        max_new_false_alarms=max_new_false_alarms,
+        trained_on=[sample.image for sample in samples if known.get(file_hash(sample.image)) == "train"],
+    )
     say = results().print
     passed, style = ("passed", "green") if result.passed else ("failed", "bold red")
     say(f"{passed}: {candidate} in place of {current}", style=style)
     for reason in result.reasons:
         say(f"- {reason}")
+    for name, evaluation in zip(("candidate", "current"), evaluations, strict=True):
+        promise = UNCALIBRATED if evaluation.calibration is None else evaluation.calibration.promise()
+        say(f"{name}: {promise}")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         write_text(output / GATE_FILE, json.dumps(result.as_dict(), indent=2) + "\n")
@@ -204,6 +221,11 @@ def _calibration_parts(
     detector: Detector, model: Path, good: Sequence[Path], bad: Sequence[Path], group_pattern: str | None
 ) -> tuple[list[Sample], str]:
     """The parts to calibrate with, and where the good ones came from."""
+    if group_pattern is None:
+        group_pattern = detector.record.get("data", {}).get("init_args", {}).get("group_pattern")
+        if group_pattern is not None and (good or bad):
+            console().print(f"parts are told apart as in the training: --group-pattern '{group_pattern}'")
+    _refuse_folders_of_bad(good)
     if good:
         # Splits do not matter here: each image of either folder is looked at.
         folder = Folder(good=good, bad=bad, test_fraction=0, group_pattern=group_pattern)
@@ -219,32 +241,50 @@ def _calibration_parts(
     return [*held_out, *(replace(sample, label=BAD, defect="bad") for sample in alone)], HELD_OUT
 
 
-def _refuse_known_images(samples: Sequence[Sample], detector: Detector, model: Path) -> None:
+def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:
+    """A folder that holds good and bad parts in folders of their own was meant to be named one level deeper.
+
+    Raises:
+        DataError: one does.
+    """
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_dir() and path.name.lower() in _BAD_NAMES:
+                raise DataError(f"{folder}: holds the folder {path}; name the folder of the good parts alone")
+
+
+def _refuse_known_images(samples: Sequence[Sample], model: Path) -> None:
     """Images that the model was trained on score too well, and those of its test would flatter the test.
 
     Raises:
         DataError: an image has the content of one of either.
     """
-    if "training" not in detector.record:
+    known = read_known_images(model)
+    if known is None:
+        console().print(f"{model} does not know what it was trained on: make sure that these images were not among it")
         return
-    try:
-        known = trained_on(detector, model).samples()
-        held_out = {sample.image for sample in held_out_samples(trained_on(detector, model), detector.record)}
-    except DataError as error:
-        console().print(f"not checked whether these images were trained on: {error}")
-        return
-    of_size: dict[int, list[Sample]] = defaultdict(list)
-    for sample in known:
-        if sample.image not in held_out:
-            of_size[sample.image.stat().st_size].append(sample)
     for sample in samples:
-        for twin in of_size.get(sample.image.stat().st_size, ()):
-            if file_hash(twin.image) == file_hash(sample.image):
-                of = "trained on" if twin.split == "train" else "part of the test"
-                raise DataError(
-                    f"{sample.image}: is {of} ({twin.image}), so its score would make the promise untrue; "
-                    "calibrate with parts that were neither"
-                )
+        split = known.get(file_hash(sample.image))
+        if split is not None:
+            of = "the model was trained on it" if split == "train" else "it is one of the model's test images"
+            raise DataError(
+                f"{sample.image}: {of}, perhaps under another name, so the promise would be untrue; calibrate with "
+                "parts that the model has not seen and is not tested with"
+            )
+
+
+def _refuse_swapped(calibrated: Calibrated) -> None:
+    """Bad parts that score below the good ones are good ones, or the model's scores mean nothing.
+
+    Raises:
+        CalibrationError: they do, by more than chance.
+    """
+    good, bad = calibrated.good_logits, calibrated.bad_logits
+    if bad.size and stats.mannwhitneyu(bad, good, alternative="less").pvalue < _BY_CHANCE:
+        raise CalibrationError(
+            f"the {bad.size} bad parts score lower than the {good.size} good ones (medians {np.median(bad):.2f} and "
+            f"{np.median(good):.2f} logits); are the folders of --good and --bad swapped?"
+        )
 
 
 def _print_calibration(calibrated: Calibrated) -> None:
@@ -261,6 +301,8 @@ def _print_calibration(calibrated: Calibrated) -> None:
             found = Counter(verdict(score, calibration) for score in scores.tolist())
             counts = ", ".join(f"{found[name]} {name}" for name in ("good", "unsure", "bad") if found[name])
             say(f"of {scores.size} {kind} parts here: {counts}")
-    if calibration.chosen_by == "costs":
+    if calibrated.curve is not None:
+        cost = calibrated.curve.cost[calibrated.curve.cheapest]
+        say(f"expected cost of a part: {cost:.3g}, the least of any threshold")
         say("costs chose the threshold by these very parts, so the bounds below hold for any threshold, and are wide")
     say(f"calibrated: {calibration.promise()}")

@@ -154,7 +154,7 @@ def _predict_parser() -> OptionParser:
     parser.add_argument(
         "--false-discovery-rate",
         type=str | None,
-        help="such as 5%%: count the images that can be told from good parts with at most that share of mistakes, "
+        help="such as 5%: count the images that can be told from good parts with at most that share of mistakes, "
         "however many images there are (column q_value)",
     )
     parser.add_argument(

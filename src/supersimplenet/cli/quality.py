@@ -13,7 +13,7 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.settings import Resolution
 
 _COSTS_HELP = "what a wrong verdict costs, in any one unit, such as false-alarm=1,escape=50"
-_BAD_SHARE_HELP = "with --costs: share of bad parts in production, such as 2%%; by default that of the parts given"
+_BAD_SHARE_HELP = "with --costs: share of bad parts in production, such as 2%; by default that of the parts given"
 
 
 def quality_commands() -> list[Command]:
@@ -41,7 +41,7 @@ def _calibrate_parser() -> OptionParser:
         help=r"finds the part's name in a file's name, such as '(part\d+)_': photographs of one part count once",
     )
     parser.add_argument(
-        "--max-false-alarms", type=str | None, help="share of good parts that may be called bad, by default 5%%"
+        "--max-false-alarms", type=str | None, help="share of good parts that may be called bad, by default 5%"
     )
     parser.add_argument("--confidence", type=str, default="95%", help="with which each promise holds")
     parser.add_argument(

@@ -28,7 +28,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from supersimplenet.calibration import Calibration
@@ -40,6 +40,7 @@ from supersimplenet.model.recipes import ModelConfig
 from supersimplenet.plain import from_plain as from_plain
 from supersimplenet.plain import to_plain as to_plain
 from supersimplenet.plain import write_text as write_text
+from supersimplenet.records import Split
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
@@ -47,6 +48,7 @@ METRICS_FILE = "metrics.json"
 CALIBRATION_FILE = "calibration.yaml"
 ROI_FILE = "roi.png"
 REFERENCE_FILE = "reference.png"
+KNOWN_IMAGES_FILE = "known_images.txt"
 _FORMAT = 1
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
 
@@ -67,7 +69,7 @@ def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any])
     prefix = "heads." if backbone.refetchable else ""
     tensors = {prefix + name: value.detach().cpu().contiguous() for name, value in kept.state_dict().items()}
     temporary = folder / f".{WEIGHTS_FILE}.part"
-    save_file(tensors, temporary)
+    temporary.write_bytes(save(tensors))  # safetensors' own file could be read by nobody else
     temporary.replace(folder / WEIGHTS_FILE)
     write_record(folder, network, record)
 
@@ -248,6 +250,20 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
     path = folder / CALIBRATION_FILE
     write_yaml(path, to_plain(calibration))
     return path
+
+
+def write_known_images(folder: Path, split_of: Mapping[str, Split]) -> None:
+    """Write the SHA-256 of each image that a model was trained on or is tested with, so that none calibrates it."""
+    lines = [f"{digest} {split}\n" for digest, split in sorted(split_of.items())]
+    write_text(folder / KNOWN_IMAGES_FILE, "".join(lines))
+
+
+def read_known_images(folder: Path) -> dict[str, str] | None:
+    """``train`` or ``test`` by an image's SHA-256; None for a model folder that does not know, as imported ones."""
+    path = folder / KNOWN_IMAGES_FILE
+    if not path.is_file():
+        return None
+    return dict(line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
 
 
 def hash_weights(folder: Path) -> str:

@@ -21,6 +21,7 @@ from supersimplenet.report.light import Light
 from supersimplenet.report.numbers import Numbers
 from supersimplenet.report.words import SCORES, at_most, counted, per_cent
 
+CONTRADICTION = "The test contradicts the promise"
 _USUAL_PROMISE = 0.05  # what `train` asks of the parts it held out
 _SIGNIFICANT = 0.05
 _TELLING = 0.1  # a rate that may hide behind a test without any mistake: from here on it says little
@@ -110,7 +111,7 @@ def _of_promise(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]:
         if chance < _SIGNIFICANT:
             yield Caution(
                 level="grave",
-                text=f"The test contradicts the promise: {mistakes} in {rates.wrong} of {rates.parts} {kind} parts "
+                text=f"{CONTRADICTION}: {mistakes} in {rates.wrong} of {rates.parts} {kind} parts "
                 f"({per_cent(rates.rate)}), though at most {at_most(promised)} are promised. Were the promise true, so "
                 f"many would come up in {_rare(chance)} of tests. The parts may differ from those calibrated with: "
                 "compare light, supplier and date, and calibrate again with parts like those of the line.",

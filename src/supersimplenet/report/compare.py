@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,18 +193,24 @@ def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) ->
 
 
 def gate(
-    candidate: Evaluation, current: Evaluation, *, max_new_escapes: int = 0, max_new_false_alarms: int = 0
+    candidate: Evaluation,
+    current: Evaluation,
+    *,
+    max_new_escapes: int = 0,
+    max_new_false_alarms: int = 0,
+    trained_on: Sequence[Path] = (),
 ) -> GateResult:
     """Whether a candidate may take the place of the model in use: no new mistakes on the images both looked at.
 
-    It may not either where it is not calibrated (its threshold promises nothing), where an image could not be read,
-    or where the images are all good or all bad.
+    It may not either where it is not calibrated (its threshold promises nothing), where it was trained on some of the
+    images, where an image could not be read, or where the images are all good or all bad.
 
     Args:
         candidate: the evaluation of the model that is to be used.
         current: of the one in use, on the same images.
         max_new_escapes: how many bad images that the current one catches the candidate may call good.
         max_new_false_alarms: how many good images that the current one does not call bad the candidate may.
+        trained_on: images of the golden set that the candidate was trained on, which it may know by heart.
 
     Raises:
         MetricError: the evaluations are of different images; the message names the first.
@@ -220,17 +226,7 @@ def gate(
     escapes = [new.sample.image for new, old in bad if new.verdict == "good" and old.verdict != "good"]
     alarms = [new.sample.image for new, old in good if new.verdict == "bad" and old.verdict != "bad"]
     unsure = [new.sample.image for new, old in pairs if new.verdict == "unsure" and old.verdict != "unsure"]
-    reasons = []
-    if candidate.calibration is None:
-        reasons.append(f"the candidate is {UNCALIBRATED}")
-    if unreadable:
-        reasons.append(
-            f"{counted(len(unreadable), 'image')} of the golden set could not be read, so nothing is known of "
-            f"them: {few(list(unreadable))}; the first: {next(iter(unreadable.values()))}"
-        )
-    for kind, of_kind, mistake in (("good", good, "false alarm"), ("bad", bad, "escape")):
-        if not of_kind:
-            reasons.append(f"the golden set has no {kind} image, so nothing is known of {mistake}s; add some")
+    reasons = _doubts(candidate, trained_on, unreadable, good=len(good), bad=len(bad))
     for mistake, images, limit in (
         ("new escape", escapes, max_new_escapes),
         ("new false alarm", alarms, max_new_false_alarms),
@@ -258,6 +254,29 @@ def gate(
         max_new_false_alarms=max_new_false_alarms,
         unreadable=list(unreadable),
     )
+
+
+def _doubts(
+    candidate: Evaluation, trained_on: Sequence[Path], unreadable: Mapping[Path, str], *, good: int, bad: int
+) -> list[str]:
+    """Why a comparison says too little to let the candidate pass, whatever it shows."""
+    reasons = []
+    if candidate.calibration is None:
+        reasons.append(f"the candidate is {UNCALIBRATED}")
+    if trained_on:
+        reasons.append(
+            f"the candidate was trained on {counted(len(trained_on), 'image')} of the golden set, so it proves nothing "
+            f"there: {few(list(trained_on))}"
+        )
+    if unreadable:
+        reasons.append(
+            f"{counted(len(unreadable), 'image')} of the golden set could not be read, so nothing is known of "
+            f"them: {few(list(unreadable))}; the first: {next(iter(unreadable.values()))}"
+        )
+    for kind, images, mistake in (("good", good, "false alarm"), ("bad", bad, "escape")):
+        if not images:
+            reasons.append(f"the golden set has no {kind} image, so nothing is known of {mistake}s; add some")
+    return reasons
 
 
 def _paired(first: Evaluation, second: Evaluation, *, without: Collection[Path] = ()) -> list[tuple[Outcome, Outcome]]:

@@ -20,7 +20,7 @@ from supersimplenet.evaluation.results import Evaluation, shown_size_class
 from supersimplenet.evaluation.thresholds import Costs
 from supersimplenet.records import BAD, GOOD, Sample, probability
 from supersimplenet.report import figures, words
-from supersimplenet.report.cautions import find_cautions
+from supersimplenet.report.cautions import CONTRADICTION, find_cautions
 from supersimplenet.report.compare import Comparison
 from supersimplenet.report.light import measure_light
 from supersimplenet.report.numbers import Numbers, nearest_to_wrong, numbers_of, plain_images
@@ -105,6 +105,7 @@ def write_report(
         "meaning": words.meaning,
         "size_class": shown_size_class,
     }
+    cautions = find_cautions(evaluation, numbers, findings=findings, light=light, costs=costs)
     text = environment.get_template("report.html").render(
         evaluation=evaluation,
         calibration=evaluation.calibration,
@@ -126,7 +127,8 @@ def write_report(
             for kind, label in (("good", GOOD), ("bad", BAD))
         },
         reasons=_reasons(evaluation),
-        cautions=find_cautions(evaluation, numbers, findings=findings, light=light, costs=costs),
+        cautions=cautions,
+        contradicted=any(caution.text.startswith(CONTRADICTION) for caution in cautions),
         light=light,
         figures=_figures(evaluation, numbers),
         wrong=_wrong(evaluation, images, order),
@@ -189,8 +191,12 @@ def _figures(evaluation: Evaluation, numbers: Numbers) -> list[tuple[str, Markup
     candidates = [
         ("Scores", figures.draw_histogram(numbers), "Each kind is drawn to its own scale."),
         ("What each threshold costs", figures.draw_costs(numbers), "The ring is the cheapest threshold."),
-        ("ROC", figures.draw_roc(numbers), f"Area below it: I-AUROC {area['auroc']}."),
-        ("Precision and recall", figures.draw_precision_recall(numbers), f"Average precision: AP-det {area['ap']}."),
+        ("ROC", figures.draw_roc(numbers), f"Area below it: {prefix}I-AUROC {area['auroc']}."),
+        (
+            "Precision and recall",
+            figures.draw_precision_recall(numbers),
+            f"Average precision: {prefix}AP-det {area['ap']}.",
+        ),
         ("Overlap of regions (PRO)", figures.draw_overlap(evaluation.overlap_curve), f"AUPRO {area['aupro']}."),
     ]
     return [(heading, drawing, below) for heading, drawing, below in candidates if drawing is not None]

@@ -200,6 +200,7 @@ def gather_features(
             counts=counts,
             row_values=row_values,
             store=store,
+            device=device,
             on_error=on_error,
             progress=progress,
         )
@@ -223,12 +224,12 @@ def _fill(
     counts: Sequence[int],
     row_values: int,
     store: Store,
+    device: torch.device,
     on_error: OnError,
     progress: Callable[[int], None],
 ) -> Filled:
     """Go through the images once, and keep their features, or else their pixels, where there is room."""
     store.remove()  # what a killed run left would count as used disk
-    device = next(folded.parameters()).device
     placement = store.place(sum(counts) * row_values * _CACHE_TYPE.itemsize)
     if placement == "recomputed":
         kept = store.allocate((len(counts), *view.size_px, 3), torch.uint8)

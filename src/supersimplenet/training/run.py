@@ -23,7 +23,7 @@ from torch import nn
 from supersimplenet.calibration import UNCALIBRATED, Calibration
 from supersimplenet.data.images import image_size
 from supersimplenet.data.loading import Failure, OnError
-from supersimplenet.data.sources.base import DataSource, training_list_hash
+from supersimplenet.data.sources.base import DataSource, file_hash, training_list_hash
 from supersimplenet.data.sources.registry import describe_source
 from supersimplenet.data.supervision import supervise, without_empty_masks
 from supersimplenet.data.views import View, ViewConfig, read_view
@@ -38,6 +38,7 @@ from supersimplenet.deploy.folder import (
     save_view,
     to_plain,
     write_calibration,
+    write_known_images,
     write_record,
 )
 from supersimplenet.detector import Detector, choose_device
@@ -247,6 +248,9 @@ def train(
     record, calibration = processes.first(
         lambda: _finish(folder, network, record, held_out, view=seen_by, device=device, on_error=on_error)
     )
+    tested = [sample for sample in samples if sample.split == "test"]
+    known = [sample for sample in [*supervised.training, *tested] if sample not in held_out and sample.image.is_file()]
+    processes.first(lambda: write_known_images(folder, {file_hash(sample.image): sample.split for sample in known}))
     return Detector.of(network, record, calibration, view=seen_by, device=str(device))
 
 
