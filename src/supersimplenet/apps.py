@@ -284,6 +284,8 @@ def _print_metrics(evaluation: Evaluation) -> None:
             table.add_row(name, f"undefined: {metric.reason}")
             continue
         interval = "" if metric.interval is None else f"{metric.interval.low:.3f} to {metric.interval.high:.3f}"
+        if metric.interval is not None and metric.interval.degenerate:
+            interval = "no resample differs: says nothing"
         if metric.error_bound:
             interval = f"exact to {metric.error_bound:.1e}"
         table.add_row(name, f"{metric.value:.4f}", interval, "of the score that decides" if name in deciding else "")
