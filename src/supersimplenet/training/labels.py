@@ -16,11 +16,10 @@ from supersimplenet.data.images import TOUCHED, resize_mask, resize_plane
 from supersimplenet.data.loading import Failure, OnError
 from supersimplenet.data.masks import read_defects, read_ignored
 from supersimplenet.data.views import Layout, View
+from supersimplenet.defects import EIGHT_CONNECTED
 from supersimplenet.errors import ImageError
 from supersimplenet.model.recipes import LabelRecipe
 from supersimplenet.records import BAD, Sample
-
-_EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -318,7 +317,7 @@ def distance_weight(mask: NDArray[np.bool_], scale: float, power: float) -> NDAr
         distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     else:
         distance = ndimage.distance_transform_edt(mask)
-    region, count = ndimage.label(mask, structure=_EIGHT_CONNECTED)
+    region, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
     deepest = np.concatenate([[1.0], ndimage.maximum(distance, region, np.arange(1, count + 1))])
     weight[mask] = scale * (distance / deepest[region])[mask] ** power
     return weight

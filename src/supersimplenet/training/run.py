@@ -249,7 +249,11 @@ def train(
         lambda: _finish(folder, network, record, held_out, view=seen_by, device=device, on_error=on_error)
     )
     tested = [sample for sample in samples if sample.split == "test"]
-    known = [sample for sample in [*supervised.training, *tested] if sample not in held_out and sample.image.is_file()]
+    calibrating = set(held_out)
+    # What is in both splits was trained on: the last one counts.
+    known = [
+        sample for sample in [*tested, *supervised.training] if sample not in calibrating and sample.image.is_file()
+    ]
     processes.first(lambda: write_known_images(folder, {file_hash(sample.image): sample.split for sample in known}))
     return Detector.of(network, record, calibration, view=seen_by, device=str(device))
 
