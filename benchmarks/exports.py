@@ -156,6 +156,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for engine, precision in KINDS:
         if engine not in options.engines or precision not in options.precisions:
             continue
+        print(f"{engine} {precision}", file=sys.stderr, flush=True)
         file = folder / f"{engine}-{precision}"
         row: Row = {"engine": engine, "precision": precision}
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import plain
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from supersimplenet.model import normalise, resample
 from supersimplenet.model.folding import FoldedHeads
 from supersimplenet.model.heads import HeadOutput, Heads
 from supersimplenet.model.losses import supersimplenet_loss
@@ -63,10 +65,22 @@ def relative_error(value: Tensor, reference: Tensor) -> float:
     return float(((value - reference).norm() / reference.norm()).detach())
 
 
+@pytest.fixture(params=["processor", "gpu"])
+def order(request, monkeypatch) -> Iterator[str]:
+    """How the work is cut: image by image through a processor's cache, or all at once as on a GPU."""
+    resample.resampling.cache_clear()
+    if request.param == "gpu":
+        for module in (normalise, resample):
+            monkeypatch.setattr(module, "goes_by_cache", lambda device: False)
+    yield request.param
+    resample.resampling.cache_clear()
+
+
 @pytest.mark.parametrize("masked", MASKED)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("variant", ["jims", "icpr"])
+@pytest.mark.usefixtures("order")
 def test_training_step_equals_the_plain_one(variant, align_corners, size, masked):
     fast, reference = make_pair(variant, align_corners)
     maps = draw_maps(size)
@@ -123,6 +137,7 @@ def test_stop_gradient_leaves_the_score_out_of_the_segmentation_head(variant):
 
 
 @pytest.mark.parametrize("copies", ["single", "doubled"])
+@pytest.mark.usefixtures("order")
 def test_training_mode_without_noise_equals_the_plain_one(copies):
     fast, reference = make_pair("jims", align_corners=False)
     maps = draw_maps("odd")

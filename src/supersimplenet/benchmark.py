@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import platform
 import resource
@@ -69,7 +70,7 @@ def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
         per_image = dict.fromkeys(stages, 1) | dict.fromkeys(network_stages, config.batch_size)
         calls: dict[str, Callable[[], object]] = {"whole network": lambda: detector.engine.run(pixels)}
         if config.compare == "plain":
-            calls["plain network"] = _plain_inference(network, pixels)
+            calls["plain network"] = _plain_inference(network, pixels, detector.device)
         report: dict[str, Any] = {
             "config": to_plain(replace(config, image_size=network.config.size_px)),
             "machine": _machine(detector),
@@ -228,18 +229,19 @@ def _training_steps(
     steps: dict[str, Callable[[], object]] = {"training step": step}
     if config.compare == "plain":
         plain, reference = _reference(network)
-        maps = [f.permute(0, 3, 1, 2).contiguous().cpu() for f in features]
+        reference.to(device)
+        maps = [f.permute(0, 3, 1, 2).contiguous() for f in features]
 
         def plain_step() -> None:
             anomalies = draw_anomalies(
-                torch.zeros(len(pixels), *size, dtype=torch.bool),
+                torch.zeros(len(pixels), *size, dtype=torch.bool, device=device),
                 channels=1,
                 perlin_threshold=_PERLIN_THRESHOLD,
                 noise_std=_NOISE_STD,
                 generator=generator,
             )
             mask = anomalies.mask
-            noise = torch.randn(len(mask), sum(heads.channels), *size, generator=generator) * _NOISE_STD
+            noise = torch.randn(len(mask), sum(heads.channels), *size, device=device) * _NOISE_STD
             output = reference.train()(maps, noise, mask, stop_gradient=True)
             plain.plain_loss(*output, mask, mask.flatten(1).any(1)).backward()
             reference.zero_grad()
@@ -248,16 +250,16 @@ def _training_steps(
     return steps
 
 
-def _plain_inference(network: SuperSimpleNet, pixels: NDArray[np.uint8]) -> Callable[[], object]:
+def _plain_inference(network: SuperSimpleNet, pixels: NDArray[np.uint8], device: torch.device) -> Callable[[], object]:
     plain, reference = _reference(network)
-    reference.eval()
-    backbone = network.backbone
+    reference.eval().to(device)
+    backbone = copy.deepcopy(network.backbone).to(device)
 
     @torch.no_grad()
     def run() -> object:
-        maps = [f.permute(0, 3, 1, 2) for f in backbone(torch.from_numpy(pixels))]
+        maps = [f.permute(0, 3, 1, 2) for f in backbone(torch.from_numpy(pixels).to(device))]
         map_logit, score_logit = reference(maps)
-        return plain.anomaly_map(map_logit, network.config.size_px), score_logit
+        return plain.anomaly_map(map_logit, network.config.size_px).cpu(), score_logit.cpu()
 
     return run
 

@@ -41,6 +41,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def goes_by_cache(device: torch.device) -> bool:
+    """Whether work is cut into pieces that stay in cache: on a processor. A GPU takes it whole."""
+    return device.type == "cpu"
+
+
 @contextmanager
 def lanes(device: torch.device) -> Iterator[int]:
     """While several threads at once carry images from the file to the result by torch; gives their best number.

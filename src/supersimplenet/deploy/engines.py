@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from typing import Any, Protocol, get_args
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from supersimplenet.deploy.folder import move_to
+from supersimplenet.deploy.graphs import Graphs
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.folding import FoldedNetwork
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
-from supersimplenet.processor import keep_freed_memory, lanes
+from supersimplenet.processor import goes_by_cache, keep_freed_memory, lanes
 from supersimplenet.settings import EngineName, Precision
 
 _GPU_BATCH = 16
@@ -78,7 +79,10 @@ def build_engine(network: SuperSimpleNet, *, name: str, device: torch.device, pr
 
 
 class TorchEngine:
-    """The folded network in torch; on a processor one image after another, whose intermediate values stay in cache.
+    """The folded network in torch.
+
+    On a processor images go one after another, and their intermediate values stay in cache. On a GPU a batch is one
+    recorded graph, because launching some hundred kernels takes longer than an image does.
 
     Args:
         network: see `build_engine`.
@@ -90,9 +94,12 @@ class TorchEngine:
 
     def __init__(self, network: SuperSimpleNet, *, device: torch.device, precision: str) -> None:
         self.device = device
-        self.network = move_to(FoldedNetwork(network, dtype=getattr(torch, precision)), device).eval()
-        self.batch_size = 1 if device.type == "cpu" else _GPU_BATCH
-        if device.type == "cpu":
+        on_cpu = goes_by_cache(device)
+        folded = FoldedNetwork(network, dtype=getattr(torch, precision), dense=not on_cpu)
+        self.network = move_to(folded, device).eval()
+        self.batch_size = 1 if on_cpu else _GPU_BATCH
+        self._graphs = Graphs(self.network, exact=precision == "float32") if device.type == "cuda" else None
+        if on_cpu:
             keep_freed_memory()
 
     @torch.inference_mode()
@@ -102,9 +109,14 @@ class TorchEngine:
         """See `Engine`."""
         inputs = [torch.from_numpy(values) for values in (pixels, ignored) if values is not None]
         parts = zip(*[torch.split(values, self.batch_size) for values in inputs], strict=True)
-        outputs = [self.network(*[values.to(self.device, non_blocking=True) for values in part]) for part in parts]
-        map_logit, score_logit = (torch.cat(values).float().cpu().numpy() for values in zip(*outputs, strict=True))
+        outputs = [self._look(part) for part in parts]
+        map_logit, score_logit = (torch.cat(values).numpy() for values in zip(*outputs, strict=True))
         return map_logit, score_logit
+
+    def _look(self, part: Sequence[Tensor]) -> Sequence[Tensor]:
+        if self._graphs is not None:
+            return self._graphs.run(part)
+        return [values.float().cpu() for values in self.network(*[values.to(self.device) for values in part])]
 
     def lanes(self) -> AbstractContextManager[int]:
         """See `Engine`."""

@@ -3,8 +3,9 @@
 In training, the doubled batch differs from the single one only where noise was added, so each clean row stands for as
 many pixels of the doubled batch as were left alone (0, 1 or 2), and only the noised rows are computed beside it. The
 batch statistics of the doubled batch are weighted sums over both sets: nothing is approximated. The mean is linear, so
-it is known before anything is upscaled; each image is upscaled once, centred, and kept. The element-wise passes run
-over chunks of rows that stay in cache, and backward recomputes them: one (pixels, hidden) tensor is stored, not four.
+it is known before anything is upscaled; each group of images is upscaled once, centred, and kept. The element-wise
+passes run over chunks of rows that stay in cache, and backward recomputes them: one (pixels, hidden) tensor is stored,
+not four.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supersimplenet.model.normalise import AddUp, Normalisation, alone, chunks, mean_everywhere
+from supersimplenet.model.normalise import AddUp, Normalisation, alone, chunks, groups, mean_everywhere
 from supersimplenet.model.resample import Resampling, resampling
 from supersimplenet.model.synthesis import Anomalies
 
@@ -112,8 +113,9 @@ def activate_project(
     """
     operators = [_operator(m, size, align_corners) for m in maps]
     projected = bias.new_empty(len(maps[0]), size[0] * size[1])
-    for image, out in enumerate(projected):
-        for values, rows in _upscaled(operators, [m[image] for m in maps], bias):
+    for group in groups(len(projected), bias.device):
+        out = projected[group].view(-1)
+        for values, rows in _upscaled(operators, [m[group] for m in maps], bias):
             torch.mv(F.leaky_relu_(values[rows], negative_slope), weight, out=out[rows])
     return projected.view(-1, *size)
 
@@ -139,14 +141,15 @@ class _Batch:
             self.position = anomalies.position
         self.alone = alone  # (copies, B, h * w), 1 where no noise was added
         self.count = alone.sum(0)  # (B, h * w)
-        self._place = self.position % pixels
+        self._pixels = pixels
         edges = torch.arange(self.copies * images + 1, device=like.device) * pixels
         self._bounds = torch.searchsorted(self.position, edges).tolist()
 
-    def noised(self, image: int) -> list[tuple[slice, Tensor]]:
-        """The noised rows of each copy of an image, and the pixel each belongs to."""
-        copies = range(image, len(self._bounds) - 1, len(self.count))
-        return [(rows, self._place[rows]) for rows in (slice(*self._bounds[c : c + 2]) for c in copies)]
+    def noised(self, group: slice) -> Iterator[tuple[slice, Tensor]]:
+        """The noised rows of each copy of a group of images, and which of the group's rows each belongs to."""
+        for first in range(0, len(self._bounds) - 1, len(self.count)):
+            rows = slice(self._bounds[first + group.start], self._bounds[first + group.stop])
+            yield rows, self.position[rows] - (first + group.start) * self._pixels
 
 
 class _NormaliseActivateProject(torch.autograd.Function):
@@ -169,12 +172,13 @@ class _NormaliseActivateProject(torch.autograd.Function):
         operators = [_operator(m, settings.size, settings.align_corners) for m in maps]
         mean, total = mean_everywhere(_sum(maps, operators, shift, batch), batch.total, settings.add_up)
         variance = torch.zeros_like(mean)
-        centred = []  # (h * w, H) of each image
+        centred = []  # (rows, H) of each group
         noised = torch.empty_like(shift[: len(batch.position)])  # (M, H)
-        for image in range(images):
-            for values, rows in _upscaled(operators, [m[image] for m in maps], -mean):
-                variance += batch.count[image, rows] @ values[rows].square()
-            for rows, place in batch.noised(image):
+        for group in groups(images, mean.device):
+            count = batch.count[group].flatten()
+            for values, rows in _upscaled(operators, [m[group] for m in maps], -mean):
+                variance += count[rows] @ values[rows].square()
+            for rows, place in batch.noised(group):
                 torch.add(shift[rows], values[place], out=noised[rows])
             centred.append(values)
         for rows in chunks(noised):
@@ -191,7 +195,7 @@ class _NormaliseActivateProject(torch.autograd.Function):
                 torch.mv(activation, weight, out=projected[rows])
             return projected
 
-        projected = torch.stack([project(values) for values in centred]).flatten().repeat(batch.copies)
+        projected = torch.cat([project(values) for values in centred]).repeat(batch.copies)
         projected[batch.position] = project(noised)
         ctx.norm, ctx.batch, ctx.operators, ctx.negative_slope = norm, batch, operators, settings.negative_slope
         ctx.shift_rows = len(shift)
@@ -204,6 +208,8 @@ class _NormaliseActivateProject(torch.autograd.Function):
         norm, batch, noised = ctx.norm, ctx.batch, ctx.noised
         gradient = gradients[0].flatten()
         clean_gradient = (gradient.view_as(batch.alone) * batch.alone).sum(0)  # (B, h * w)
+        of_group = list(groups(len(clean_gradient), gradient.device))
+        received_clean = [clean_gradient[group].flatten() for group in of_group]
         noised_gradient = gradient[batch.position]  # (M,)
 
         def through_activation(values: Tensor, received: Tensor) -> Tensor:
@@ -219,34 +225,33 @@ class _NormaliseActivateProject(torch.autograd.Function):
                 norm.through(direct, values[rows], out=out[rows], count=None if count is None else count[rows])
             return out
 
-        for values, received in [(noised, noised_gradient), *zip(ctx.centred, clean_gradient, strict=True)]:
+        for values, received in [(noised, noised_gradient), *zip(ctx.centred, received_clean, strict=True)]:
             for rows in chunks(values):
                 norm.add(through_activation(values[rows], received[rows]), values[rows])
         d_shift = noised.new_zeros(ctx.shift_rows, noised.shape[1])
         d_noised = through_rows(noised, noised_gradient, out=d_shift[: len(noised)])
         d_maps = [noised.new_empty(shape) for shape in ctx.shapes]
-        for image, values in enumerate(ctx.centred):
-            d_values = through_rows(
-                values, clean_gradient[image], out=torch.empty_like(values), count=batch.count[image]
-            )
-            for rows, place in batch.noised(image):
+        for group, values, received in zip(of_group, ctx.centred, received_clean, strict=True):
+            count = batch.count[group].flatten()
+            d_values = through_rows(values, received, out=torch.empty_like(values), count=count)
+            for rows, place in batch.noised(group):
                 d_values.index_add_(0, place, d_noised[rows])
             for d_map, operator in zip(d_maps, ctx.operators, strict=True):
-                d_map[image] = operator.apply_transposed(d_values).view_as(d_map[image])
+                d_map[group] = operator.apply_transposed(d_values).view_as(d_map[group])
         unchanged = torch.zeros_like(norm.beta)
         return (d_shift, unchanged, norm.d_gamma, norm.d_beta, norm.d_weight, None, None, *d_maps)
 
 
 def _operator(values: Tensor, size: tuple[int, int], align_corners: bool) -> Resampling:
-    """The upscaling of one image's map."""
+    """The upscaling of a group's maps: of one image where groups are of one, and of any number on a GPU."""
     return resampling((values.shape[1], values.shape[2]), size, align_corners, 1, 1, values.device, values.dtype)
 
 
 def _upscaled(
     operators: Sequence[Resampling], maps: Sequence[Tensor], offset: Tensor
 ) -> Iterator[tuple[Tensor, slice]]:
-    """One image's upscaled sum of maps plus an offset (H,): the whole (h * w, H), and its rows as they are finished."""
-    values, *others = [op.apply(m.flatten(0, 1)) for op, m in zip(operators, maps, strict=True)]
+    """A group's upscaled sum of maps plus an offset (H,): the whole (rows, H), and those rows as they are finished."""
+    values, *others = [op.apply(m.flatten(0, 2)) for op, m in zip(operators, maps, strict=True)]
     for rows in chunks(values):
         for other in others:
             values[rows] += other[rows]

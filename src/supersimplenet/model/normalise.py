@@ -1,4 +1,4 @@
-"""BatchNorm in training over rows that are held image by image: what both heads share.
+"""BatchNorm in training over rows that are held by groups of images: what both heads share.
 
 Where several processes share a batch, its statistics are those of all its rows, forward and backward: what is summed
 over rows is summed over processes too (`AddUp`).
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+
+from supersimplenet.processor import goes_by_cache
 
 # A chunk of float32 rows that stays in the second-level cache of two cores between element-wise passes.
 _CHUNK_BYTES_CPU = 1 << 21
@@ -117,10 +119,17 @@ def mean_everywhere(row_sum: Tensor, rows: int, add_up: AddUp) -> tuple[Tensor, 
     return (both[:-1] / everywhere).to(row_sum.dtype), everywhere
 
 
+def groups(images: int, device: torch.device) -> Iterator[slice]:
+    """Slices of images that go through a pass together: one by one in a processor's cache, all at once on a GPU."""
+    length = 1 if goes_by_cache(device) else max(images, 1)
+    for start in range(0, images, length):
+        yield slice(start, start + length)
+
+
 def chunks(rows: Tensor) -> Iterator[slice]:
     """Slices of rows that are small enough to stay in cache between element-wise passes."""
     row_bytes = rows.shape[1] * rows.element_size()
-    length = max(1, (_CHUNK_BYTES_CPU if rows.device.type == "cpu" else _CHUNK_BYTES_GPU) // row_bytes)
+    length = max(1, (_CHUNK_BYTES_CPU if goes_by_cache(rows.device) else _CHUNK_BYTES_GPU) // row_bytes)
     for start in range(0, len(rows), length):
         yield slice(start, start + length)
 

@@ -1,7 +1,8 @@
 """The classification head's BatchNorm, ReLU and pooling over space, in training.
 
 A response is the sum of three: of the clean features, which both copies of an image share, of the map, and of the
-noise. It is added up, centred and kept once; the passes run image by image, in cache, and backward recomputes them.
+noise. It is added up, centred and kept once; the passes run by groups of images, in cache, and backward recomputes
+them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from supersimplenet.model.normalise import AddUp, Normalisation, alone, mean_everywhere
+from supersimplenet.model.normalise import AddUp, Normalisation, alone, groups, mean_everywhere
 
 
 class PooledOutput(NamedTuple):
@@ -74,33 +75,37 @@ class _NormaliseActivatePool(torch.autograd.Function):
         eps: float,
         add_up: AddUp,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-        images, pixels, _ = seen.shape
+        images, pixels, channels = seen.shape
         centred = torch.empty_like(seen)  # (N, P, K)
         row_sum = torch.zeros_like(gamma)
-        for image, response in enumerate(centred):
-            torch.add(clean[image % len(clean)], seen[image], out=response)
-            if noise is not None:
-                response += noise[image]
-            row_sum += response.sum(0)
+        copies = seen.view(-1, *clean.shape)
+        for copy, of_copy in enumerate(centred.view_as(copies)):
+            for group in groups(len(clean), seen.device):
+                response = of_copy[group]
+                torch.add(clean[group], copies[copy, group], out=response)
+                if noise is not None:
+                    response += noise.view_as(copies)[copy, group]
+                row_sum += response.sum((0, 1))
         mean, total = mean_everywhere(row_sum, images * pixels, add_up)
         variance = torch.zeros_like(mean)
-        for response in centred:
-            response -= mean
-            variance += response.square().sum(0)
+        of_group = list(groups(images, seen.device))
+        for group in of_group:
+            response = centred[group].sub_(mean)
+            variance += response.square().sum((0, 1))
         variance = add_up(variance) / total
         norm = Normalisation(gamma, beta, variance, eps=eps, total=total, add_up=add_up)
-        maximum, average = seen.new_empty(images, len(gamma)), seen.new_empty(images, len(gamma))
+        maximum, average = seen.new_empty(images, channels), seen.new_empty(images, channels)
         counts = seen.new_full((images, 1), pixels) if kept is None else kept.sum(1, keepdim=True)
-        place = torch.empty(images, len(gamma), dtype=torch.int64, device=seen.device)
-        for image, response in enumerate(centred):
-            active = norm(response).relu_()
+        place = torch.empty(images, channels, dtype=torch.int64, device=seen.device)
+        for group in of_group:
+            active = norm(centred[group]).relu_()
             if kept is not None:
-                active *= kept[image][:, None]
-            torch.argmax(active, dim=0, out=place[image])
-            maximum[image] = active.gather(0, place[image][None])[0]
-            average[image] = active.sum(0) / counts[image]
+                active *= kept[group][:, :, None]
+            torch.argmax(active, dim=1, out=place[group])
+            maximum[group] = active.gather(1, place[group][:, None])[:, 0]
+            average[group] = active.sum(1) / counts[group]
         ctx.norm, ctx.centred, ctx.place, ctx.images = norm, centred, place, len(clean)
-        ctx.has_noise, ctx.kept, ctx.counts = noise is not None, kept, counts
+        ctx.has_noise, ctx.kept, ctx.counts, ctx.groups = noise is not None, kept, counts, of_group
         ctx.mark_non_differentiable(mean, variance)
         return maximum, average, mean, variance, total
 
@@ -109,18 +114,20 @@ class _NormaliseActivatePool(torch.autograd.Function):
         norm, centred, place, kept = ctx.norm, ctx.centred, ctx.place, ctx.kept
         through_maximum, through_average = gradients[0], gradients[1] / ctx.counts
 
-        def through_pooling(image: int) -> Tensor:
-            """Gradient of an image's normalised response (P, K)."""
-            normalised = norm(centred[image])
-            received: Tensor = torch.ops.aten.leaky_relu_backward(through_average[image], normalised, 0.0, False)
-            at_maximum = normalised.gather(0, place[image][None]) > 0
-            received.scatter_add_(0, place[image][None], through_maximum[image] * at_maximum)
-            return received if kept is None else received.mul_(kept[image][:, None])
+        def through_pooling(group: slice) -> Tensor:
+            """Gradient of a group's normalised responses (rows, K)."""
+            normalised, at = norm(centred[group]), place[group][:, None]  # (n, P, K), (n, 1, K)
+            received: Tensor = torch.ops.aten.leaky_relu_backward(
+                through_average[group][:, None], normalised, 0.0, False
+            )
+            at_maximum = normalised.gather(1, at) > 0
+            received.scatter_add_(1, at, through_maximum[group][:, None] * at_maximum)
+            return (received if kept is None else received.mul_(kept[group][:, :, None])).flatten(0, 1)
 
-        for image, response in enumerate(centred):
-            norm.add(through_pooling(image), response)
+        for group in ctx.groups:
+            norm.add(through_pooling(group), centred[group].flatten(0, 1))
         d_response = torch.empty_like(centred)
-        for image, response in enumerate(centred):
-            norm.through(through_pooling(image), response, out=d_response[image])
+        for group in ctx.groups:
+            norm.through(through_pooling(group), centred[group].flatten(0, 1), out=d_response[group].flatten(0, 1))
         d_clean = d_response.view(-1, ctx.images, *d_response.shape[1:]).sum(0)
         return d_clean, d_response, d_response if ctx.has_noise else None, None, norm.d_gamma, norm.d_beta, None, None

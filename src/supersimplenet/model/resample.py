@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supersimplenet.errors import ConfigError
+from supersimplenet.processor import goes_by_cache
 
 TAPS = 5  # side of the classification head's convolution
 _POOL = 3  # side of the average pooling
@@ -191,9 +192,21 @@ class SparseMatrix:
         return F.embedding_bag(self.index, rows, self.offset, mode="sum", per_sample_weights=self.weight)
 
 
+class Resampling(Protocol):
+    """Columns, then rows of one feature map of some images."""
+
+    def apply(self, values: Tensor, taps: int = 1) -> Tensor:
+        """(pixels * taps, taps * K) to (upscaled pixels, K), without gradient."""
+        ...
+
+    def apply_transposed(self, values: Tensor, taps: int = 1) -> Tensor:
+        """(upscaled pixels, K) to (pixels * taps, taps * K), without gradient."""
+        ...
+
+
 @dataclass(frozen=True)
-class Resampling:
-    """Columns, then rows of one feature map of some images, each as a sparse matrix and its transpose."""
+class SparseResampling:
+    """Each step as a sparse matrix and its transpose: the fewest operations, for a processor."""
 
     columns: SparseMatrix
     rows: SparseMatrix
@@ -201,13 +214,42 @@ class Resampling:
     rows_transposed: SparseMatrix
 
     def apply(self, values: Tensor, taps: int = 1) -> Tensor:
-        """(pixels * taps, taps * K) to (upscaled pixels, K), without gradient."""
+        """See `Resampling`."""
         channels = values.shape[1] // taps
         return self.rows.times(self.columns.times(values).view(-1, channels))
 
     def apply_transposed(self, values: Tensor, taps: int = 1) -> Tensor:
-        """(upscaled pixels, K) to (pixels * taps, taps * K), without gradient."""
+        """See `Resampling`."""
         return self.columns_transposed.times(self.rows_transposed.times(values).view(-1, taps * values.shape[1]))
+
+
+@dataclass(frozen=True)
+class DenseResampling:
+    """Each step as a product with a dense matrix, for a GPU, which multiplies zeros faster than it looks for them.
+
+    Attributes:
+        columns: (w, w_l * x).
+        rows: (h, h_l * y).
+    """
+
+    columns: Tensor
+    rows: Tensor
+
+    def apply(self, values: Tensor, taps: int = 1) -> Tensor:
+        """See `Resampling`."""
+        columns_out, rows_in = len(self.columns), self.rows.shape[1] // taps
+        across = self.columns @ values.view(-1, self.columns.shape[1], values.shape[1])  # (image * h_l, w, y * K)
+        by_row = across.view(-1, rows_in, columns_out, taps, values.shape[1] // taps).transpose(2, 3)
+        stacked = by_row.reshape(len(by_row), self.rows.shape[1], -1)  # (image, h_l * y, w * K)
+        return (self.rows @ stacked).view(-1, values.shape[1] // taps)
+
+    def apply_transposed(self, values: Tensor, taps: int = 1) -> Tensor:
+        """See `Resampling`."""
+        columns_out, rows_in = len(self.columns), self.rows.shape[1] // taps
+        down = self.rows.T @ values.reshape(-1, len(self.rows), columns_out * values.shape[1])
+        by_row = down.view(-1, rows_in, taps, columns_out, values.shape[1]).transpose(2, 3)
+        across = by_row.reshape(-1, columns_out, taps * values.shape[1])  # (image * h_l, w, y * K)
+        return (self.columns.T @ across).view(-1, taps * values.shape[1])
 
 
 @lru_cache(maxsize=64)
@@ -221,7 +263,7 @@ def resampling(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Resampling:
-    """Upscaling and pooling, with 5x5 taps or without, of one feature map of some images.
+    """Upscaling and pooling, with 5x5 taps or without, of one feature map of some images; dense but on a processor.
 
     Args:
         size_in: (h_l, w_l).
@@ -243,6 +285,9 @@ def resampling(
 
     (rows_in, columns_in), (rows_out, columns_out) = size_in, size_out
     across = axis(columns_in, columns_out).reshape(columns_out, -1)  # (w, w_l * x)
+    if not goes_by_cache(device):
+        dense = (across, axis(rows_in, rows_out).reshape(rows_out, -1))
+        return DenseResampling(*(torch.from_numpy(matrix).to(device=device, dtype=dtype) for matrix in dense))
     columns = sparse.kron(sparse.eye_array(images * rows_in), sparse.csr_array(across), format="csr")
     # The input of the second step is ordered (image, h_l, w, y): the identity over w stands between h_l and y.
     down = sparse.coo_array(axis(rows_in, rows_out).reshape(rows_out, -1))  # (h, h_l * y)
@@ -259,7 +304,7 @@ def resampling(
         index, offset = (torch.from_numpy(e.astype(np.int32)).to(device) for e in entries)
         return SparseMatrix(index, offset, torch.from_numpy(matrix.data).to(device=device, dtype=dtype))
 
-    return Resampling(tensors(columns), tensors(rows), tensors(columns.T.tocsr()), tensors(rows.T.tocsr()))
+    return SparseResampling(tensors(columns), tensors(rows), tensors(columns.T.tocsr()), tensors(rows.T.tocsr()))
 
 
 def upscale(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:

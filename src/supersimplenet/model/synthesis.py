@@ -55,8 +55,9 @@ def draw_anomalies(
         channels: C, length of a noise vector.
         perlin_threshold: a pixel is anomalous where the field exceeds it.
         noise_std: standard deviation of the noise, in feature units.
-        generator: source of all randomness, on the CPU so that every device draws the same; or one for each of the B
-            images, whose draws then do not depend on the images it is drawn with.
+        generator: source of all randomness, on the CPU; or one for each of the B images, whose draws then do not
+            depend on the images it is drawn with. Masks are the same on every device; noise on another one than the
+            CPU is drawn there, from a seed that the generator gives.
         dtype: type of the noise; it is drawn in float32.
 
     Returns:
@@ -68,22 +69,29 @@ def draw_anomalies(
     batch, height, width = defective.shape
     sources = [generator] if isinstance(generator, torch.Generator) else list(generator)
     of_source = 2 * batch // len(sources)  # maps that one draws: all, or both copies of an image
-    fields = [perlin_fields(of_source, height, width, generator=source) for source in sources]
-    chances = [torch.rand(of_source, 1, 1, generator=source) for source in sources]
-    field, chance = (torch.stack(drawn, dim=1).flatten(0, 1) for drawn in (fields, chances))  # one copy, then the other
-    kept = chance < 0.5
-    mask = (field > perlin_threshold) & kept & ~defective.repeat(2, 1, 1).cpu()
+    device = defective.device
+    fields = perlin_fields(2 * batch, height, width, generator=sources, device=device)
+    chances = torch.cat([torch.rand(of_source, generator=source) for source in sources]).to(device)
+    field, chance = (
+        drawn.view(len(sources), of_source, *drawn.shape[1:]).transpose(0, 1).flatten(0, 1)  # one copy, then the other
+        for drawn in (fields, chances)
+    )
+    mask = (field > perlin_threshold) & (chance < 0.5)[:, None, None] & ~defective.repeat(2, 1, 1)
     position = mask.flatten().nonzero()[:, 0]
     # The number of rows differs from step to step, and oneDNN prepares and keeps a kernel for each that it meets.
-    noise = torch.zeros(_rounded_up(len(position)), channels)
-    if isinstance(generator, torch.Generator):
-        noise[: len(position)].normal_(0, noise_std, generator=generator)
-    else:
-        rows = torch.split(noise[: len(position)], mask.flatten(1).sum(1).tolist())
-        for place, of_map in enumerate(rows):
-            of_map.normal_(0, noise_std, generator=sources[place % batch])
-    device = defective.device
-    return Anomalies(position=position.to(device), noise=noise.to(device, dtype), mask=mask.to(device))
+    noise = torch.zeros(_rounded_up(len(position)), channels, device=device)
+    counts = [len(position)] if isinstance(generator, torch.Generator) else mask.flatten(1).sum(1).tolist()
+    for place, rows in enumerate(torch.split(noise[: len(position)], counts)):
+        _fill_normal(rows, noise_std, sources[place % len(sources)])
+    return Anomalies(position=position, noise=noise.to(dtype), mask=mask)
+
+
+def _fill_normal(rows: Tensor, std: float, generator: torch.Generator) -> None:
+    """Draw in place where the rows are: a GPU continues from a seed, or some 100 MB a step would have to go there."""
+    if rows.device.type != "cpu":
+        seed = int(torch.randint(1 << 62, (), generator=generator))
+        generator = torch.Generator(rows.device).manual_seed(seed)
+    rows.normal_(0, std, generator=generator)
 
 
 def _rounded_up(count: int) -> int:
@@ -92,14 +100,22 @@ def _rounded_up(count: int) -> int:
     return -(-count // step) * step
 
 
-def perlin_fields(count: int, height: int, width: int, *, generator: torch.Generator) -> Tensor:
+def perlin_fields(
+    count: int,
+    height: int,
+    width: int,
+    *,
+    generator: torch.Generator | Sequence[torch.Generator],
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Perlin noise fields, each with its own random frequency per axis.
 
     Args:
         count: number of fields.
         height: rows of a field.
         width: columns of a field.
-        generator: source of randomness (CPU).
+        generator: source of randomness (CPU), or several, each of which draws as many of the fields, one after another.
+        device: where the fields are computed.
 
     Returns:
         (count, height, width) float32, within about [-1, 1].
@@ -107,17 +123,19 @@ def perlin_fields(count: int, height: int, width: int, *, generator: torch.Gener
     Source: JIMS section 3.2; Perlin 1985 with the fade curve of 2002. Differs: the frequency is at most one cell a
     pixel, which only matters for feature maps smaller than 32 pixels.
     """
-    grid_height, grid_width = _next_power_of_two(height), _next_power_of_two(width)
-    exponents = torch.randint(_FREQUENCY_EXPONENTS, (count, 2), generator=generator)
-    fields = torch.stack(
-        [
-            _perlin_field(
-                (grid_height, grid_width), (min(1 << y, grid_height), min(1 << x, grid_width)), generator=generator
-            )
-            for y, x in exponents.tolist()
-        ]
-    )
-    if (grid_height, grid_width) != (height, width):
+    grid = _next_power_of_two(height), _next_power_of_two(width)
+    most = min(1 << (_FREQUENCY_EXPONENTS - 1), max(grid))
+    angle = torch.zeros(count, most + 1, most + 1)  # of the gradient at each lattice point
+    cells: list[tuple[int, int]] = []
+    sources = [generator] if isinstance(generator, torch.Generator) else list(generator)
+    for source in sources:
+        exponents = torch.randint(_FREQUENCY_EXPONENTS, (count // len(sources), 2), generator=source)
+        for y, x in exponents.tolist():
+            rows, columns = min(1 << y, grid[0]), min(1 << x, grid[1])
+            angle[len(cells), : rows + 1, : columns + 1] = torch.rand(rows + 1, columns + 1, generator=source)
+            cells.append((rows, columns))
+    fields = _perlin(2 * math.pi * angle.to(device), torch.tensor(cells, device=device), grid)
+    if grid != (height, width):
         fields = F.interpolate(fields[:, None], size=(height, width), mode="bilinear", align_corners=False)[:, 0]
     return fields
 
@@ -126,29 +144,28 @@ def _next_power_of_two(length: int) -> int:
     return 1 << (length - 1).bit_length()
 
 
-def _perlin_field(size: tuple[int, int], cells: tuple[int, int], *, generator: torch.Generator) -> Tensor:
-    """One field of ``size`` pixels over ``cells`` lattice cells; each length is a multiple of its cells."""
-    angle = 2 * math.pi * torch.rand(cells[0] + 1, cells[1] + 1, generator=generator)
+def _perlin(angle: Tensor, cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Fields (N, *size) over lattices of (N, 2) cells with gradients (N, n, n); sides are multiples of their cells."""
     slope_y, slope_x = angle.cos(), angle.sin()  # unit gradients at the lattice points
-    cell_y, offset_y = _cell_and_offset(size[0], cells[0])
-    cell_x, offset_x = _cell_and_offset(size[1], cells[1])
+    (cell_y, offset_y), (cell_x, offset_x) = (_cell_and_offset(size[axis], cells[:, axis]) for axis in (0, 1))
+    lattice = torch.arange(len(angle), device=angle.device)[:, None, None]
 
     def ramp(corner_y: int, corner_x: int) -> Tensor:
         """The plane through a corner of each pixel's cell, along that corner's gradient."""
-        corner = (cell_y[:, None] + corner_y, cell_x[None, :] + corner_x)
-        along_y = slope_y[corner] * (offset_y - corner_y)[:, None]
-        return along_y + slope_x[corner] * (offset_x - corner_x)[None, :]
+        corner = (lattice, cell_y[:, :, None] + corner_y, cell_x[:, None, :] + corner_x)
+        along_y = slope_y[corner] * (offset_y - corner_y)[:, :, None]
+        return along_y + slope_x[corner] * (offset_x - corner_x)[:, None, :]
 
-    fade_y, fade_x = _fade(offset_y)[:, None], _fade(offset_x)[None, :]
+    fade_y, fade_x = _fade(offset_y)[:, :, None], _fade(offset_x)[:, None, :]
     left = torch.lerp(ramp(0, 0), ramp(1, 0), fade_y)
     right = torch.lerp(ramp(0, 1), ramp(1, 1), fade_y)
     return math.sqrt(2) * torch.lerp(left, right, fade_x)
 
 
-def _cell_and_offset(length: int, cells: int) -> tuple[Tensor, Tensor]:
-    """The lattice cell of each pixel (length,) and its offset inside it in [0, 1)."""
-    pixels_per_cell = length // cells
-    pixel = torch.arange(length)
+def _cell_and_offset(length: int, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """The lattice cell of each pixel (N, length) and its offset inside it in [0, 1), for N numbers of cells."""
+    pixels_per_cell = (length // cells)[:, None]
+    pixel = torch.arange(length, device=cells.device)
     return pixel // pixels_per_cell, (pixel % pixels_per_cell) / pixels_per_cell
 
 
