@@ -111,11 +111,11 @@ def inference(theirs: SupersimplenetModel, ours: SuperSimpleNet, options: argpar
     image = ((pixels.permute(0, 3, 1, 2) / 255 - backbone.mean) / backbone.std).contiguous()
     runs = {
         "anomalib": torch.inference_mode()(lambda: theirs(image)),
-        "ours": lambda: detector.predict_pixels(pixels.numpy(), [None])[0],
+        "ours": lambda: detector.predict(pixels[0].numpy()),
         "anomalib_backbone": torch.inference_mode()(lambda: theirs.feature_extractor.feature_extractor(image)),
         "our_backbone": torch.inference_mode()(lambda: backbone(pixels)),
     }
-    wanted, found = runs["anomalib"](), exact.predict_pixels(pixels.numpy(), [None])[0]
+    wanted, found = runs["anomalib"](), exact.predict(pixels[0].numpy())
     heat, score = torch.from_numpy(found.map_logit).sigmoid(), torch.tensor([found.head_logit]).sigmoid()
     checked = {
         "map_difference": require("maps", (wanted.anomaly_map[0, 0] - heat).abs(), OUTPUT_TOLERANCE),

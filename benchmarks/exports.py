@@ -140,9 +140,9 @@ def test_images(data: Path | None, folder: Path, count: int | None) -> tuple[lis
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from supersimplenet import Detector
+    from supersimplenet.apps.export import export_model
     from supersimplenet.deploy.certify import describe_host
     from supersimplenet.errors import SuperSimpleNetError
-    from supersimplenet.export_apps import export_model
 
     model = options.model or random_model(options.random, folder)
     paths, labels = test_images(options.data, folder, options.images)

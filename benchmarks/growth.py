@@ -88,7 +88,7 @@ def measure_calls(point: Point, seconds: float) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from supersimplenet.benchmark import SpeedConfig, _network, _training_steps
+    from supersimplenet.apps.speed import SpeedConfig, _network, _training_steps
     from supersimplenet.detector import Detector
 
     config = SpeedConfig(image_size=(point["size_px"],) * 2, batch_size=point["batch"])
@@ -114,12 +114,12 @@ def measure_calls(point: Point, seconds: float) -> dict[str, float]:
 def measure_files(point: Point, folder: Path) -> dict[str, float]:
     import numpy as np
 
-    from supersimplenet.benchmark import SpeedConfig, _network, _write_files
+    from supersimplenet.apps.speed import SpeedConfig, _network, _write_files
     from supersimplenet.data.views import View
     from supersimplenet.deploy.folder import save_model
     from supersimplenet.detector import Detector
-    from supersimplenet.inputs import find_images
-    from supersimplenet.predict import predict_to_folder
+    from supersimplenet.prediction.folder import predict_to_folder
+    from supersimplenet.prediction.inputs import find_images
     from supersimplenet.training.config import CacheConfig
     from supersimplenet.training.features import gather_features
 

@@ -32,8 +32,8 @@ def main() -> None:
     from supersimplenet import predict as module
     from supersimplenet.data.images import list_images
     from supersimplenet.deploy.folder import save_model
-    from supersimplenet.inputs import find_inputs
-    from supersimplenet.outputs import parse_formats
+    from supersimplenet.prediction.inputs import find_inputs
+    from supersimplenet.prediction.outputs import parse_formats
 
     distinct = list_images(options.photographs)
     with tempfile.TemporaryDirectory() as folder:

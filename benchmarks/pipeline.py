@@ -91,7 +91,7 @@ def make_files(folder: Path, options: argparse.Namespace) -> None:
     """Folders ``train``, ``predict`` and ``one`` of links to distinct files."""
     import numpy as np
 
-    from supersimplenet.benchmark import _write_files
+    from supersimplenet.apps.speed import _write_files
     from supersimplenet.settings import SpeedConfig
 
     made = folder / "made"

@@ -21,9 +21,10 @@ def measure(options: argparse.Namespace) -> None:
     import ray
     from ray.cluster_utils import Cluster as Nodes
 
-    from supersimplenet.cluster import Cluster, ClusterConfig
     from supersimplenet.data.images import list_images
     from supersimplenet.looking import as_row
+    from supersimplenet.prediction.cluster import Cluster
+    from supersimplenet.settings import ComputeConfig
 
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
     for _ in range(options.nodes - 1):
@@ -32,7 +33,7 @@ def measure(options: argparse.Namespace) -> None:
     distinct = list_images(options.images)
     paths = [distinct[index % len(distinct)] for index in range(options.count)]
     began = time.monotonic()
-    cluster = Cluster(options.model, ClusterConfig(address=nodes.address, workers=options.nodes))
+    cluster = Cluster(options.model, ComputeConfig(engine="ray", address=nodes.address, workers=options.nodes))
     first, rows = 0.0, []
     for item in cluster.predict_files(paths):
         first = first or time.monotonic()

@@ -1,6 +1,7 @@
 """Memory and time of large images looked at in tiles, each measurement in a process of its own.
 
     python benchmarks/tiles.py --megapixels 20 --backbone compact
+    python benchmarks/tiles.py --megapixels 20 --export openvino      # an exported file, by the runtime without torch
 
 Memory is the most that was ever resident of the process (VmHWM), Python, torch and the decoded image included; the
 overlay and the table are written, as `predict --overlays` does. ``--seams`` compares the blended map with that of a
@@ -32,11 +33,13 @@ def main() -> None:
     parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--images", type=int, default=2, help="predicted one after another, by as many lanes as usual")
     parser.add_argument("--engine", default="torch")
+    parser.add_argument("--export", choices=("onnx", "openvino"), help="instead: of an exported file")
     parser.add_argument("--seams", action="store_true")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        print(json.dumps(predict(options.child, options.engine)))
+        predicted = predict(options.child, options.engine) if options.export is None else inspect(options.child)
+        print(json.dumps(predicted))
     elif options.seams:
         seams(options)
     else:
@@ -54,6 +57,9 @@ def measure(options: argparse.Namespace) -> None:
             for number in range(options.images):
                 Image.fromarray(draw(size_px, number)).save(Path(folder) / "images" / f"{number}.png")
             command = [sys.executable, __file__, "--child", folder, "--engine", options.engine]
+            if options.export is not None:
+                export(Path(folder), options.export)
+                command += ["--export", options.export]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         tiles = tile_count(size_px, options)
         print(
@@ -73,7 +79,7 @@ def draw(size_px: tuple[int, int], seed: int) -> np.ndarray:
 
 
 def make_model(folder: Path, options: argparse.Namespace) -> None:
-    from supersimplenet.benchmark import SpeedConfig, _network
+    from supersimplenet.apps.speed import SpeedConfig, _network
     from supersimplenet.deploy.folder import save_model
 
     network = _network(SpeedConfig(backbone=options.backbone, image_size=(options.tile, options.tile)))
@@ -89,8 +95,8 @@ def tile_count(size_px: tuple[int, int], options: argparse.Namespace) -> int:
 
 def predict(folder: Path, engine: str) -> dict[str, float]:
     from supersimplenet import Detector
-    from supersimplenet.inputs import find_inputs
-    from supersimplenet.predict import predict_to_folder
+    from supersimplenet.prediction.folder import predict_to_folder
+    from supersimplenet.prediction.inputs import find_inputs
 
     detector = Detector.load(folder / "model", device="cpu", engine=engine)
     resting = resident_mib("VmRSS")
@@ -102,6 +108,26 @@ def predict(folder: Path, engine: str) -> dict[str, float]:
         "resting_mib": resting,
         "peak_mib": resident_mib("VmHWM"),
     }
+
+
+def export(folder: Path, file_format: str) -> None:
+    from supersimplenet.apps.export import export_model
+
+    small = folder / "small.png"
+    Image.fromarray(draw((600, 700), 9)).save(small)
+    export_model(folder / "model", folder / "exported", file_format=file_format, images=[small])
+
+
+def inspect(folder: Path) -> dict[str, float]:
+    """By the runtime alone, images one after another; only the predictions are kept."""
+    from supersimplenet.runtime import Inspector
+
+    inspector = Inspector.load(folder / "exported")
+    resting = resident_mib("VmRSS")
+    begin = time.perf_counter()
+    for item in inspector.predict_files(sorted((folder / "images").iterdir())):
+        assert item.prediction.map_logit.size
+    return {"seconds": time.perf_counter() - begin, "resting_mib": resting, "peak_mib": resident_mib("VmHWM")}
 
 
 def resident_mib(field: str) -> float:

@@ -15,7 +15,7 @@ from scipy import ndimage
 from test_views import calibration
 
 from supersimplenet import Detector, ModelConfig, Recipe, SyntheticConfig, TrainerConfig, synthesize, train
-from supersimplenet.apps import predict_files
+from supersimplenet.apps.predict import predict_files
 from supersimplenet.data.images import read_image
 from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.data.views import View, ViewConfig, read_view

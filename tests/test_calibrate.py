@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
+from supersimplenet.apps.quality import calibrate_model
 from supersimplenet.calibration import UNCALIBRATED, Calibration, shown_rate, verdict
 from supersimplenet.cli.main import main
 from supersimplenet.data.sources.base import file_hash
@@ -37,8 +38,8 @@ from supersimplenet.evaluation.thresholds import (
     rate_upper_bound,
     uniform_upper_bound,
 )
-from supersimplenet.predict import predict_to_folder
-from supersimplenet.quality_apps import calibrate_model
+from supersimplenet.prediction.folder import predict_to_folder
+from supersimplenet.settings import ComputeConfig
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.holdout import held_out_samples
 from supersimplenet.training.run import train
@@ -75,7 +76,9 @@ def model(tmp_path: Path) -> Path:
 
 
 def calibrated(model: Path, good: Path, bad: Path | None = None, config: ThresholdConfig | None = None) -> Calibrated:
-    return calibrate_model(model, good=[good], bad=[bad] if bad else [], config=config, device="cpu")
+    return calibrate_model(
+        model, good=[good], bad=[bad] if bad else [], config=config, compute=ComputeConfig(device="cpu")
+    )
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -393,7 +393,7 @@ def test_the_command_succeeds_without_errors(parts, tmp_path, capsys):
 
 def test_the_check_needs_no_torch(parts, tmp_path):
     code = (
-        "import sys; from supersimplenet import Folder; from supersimplenet.data_apps import check_data;"
+        "import sys; from supersimplenet import Folder; from supersimplenet.apps.data import check_data;"
         f"check_data(Folder(good={str(tmp_path / 'train')!r})); print('torch' in sys.modules)"
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

@@ -79,7 +79,9 @@ def test_ignored_pixels_count_in_no_score(engine, variant, pixels):
     near = share.numpy() > 0.01  # elsewhere hardly anything is left to divide by
     np.testing.assert_allclose(maps[near], smooth.numpy()[near], rtol=0, atol=1e-4)
     assert near[~ignored].all()
-    predictions = detector.predict_pixels(pixels, [None] * 5, [None, *ignored[1:3], None, ignored[4]])
+    masks = [None, *ignored[1:3], None, ignored[4]]
+    seen = [detector.view.see(image, mask) for image, mask in zip(pixels, masks, strict=True)]
+    predictions = detector.predict_seen(seen, [None] * 5)
     assert [p.map_max_logit for p in predictions] == [
         float(np.where(mask, -np.inf, values).max()) for mask, values in zip(ignored, maps, strict=True)
     ]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, evaluate, synthesize
-from supersimplenet.apps import evaluate_model
+from supersimplenet.apps.evaluate import evaluate_model
 from supersimplenet.calibration import UNCALIBRATED
 from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.deploy.folder import save_model

@@ -21,13 +21,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
+from supersimplenet.apps.export import export_model
 from supersimplenet.calibration import Calibration
 from supersimplenet.cli.main import main
 from supersimplenet.data.views import View, ViewConfig
 from supersimplenet.deploy.certify import TOLERANCES, Tolerance, certify
 from supersimplenet.deploy.folder import hash_weights, save_model, save_view, write_calibration
 from supersimplenet.errors import ConfigError, ExportError, ModelFolderError
-from supersimplenet.export_apps import export_model
 from supersimplenet.model.resample import hat_upscale
 from supersimplenet.plain import to_plain
 from supersimplenet.runtime import Inspector

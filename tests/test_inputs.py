@@ -21,16 +21,16 @@ import pytest
 from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
-from supersimplenet.arrivals import Arrivals
 from supersimplenet.cli.main import main
 from supersimplenet.data.images import Encoded, read_image
 from supersimplenet.data.loading import in_lanes
 from supersimplenet.data.views import View
 from supersimplenet.deploy.folder import save_model
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
-from supersimplenet.inputs import find_inputs
-from supersimplenet.outputs import parse_formats
-from supersimplenet.predict import predict_to_folder
+from supersimplenet.prediction.arrivals import Arrivals
+from supersimplenet.prediction.folder import predict_to_folder
+from supersimplenet.prediction.inputs import find_inputs
+from supersimplenet.prediction.outputs import parse_formats
 
 SIZE = (64, 64)
 NAMES = [f"{number}.png" for number in range(1, 12)]  # natural order: 10 after 9

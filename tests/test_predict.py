@@ -18,8 +18,8 @@ from PIL import Image
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.deploy.folder import save_model
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
-from supersimplenet.inputs import find_images
-from supersimplenet.predict import predict_to_folder
+from supersimplenet.prediction.folder import predict_to_folder
+from supersimplenet.prediction.inputs import find_images
 
 SIZE = (64, 64)
 

@@ -24,7 +24,7 @@ SIZE = (64, 64)
 NODES = """
 import json, os, signal, sys
 from pathlib import Path
-from supersimplenet.cluster import Cluster, ClusterConfig, connect
+from supersimplenet.prediction.cluster import Cluster, connect
 import ray
 from ray.cluster_utils import Cluster as Nodes
 
@@ -34,35 +34,37 @@ nodes.wait_for_nodes()
 command, model, *rest = sys.argv[1:]
 if command == "predict":
     import psutil
-    from supersimplenet.inputs import find_inputs
-    from supersimplenet.predict import predict_to_folder
+    from supersimplenet.prediction.inputs import find_inputs
+    from supersimplenet.prediction.folder import predict_to_folder
+    from supersimplenet.settings import ComputeConfig
 
     killed = []
 
     def progress(images):
-        # Some way through, a worker that holds the model dies without a word.
+        # Some way through, a worker that holds the model and one that reads die without a word.
         if not killed and images:
             progress.done += images
             if progress.done >= 60:
                 own = psutil.Process().children(recursive=True)
                 named = {p.pid: " ".join(p.as_dict(["cmdline"])["cmdline"] or ()) for p in own}
-                workers = [pid for pid, name in named.items() if "MapWorker" in name]
-                killed.append(workers[0])
-                os.kill(workers[0], signal.SIGKILL)
+                for kind in ("MapBatches(_Worker)", "MapBatches(Reader)"):
+                    killed.append(next(pid for pid, name in named.items() if kind in name))
+                    os.kill(killed[-1], signal.SIGKILL)
 
     progress.done = 0
-    cluster = Cluster(Path(model), ClusterConfig(address=nodes.address))
+    cluster = Cluster(Path(model), ComputeConfig(engine="ray", address=nodes.address))
     summary = predict_to_folder(
         cluster, find_inputs([rest[0]]), Path(rest[1]), model_folder=Path(model), on_error="skip", progress=progress
     )
     print(json.dumps({"images": summary.images, "failed": summary.failed, "killed": killed}))
 else:
-    from supersimplenet.apps import evaluate_model
+    from supersimplenet.apps.evaluate import evaluate_model
     from supersimplenet.data.sources.mvtec import MVTecAD
+    from supersimplenet.settings import ComputeConfig
 
     data = MVTecAD(root=Path(rest[0]), category="brushed_metal")
-    for engine, more in (("torch", {}), ("ray", {"address": nodes.address})):
-        evaluate_model(Path(model), data=data, output=Path(rest[1]) / engine, engine=engine, device="cpu", **more)
+    for place in (ComputeConfig(device="cpu"), ComputeConfig(device="cpu", engine="ray", address=nodes.address)):
+        evaluate_model(Path(model), data=data, output=Path(rest[1]) / place.engine, compute=place)
 ray.shutdown()
 nodes.shutdown()
 """
@@ -135,7 +137,7 @@ def test_a_killed_worker_of_two_nodes_costs_nothing(model, photographs, tmp_path
     predict(model, many, "--on-error", "skip", "--device", "cpu", "--output", tmp_path / "one")
     printed = on_nodes(tmp_path, "predict", model, many, tmp_path / "nodes")
     summary = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))  # Ray prints too
-    assert (summary["images"], summary["failed"], len(summary["killed"])) == (350, 5, 1)
+    assert (summary["images"], summary["failed"], len(summary["killed"])) == (350, 5, 2)  # one of each kind was killed
     assert contents(tmp_path / "nodes") == contents(tmp_path / "one")
 
 

@@ -155,9 +155,10 @@ def test_what_is_no_image_is_refused(inspector, tmp_path):
         inspector.inspect(tmp_path / "gone.png")
     with pytest.raises(ImageError, match="int: wanted a path or a numpy array"):
         inspector.inspect([1])
-    half = np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) % 2 == 0
+    half = np.zeros(SIZE, dtype=np.bool_)
+    half[:, : SIZE[1] // 2] = True
     with pytest.raises(ConfigError, match="ignored: this exported network looks at every pixel"):
-        inspector.predict_pixels(np.zeros((1, *SIZE, 3), np.uint8), [None], [half])
+        inspector.predict_seen([inspector.view.see(np.zeros((*SIZE, 3), np.uint8), half)], [None])
 
 
 def test_an_open_size_is_taken_in_steps_and_calibrated_at_the_trainings_alone(tmp_path):

@@ -19,7 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from supersimplenet import Detector, ModelConfig, Recipe, SuperSimpleNet, TrainerConfig, evaluate, train
-from supersimplenet.apps import predict_files
+from supersimplenet.apps.predict import predict_files
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.data.tiles import TileGrid
 from supersimplenet.data.views import View, ViewConfig

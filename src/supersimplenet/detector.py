@@ -224,27 +224,6 @@ class Detector:
         """
         return self._looker.look(seen, paths)
 
-    def predict_pixels(
-        self,
-        pixels: NDArray[np.uint8],
-        paths: Sequence[str | None],
-        ignored: Sequence[NDArray[np.bool_] | None] | None = None,
-        image_sizes_px: Sequence[tuple[int, int]] | None = None,
-    ) -> list[Prediction]:
-        """Look at pixels that have the network's input size already, whatever the view.
-
-        Args:
-            pixels: (B, H, W, 3) uint8, RGB; B may be 0.
-            paths: where each came from, None for an array.
-            ignored: (H, W) of each image, pixels that count in no score and no defect, not all of them; None for none.
-            image_sizes_px: (height, width) of each image before it was resized, in whose pixels defects are given;
-                by default the network's.
-        """
-        sizes = [self.image_size] * len(pixels) if image_sizes_px is None else image_sizes_px
-        masks = [None] * len(pixels) if ignored is None else ignored
-        seen = [Seen.of_input(image, mask, size) for image, mask, size in zip(pixels, masks, sizes, strict=True)]
-        return self._looker.look(seen, paths)
-
     @property
     def _looker(self) -> Looker:
         return Looker(run=self.engine.run, judge=self.judge, view=self.view, tiles_at_once=self.engine.batch_size)

@@ -22,6 +22,34 @@ _REGIME = re.compile(r"unsupervised|weak|full|mixed(:[1-9]\d*|:0\.\d*[1-9])?")  
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """Where a model looks at images, and by what.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ...; ``auto`` takes a GPU where there is one.
+        engine: ``torch``, ``openvino``, or ``ray``: many workers, by torch.
+        precision: ``float32`` or ``bfloat16``.
+        address: of a running Ray cluster, ``auto`` for the one of this machine; None starts one on this machine alone.
+        workers: of Ray; by default one a GPU, or one a core where there is none.
+    """
+
+    device: str = "auto"
+    engine: ClusterEngineName = "torch"
+    precision: Precision = "float32"
+    address: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine != "ray" and (self.address is not None or self.workers is not None):
+            raise ConfigError("address and workers: belong to a cluster; give --engine ray, or leave them out")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers: {self.workers}; it must be at least 1")
+
+
+HERE = ComputeConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeedConfig:
     """What is timed.
 

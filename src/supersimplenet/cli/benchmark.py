@@ -34,7 +34,7 @@ def _speed_parser() -> OptionParser:
 
 
 def _speed(options: Namespace) -> int:
-    from supersimplenet.benchmark import benchmark_speed, print_report
+    from supersimplenet.apps.speed import benchmark_speed, print_report
 
     values = _speed_parser().instantiate(options).as_dict()
     output = values.pop("output")

@@ -98,7 +98,7 @@ def _check_parser() -> OptionParser:
 
 
 def _check(options: Namespace) -> int:
-    from supersimplenet.data_apps import check_data
+    from supersimplenet.apps.data import check_data
 
     size_px = None if options.size is None else (options.size[0], options.size[1])
     report = check_data(_check_parser().instantiate(options).data, output=options.output, size_px=size_px)
@@ -123,7 +123,7 @@ def _split_parser() -> OptionParser:
 
 
 def _split(options: Namespace) -> int:
-    from supersimplenet.data_apps import split_data
+    from supersimplenet.apps.data import split_data
 
     split_data(
         _split_parser().instantiate(options).data,

@@ -47,8 +47,8 @@ def _parser() -> OptionParser:
 
 
 def _run(options: Namespace) -> int:
+    from supersimplenet.apps.export import export_model
     from supersimplenet.evaluation.thresholds import parse_share
-    from supersimplenet.export_apps import export_model
 
     export_model(
         options.model,

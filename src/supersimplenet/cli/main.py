@@ -14,14 +14,22 @@ from supersimplenet import __version__
 from supersimplenet.cli.benchmark import benchmark_commands
 from supersimplenet.cli.data import data_commands
 from supersimplenet.cli.export import export_command
-from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, RESOLUTION_HELP, Command, OptionParser, add_engine
+from supersimplenet.cli.options import (
+    DATA_HELP,
+    ON_ERROR_HELP,
+    RESOLUTION_HELP,
+    Command,
+    OptionParser,
+    add_engine,
+    compute_config,
+)
 from supersimplenet.cli.quality import quality_commands
 from supersimplenet.cli.train import train_command, without_model_name
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.errors import SuperSimpleNetError
 from supersimplenet.model.recipes import ModelConfig
-from supersimplenet.outputs import DEFAULT_FORMATS, parse_formats
+from supersimplenet.prediction.outputs import DEFAULT_FORMATS, parse_formats
 from supersimplenet.settings import Resolution
 from supersimplenet.training.config import parse_duration
 
@@ -110,7 +118,7 @@ def _test_parser() -> OptionParser:
 
 
 def _test(options: Namespace) -> int:
-    from supersimplenet.apps import evaluate_model
+    from supersimplenet.apps.evaluate import evaluate_model
 
     data = _test_parser().instantiate(options).data
     evaluate_model(
@@ -118,11 +126,7 @@ def _test(options: Namespace) -> int:
         data=data,
         output=options.output,
         resolution=options.resolution,
-        device=options.device,
-        engine=options.engine,
-        precision=options.precision,
-        address=options.address,
-        workers=options.workers,
+        compute=compute_config(options),
         on_error=options.on_error,
     )
     return 0
@@ -166,7 +170,7 @@ def _predict_parser() -> OptionParser:
 
 
 def _predict(options: Namespace) -> int:
-    from supersimplenet.apps import predict_files
+    from supersimplenet.apps.predict import predict_files
     from supersimplenet.evaluation.thresholds import parse_share
 
     rate = options.false_discovery_rate
@@ -181,11 +185,7 @@ def _predict(options: Namespace) -> int:
         overlays=options.overlays,
         false_discovery_rate=None if rate is None else parse_share(rate, "false-discovery-rate"),
         batch_size=options.batch_size,
-        device=options.device,
-        engine=options.engine,
-        precision=options.precision,
-        address=options.address,
-        workers=options.workers,
+        compute=compute_config(options),
         on_error=options.on_error,
     )
     return 0
@@ -216,7 +216,7 @@ def _demo_parser() -> OptionParser:
 
 
 def _demo(options: Namespace) -> int:
-    from supersimplenet.demo import demo
+    from supersimplenet.apps.demo import demo
 
     demo(options.output)
     return 0

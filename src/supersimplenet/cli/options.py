@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from supersimplenet.data.sources.registry import SOURCES
-from supersimplenet.settings import ClusterEngineName, EngineName, Precision
+from supersimplenet.settings import ClusterEngineName, ComputeConfig, EngineName, Precision
 
 ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
 RESOLUTION_HELP = (
@@ -81,4 +81,15 @@ def add_engine(parser: ArgumentParser, *, cluster: bool = False) -> None:
         type=Precision,
         default="float32",
         help="bfloat16 is faster where the processor or GPU computes in it; scores change in the third digit",
+    )
+
+
+def compute_config(options: Namespace) -> ComputeConfig:
+    """What `add_engine`'s options say."""
+    return ComputeConfig(
+        device=options.device,
+        engine=options.engine,
+        precision=options.precision,
+        address=options.get("address"),
+        workers=options.get("workers"),
     )

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, RESOLUTION_HELP, Command, OptionParser, add_engine
+from supersimplenet.cli.options import (
+    DATA_HELP,
+    ON_ERROR_HELP,
+    RESOLUTION_HELP,
+    Command,
+    OptionParser,
+    add_engine,
+    compute_config,
+)
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource
 from supersimplenet.errors import ConfigError
@@ -61,9 +69,9 @@ def _calibrate_parser() -> OptionParser:
 
 
 def _calibrate(options: Namespace) -> int:
+    from supersimplenet.apps.quality import calibrate_model
     from supersimplenet.evaluation.calibrate import ThresholdConfig
     from supersimplenet.evaluation.thresholds import parse_costs, parse_share
-    from supersimplenet.quality_apps import calibrate_model
 
     def share(name: str) -> float | None:
         text = options[name.replace("-", "_")]
@@ -85,9 +93,7 @@ def _calibrate(options: Namespace) -> int:
             bad_share=share("bad-share"),
             min_area_px=options.min_area,
         ),
-        device=options.device,
-        engine=options.engine,
-        precision=options.precision,
+        compute=compute_config(options),
         on_error=options.on_error,
     )
     return 0
@@ -114,8 +120,8 @@ def _report_parser() -> OptionParser:
 
 
 def _report(options: Namespace) -> int:
+    from supersimplenet.apps.quality import report_model
     from supersimplenet.evaluation.thresholds import parse_costs, parse_share
-    from supersimplenet.quality_apps import report_model
 
     report_model(
         options.model,
@@ -126,9 +132,7 @@ def _report(options: Namespace) -> int:
         pictures=options.pictures,
         costs=None if options.costs is None else parse_costs(options.costs),
         bad_share=None if options.bad_share is None else parse_share(options.bad_share, "bad-share"),
-        device=options.device,
-        engine=options.engine,
-        precision=options.precision,
+        compute=compute_config(options),
         on_error=options.on_error,
     )
     return 0
@@ -154,7 +158,7 @@ def _gate_parser() -> OptionParser:
 
 
 def _gate(options: Namespace) -> int:
-    from supersimplenet.quality_apps import gate_models
+    from supersimplenet.apps.quality import gate_models
 
     result = gate_models(
         options.candidate,
@@ -163,8 +167,6 @@ def _gate(options: Namespace) -> int:
         output=options.output,
         max_new_escapes=options.max_new_escapes,
         max_new_false_alarms=options.max_new_false_alarms,
-        device=options.device,
-        engine=options.engine,
-        precision=options.precision,
+        compute=compute_config(options),
     )
     return 0 if result.passed else 1

@@ -157,26 +157,6 @@ class Seen:
     pixels: NDArray[np.uint8]
     layout: Layout
 
-    @classmethod
-    def of_input(
-        cls, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None, image_size_px: tuple[int, int]
-    ) -> Seen:
-        """An image that was resized to the network's input size already.
-
-        Args:
-            pixels: (H, W, 3) uint8, RGB.
-            ignored: (H, W), pixels that count nowhere, not all of them; None for none.
-            image_size_px: (height, width) before it was resized.
-        """
-        size_px = (pixels.shape[0], pixels.shape[1])
-        layout = Layout(
-            placement=Placement.whole(size_px, image_size_px),
-            grid=TileGrid(map_size_px=size_px, tile_size_px=size_px),
-            ignored=ignored,
-            least_px=1,
-        )
-        return cls(pixels=pixels, layout=layout)
-
     def tile_pixels(self, tile: int) -> NDArray[np.uint8]:
         """(H, W, 3) of a tile."""
         return self.layout.grid.pixels(self.pixels, tile)

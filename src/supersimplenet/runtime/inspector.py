@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from supersimplenet.calibration import Calibration
 from supersimplenet.data.loading import Failure, ImageFile, OnError
@@ -133,29 +132,6 @@ class Inspector:
             seen: the images; there may be none.
             paths: where each came from, None for an array.
         """
-        return self._looker.look(seen, paths)
-
-    def predict_pixels(
-        self,
-        pixels: NDArray[np.uint8],
-        paths: Sequence[str | None],
-        ignored: Sequence[NDArray[np.bool_] | None] | None = None,
-        image_sizes_px: Sequence[tuple[int, int]] | None = None,
-    ) -> list[Prediction]:
-        """Look at pixels that have the network's size already.
-
-        Args:
-            pixels: (B, H, W, 3) uint8, RGB; B may be 0.
-            paths: where each came from, None for an array.
-            ignored: (H, W) of each image, pixels that count in no score; only with a file whose graph takes them.
-            image_sizes_px: (height, width) of each image before it was resized; by default the network's.
-
-        Raises:
-            ConfigError: pixels are to be ignored, and the graph looks at all of them.
-        """
-        masks = [None] * len(pixels) if ignored is None else ignored
-        sizes = [self.image_size] * len(pixels) if image_sizes_px is None else image_sizes_px
-        seen = [Seen.of_input(image, mask, size) for image, mask, size in zip(pixels, masks, sizes, strict=True)]
         return self._looker.look(seen, paths)
 
     @property

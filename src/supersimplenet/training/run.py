@@ -7,7 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import nn
 
 from supersimplenet.calibration import UNCALIBRATED, Calibration
 from supersimplenet.data.images import image_size
-from supersimplenet.data.loading import Failure, OnError
+from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource, file_hash, training_list_hash
 from supersimplenet.data.sources.registry import describe_source
 from supersimplenet.data.supervision import supervise, without_empty_masks
@@ -46,24 +46,20 @@ from supersimplenet.errors import ConfigError, DataError, OutputError, TrainingI
 from supersimplenet.evaluation.calibrate import ThresholdConfig, calibrate
 from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.model.recipes import LabelRecipe, ModelConfig, Recipe, resolve_recipe
+from supersimplenet.model.recipes import ModelConfig, Recipe, resolve_recipe
 from supersimplenet.processor import keep_freed_memory
-from supersimplenet.records import BAD, GOOD, Sample
-from supersimplenet.terminal import console, progress_bar
+from supersimplenet.records import Sample
+from supersimplenet.terminal import console
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.training.features import (
-    FLIPS,
-    FeatureSource,
-    feature_shapes,
-    gather_features,
     measure_feature_scale,
     remove_cache_files,
 )
 from supersimplenet.training.holdout import HELD_OUT, measure_score_scale
-from supersimplenet.training.labels import PixelLabels, read_pixel_labels
+from supersimplenet.training.images import gather_images
 from supersimplenet.training.module import TrainingModule, batch_loader
-from supersimplenet.training.plan import Plan, hold_out, plan_run, resolve_noise_std
-from supersimplenet.training.processes import PATIENCE, Processes, start
+from supersimplenet.training.plan import Plan, plan_run, resolve_noise_std
+from supersimplenet.training.processes import PATIENCE, start
 from supersimplenet.training.progress import TrainingProgress
 from supersimplenet.training.sampler import EpochBatches
 
@@ -175,7 +171,7 @@ def train(
         settings["view_files"] = earlier.get("view_files", {})
         seen_by = load_view(folder, earlier, model)
     try:
-        images = _gather(
+        images = gather_images(
             network,
             supervised.training,
             label_recipe,
@@ -245,9 +241,6 @@ def train(
         remove_cache_files(folder, processes)
     record["training"]["seconds"] = round(time.monotonic() - started, 1)
     held_out = [supervised.training[place] for place in images.held_out_places]
-    record, calibration = processes.first(
-        lambda: _finish(folder, network, record, held_out, view=seen_by, device=device, on_error=on_error)
-    )
     tested = [sample for sample in samples if sample.split == "test"]
     calibrating = set(held_out)
     # What is in both splits was trained on: the last one counts.
@@ -255,6 +248,9 @@ def train(
         sample for sample in [*tested, *supervised.training] if sample not in calibrating and sample.image.is_file()
     ]
     processes.first(lambda: write_known_images(folder, {file_hash(sample.image): sample.split for sample in known}))
+    record, calibration = processes.first(
+        lambda: _finish(folder, network, record, held_out, view=seen_by, device=device, on_error=on_error)
+    )
     return Detector.of(network, record, calibration, view=seen_by, device=str(device))
 
 
@@ -320,149 +316,6 @@ def _earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dic
 def _deciding(value: Any) -> Any:
     """A group of settings without those that say where it is computed; the trainer's alone has any."""
     return {name: of for name, of in value.items() if name not in _PLACE} if isinstance(value, dict) else value
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TrainingImages:
-    """What is trained on, as rows of the feature source. A piece is an image, or a tile of one.
-
-    Attributes:
-        source: features by row.
-        labels: of its pieces.
-        good: rows of each good piece's views.
-        bad: rows of each bad piece's views.
-        good_images: the upright row of each piece of each good image that is trained on.
-        held_out: a row of each piece of held-out good images.
-        held_out_places: places of these images in the list of training samples.
-        counts: for the record: images and, where they were cut, tiles of each kind.
-        failures: what could not be read.
-    """
-
-    source: FeatureSource
-    labels: PixelLabels
-    good: list[list[int]]
-    bad: list[list[int]]
-    good_images: list[list[int]]
-    held_out: list[int]
-    held_out_places: list[int]
-    counts: dict[str, Any]
-    failures: list[Failure]
-
-
-def _gather(
-    network: SuperSimpleNet,
-    samples: Sequence[Sample],
-    recipe: LabelRecipe,
-    *,
-    view: View,
-    holdout_fraction: float,
-    seed: int,
-    folder: Path,
-    cache: CacheConfig,
-    on_error: OnError,
-    processes: Processes,
-) -> _TrainingImages:
-    """Read every image and mask once, and arrange for the features of every view."""
-    (height, width, _), *_ = feature_shapes(network.backbone, view.size_px)
-    labels, unreadable = read_pixel_labels(samples, recipe, (2 * height, 2 * width), view=view, on_error=on_error)
-    _report_left_out(labels, samples)
-    held_out = hold_out(samples, holdout_fraction, seed)
-    flipped = {"none": (), "published": (BAD,), "symmetric": (GOOD, BAD)}[recipe.flips]
-    views = [
-        len(FLIPS) if (BAD if is_bad else GOOD) in flipped and piece.sample not in held_out else 1
-        for piece, is_bad in zip(labels.pieces, labels.bad.tolist(), strict=True)
-    ]
-    tiles: dict[int, list[int]] = {}
-    for piece in labels.pieces:
-        tiles.setdefault(piece.sample, []).append(piece.tile)
-    with progress_bar() as bar:
-        task = bar.add_task("reading images, computing features", total=len(tiles), detail="")
-        source, index, failures = gather_features(
-            network.backbone,
-            [samples[place].image for place in tiles],
-            tiles=None if view.config.fit != "tiles" else list(tiles.values()),
-            views=views,
-            view=view,
-            cache=cache,
-            folder=folder,
-            on_error=on_error,
-            processes=processes,
-            progress=lambda images: bar.advance(task, images),
-        )
-    labels = labels.select(index)
-    rows = source.views.rows()
-    by_label: dict[int, list[list[int]]] = {GOOD: [], BAD: []}
-    good_images: dict[int, list[int]] = {}
-    for piece, is_bad, of_piece in zip(labels.pieces, labels.bad.tolist(), rows, strict=True):
-        if piece.sample in held_out:
-            continue
-        by_label[BAD if is_bad else GOOD].append(of_piece)
-        if samples[piece.sample].label == GOOD:
-            good_images.setdefault(piece.sample, []).append(of_piece[0])
-    failures = [*unreadable, *failures]
-    if failures:
-        console().print(f"{len(failures)} images or their masks could not be read: left out; {CONFIG_FILE} lists them")
-    if not by_label[GOOD]:
-        raise DataError("no good training image is left; give more of them, or a smaller --trainer.holdout_fraction")
-    places = dict.fromkeys(piece.sample for piece in labels.pieces)
-    held_out_places = [place for place in places if place in held_out]
-    return _TrainingImages(
-        source=source,
-        labels=labels,
-        good=by_label[GOOD],
-        bad=by_label[BAD],
-        good_images=list(good_images.values()),
-        held_out=[of_piece[0] for piece, of_piece in zip(labels.pieces, rows, strict=True) if piece.sample in held_out],
-        held_out_places=held_out_places,
-        counts=_count(samples, labels, held_out_places, tiles=view.config.fit == "tiles"),
-        failures=failures,
-    )
-
-
-def _report_left_out(labels: PixelLabels, samples: Sequence[Sample]) -> None:
-    """Say which tiles are not trained on.
-
-    Raises:
-        DataError: bad images are to be trained on, and no tile is bad.
-    """
-    without_mask, touched = labels.left_out["of_bad_images_without_mask"], labels.left_out["touched"]
-    if without_mask:
-        images = sum(sample.label == BAD and not sample.pixel_labels_known for sample in samples)
-        if not labels.bad.any():
-            raise DataError(
-                f"view.fit: tiles of {images} bad training images, none with a mask: in which of its tiles a defect "
-                "lies is not known; give masks, take another view.fit, or --supervision unsupervised"
-            )
-        console().print(
-            f"{without_mask} tiles of {images} bad images without a mask are left out: which are bad is not known"
-        )
-    if touched:
-        console().print(f"{touched} tiles that a defect merely touches are left out")
-
-
-def _count(
-    samples: Sequence[Sample], labels: PixelLabels, held_out_places: Sequence[int], *, tiles: bool
-) -> dict[str, Any]:
-    """What was trained on, for config.yaml."""
-    held_out = set(held_out_places)
-    trained = [place for place in dict.fromkeys(piece.sample for piece in labels.pieces) if place not in held_out]
-    bad = [place for place in trained if samples[place].label == BAD]
-    known_pieces = {piece.sample for piece, known in zip(labels.pieces, labels.known.tolist(), strict=True) if known}
-    known = sum(place in known_pieces for place in bad)
-    counts: dict[str, Any] = {
-        "good_images": len(trained) - len(bad),
-        "held_out_images": len(held_out_places),
-        "bad_with_mask_images": known,
-        "bad_without_mask_images": len(bad) - known,
-    }
-    if tiles:
-        kinds = [
-            is_bad
-            for piece, is_bad in zip(labels.pieces, labels.bad.tolist(), strict=True)
-            if piece.sample not in held_out
-        ]
-        counts["tiles"] = {"good": kinds.count(False), "bad": kinds.count(True), "left_out": labels.left_out}
-    return counts
 
 
 def _fit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from supersimplenet.apps import CONTACT_SHEET, evaluate_model
+from supersimplenet.apps.evaluate import CONTACT_SHEET, evaluate_model
 from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.data.synthetic import SyntheticConfig, synthesize
 from supersimplenet.errors import OutputError

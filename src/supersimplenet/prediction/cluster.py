@@ -12,7 +12,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,37 +26,15 @@ from supersimplenet.detector import Detector
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.evaluation.evaluate import Part, look_at_part
 from supersimplenet.looking import Indexed
+from supersimplenet.prediction.reader import Batch, Reader, column
 from supersimplenet.records import Sample
 from supersimplenet.runtime import Inspector
-from supersimplenet.settings import Resolution
+from supersimplenet.settings import ComputeConfig, Resolution
 
 _BLOCK_IMAGES = 32  # that are read together, and lost together with a worker
 _PART_IMAGES = 64  # of a test, whose metrics are merged
 # Shares of a core, so that on a processor a worker and what reads for it fit on one.
 _WORKER_CORES, _READER_CORES = 0.7, 0.3
-
-Batch = dict[str, np.ndarray[Any, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
-    """Where the workers are.
-
-    Args:
-        address: of a running cluster, ``auto`` for the one of this machine; None starts one on this machine alone.
-        workers: how many hold the model; by default one a GPU, or one a core where there is none.
-        device: of each worker, ``auto``, ``cpu`` or ``cuda``.
-        precision: as of `Detector`.
-    """
-
-    address: str | None = None
-    workers: int | None = None
-    device: str = "auto"
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"workers: {self.workers}; it must be at least 1")
 
 
 class Cluster:
@@ -73,7 +51,7 @@ class Cluster:
 
     images_at_once = 1
 
-    def __init__(self, model: Path, config: ClusterConfig) -> None:
+    def __init__(self, model: Path, config: ComputeConfig) -> None:
         local = Inspector.load(model) if model.is_file() else Detector.load(model, device="cpu")
         self.detector = local
         self.calibration: Calibration | None = local.calibration
@@ -117,10 +95,17 @@ class Cluster:
             return
         on_gpu = self._on_gpu()
         workers, options = self._workers(on_gpu=on_gpu)
-        reader_cores = 1 if on_gpu else _READER_CORES
+        # Actors, not tasks: Ray ends a process that waits for a second, and the next one would begin with its imports.
+        readers = {"min_size": 1, "max_size": self._available("CPU")} if on_gpu else {"size": workers}
         dataset = (
             ray.data.from_arrow(tables)
-            .map_batches(_read, fn_kwargs={"view": self._view}, batch_size=None, num_cpus=reader_cores)
+            .map_batches(
+                Reader,
+                fn_constructor_args=[self._view],
+                batch_size=None,
+                compute=ray.data.ActorPoolStrategy(**readers),
+                num_cpus=1 if on_gpu else _READER_CORES,
+            )
             .map_batches(
                 _Worker,
                 fn_constructor_args=[self._files, self._config.device, self._config.precision],
@@ -169,11 +154,14 @@ class Cluster:
 
     def _workers(self, *, on_gpu: bool) -> tuple[int, dict[str, Any]]:
         """How many, and what each asks for."""
+        workers = self._config.workers or self._available("GPU" if on_gpu else "CPU")
+        return workers, {"num_gpus": 1} if on_gpu else {"num_cpus": _WORKER_CORES}
+
+    @staticmethod
+    def _available(kind: str) -> int:
         import ray
 
-        available = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))
-        workers = self._config.workers or max(1, available)
-        return workers, {"num_gpus": 1} if on_gpu else {"num_cpus": _WORKER_CORES}
+        return max(1, int(ray.cluster_resources().get(kind, 1)))
 
 
 def connect(address: str | None) -> None:
@@ -215,7 +203,7 @@ class _Worker:
         found: list[Any] = [str(error) for error in batch["error"]]
         for place, prediction in zip(readable, predictions, strict=True):
             found[place] = replace(prediction, map_logit=np.empty((0, 0), dtype=np.float32), ignored=None)
-        return {"index": batch["index"], "found": _column(map(pickle.dumps, found))}
+        return {"index": batch["index"], "found": column(map(pickle.dumps, found))}
 
 
 class _Tester:
@@ -233,23 +221,7 @@ class _Tester:
                 found.append(look_at_part(self.detector, samples, resolution=resolution, on_error=on_error))
             except ImageError as error:
                 found.append(str(error))
-        return {"index": batch["index"], "found": _column(map(pickle.dumps, found))}
-
-
-def _read(batch: Batch, *, view: View) -> Batch:
-    """Images as the network sees them, or why they cannot be read."""
-    seen: list[bytes] = []
-    names, errors = [], []
-    for content in batch["file"]:
-        file: ImageFile = pickle.loads(content)
-        names.append(str(file))
-        try:
-            seen.append(pickle.dumps(view.see(file)))
-            errors.append("")
-        except ImageError as error:
-            seen.append(b"")
-            errors.append(str(error))
-    return {"index": batch["index"], "name": np.array(names), "seen": _column(seen), "error": np.array(errors)}
+        return {"index": batch["index"], "found": column(map(pickle.dumps, found))}
 
 
 def _results(dataset: Any) -> Iterator[tuple[int, Any]]:
@@ -291,11 +263,3 @@ def _table(columns: Mapping[str, Iterable[Any]]) -> Any:
     import pyarrow as pa
 
     return pa.table({name: list(values) for name, values in columns.items()})
-
-
-def _column(values: Iterable[bytes]) -> np.ndarray[Any, Any]:
-    """Bytes of any length, zeros at their end kept."""
-    items = list(values)
-    column = np.empty(len(items), dtype=object)
-    column[:] = items
-    return column

@@ -37,7 +37,7 @@ from supersimplenet.processor import keep_freed_memory
 from supersimplenet.settings import SpeedConfig
 from supersimplenet.terminal import console
 
-_REFERENCE = Path(__file__).parents[2] / "tests" / "plain.py"
+_REFERENCE = Path(__file__).parents[3] / "tests" / "plain.py"
 _NOISE_STD, _PERLIN_THRESHOLD = 0.1, 0.2  # of the timed training step
 
 

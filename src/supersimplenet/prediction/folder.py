@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.arrivals import Arrivals
 from supersimplenet.data.loading import ImageFile, OnError
 from supersimplenet.deploy.folder import CALIBRATION_FILE, WEIGHTS_FILE
 from supersimplenet.errors import ConfigError, OutputError
 from supersimplenet.evaluation.thresholds import false_discovery
 from supersimplenet.looking import Indexed, Looks, as_row, columns
-from supersimplenet.outputs import DEFAULT_FORMATS, Format, results_in, table_file
 from supersimplenet.plain import write_text
+from supersimplenet.prediction.arrivals import Arrivals
+from supersimplenet.prediction.outputs import DEFAULT_FORMATS, Format, results_in, table_file
 from supersimplenet.records import Prediction, Verdict
 
 _JOURNAL = "predictions.partial.jsonl"

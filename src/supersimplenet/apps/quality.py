@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from supersimplenet.apps import evaluate_samples, trained_on
+from supersimplenet.apps.evaluate import evaluate_samples
+from supersimplenet.apps.models import load_detector, trained_on
 from supersimplenet.calibration import UNCALIBRATED, verdict
 from supersimplenet.calibration_figure import draw_calibration
 from supersimplenet.data.checks.check import check
@@ -27,7 +28,7 @@ from supersimplenet.evaluation.thresholds import Costs
 from supersimplenet.records import BAD, Sample, probability
 from supersimplenet.report.compare import GateResult, compare, gate
 from supersimplenet.report.page import write_report
-from supersimplenet.settings import Resolution
+from supersimplenet.settings import HERE, ComputeConfig, Resolution
 from supersimplenet.terminal import console, progress_bar, results
 from supersimplenet.training.holdout import HELD_OUT, held_out_samples
 
@@ -45,9 +46,7 @@ def calibrate_model(
     bad: Sequence[Path] = (),
     group_pattern: str | None = None,
     config: ThresholdConfig | None = None,
-    device: str = "auto",
-    engine: str = "torch",
-    precision: str = "float32",
+    compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
 ) -> Calibrated:
     """Set a model folder's thresholds; writes calibration.yaml and a picture of it there.
@@ -58,15 +57,13 @@ def calibrate_model(
         bad: folders of bad parts that were not trained on, where there are any.
         group_pattern: finds the name of the physical part in a file's name; see `Folder`.
         config: what the thresholds are to hold.
-        device: see `Detector`.
-        engine: likewise.
-        precision: likewise.
+        compute: where and by what.
         on_error: what an unreadable image does.
 
     Raises:
         SuperSimpleNetError: of the kind that names the cause.
     """
-    detector = Detector.load(model, device=device, engine=engine, precision=precision)
+    detector = load_detector(model, compute)
     samples, basis = _calibration_parts(detector, model, good, bad, group_pattern)
     _refuse_known_images(samples, model)
     earlier = detector.calibration
@@ -106,9 +103,7 @@ def report_model(
     pictures: int = 400,
     costs: Costs | None = None,
     bad_share: float | None = None,
-    device: str = "auto",
-    engine: str = "torch",
-    precision: str = "float32",
+    compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
 ) -> Path:
     """Evaluate a model folder and write the report, one HTML file.
@@ -122,9 +117,7 @@ def report_model(
         pictures: at most so many images are shown, those nearest to a wrong verdict first.
         costs: of a wrong verdict, for the cost curve.
         bad_share: share of bad parts in production, for the same; by default that of the test parts.
-        device: see `Detector`.
-        engine: likewise.
-        precision: likewise.
+        compute: where and by what.
         on_error: what an unreadable image does.
 
     Returns:
@@ -133,7 +126,7 @@ def report_model(
     Raises:
         SuperSimpleNetError: of the kind that names the cause.
     """
-    models = [Detector.load(path, device=device, engine=engine, precision=precision) for path in (model, other) if path]
+    models = [load_detector(path, compute) for path in (model, other) if path]
     detector = models[0]
     source = data or trained_on(detector, model)
     samples = source.samples()
@@ -168,9 +161,7 @@ def gate_models(
     output: Path | None = None,
     max_new_escapes: int = 0,
     max_new_false_alarms: int = 0,
-    device: str = "auto",
-    engine: str = "torch",
-    precision: str = "float32",
+    compute: ComputeConfig = HERE,
 ) -> GateResult:
     """Whether a model may take another's place: both look at the test images of a golden set, and are compared.
 
@@ -181,19 +172,14 @@ def gate_models(
         output: folder for gate.json; None writes none.
         max_new_escapes: how many bad images that the current one catches the candidate may call good.
         max_new_false_alarms: how many good images that the current one does not call bad the candidate may.
-        device: see `Detector`.
-        engine: likewise.
-        precision: likewise.
+        compute: where and by what.
 
     Raises:
         SuperSimpleNetError: of the kind that names the cause.
     """
     samples = Table(path=golden).samples()
     evaluations = [
-        evaluate_samples(
-            Detector.load(path, device=device, engine=engine, precision=precision), samples, on_error="skip"
-        )
-        for path in (candidate, current)
+        evaluate_samples(load_detector(path, compute), samples, on_error="skip") for path in (candidate, current)
     ]
     known = read_known_images(candidate) or {}
     result = gate(

@@ -1,0 +1,1 @@
+"""What each command does: a few calls on the rooms below, and words for the person who waits."""

@@ -1,0 +1,1 @@
+"""Many images: where they come from, here or on many machines, and the files of what was found."""
