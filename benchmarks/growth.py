@@ -150,7 +150,7 @@ def measure_files(point: Point, folder: Path) -> dict[str, float]:
         kept, _, _ = gather_features(
             network.backbone,
             sorted(files.iterdir()),
-            view=View.stretch(config.size_px),
+            view=View.stretch(config.image_size),
             cache=CacheConfig(),
             folder=output,
         )

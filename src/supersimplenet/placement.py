@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.data.images import TOUCHED, resize_mask, resize_plane
+from supersimplenet.planes import TOUCHED, resize_mask, resize_plane
 
 # (a, b, c, d, e, f): x' = a x + b y + c, y' = d x + e y + f. Pillow's order, and its convention of places.
 Affine = tuple[float, float, float, float, float, float]

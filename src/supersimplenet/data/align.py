@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.data.images import resize_plane
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.placement import Affine, warp_plane
+from supersimplenet.planes import resize_plane
 from supersimplenet.records import Alignment
 
 Motion = Literal["none", "translation", "rigid"]

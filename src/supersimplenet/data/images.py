@@ -28,7 +28,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from supersimplenet.errors import ConfigError, DataError, ImageError
+from supersimplenet.errors import DataError, ImageError
+from supersimplenet.planes import checked_size, resize_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_PIXELS = 200_000_000
-TOUCHED = 1e-3  # share of a pixel above which a resized mask is said to touch it
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
@@ -118,7 +118,7 @@ def prepare_pixels(pixels: NDArray[Any], *, size_px: tuple[int, int] | None = No
     rgb = np.array(np.broadcast_to(flat, (*flat.shape[:2], 3)))  # (H, W, 1 or 3) -> (H, W, 3)
     if size_px is None:
         return rgb
-    height, width = _checked_size(size_px)
+    height, width = checked_size(size_px)
     return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=None))
 
 
@@ -164,30 +164,6 @@ def read_mask(
     threshold = 1 if any_value or (not lossy and value.max() == 1) else half
     mask: NDArray[np.bool_] = value >= threshold
     return mask if size_px is None else resize_mask(mask, size_px)
-
-
-def resize_mask(mask: NDArray[np.bool_], size_px: tuple[int, int], *, at_least: float = 0.5) -> NDArray[np.bool_]:
-    """A mask (H, W) at another (height, width): antialiased bilinear on floats 0 and 1.
-
-    Args:
-        mask: (H, W).
-        size_px: (height, width).
-        at_least: True where the resized mask reaches this; `TOUCHED` for every pixel that the mask touches.
-
-    Raises:
-        ConfigError: ``size_px`` is not two positive integers.
-    """
-    return resize_plane(mask.astype(np.float32), size_px) >= at_least
-
-
-def resize_plane(plane: NDArray[np.float32], size_px: tuple[int, int]) -> NDArray[np.float32]:
-    """A plane of numbers (H, W) at another (height, width): antialiased bilinear.
-
-    Raises:
-        ConfigError: ``size_px`` is not two positive integers.
-    """
-    height, width = _checked_size(size_px)
-    return np.array(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -382,12 +358,6 @@ def _over_black(pixels: NDArray[Any]) -> NDArray[Any]:
         return pixels
     colour, alpha = pixels[:, :, :3].astype(np.uint16), pixels[:, :, 3:].astype(np.uint16)
     return ((colour * alpha + 127) // 255).astype(np.uint8)
-
-
-def _checked_size(size_px: tuple[int, int]) -> tuple[int, int]:
-    if len(size_px) != 2 or any(not isinstance(side, (int, np.integer)) or side < 1 for side in size_px):
-        raise ConfigError(f"size_px: {size_px}; wanted (height, width), whole numbers of at least 1")
-    return int(size_px[0]), int(size_px[1])
 
 
 def _shown_size(shape: tuple[int, ...]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supersimplenet.data.images import TOUCHED, image_size, read_mask, resize_mask
+from supersimplenet.data.images import image_size, read_mask
 from supersimplenet.errors import ImageError
+from supersimplenet.planes import TOUCHED, resize_mask
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,19 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from supersimplenet.data.align import Aligner, Motion
-from supersimplenet.data.images import (
-    TOUCHED,
-    Encoded,
-    image_size,
-    prepare_pixels,
-    read_image,
-    read_image_and_size,
-    read_mask,
-    resize_mask,
-)
+from supersimplenet.data.images import Encoded, image_size, prepare_pixels, read_image, read_image_and_size, read_mask
 from supersimplenet.data.tiles import TileGrid
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.placement import Affine, Placement, warp_pixels, warp_plane
+from supersimplenet.planes import TOUCHED, resize_mask
 from supersimplenet.records import Alignment
 
 Fit = Literal["stretch", "pad", "tiles"]

@@ -12,11 +12,12 @@ from PIL import Image
 from scipy import ndimage
 
 from supersimplenet.calibration import Calibration
-from supersimplenet.data.images import TOUCHED, read_image
+from supersimplenet.data.images import read_image
 from supersimplenet.defects import EIGHT_CONNECTED
 from supersimplenet.drawing import heat_layer
 from supersimplenet.evaluation.evaluate import Case
 from supersimplenet.placement import Placement
+from supersimplenet.planes import TOUCHED
 from supersimplenet.report.contours import outline
 
 _LONG_SIDE_PX = 320

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from supersimplenet.data.images import TOUCHED, resize_mask, resize_plane
 from supersimplenet.data.loading import Failure, OnError
 from supersimplenet.data.masks import read_defects, read_ignored
 from supersimplenet.data.views import Layout, View
 from supersimplenet.defects import EIGHT_CONNECTED
 from supersimplenet.errors import ImageError
 from supersimplenet.model.recipes import LabelRecipe
+from supersimplenet.planes import TOUCHED, resize_mask, resize_plane
 from supersimplenet.records import BAD, Sample
 
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from supersimplenet.data.checks.duplicates import fingerprint
-from supersimplenet.data.images import read_image, read_mask, resize_mask
+from supersimplenet.data.images import read_image, read_mask
 from supersimplenet.data.masks import read_ignored
 from supersimplenet.errors import ImageError
+from supersimplenet.planes import resize_mask
 from supersimplenet.records import Sample
 
 _THREADS = min(8, os.cpu_count() or 1)
