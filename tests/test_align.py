@@ -16,6 +16,7 @@ from test_views import calibration
 
 from supersimplenet import Detector, ModelConfig, Recipe, SyntheticConfig, TrainerConfig, synthesize, train
 from supersimplenet.apps.predict import predict_files
+from supersimplenet.apps.quality import report_model
 from supersimplenet.data.images import read_image
 from supersimplenet.data.sources.mvtec import MVTecAD
 from supersimplenet.data.views import View, ViewConfig, read_view
@@ -174,6 +175,19 @@ def test_training_testing_and_prediction_are_aligned(tmp_path):
     assert (rows[1]["verdict"], rows[1]["align_residual"]) == ("", "")
     with pytest.raises(ImageError, match=r"blank\.png: cannot be aligned"):
         predict_files(tmp_path / "run", [str(blank)], tmp_path / "stopped")
+    report = report_model(tmp_path / "run", tmp_path / "report").read_text()
+    assert report.count("beyond it nothing counts") == 2  # among the layers of the gallery, and of the single image
+
+
+def test_outside_the_region_of_interest_an_aligned_image_is_the_reference():
+    reference, part = draw_part((120, 160)), draw_part((120, 160), angle_deg=3, shift=(4, -3))
+    roi = np.zeros((120, 160), dtype=bool)
+    roi[30:90, 40:120] = True
+    config = ViewConfig(align="rigid", reference=Path("reference.png"), fit="tiles")
+    view = View(config, size_px=(64, 64), roi=roi, reference=reference)
+    pixels = view.see(part).pixels
+    np.testing.assert_array_equal(pixels[~roi], reference[~roi])
+    assert (pixels[roi] != reference[roi]).any()
 
 
 def test_a_region_of_interest_lies_on_the_reference(tmp_path):

@@ -98,10 +98,7 @@ def test_broken_files_are_reported_with_the_reading_s_own_words(parts):
     report = check(parts)
     broken = found(report)["image-unreadable"]
     assert broken == ("error", ["train/02.png", "train/04.png", *(f"test/0{i}.png" for i in range(6))])
-    assert (
-        details(report, "image-unreadable")[0]
-        == f"{parts[2].image}: empty (0 bytes); re-export it, or pass --on-error skip"
-    )
+    assert details(report, "image-unreadable")[0] == f"{parts[2].image}: empty (0 bytes); re-export it"
     assert "truncated after 300 bytes" in details(report, "image-unreadable")[1]
     assert "no such file" in details(report, "image-unreadable")[2]
     assert found(report)["mask-unreadable"] == ("error", ["bad/05.png"])

@@ -236,6 +236,36 @@ def any_of_group(group: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("told", ["first", "second"])
+def test_a_signal_to_either_process_ends_both_after_the_same_step(surfaces, tmp_path, told):
+    output = tmp_path / "run"
+    run = command(surfaces, output, "--trainer.max_epochs", "400", "--trainer.devices", "2")
+    first = subprocess.Popen(run, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (output / "checkpoints" / "last.ckpt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    running = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    group = [pid for pid in running if pid_group(pid) == first.pid]
+    second = min(pid for pid in group if pid != first.pid)
+    os.kill(first.pid if told == "first" else second, signal.SIGTERM)
+    _, said = first.communicate(timeout=120)
+    assert first.returncode == 1
+    assert "TrainingInterruptedError: stopped in epoch" in said
+    assert "continue with: supersimplenet train --resume" in said
+    while any_of_group(first.pid):
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.1)
+
+
+def pid_group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+@pytest.mark.slow
 def test_an_error_in_the_first_process_ends_the_other(surfaces, tmp_path):
     root = tmp_path / "damaged"
     shutil.copytree(surfaces, root)

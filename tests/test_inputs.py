@@ -250,6 +250,10 @@ def test_a_watched_folder_gives_each_file_when_it_is_whole(photographs, tmp_path
     assert next(images) is None
     assert next(images) == folder / "copied.png"
     assert next(images) is None
+    (folder / "copied.png").write_bytes(b"once more, and longer than it was before")
+    given = [next(images) for _ in range(3)]
+    assert given.count(folder / "copied.png") == 1  # it changed, so it is another picture
+    assert set(given) == {None, folder / "copied.png"}
     stop.set()
     assert next(images, "the end") in (None, "the end")
 
@@ -283,6 +287,25 @@ def test_a_watched_folder_is_predicted_until_a_signal_and_then_on(model, photogr
     assert [Path(row["path"]).name for row in read_table(output)] == ["1.png", "2.png", "3.png"]
     with pytest.raises(OutputError, match="holds a run over the watched folder"):
         predict_to_folder(detector, [photographs / "1.png"], output, model_folder=model)
+
+
+def test_an_unreadable_file_of_a_watched_folder_is_looked_at_again_once_it_changed(model, photographs, tmp_path):
+    folder, output = tmp_path / "line", tmp_path / "out"
+    folder.mkdir()
+    whole = (photographs / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(whole[: len(whole) // 2])
+    detector = Detector.load(model)
+
+    def run() -> list[tuple[str, bool]]:
+        arrivals = Arrivals(folder, every_s=0.05, until_s=0.2)
+        predict_to_folder(detector, arrivals, output, model_folder=model, on_error="skip")
+        return [(Path(row["path"]).name, not row["error"]) for row in read_table(output)]
+
+    assert run() == [("1.png", False)]
+    assert run() == [("1.png", False)]  # as it was
+    (folder / "1.png").write_bytes(whole)
+    assert run() == [("1.png", False), ("1.png", True)]
+    assert run() == [("1.png", False), ("1.png", True)]
 
 
 def test_options_that_contradict_each_other_are_refused(model, photographs, tmp_path, capsys):

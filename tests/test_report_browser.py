@@ -347,6 +347,7 @@ def test_the_dialog_by_keyboard(browser, plain_case, plain_report):
         viewer.locator('[data-layer="heat"]').uncheck()
         assert page.locator("#stage img.heat").is_hidden()
         assert not page.locator('#filters [data-layer="heat"]').is_checked()
+        assert page.locator('[data-layer="ignored"]').count() == 0  # every pixel counts here
         page.keyboard.press("Escape")
         assert viewer.is_hidden()
         page.wait_for_function(f"() => document.activeElement.closest('li')?.dataset.image === '{shown_cards[0]}'")

@@ -168,9 +168,9 @@ def test_an_open_size_is_taken_in_steps_and_calibrated_at_the_trainings_alone(tm
     prediction = other.inspect(grey(10, spot=250))
     assert prediction.map_logit.shape == (64, 96)
     assert (other.calibration, prediction.p_value, prediction.defects) == (None, None, None)
-    with pytest.raises(ConfigError, match="size_px: 40x96; wanted multiples of 16, from two of them on"):
+    with pytest.raises(ConfigError, match="size: 40x96; wanted multiples of 16, from two of them on"):
         Inspector.load(file, size_px=(40, 96))
-    with pytest.raises(ConfigError, match="size_px: 64x96, but the file was exported for 32x48; export with --dynamic"):
+    with pytest.raises(ConfigError, match="size: 64x96, but the file was exported for 32x48; export with --dynamic"):
         Inspector.load(write(tmp_path / "fixed.onnx"), size_px=(64, 96))
 
 
@@ -232,6 +232,24 @@ def test_the_command_prints_a_line_an_image(tmp_path, capsys):
     assert "ModelFolderError" in capsys.readouterr().err
 
 
+def test_the_command_takes_patterns_and_goes_on_past_an_unreadable_image(tmp_path, capsys):
+    file = write(tmp_path / "drawn.onnx")
+    for name in ("1.png", "3.png"):
+        Image.fromarray(grey(10, spot=250)).save(tmp_path / name)
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    assert main([str(file), "--threads", "1", str(tmp_path / "*.png")]) == 1
+    assert "2.png: not a readable image" in (error := capsys.readouterr().err)
+    assert error.endswith("re-export it; --on-error skip goes on with the next\n")
+    assert main([str(file), "--on-error", "skip", str(tmp_path / "*.png")]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["verdict"] for row in rows] == ["bad", None, "bad"]
+    assert "2.png: not a readable image" in rows[1]["error"]
+    assert main([str(file), str(tmp_path / "*.jpg")]) == 1
+    assert "no file fits this pattern" in capsys.readouterr().err
+    assert main([str(file)]) == 1
+    assert "no image is named" in capsys.readouterr().err
+
+
 def test_the_program_of_the_documentation_runs_as_it_stands(tmp_path):
     text = (Path(__file__).parents[1] / "docs" / "deploy.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
@@ -241,6 +259,7 @@ def test_the_program_of_the_documentation_runs_as_it_stands(tmp_path):
     camera.mkdir()
     for name, pixels in (("1.png", grey(25)), ("2.png", grey(10, spot=250)), ("3.png", grey(155))):
         Image.fromarray(pixels).save(camera / name)
+    (camera / "4.png").write_bytes((camera / "1.png").read_bytes()[:60])
     line = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while any(camera.glob("*.png")) and time.monotonic() < deadline:
@@ -256,6 +275,7 @@ def test_the_program_of_the_documentation_runs_as_it_stands(tmp_path):
     assert sorted(str(path.relative_to(tmp_path / "done")) for path in (tmp_path / "done").rglob("*.png")) == [
         "bad/2.png",
         "good/1.png",
+        "unreadable/4.png",
         "unsure/3.png",
     ]
 

@@ -296,3 +296,27 @@ def test_places_on_a_turned_map_go_there_and_back():
     small = placement.plane_on_image(on_map.astype(np.float32), size_px=(65, 70), outside=0.0)
     assert small[35, 27] > 0.9
     assert small[10, 60] == 0
+
+
+def test_what_lies_outside_the_region_of_interest_changes_nothing():
+    """Not even what the network sees beside its edge: another bench under the same part gives the same prediction."""
+    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval()
+    roi = np.zeros(SIZE, dtype=bool)
+    roi[16:48, 20:50] = True
+    rng = np.random.default_rng(0)
+    one, other = (rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(2))
+    other[roi] = one[roi]
+    found, same = Detector(network, device="cpu", view=View(ViewConfig(), size_px=SIZE, roi=roi)).predict([one, other])
+    assert found.score_logit == same.score_logit
+    np.testing.assert_array_equal(found.map_logit, same.map_logit)
+    seen = View(ViewConfig(fit="tiles"), size_px=SIZE, roi=roi).see(one).pixels
+    np.testing.assert_array_equal(seen[roi], one[roi])
+    assert len(np.unique(seen[~roi], axis=0)) == 1
+
+
+def test_a_polygon_beyond_the_picture_is_refused(tmp_path):
+    (tmp_path / "roi.json").write_text("[[20, 10], [1685, 10], [1685, 50], [20, 50]]")
+    with pytest.raises(
+        DataError, match=r"roi\.json: the corner \[1685, 10\] lies outside .* 900 px wide and 600 px high"
+    ):
+        read_roi(tmp_path / "roi.json", (600, 900))

@@ -24,7 +24,7 @@ from supersimplenet.deploy.folder import hash_weights, load_model, load_view, re
 from supersimplenet.deploy.graph import at_size, step_px, trace
 from supersimplenet.deploy.quantise import CalibrationSplit, quantise
 from supersimplenet.detector import Detector
-from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.evaluation.metrics import auroc
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.recipes import SMALLEST_SIDE_PX
@@ -71,6 +71,8 @@ def export_model(
         SuperSimpleNetError: of the kind that names the cause; no file is left then.
     """
     require_precision(file_format, precision)
+    if output.is_dir():
+        raise OutputError(f"{output}: a folder; name the file to write, such as {output / 'model'}.{file_format}")
     if dynamic and size_px is not None:
         raise ConfigError("size and dynamic: a file has one size or leaves it open; give one of the two")
     network, record = load_model(model)
@@ -93,7 +95,7 @@ def export_model(
     calibration = judge.calibration if size_px == trained_size_px else None
     if judge.calibration is not None and calibration is None:
         trained = "x".join(map(str, trained_size_px))
-        console().print(f"[bold red]not calibrated at this size: the thresholds hold at {trained} alone[/]")
+        console().print(f"not calibrated at this size: the thresholds hold at {trained} alone", style="bold red")
     detector.judge = judge = replace(judge, calibration=calibration)
     with tempfile.TemporaryDirectory() as drawn:
         gate_images, source = _gate_images(record, images, Path(drawn), size_px)

@@ -27,7 +27,7 @@ from supersimplenet.cli.quality import quality_commands
 from supersimplenet.cli.train import train_command, without_model_name
 from supersimplenet.data.loading import OnError
 from supersimplenet.data.sources.base import DataSource
-from supersimplenet.errors import SuperSimpleNetError
+from supersimplenet.errors import ImageError, SuperSimpleNetError
 from supersimplenet.model.recipes import ModelConfig
 from supersimplenet.prediction.outputs import DEFAULT_FORMATS, parse_formats
 from supersimplenet.settings import Resolution
@@ -61,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command in _GROUPS:
             command, options = f"{command} {options.subcommand}", options[options.subcommand]
         return commands[command](options)
+    except ImageError as error:
+        advice = "; --on-error skip leaves out what cannot be read, and says so" if "on_error" in options else ""
+        print(f"{type(error).__name__}: {error}{advice}", file=sys.stderr)
+        return 1
     except SuperSimpleNetError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

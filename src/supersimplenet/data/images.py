@@ -44,7 +44,7 @@ IMAGE_SUFFIXES = frozenset(
 # Named, so that no other reader of Pillow's (EPS starts Ghostscript) ever sees a file.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "PPM", "WEBP", "JPEG2000")
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "JPEG2000"})
-_REPAIR = "re-export it, or pass --on-error skip"
+_REPAIR = "re-export it"
 
 
 @dataclass(frozen=True)

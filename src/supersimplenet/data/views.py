@@ -33,6 +33,7 @@ from supersimplenet.records import Alignment
 
 Fit = Literal["stretch", "pad", "tiles"]
 
+_OUTSIDE_RGB = (124, 116, 104)  # the mean of ImageNet's photographs, to which backbones are used
 _ASPECT_TOLERANCE = 0.01  # by which the proportions of an image may differ from those of the region of interest
 _LARGEST_OVERLAP = 0.75
 _TILE_OVERLAP, _MAX_RESIDUAL = 0.25, 0.5
@@ -48,7 +49,8 @@ class ViewConfig:
             size, so that small defects of large images are not resized away.
         tile_overlap: share of a tile that it has in common with the next one, at least.
         scale: by which an image is resized before it is cut into tiles.
-        roi: the region of interest, outside which nothing counts: a mask image, white where to look, or a JSON file
+        roi: the region of interest, outside which nothing counts and the network sees the reference, or one colour,
+            instead of the image: a mask image, white where to look, or a JSON file
             with a polygon, a list of [x, y] in pixels. Drawn on the reference where there is one, else on any image;
             images of other sizes must have the same proportions.
         align: move each image onto the reference before anything else, ``translation`` alone or ``rigid``: also turned
@@ -199,6 +201,7 @@ class View:
         self.roi = roi
         self.aligner = None if reference is None else Aligner(reference, config.align, max_residual=config.max_residual)
         self._outside: tuple[tuple[int, int], NDArray[np.bool_]] | None = None
+        self._reference_on_map: NDArray[np.uint8] | None = None
         if roi is not None and not roi.any():
             raise DataError("view.roi: marks nothing, so nothing would be looked at; mark where to look")
         if roi is not None and reference is not None and roi.shape != reference.shape[:2]:
@@ -249,6 +252,8 @@ class View:
         layout = self._lay_out(image_size_px, ignored, name, turn=turn, alignment=alignment)
         if pixels.shape[:2] != layout.placement.map_size_px:
             pixels = prepare_pixels(pixels, size_px=layout.placement.map_size_px)
+        if self.roi is not None:
+            pixels = self._without_outside(pixels, self._outside_roi(layout.placement, name))
         return Seen(pixels=pixels, layout=layout)
 
     def lay_out(self, image: Path, ignored: NDArray[np.bool_] | None = None) -> Layout:
@@ -335,6 +340,20 @@ class View:
             self._outside = kept
         return kept[1]
 
+    def _without_outside(self, pixels: NDArray[np.uint8], outside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """What lies outside the region of interest made the same in every image, for the network sees beyond its edge.
+
+        There it is the reference, or one colour.
+        """
+        beyond: NDArray[np.uint8] = np.array(_OUTSIDE_RGB, dtype=np.uint8)
+        if self.aligner is not None:
+            kept = self._reference_on_map
+            if kept is None or kept.shape != pixels.shape:
+                kept = prepare_pixels(self.aligner.reference, size_px=outside.shape)
+                self._reference_on_map = kept
+            beyond = kept
+        return np.where(outside[..., None], beyond, pixels)
+
 
 def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
     """A region of interest from its file: (H, W), True where to look.
@@ -359,6 +378,12 @@ def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
         raise DataError(f"{path}: not a polygon ({error}); {wanted}") from error
     if any(len(polygon) < 3 for polygon in polygons):
         raise DataError(f"{path}: a polygon of fewer than three corners; {wanted}")
+    for x, y in (corner for polygon in polygons for corner in polygon):
+        if not (0 <= x <= size_px[1] and 0 <= y <= size_px[0]):
+            raise DataError(
+                f"{path}: the corner [{x:g}, {y:g}] lies outside the image, which is {size_px[1]} px wide and "
+                f"{size_px[0]} px high; corners are [x, y] from its upper left"
+            )
     image = Image.new("L", size_px[::-1])
     for polygon in polygons:
         ImageDraw.Draw(image).polygon(polygon, fill=255)

@@ -122,10 +122,10 @@ def quantise(
             ),
         )
     drop = accuracy(reference) - accuracy(scores(_runnable(quantised, file_format), everything))
-    of = DROP_OF_RANKING if two_classes else DROP_OF_SCORES
+    of = f"{DROP_OF_RANKING if two_classes else DROP_OF_SCORES} ({len(split.seen)} images)"
     if not drop <= max_drop:
         raise ExportError(
-            f"int8: loses {drop * 100:.2g} % ({of}; {len(split.seen)} images), {(drop - max_drop) * 100:.2g} % more "
+            f"int8: loses {drop * 100:.2g} % ({of}), {(drop - max_drop) * 100:.2g} % more "
             f"than the {max_drop * 100:.2g} % allowed; allow more with --max-drop, or choose fp16"
         )
     return quantised, drop, of

@@ -17,10 +17,10 @@ _LOOKS_EVERY_S = 1.0
 
 
 class Arrivals:
-    """The images of a folder, at any depth, and those that are put there later; each path once.
+    """The images of a folder, at any depth, and those that are put there later.
 
     A file is taken when it is as large as it was a look before, and its date the same, so that what is still being
-    copied is left alone. Within a look they come in natural order.
+    copied is left alone; one that changes afterwards is taken again. Within a look they come in natural order.
 
     Args:
         folder: what is watched.
@@ -49,11 +49,24 @@ class Arrivals:
         self.until_s = until_s
         self.stop = stop or threading.Event()
         self.leave_out = None if leave_out is None else leave_out.resolve()
-        self._taken: set[Path] = set()
+        self._taken: dict[Path, tuple[int, int]] = {}  # with the size and date that it had
+        self._done: set[Path] = set()
+        self._failed: dict[Path, int] = {}  # with the time from which on a change is one
 
-    def pass_over(self, names: Iterable[str]) -> None:
-        """Leave out what an earlier run has looked at."""
-        self._taken.update(map(Path, names))
+    def pass_over(self, looked_at: Iterable[tuple[str, bool]], *, until_ns: int) -> None:
+        """Leave out what an earlier run has looked at, but for what it could not read and what has changed since.
+
+        Args:
+            looked_at: the name of each image, and whether it could be read.
+            until_ns: when that run ended, as `os.stat` gives times.
+        """
+        for name, readable in looked_at:
+            path = Path(name)
+            if readable:
+                self._done.add(path)
+                self._failed.pop(path, None)
+            elif path not in self._done:
+                self._failed[path] = until_ns
 
     def __iter__(self) -> Iterator[Path | None]:
         ends = None if self.until_s is None else time.monotonic() + self.until_s
@@ -63,31 +76,32 @@ class Arrivals:
             for path in sorted((path for path, state in now.items() if before.get(path) == state), key=natural_key):
                 if self.stop.is_set():
                     return
-                self._taken.add(path)
+                self._taken[path] = now[path]
                 yield path
             yield None
             if self.stop.is_set() or (ends is not None and time.monotonic() >= ends):
                 return
-            before = {path: state for path, state in now.items() if path not in self._taken}
+            before = now
             left_s = self.every_s if ends is None else min(self.every_s, max(0.0, ends - time.monotonic()))
             self.stop.wait(left_s)
 
     def _look(self) -> dict[Path, tuple[int, int]]:
-        """Size and date of each file that was not taken."""
+        """Size and date of each file that was not taken as it is."""
         found = {}
         try:
             paths = list_images(self.folder)
         except DataError:  # nothing there yet
             return {}
         for path in paths:
-            if path in self._taken or (self.leave_out is not None and self.leave_out in path.resolve().parents):
+            if path in self._done or (self.leave_out is not None and self.leave_out in path.resolve().parents):
                 continue
             try:
-                state = path.stat()
+                status = path.stat()
             except OSError:  # gone again
                 continue
-            if state.st_size:
-                found[path] = (state.st_size, state.st_mtime_ns)
+            state = (status.st_size, status.st_mtime_ns)
+            if status.st_size and self._taken.get(path) != state and self._failed.get(path, 0) < status.st_mtime_ns:
+                found[path] = state
         return found
 
 

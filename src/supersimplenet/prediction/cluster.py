@@ -21,7 +21,6 @@ import numpy as np
 
 from supersimplenet.calibration import Calibration
 from supersimplenet.data.loading import Failure, ImageFile, OnError
-from supersimplenet.data.views import View
 from supersimplenet.detector import Detector
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.evaluation.evaluate import Part, look_at_part
@@ -57,12 +56,12 @@ class Cluster:
         self.calibration: Calibration | None = local.calibration
         self.threshold_logit = local.threshold_logit
         self.aligned = local.aligned
-        self._view: View = local.view
         self._config = config
         connect(config.address)
         import ray
 
-        self._files = [ray.put(_read_model(model))]  # in a list, or Ray would send it with each start of a worker
+        # In lists, or Ray would send them with each start of an actor, and warn that they might be lost.
+        self._files, self._sent_view = [ray.put(_read_model(model))], [ray.put(local.view)]
 
     def predict_files(
         self,
@@ -101,7 +100,7 @@ class Cluster:
             ray.data.from_arrow(tables)
             .map_batches(
                 Reader,
-                fn_constructor_args=[self._view],
+                fn_constructor_args=[self._sent_view],
                 batch_size=None,
                 compute=ray.data.ActorPoolStrategy(**readers),
                 num_cpus=1 if on_gpu else _READER_CORES,
@@ -172,6 +171,9 @@ def connect(address: str | None) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault(
+        "RAY_BACKEND_LOG_LEVEL", "fatal"
+    )  # its errors come as exceptions; the log warns of what is no error
     try:
         import ray
         import ray.data

@@ -92,8 +92,9 @@ def predict_to_folder(
     watched = str(images.folder) if isinstance(images, Arrivals) else None
     _check_identity(output, model_folder, overlays=overlays, watched=watched)
     if isinstance(images, Arrivals):
+        ended_ns = journal.stat().st_mtime_ns if journal.is_file() else 0
         done = _cut_journal(journal, 1)
-        images.pass_over(row["path"] for row in _rows(journal))
+        images.pass_over(((row["path"], row["error"] is None) for row in _rows(journal)), until_ns=ended_ns)
         left: Iterator[ImageFile | None] = iter(images)
     else:
         # Whole batches alone: sums over other company may differ in the last bit.

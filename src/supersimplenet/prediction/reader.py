@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,13 @@ class Reader:
     """Brings images before the network, in a process of the cluster.
 
     Args:
-        view: how.
+        sent: a reference to the `View` that says how, in a list.
     """
 
-    def __init__(self, view: View) -> None:
-        self._view = view
+    def __init__(self, sent: Sequence[Any]) -> None:
+        import ray
+
+        self._view: View = ray.get(sent[0])
 
     def __call__(self, batch: Batch) -> Batch:
         """Images as the network sees them, or why they cannot be read."""

@@ -9,6 +9,7 @@ from supersimplenet.calibration import shown_rate
 from supersimplenet.evaluation.evaluate import PREFIXES
 
 if TYPE_CHECKING:
+    from supersimplenet.data.views import ViewConfig
     from supersimplenet.evaluation.metrics import Metric
     from supersimplenet.records import ScoreName
 
@@ -95,3 +96,17 @@ def _rounded_up(bound: float) -> str:
     """One digit that is not 0, rounded up: 0.0000312 is 0.00004."""
     digits = max(0, -math.floor(math.log10(bound)))
     return f"{math.ceil(bound * 10**digits - 1e-9) / 10**digits:.{digits}f}"
+
+
+def view_words(config: ViewConfig) -> str:
+    """How images were brought before the network, where it is not by a resize alone; else nothing."""
+    said = []
+    if config.fit == "pad":
+        said.append("proportions kept, the rest filled")
+    if config.fit == "tiles":
+        said.append(f"tiles that overlap by {config.tile_overlap:g}, of the image at {config.scale:g} times its size")
+    if config.align != "none":
+        said.append(f"aligned to a reference ({config.align})")
+    if config.roi is not None:
+        said.append("a region of interest, beyond which nothing counts")
+    return "; ".join(said)

@@ -11,6 +11,7 @@
 ``python -m supersimplenet.runtime parts.onnx 017.png`` prints the same as a line of JSON.
 """
 
+from supersimplenet.errors import ImageError as ImageError
 from supersimplenet.runtime.bundle import Bundle as Bundle
 from supersimplenet.runtime.bundle import Certificate as Certificate
 from supersimplenet.runtime.inspector import Inspector as Inspector

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from supersimplenet.data.images import list_images
-from supersimplenet.errors import SuperSimpleNetError
+from supersimplenet.data.images import list_images, natural_key
+from supersimplenet.data.loading import Failure
+from supersimplenet.errors import ConfigError, DataError, ImageError, SuperSimpleNetError
 from supersimplenet.looking import Indexed, as_row
 from supersimplenet.plain import to_plain
 from supersimplenet.runtime.inspector import Inspector
@@ -24,9 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 where all went well, 1 where a message on standard error says what did not.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         _inspect(options)
+    except ImageError as error:
+        print(f"{type(error).__name__}: {error}; --on-error skip goes on with the next", file=sys.stderr)
+        return 1
     except (SuperSimpleNetError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -39,10 +43,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Look at images with an exported model; prints one line of JSON for each, as it comes.",
     )
     parser.add_argument("file", type=Path, help="as `supersimplenet export` wrote it")
-    parser.add_argument("images", type=Path, nargs="*", help="image files, or folders, searched at any depth")
+    parser.add_argument("images", nargs="*", help="image files, folders (searched at any depth), or glob patterns")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of a file that leaves the size open")
     parser.add_argument("--threads", type=int, help="for one image; by default the cores there are")
     parser.add_argument("--maps", type=Path, help="folder in which each heat map is also left, 000000.npy and so on")
+    parser.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="what an unreadable image does: skip prints its error",
+    )
     parser.add_argument("--about", action="store_true", help="print the file's metadata and certificate first")
     return parser
 
@@ -50,23 +60,37 @@ def _parser() -> argparse.ArgumentParser:
 def _inspect(options: argparse.Namespace) -> None:
     size_px = None if options.size is None else tuple(options.size)
     inspector = Inspector.load(options.file, size_px=size_px, threads=options.threads)
-    if options.about:
-        print(json.dumps({"engine_version": inspector.engine, **to_plain(inspector.bundle)}), flush=True)
     if options.maps is not None:
         options.maps.mkdir(parents=True, exist_ok=True)
-    paths = [path for given in options.images for path in list_images(given)]
-    for index, path in enumerate(paths):
+    if options.about:
+        print(json.dumps({"engine_version": inspector.engine, **to_plain(inspector.bundle)}), flush=True)
+    elif not options.images:
+        raise ConfigError("no image is named; name files, folders or patterns, or give --about")
+    for index, path in enumerate(path for given in options.images for path in _named(given)):
         start = time.perf_counter()
-        prediction = inspector.inspect(path)
+        item: Indexed | Failure
+        try:
+            item = Indexed(index=index, file=path, prediction=inspector.inspect(path))
+        except ImageError as error:
+            if options.on_error == "stop":
+                raise
+            item = Failure(index=index, path=path, reason=str(error))
         seconds = time.perf_counter() - start
-        if options.maps is not None:
-            np.save(options.maps / f"{index:06d}.npy", prediction.map_logit)
-        row = as_row(
-            Indexed(index=index, file=path, prediction=prediction),
-            calibrated=inspector.calibration is not None,
-            aligned=inspector.view.aligner is not None,
-        )
+        if options.maps is not None and isinstance(item, Indexed):
+            np.save(options.maps / f"{index:06d}.npy", item.prediction.map_logit)
+        row = as_row(item, calibrated=inspector.calibration is not None, aligned=inspector.aligned)
         print(json.dumps({**row, "seconds": round(seconds, 5)}), flush=True)
+
+
+def _named(given: str) -> list[Path]:
+    """The image files of a name or a pattern."""
+    if Path(given).exists() or not any(sign in given for sign in "*?["):
+        return list_images(Path(given))
+    start = Path(Path(given).anchor or ".")
+    found = sorted(start.glob(str(Path(given).relative_to(start.anchor))), key=natural_key)
+    if not found:
+        raise DataError(f"{given}: no file fits this pattern")
+    return [path for place in found for path in list_images(place)]
 
 
 if __name__ == "__main__":

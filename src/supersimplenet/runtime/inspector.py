@@ -145,7 +145,7 @@ def _checked(bundle: Bundle, size_px: tuple[int, int] | None) -> tuple[int, int]
     height, width = size_px
     if bundle.step_px is None:
         fixed = "x".join(map(str, bundle.size_px))
-        raise ConfigError(f"size_px: {height}x{width}, but the file was exported for {fixed}; export with --dynamic")
+        raise ConfigError(f"size: {height}x{width}, but the file was exported for {fixed}; export with --dynamic")
     if height % bundle.step_px or width % bundle.step_px or min(size_px) < 2 * bundle.step_px:
-        raise ConfigError(f"size_px: {height}x{width}; wanted multiples of {bundle.step_px}, from two of them on")
+        raise ConfigError(f"size: {height}x{width}; wanted multiples of {bundle.step_px}, from two of them on")
     return int(height), int(width)

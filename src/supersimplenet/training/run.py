@@ -62,6 +62,7 @@ from supersimplenet.training.plan import Plan, plan_run, resolve_noise_std
 from supersimplenet.training.processes import PATIENCE, start
 from supersimplenet.training.progress import TrainingProgress
 from supersimplenet.training.sampler import EpochBatches
+from supersimplenet.training.stopping import StopTogether
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 _PLACE = ("devices", "num_nodes", "strategy")  # of the trainer's settings, those that change nothing in the result
@@ -340,6 +341,8 @@ def _fit(
         ),
         TrainingProgress(plan.total_steps, plan.epochs),
     ]
+    if module.processes.count > 1:
+        callbacks.append(StopTogether(module.processes))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     on_interrupt = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():

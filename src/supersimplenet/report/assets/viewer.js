@@ -19,11 +19,11 @@ function showViewer(image) {
     ["Called", [verdict, mistakeOf(image, now), flips(image) ? "flips" : ""].filter(Boolean).join(", ")],
     ["Score", `${logit(image.score)} logits (${probability(image.score)})`],
   ];
-  if (image.p !== null) facts.push(["p-value", `${pValue(image.p)}: share of good parts that score at least so high`]);
+  if (image.p !== null) facts.push(["p-value", `${pValue(image.p)}: with this one counted, the share of good parts that score at least so high`]);
   if (image.group !== null) facts.push(["Part", image.group]);
   if (pictures[image.id]) {
     const [height, width] = pictures[image.id].size;
-    facts.push(["Size", `${height} \u00d7 ${width} px`]);
+    facts.push(["Size", `${width} \u00d7 ${height} px, width \u00d7 height`]);
     if (pictures[image.id].truth === null) facts.push(["Mask", "none: where the defect is, is not known"]);
   }
   byId("viewer-facts").replaceChildren(
