@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from supersimplenet import Detector, ModelConfig, MVTecAD, Recipe, SuperSimpleNet, TrainerConfig, train
 from supersimplenet.data.synthetic import SyntheticConfig, synthesize
 from supersimplenet.data.views import View, ViewConfig
 from supersimplenet.evaluation.evaluate import evaluate
+from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.losses import supersimplenet_loss
 from supersimplenet.model.synthesis import draw_anomalies
 
@@ -55,6 +57,31 @@ def test_bfloat16_is_near(pixels):
         for precision in ("float32", "bfloat16")
     )
     assert 0 < np.abs(found - wanted).max() < 0.1 * wanted.std() + 0.1  # 8 bits, and thousands of terms
+
+
+class LooksAtValues(nn.Module):
+    """Which no graph can do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 8, stride=8), nn.Conv2d(8, 16, 2, stride=2)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        first = self.first(image)
+        if first.abs().max().item() < 0:
+            raise AssertionError
+        return [first, self.second(first)]
+
+
+def test_a_network_that_cannot_be_recorded_is_run_as_it_is(pixels):
+    torch.manual_seed(0)
+    module = wrap_module(LooksAtValues().eval(), SIZE)
+    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), backbone=module, seed=3).eval()
+    wanted = Detector(network, device="cpu").engine.run(pixels)
+    engine = Detector(network, device="cuda").engine
+    for found in (engine.run(pixels), engine.run(pixels)):
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
 def test_lanes_of_threads_give_each_file_its_own_answer(tmp_path):
