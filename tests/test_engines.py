@@ -6,6 +6,7 @@ import numpy as np
 import plain
 import pytest
 import torch
+from networks import unsettled
 from PIL import Image
 from torch import nn
 
@@ -19,13 +20,7 @@ SIZE = (64, 96)
 
 @pytest.fixture(scope="module")
 def network() -> SuperSimpleNet:
-    """Untrained heads whose BatchNorms are away from their initial statistics."""
-    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=3).eval()
-    generator = torch.Generator().manual_seed(0)
-    for name, buffer in network.heads.named_buffers():
-        if buffer.is_floating_point():
-            buffer.copy_(torch.rand(buffer.shape, generator=generator) + ("var" in name))
-    return network
+    return unsettled(SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from networks import unsettled
 from torch import Tensor, nn
 
 from supersimplenet import Detector, ModelConfig, MVTecAD, Recipe, SuperSimpleNet, TrainerConfig, train
@@ -20,16 +21,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 SIZE = (64, 96)
 
 
-def build(variant: str = "jims") -> SuperSimpleNet:
-    """Untrained heads whose BatchNorms are away from their initial statistics."""
-    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE, variant=variant), seed=3).eval()
-    generator = torch.Generator().manual_seed(0)
-    for name, buffer in network.heads.named_buffers():
-        if buffer.is_floating_point():
-            buffer.copy_(torch.rand(buffer.shape, generator=generator) + ("var" in name))
-    return network
-
-
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (37, *SIZE, 3), dtype=np.uint8)
@@ -40,7 +31,7 @@ def pixels() -> np.ndarray:
 @pytest.mark.parametrize("images", [1, 3, 37])
 def test_a_gpu_gives_the_processors_numbers(pixels, images, variant, masked):
     """Batches of 1, of 3 in one of 4, and of 16, 16 and 5 in one of 8; recorded anew for each."""
-    network, ignored = build(variant), np.zeros((images, *SIZE), dtype=np.bool_)
+    network, ignored = unsettled(SIZE, variant), np.zeros((images, *SIZE), dtype=np.bool_)
     ignored[:, :20, :30] = True
     given = (pixels[:images], ignored) if masked else (pixels[:images],)
     wanted = Detector(network, device="cpu").engine.run(*given)
@@ -51,7 +42,7 @@ def test_a_gpu_gives_the_processors_numbers(pixels, images, variant, masked):
 
 
 def test_bfloat16_is_near(pixels):
-    network = build()
+    network = unsettled(SIZE)
     (wanted, _), (found, _) = (
         Detector(network, device="cuda", precision=precision).engine.run(pixels)
         for precision in ("float32", "bfloat16")
@@ -87,7 +78,7 @@ def test_a_network_that_cannot_be_recorded_is_run_as_it_is(pixels):
 def test_lanes_of_threads_give_each_file_its_own_answer(tmp_path):
     folder = synthesize(tmp_path, SyntheticConfig(surfaces=("cast_grain",), size_px=(96, 96), test_good=20))[0]
     paths = sorted((folder / "test").rglob("*.png"))
-    detector = Detector(build(), device="cuda")
+    detector = Detector(unsettled(SIZE), device="cuda")
     alone = [detector.predict(path) for path in paths]
     for item, wanted in zip(detector.predict_files(paths), alone, strict=True):
         assert item.prediction.score_logit == pytest.approx(wanted.score_logit, abs=1e-4)
@@ -95,7 +86,7 @@ def test_lanes_of_threads_give_each_file_its_own_answer(tmp_path):
 
 
 def test_a_view_of_tiles(tmp_path):
-    network = build()
+    network = unsettled(SIZE)
     view = View(ViewConfig(fit="tiles"), size_px=SIZE, strides=network.config.feature_strides)
     image = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     found, wanted = (Detector(network, view=view, device=device).predict(image) for device in ("cuda", "cpu"))
@@ -104,7 +95,7 @@ def test_a_view_of_tiles(tmp_path):
 
 def test_loss_and_gradients_are_the_processors():
     """Of one step, anomalies and all; in float64, where the order of a sum does not show."""
-    network = build().double().train()
+    network = unsettled(SIZE).double().train()
     features = network.backbone.float()(torch.from_numpy(np.zeros((2, *SIZE, 3), dtype=np.uint8)))
     generator = torch.Generator().manual_seed(1)
     features = [torch.randn(f.shape, generator=generator, dtype=torch.float64) for f in features]
