@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from supersimplenet.cli.main import main
 from supersimplenet.data.views import View, ViewConfig
 from supersimplenet.deploy.certify import TOLERANCES, Tolerance, certify
 from supersimplenet.deploy.folder import hash_weights, save_model, save_view, write_calibration
-from supersimplenet.errors import ConfigError, ExportError, ModelFolderError
+from supersimplenet.errors import ConfigError, ExportError
 from supersimplenet.model.resample import hat_upscale
 from supersimplenet.plain import to_plain
 from supersimplenet.runtime import Inspector
@@ -113,7 +112,7 @@ def detector(model) -> Detector:
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_every_engine_says_what_the_model_says(file_format, files, detector, photographs):
-    inspector = Inspector.load(files[file_format])
+    inspector = Inspector.load(files[file_format], trust=True)
     expected = detector.predict(list(photographs))
     assert len({prediction.verdict for prediction in expected}) == 3
     assert any(prediction.defects for prediction in expected)
@@ -160,7 +159,7 @@ def test_options_that_an_exported_file_has_decided_are_refused(files, photograph
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_the_folders_settings_and_thresholds_travel_with_the_file(file_format, files, model, detector):
-    bundle = Inspector.load(files[file_format]).bundle
+    bundle = Inspector.load(files[file_format], trust=True).bundle
     assert bundle.config == yaml.safe_load((model / "config.yaml").read_text())
     assert to_plain(bundle.calibration) == yaml.safe_load((model / "calibration.yaml").read_text())
     assert (bundle.engine, bundle.precision, bundle.size_px, bundle.step_px) == (file_format, "fp32", SIZE, None)
@@ -218,7 +217,12 @@ def test_a_failing_gate_leaves_no_file_and_an_earlier_one_as_it_was(model, photo
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"), [("nudged", "its score is"), ("nan", "its score is nan"), ("map", "its map is")]
+    ("damage", "message"),
+    [
+        ("nudged", "its score is"),
+        ("nan", "its engine cannot use it: ImageError: .* the head score is nan, which is no verdict"),
+        ("map", "its map is"),
+    ],
 )
 def test_weights_that_changed_do_not_pass(damage, message, files, detector, photographs, tmp_path):
     network = onnx.load(files["onnx"])
@@ -255,20 +259,6 @@ def test_other_pixels_fail_the_gate(files, detector, photographs):
     expected = detector.predict(list(reversed(photographs)))
     with pytest.raises(ExportError, match="not what the model is"):
         certify(files["onnx"], photographs, expected, tolerance=TOLERANCES["fp32"], source="here")
-
-
-def test_a_torch_program_with_objects_is_not_unpickled(files, tmp_path):
-    poisoned = tmp_path / "poisoned"
-    with zipfile.ZipFile(files["torch"]) as source, zipfile.ZipFile(poisoned, "w") as target:
-        for name in source.namelist():
-            content = source.read(name)
-            if "sample_inputs" in name:
-                buffer = tmp_path / "object.pt"
-                torch.save(replace(TOLERANCES["fp32"]), buffer)
-                content = buffer.read_bytes()
-            target.writestr(name, content)
-    with pytest.raises(ModelFolderError, match=r"holds objects .* never unpickled here"):
-        Inspector.load(poisoned)
 
 
 # --- options ------------------------------------------------------------------------------------------------------
@@ -310,7 +300,7 @@ def test_other_sizes_are_the_models_at_that_size_without_its_thresholds(
 ):
     certificate = export_model(model, tmp_path / "file", file_format=file_format, size_px=size_px, images=photographs)
     assert certificate.map_max_difference < 2e-5
-    prediction = Inspector.load(tmp_path / "file").inspect(photographs[0])
+    prediction = Inspector.load(tmp_path / "file", trust=True).inspect(photographs[0])
     assert prediction.map_logit.shape == size_px
     assert (prediction.p_value, prediction.defects) == (None, None)
     other = make_model(tmp_path / "other", image_size=size_px)
@@ -327,7 +317,7 @@ def test_an_open_size_is_the_models_at_every_size(file_format, variant, align_co
     model = make_model(tmp_path / "model", **settings)
     export_model(model, tmp_path / "file", file_format=file_format, dynamic=True, images=photographs[:3])
     for size_px in (SIZE, (512, 384), (320, 192), (48, 160)):
-        inspector = Inspector.load(tmp_path / "file", size_px=size_px)
+        inspector = Inspector.load(tmp_path / "file", size_px=size_px, trust=True)
         shutil.rmtree(tmp_path / "other", ignore_errors=True)
         wanted = Detector.load(make_model(tmp_path / "other", image_size=size_px, **settings), device="cpu")
         for one, other in zip(inspector.inspect(photographs[:3]), wanted.predict(photographs[:3]), strict=True):
@@ -348,7 +338,7 @@ def test_sixteen_bits_halve_the_file_and_stay_near(
         model, tmp_path / "file", file_format=file_format, precision=precision, images=photographs
     )
     assert (tmp_path / "file").stat().st_size < 0.6 * files[file_format].stat().st_size
-    found = Inspector.load(tmp_path / "file").inspect(photographs)
+    found = Inspector.load(tmp_path / "file", trust=True).inspect(photographs)
     # 11 bits, or 8, of weights that are multiplied some twenty layers deep; the maps spread over about one logit.
     atol = {"fp16": 0.005, "bf16": 0.05}[precision]
     for one, other in zip(found, detector.predict(list(photographs)), strict=True):
@@ -422,7 +412,7 @@ def test_a_view_travels_with_the_file(file_format, view, model, photographs, tmp
     certificate = export_model(folder, output, file_format=file_format, images=images)
     assert certificate.map_max_difference < 2e-5
     wanted = Detector.load(folder, device="cpu").predict(list(images))
-    found = Inspector.load(output).inspect(list(images))
+    found = Inspector.load(output, trust=True).inspect(list(images))
     assert (wanted[0].ignored is not None) == (view == "roi")  # a padded image's map ends where the image does
     for one, other in zip(found, wanted, strict=True):
         assert (one.verdict, one.p_value, one.placement) == (other.verdict, other.p_value, other.placement)

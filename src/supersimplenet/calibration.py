@@ -6,13 +6,16 @@ the model folder as calibration.yaml.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from supersimplenet.records import ScoreName, Verdict
+from supersimplenet.errors import CalibrationError
+from supersimplenet.records import ScoreName, Verdict, is_finite
 
 UNCALIBRATED_LOGIT = 0.0  # the threshold of a model that was not calibrated: as likely bad as good, by its own belief
 UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `supersimplenet calibrate`"
@@ -41,6 +44,9 @@ class Calibration:
         list_sha256: hash of the good images' contents and groups.
         weights_sha256: of the model's weights that gave the scores.
         date: of the calibration, such as 2026-11-25.
+
+    Raises:
+        CalibrationError: a value that no calibration has, such as a threshold that is not finite.
     """
 
     image_score: ScoreName
@@ -60,6 +66,40 @@ class Calibration:
     list_sha256: str
     weights_sha256: str
     date: str
+
+    def __post_init__(self) -> None:
+        for name, wanted, holds in self._conditions():
+            if not holds:
+                found = str(getattr(self, name))[:60]
+                raise CalibrationError(f"{name} is {found}; wanted {wanted}; calibrate again")
+
+    def _conditions(self) -> Iterator[tuple[str, str, bool]]:
+        """Yield each field's name, what is wanted of it, and whether it is so."""
+
+        def is_rate(value: object) -> bool:
+            return is_finite(value) and 0 < value <= 1  # type: ignore[operator]
+
+        def is_count(name: str, least: int) -> bool:
+            value = getattr(self, name)
+            return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+        yield "image_score", "head, map or fused", self.image_score in get_args(ScoreName)
+        for name in ("threshold_logit", "pixel_logit"):
+            yield name, "a finite number", is_finite(getattr(self, name))
+        accept = self.accept_logit
+        below = accept is None or (is_finite(accept) and accept <= self.threshold_logit)
+        yield "accept_logit", "a finite number, at most threshold_logit, or null", below
+        yield "min_area_px", "a whole number of 1 or more", is_count("min_area_px", 1)
+        yield "max_false_alarms", "a rate above 0, at most 1", is_rate(self.max_false_alarms)
+        yield "max_escapes", "such a rate, or null", self.max_escapes is None or is_rate(self.max_escapes)
+        yield "confidence", "above 0, below 1", is_rate(self.confidence) and self.confidence < 1
+        finite = all(map(is_finite, self.part_logits))
+        yield "part_logits", "one or more finite numbers", finite and len(self.part_logits) > 0
+        yield "images", "at least the number of parts", is_count("images", len(self.part_logits))
+        yield "bad_parts", "a whole number of 0 or more", is_count("bad_parts", 0)
+        yield "escapes", "a whole number, at most bad_parts", is_count("escapes", 0) and self.escapes <= self.bad_parts
+        for name in ("chosen_by", "basis", "list_sha256", "weights_sha256", "date"):
+            yield name, "text", isinstance(getattr(self, name), str)
 
     @property
     def parts(self) -> int:

@@ -17,7 +17,7 @@ from supersimplenet.data.loading import Failure, ImageFile, OnError
 from supersimplenet.data.views import Seen, View
 from supersimplenet.deploy.engines import build_engine
 from supersimplenet.deploy.folder import from_plain, load_model, load_view, read_calibration
-from supersimplenet.errors import ConfigError
+from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.judge import Judge
 from supersimplenet.looking import Image, Looker
 from supersimplenet.looking import Indexed as Indexed
@@ -223,6 +223,10 @@ class Detector:
             paths: where each came from, None for an array.
         """
         return self._looker.look(seen, paths)
+
+    def predict_each(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction | ImageError]:
+        """Return a prediction for each image, or the error in its place; see `predict_seen`."""
+        return self._looker.look_each(seen, paths)
 
     @property
     def _looker(self) -> Looker:

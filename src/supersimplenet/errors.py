@@ -9,6 +9,7 @@
     ├── BackboneError              weights that cannot be fetched, read or matched to the network
     ├── ModelFolderError           a model folder or an imported checkpoint
     ├── TrainingInterruptedError   a training that was stopped before its end; its checkpoint is kept
+    ├── TrainingDivergedError      a training whose loss is not finite; no model is written
     ├── MetricError                a metric that is not defined on what was given
     ├── CalibrationError           a threshold that the parts at hand cannot promise, or an unusable calibration
     ├── ExportError                an export that cannot be made, or that is not what the model is
@@ -44,6 +45,10 @@ class ModelFolderError(SuperSimpleNetError):
 
 class TrainingInterruptedError(SuperSimpleNetError):
     """A training was stopped before its end; its checkpoint is kept."""
+
+
+class TrainingDivergedError(SuperSimpleNetError):
+    """The loss of a training is not finite; no model is written."""
 
 
 class MetricError(SuperSimpleNetError):

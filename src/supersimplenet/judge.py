@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from supersimplenet.calibration import UNCALIBRATED_LOGIT, Calibration, verdict
 from supersimplenet.data.views import Layout
 from supersimplenet.defects import find_defects
-from supersimplenet.errors import ConfigError
+from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.records import Prediction, ScoreName, ScoreScale
 
 
@@ -25,7 +26,7 @@ class Judge:
         score_scale: puts the scores on one scale.
 
     Raises:
-        ConfigError: the calibration is of another score.
+        ConfigError: there is no such score, or the calibration is of another one.
     """
 
     calibration: Calibration | None = None
@@ -33,6 +34,8 @@ class Judge:
     score_scale: ScoreScale = field(default_factory=ScoreScale)
 
     def __post_init__(self) -> None:
+        if self.image_score not in get_args(ScoreName):
+            raise ConfigError(f"image_score: '{self.image_score}'; wanted one of {', '.join(get_args(ScoreName))}")
         if self.calibration is not None and self.calibration.image_score != self.image_score:
             raise ConfigError(
                 f"calibration: of the {self.calibration.image_score} score, but the {self.image_score} score decides "
@@ -44,37 +47,29 @@ class Judge:
         """From this score on an image is ``bad``."""
         return UNCALIBRATED_LOGIT if self.calibration is None else self.calibration.threshold_logit
 
-    def predictions(
-        self,
-        maps: Sequence[NDArray[np.float32]],
-        heads: Sequence[float],
-        *,
-        layouts: Sequence[Layout],
-        paths: Sequence[str | None],
-    ) -> list[Prediction]:
-        """What the network's outputs say of each image.
+    def predict(
+        self, map_logit: NDArray[np.float32], head_logit: float, *, layout: Layout, path: str | None
+    ) -> Prediction:
+        """Return what the network's outputs say of an image.
 
         Args:
-            maps: (H, W) smoothed map of each, logits.
-            heads: the classification head's score of each, logits.
-            layouts: how each image was laid out.
-            paths: where each came from, None for an array.
-        """
-        return [
-            self._prediction(path, head, map_logit, layout)
-            for path, head, map_logit, layout in zip(paths, heads, maps, layouts, strict=True)
-        ]
+            map_logit: (H, W) smoothed map, logits.
+            head_logit: the classification head's score.
+            layout: how the image was laid out.
+            path: where it came from, None for an array.
 
-    def _prediction(
-        self,
-        path: str | None,
-        head_logit: float,
-        map_logit: NDArray[np.float32],
-        layout: Layout,
-    ) -> Prediction:
+        Raises:
+            ImageError: a score is not finite. No threshold tells such a score from a good one.
+        """
         counted = map_logit if layout.ignored is None else np.where(layout.ignored, np.float32(-np.inf), map_logit)
         map_max_logit = float(counted.max())
         fused_logit = self.score_scale.fuse(head_logit, map_max_logit)
+        for name, value in (("head", head_logit), ("map", map_max_logit), ("fused", fused_logit)):
+            if not math.isfinite(value):
+                raise ImageError(
+                    f"{path or 'array'}: the {name} score is {value}, which is no verdict; the model is damaged, or "
+                    "its precision is too low for it: use the model folder in float32, or train again"
+                )
         calibration = self.calibration
         score_logit = {"head": head_logit, "map": map_max_logit, "fused": fused_logit}[self.image_score]
         return Prediction(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from supersimplenet.calibration import Calibration
 from supersimplenet.data.loading import Failure, ImageBatch, ImageFile, OnError, in_lanes
-from supersimplenet.data.views import Seen, Tile, View
+from supersimplenet.data.views import Layout, Seen, Tile, View
 from supersimplenet.errors import ImageError
 from supersimplenet.judge import Judge
 from supersimplenet.records import Prediction
@@ -110,12 +110,24 @@ class Looker:
     threads: int = 1
 
     def look(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction]:
-        """A prediction for each image.
+        """Return a prediction for each image.
 
         Args:
             seen: the images; there may be none.
             paths: where each came from, None for an array.
+
+        Raises:
+            ImageError: an image's score is not finite.
         """
+        predictions = []
+        for found in self.look_each(seen, paths):
+            if isinstance(found, ImageError):
+                raise found
+            predictions.append(found)
+        return predictions
+
+    def look_each(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction | ImageError]:
+        """Return a prediction for each image, or the error in its place; see `look`."""
         if not seen:
             return []
         if all(len(image.layout.grid) == 1 for image in seen):
@@ -123,7 +135,10 @@ class Looker:
         else:
             each = [self._look_at_tiles(image) for image in seen]
             maps, heads = [map_logit for map_logit, _ in each], [head for _, head in each]
-        return self.judge.predictions(maps, heads, layouts=[image.layout for image in seen], paths=paths)
+        return [
+            self._judged(map_logit, head_logit, image.layout, path)
+            for image, map_logit, head_logit, path in zip(seen, maps, heads, paths, strict=True)
+        ]
 
     def look_at_images(self, images: Sequence[Image]) -> list[Prediction]:
         """Look at paths and arrays, one after another.
@@ -171,20 +186,32 @@ class Looker:
             return
 
         def work(batch: ImageBatch) -> list[Indexed | Failure]:
-            predictions = self.look(batch.seen, [str(path) for path in batch.paths])
+            found = self.look_each(batch.seen, [str(path) for path in batch.paths])
             batch.seen.clear()  # what follows needs the memory
-            found = [
-                Indexed(index=i, file=file, prediction=p)
-                for i, file, p in zip(batch.index, batch.paths, predictions, strict=True)
-            ]
-            for item in found:
-                then(item)
-            return sorted([*found, *batch.failures], key=lambda item: item.index)
+            items: list[Indexed | Failure] = [*batch.failures]
+            for index, file, prediction in zip(batch.index, batch.paths, found, strict=True):
+                if not isinstance(prediction, ImageError):
+                    item = Indexed(index=index, file=file, prediction=prediction)
+                    then(item)
+                    items.append(item)
+                elif on_error == "stop":
+                    raise prediction
+                else:
+                    items.append(Failure(index=index, path=file, reason=str(prediction)))
+            return sorted(items, key=lambda item: item.index)
 
         for items in in_lanes(
             work, paths, lanes=lanes, view=self.view, batch_size=batch_size, ignored=ignored, on_error=on_error
         ):
             yield from items
+
+    def _judged(
+        self, map_logit: NDArray[np.float32], head_logit: float, layout: Layout, path: str | None
+    ) -> Prediction | ImageError:
+        try:
+            return self.judge.predict(map_logit, head_logit, layout=layout, path=path)
+        except ImageError as error:
+            return error
 
     def _look_at_once(self, seen: Sequence[Seen]) -> tuple[list[NDArray[np.float32]], list[float]]:
         """Maps and scores of images that are one tile each."""

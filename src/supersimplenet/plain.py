@@ -50,5 +50,5 @@ def from_plain(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
             converted[name] = tuple(value) if isinstance(value, list) else value
     try:
         return kind(**converted)
-    except (TypeError, SuperSimpleNetError) as error:
+    except (TypeError, ValueError, SuperSimpleNetError) as error:
         raise ModelFolderError(f"{where}: {error}") from error

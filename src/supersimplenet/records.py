@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from supersimplenet.errors import ConfigError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -66,6 +68,15 @@ class ScoreScale:
     map_mean: float = 0.0
     map_std: float = 1.0
     images: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("head_mean", "head_std", "map_mean", "map_std"):
+            value = getattr(self, name)
+            if not is_finite(value) or (name.endswith("std") and value <= 0):
+                wanted = "a finite number" + (" above 0" if name.endswith("std") else "")
+                raise ConfigError(f"{name} is {value!r}; wanted {wanted}")
+        if not isinstance(self.images, int) or self.images < 0:
+            raise ConfigError(f"images is {self.images!r}; wanted a whole number of 0 or more")
 
     def fuse(self, head_logit: float, map_max_logit: float) -> float:
         """The mean of both scores, the map's put on the head's scale first."""
@@ -156,6 +167,11 @@ class Prediction:
     def score(self) -> float:
         """The image's score on the scale of a probability, in [0, 1]."""
         return probability(self.score_logit)
+
+
+def is_finite(value: object) -> bool:
+    """Return whether a value, from a file perhaps, is a number and finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def probability(logit: float) -> float:

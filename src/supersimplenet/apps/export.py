@@ -31,6 +31,7 @@ from supersimplenet.model.recipes import SMALLEST_SIDE_PX
 from supersimplenet.plain import to_plain
 from supersimplenet.records import BAD, GOOD, Sample
 from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, encode_png
+from supersimplenet.runtime.runners import require_suffix
 from supersimplenet.terminal import console, results
 from supersimplenet.training.holdout import held_out_samples
 
@@ -71,6 +72,7 @@ def export_model(
         SuperSimpleNetError: of the kind that names the cause; no file is left then.
     """
     require_precision(file_format, precision)
+    require_suffix(output, file_format)
     if output.is_dir():
         raise OutputError(f"{output}: a folder; name the file to write, such as {output / 'model'}.{file_format}")
     if dynamic and size_px is not None:

@@ -29,13 +29,13 @@ def load_detector(model: Path, compute: ComputeConfig) -> Detector:
     return Detector.load(model, device=compute.device, engine=compute.engine, precision=compute.precision)
 
 
-def cluster_of(model: Path, compute: ComputeConfig) -> Cluster | None:
+def cluster_of(model: Path, compute: ComputeConfig, *, trust: bool = False) -> Cluster | None:
     """Many machines, where they were asked for."""
     if compute.engine != "ray":
         return None
     from supersimplenet.prediction.cluster import Cluster
 
-    return Cluster(model, compute)
+    return Cluster(model, compute, trust=trust)
 
 
 def trained_on(detector: Detector, model: Path) -> DataSource:

@@ -34,6 +34,7 @@ def predict_files(
     batch_size: int | None = None,
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
+    trust: bool = False,
 ) -> PredictionSummary:
     """Predict images into a folder and say what came of it; see `predict_to_folder`.
 
@@ -50,6 +51,7 @@ def predict_files(
         batch_size: likewise.
         compute: where and by what.
         on_error: what an unreadable image does.
+        trust: also open a torch program, which may run code of whoever made it.
 
     Raises:
         ConfigError: inputs and a folder to watch, or a duration and none.
@@ -65,7 +67,7 @@ def predict_files(
         )
     found = None if watch is not None else find_inputs(inputs, list_file=list_file, leave_out=output)
     replaces = watch is None and (output / table_file(formats)).is_file()
-    detector: Looks = cluster_of(model, compute) or _looks(model, compute)
+    detector: Looks = cluster_of(model, compute, trust=trust) or _looks(model, compute, trust=trust)
     with nullcontext() if watch is None else stopped_by_signals() as stop, progress_bar() as bar:
         images: Arrivals | Inputs
         if watch is not None:
@@ -103,7 +105,7 @@ def predict_files(
     return summary
 
 
-def _looks(model: Path, compute: ComputeConfig) -> Looks:
+def _looks(model: Path, compute: ComputeConfig, *, trust: bool) -> Looks:
     """What looks with a model folder or an exported file.
 
     Raises:
@@ -118,4 +120,4 @@ def _looks(model: Path, compute: ComputeConfig) -> Looks:
         )
     from supersimplenet.runtime import Inspector
 
-    return Inspector.load(model)
+    return Inspector.load(model, trust=trust)

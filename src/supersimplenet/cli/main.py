@@ -170,6 +170,11 @@ def _predict_parser() -> OptionParser:
     )
     add_engine(parser, cluster=True)
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="open an exported torch program, which may run code of whoever made it; ONNX and OpenVINO files hold none",
+    )
     return parser
 
 
@@ -191,6 +196,7 @@ def _predict(options: Namespace) -> int:
         batch_size=options.batch_size,
         compute=compute_config(options),
         on_error=options.on_error,
+        trust=options.trust,
     )
     return 0
 

@@ -127,7 +127,8 @@ def _inspect(
     file: Path, images: Sequence[Path], folder: Path, size_px: tuple[int, int] | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     size = [] if size_px is None else ["--size", *map(str, size_px)]
-    options = [str(file), *map(str, images), "--maps", str(folder), "--about", *size]
+    # What this process has just written is trusted.
+    options = [str(file), *map(str, images), "--maps", str(folder), "--about", "--trust", *size]
     environment = dict(os.environ) | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, "-m", "supersimplenet.runtime", *options],

@@ -62,12 +62,16 @@ def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any])
         folder: created if need be.
         network: the trained network.
         record: what else config.yaml is to hold, in plain values.
+
+    Raises:
+        ModelFolderError: a weight is not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     backbone = network.backbone
     kept = network.heads if backbone.refetchable else network
     prefix = "heads." if backbone.refetchable else ""
     tensors = {prefix + name: value.detach().cpu().contiguous() for name, value in kept.state_dict().items()}
+    _require_finite(tensors, str(folder), "train again, with smaller learning rates if it happens again")
+    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{WEIGHTS_FILE}.part"
     temporary.write_bytes(save(tensors))  # safetensors' own file could be read by nobody else
     temporary.replace(folder / WEIGHTS_FILE)
@@ -124,6 +128,7 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
         tensors = load_file(folder / WEIGHTS_FILE)
     except (SafetensorError, OSError) as error:
         raise ModelFolderError(f"{folder / WEIGHTS_FILE}: damaged ({error}); copy or train the model again") from error
+    _require_finite(tensors, str(folder / WEIGHTS_FILE), "copy the file again, or train again")
     if backbone is None:
         built = build_backbone(config, with_weights=origin in ("package", "hub"))
     else:
@@ -142,6 +147,17 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
             "scores would be wrong; bring back the old weights or train again"
         )
     return network.eval(), record
+
+
+def _require_finite(tensors: Mapping[str, torch.Tensor], where: str, advice: str) -> None:
+    """Refuse weights by which no score would mean anything.
+
+    Raises:
+        ModelFolderError: one is NaN or infinite.
+    """
+    for name, values in tensors.items():
+        if values.is_floating_point() and not values.isfinite().all():
+            raise ModelFolderError(f"{where}: the weights {name} are not all finite; {advice}")
 
 
 def read_record(folder: Path) -> dict[str, Any]:

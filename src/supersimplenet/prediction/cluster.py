@@ -42,6 +42,7 @@ class Cluster:
     Args:
         model: the model folder, or an exported file; it is sent to the workers.
         config: where they are.
+        trust: also open a torch program, which may run code of whoever made it.
 
     Raises:
         ConfigError: Ray is not installed, or there is no such cluster.
@@ -50,13 +51,13 @@ class Cluster:
 
     images_at_once = 1
 
-    def __init__(self, model: Path, config: ComputeConfig) -> None:
-        local = Inspector.load(model) if model.is_file() else Detector.load(model, device="cpu")
+    def __init__(self, model: Path, config: ComputeConfig, *, trust: bool = False) -> None:
+        local = Inspector.load(model, trust=trust) if model.is_file() else Detector.load(model, device="cpu")
         self.detector = local
         self.calibration: Calibration | None = local.calibration
         self.threshold_logit = local.threshold_logit
         self.aligned = local.aligned
-        self._config = config
+        self._config, self._trust = config, trust
         connect(config.address)
         import ray
 
@@ -107,7 +108,7 @@ class Cluster:
             )
             .map_batches(
                 _Worker,
-                fn_constructor_args=[self._files, self._config.device, self._config.precision],
+                fn_constructor_args=[self._files, self._config.device, self._config.precision, self._trust],
                 batch_size=batch_size or (16 if on_gpu else 1),
                 compute=ray.data.ActorPoolStrategy(size=workers),
                 **options,
@@ -133,7 +134,7 @@ class Cluster:
         workers, options = self._workers(on_gpu=self._on_gpu())
         dataset = ray.data.from_arrow(tables).map_batches(
             _Tester,
-            fn_constructor_args=[self._files, self._config.device, self._config.precision],
+            fn_constructor_args=[self._files, self._config.device, self._config.precision, self._trust],
             fn_kwargs={"resolution": resolution, "on_error": on_error},
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers),
@@ -195,24 +196,27 @@ def connect(address: str | None) -> None:
 class _Worker:
     """Holds the model in a process of the cluster."""
 
-    def __init__(self, files: Sequence[Any], device: str, precision: str) -> None:
-        self.detector = _load(files, device, precision)
+    def __init__(self, files: Sequence[Any], device: str, precision: str, trust: bool) -> None:
+        self.detector = _load(files, device, precision, trust)
 
     def __call__(self, batch: Batch) -> Batch:
         readable = [place for place, error in enumerate(batch["error"]) if not error]
         seen = [pickle.loads(batch["seen"][place]) for place in readable]
-        predictions = self.detector.predict_seen(seen, [batch["name"][place] for place in readable])
+        predictions = self.detector.predict_each(seen, [batch["name"][place] for place in readable])
         found: list[Any] = [str(error) for error in batch["error"]]
         for place, prediction in zip(readable, predictions, strict=True):
-            found[place] = replace(prediction, map_logit=np.empty((0, 0), dtype=np.float32), ignored=None)
+            if isinstance(prediction, ImageError):
+                found[place] = str(prediction)
+            else:
+                found[place] = replace(prediction, map_logit=np.empty((0, 0), dtype=np.float32), ignored=None)
         return {"index": batch["index"], "found": column(map(pickle.dumps, found))}
 
 
 class _Tester:
     """Likewise, and looks at parts of a test."""
 
-    def __init__(self, files: Sequence[Any], device: str, precision: str) -> None:
-        self.detector = _load(files, device, precision)
+    def __init__(self, files: Sequence[Any], device: str, precision: str, trust: bool) -> None:
+        self.detector = _load(files, device, precision, trust)
 
     def __call__(self, batch: Batch, *, resolution: Resolution, on_error: OnError) -> Batch:
         found: list[Any] = []
@@ -231,7 +235,7 @@ def _results(dataset: Any) -> Iterator[tuple[int, Any]]:
         yield int(row["index"]), pickle.loads(row["found"])
 
 
-def _load(sent: Sequence[Any], device: str, precision: str) -> Detector | Inspector:
+def _load(sent: Sequence[Any], device: str, precision: str, trust: bool) -> Detector | Inspector:
     """The model from a reference to its files."""
     import ray
 
@@ -240,7 +244,7 @@ def _load(sent: Sequence[Any], device: str, precision: str) -> Detector | Inspec
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
         if len(files) == 1:
-            return Inspector.load(Path(folder) / next(iter(files)), threads=1)
+            return Inspector.load(Path(folder) / next(iter(files)), threads=1, trust=trust)
         detector = Detector.load(Path(folder), device=device, precision=precision)
     if detector.device.type == "cpu":
         import torch

@@ -53,13 +53,14 @@ def _parser() -> argparse.ArgumentParser:
         default="stop",
         help="what an unreadable image does: skip prints its error",
     )
+    parser.add_argument("--trust", action="store_true", help="open a torch program, which may run its maker's code")
     parser.add_argument("--about", action="store_true", help="print the file's metadata and certificate first")
     return parser
 
 
 def _inspect(options: argparse.Namespace) -> None:
     size_px = None if options.size is None else tuple(options.size)
-    inspector = Inspector.load(options.file, size_px=size_px, threads=options.threads)
+    inspector = Inspector.load(options.file, size_px=size_px, threads=options.threads, trust=options.trust)
     if options.maps is not None:
         options.maps.mkdir(parents=True, exist_ok=True)
     if options.about:

@@ -11,7 +11,7 @@ import numpy as np
 from supersimplenet.calibration import Calibration
 from supersimplenet.data.loading import Failure, ImageFile, OnError
 from supersimplenet.data.views import Seen
-from supersimplenet.errors import ConfigError
+from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.looking import Image, Indexed, Looker
 from supersimplenet.records import Prediction
 from supersimplenet.runtime.bundle import Bundle
@@ -38,19 +38,27 @@ class Inspector:
         runner.prepare(self.image_size)
 
     @classmethod
-    def load(cls, path: str | Path, *, size_px: tuple[int, int] | None = None, threads: int | None = None) -> Inspector:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        size_px: tuple[int, int] | None = None,
+        threads: int | None = None,
+        trust: bool = False,
+    ) -> Inspector:
         """The inspector of an exported file.
 
         Args:
-            path: as `supersimplenet export` wrote it; its content tells for which engine it is.
+            path: as `supersimplenet export` wrote it; name and content tell for which engine it is.
             size_px: see `Inspector`. The calibration holds at the size of the training alone: at another there is none.
             threads: for one image; by default the cores that this process may use.
+            trust: also open a torch program, which may run code of whoever made it.
 
         Raises:
-            ModelFolderError: no such file, another kind of file, or a damaged one.
+            ModelFolderError: no such file, another kind of file, a damaged one, or a torch program without ``trust``.
             ConfigError: its engine is not installed, or a size that it does not take.
         """
-        return cls(open_file(Path(path), threads=threads), size_px=size_px)
+        return cls(open_file(Path(path), threads=threads, trust=trust), size_px=size_px)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -133,6 +141,10 @@ class Inspector:
             paths: where each came from, None for an array.
         """
         return self._looker.look(seen, paths)
+
+    def predict_each(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction | ImageError]:
+        """Return a prediction for each image, or the error in its place; see `predict_seen`."""
+        return self._looker.look_each(seen, paths)
 
     @property
     def _looker(self) -> Looker:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -21,7 +19,8 @@ from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, read_bundle
 
 XML, BIN = "model.xml", "model.bin"  # of OpenVINO's pair, side by side in one uncompressed zip
 _ONNX_FIRST_FIELD = b"\x08"  # ir_version, a number: every ONNX file begins so
-_TENSORS = ("weight_", "tensor_")  # names of what torch stores as bytes
+# Of endings that say a format; a file of any other name is told by its content alone.
+_SUFFIXES: dict[str, FileFormat] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch", ".pt": "torch"}
 _RUN_AGAIN = "copy it again, or export the model again"
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -52,27 +51,55 @@ class Runner(Protocol):
         """The engine's name and version."""
 
 
-def open_file(path: Path, *, threads: int | None = None) -> Runner:
+def open_file(path: Path, *, threads: int | None = None, trust: bool = False) -> Runner:
     """Load an exported file.
 
     Args:
         path: as `supersimplenet export` wrote it, or the XML file of an OpenVINO pair that was unpacked from one.
         threads: for one image; by default the cores that this process may use.
+        trust: open a torch program, which may run code of whoever made it. ONNX and OpenVINO files hold none.
 
     Raises:
-        ModelFolderError: no such file, another kind of file, or a damaged one.
+        ModelFolderError: no such file, another kind of file, a damaged one, or a torch program that is not trusted.
         ConfigError: its engine is not installed.
     """
     kinds: dict[FileFormat, Any] = {"onnx": OnnxRunner, "openvino": OpenVinoRunner, "torch": TorchRunner}
-    return kinds[kind_of(path)](path, threads or available_cores())  # type: ignore[no-any-return]
+    kind = kind_of(path)
+    if kind == "torch" and not trust:
+        raise ModelFolderError(
+            f"{path}: a torch program, which can run code when it is opened; where you trust who made it, add --trust "
+            "(in Python trust=True), else ask for an ONNX or OpenVINO file"
+        )
+    return kinds[kind](path, threads or available_cores())  # type: ignore[no-any-return]
 
 
 def kind_of(path: Path) -> FileFormat:
-    """For which engine a file is, told from its content.
+    """Return the engine that a file is for, told from its content; its name must not say another.
 
     Raises:
-        ModelFolderError: for none.
+        ModelFolderError: for none, or for another than the name says.
     """
+    kind = _kind_of_content(path)
+    named = _SUFFIXES.get(path.suffix.lower(), kind)
+    if named != kind:
+        raise ModelFolderError(
+            f"{path}: named as a file for {named}, but its content is for {kind}; do not use it unless you know why"
+        )
+    return kind
+
+
+def require_suffix(path: Path, file_format: FileFormat) -> None:
+    """Refuse a file name whose ending says another format.
+
+    Raises:
+        ConfigError: it does.
+    """
+    named = _SUFFIXES.get(path.suffix.lower(), file_format)
+    if named != file_format:
+        raise ConfigError(f"output: {path.name} is named as a file for {named}, the format is {file_format}; rename it")
+
+
+def _kind_of_content(path: Path) -> FileFormat:
     if path.is_dir():
         raise ModelFolderError(f"{path}: a folder; wanted a file that `supersimplenet export` wrote")
     try:
@@ -83,10 +110,10 @@ def kind_of(path: Path) -> FileFormat:
     if start.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
+                names = sorted(archive.namelist())
         except zipfile.BadZipFile as error:
             raise ModelFolderError(f"{path}: damaged ({error}); {_RUN_AGAIN}") from error
-        if XML in names and BIN in names:
+        if names == [BIN, XML]:  # these two, each once, and nothing else
             return "openvino"
         if any(name.endswith("archive_format") for name in names):
             return "torch"
@@ -229,7 +256,7 @@ class OpenVinoRunner:
 
 
 class TorchRunner:
-    """A program of `torch.export`, on the processor.
+    """A program of `torch.export`, on the processor. Opening one may run code of whoever made it: see `open_file`.
 
     Args:
         path: of the file.
@@ -239,7 +266,6 @@ class TorchRunner:
     def __init__(self, path: Path, threads: int) -> None:
         self._engine = _imported("torch", "train")
         self._engine.set_num_threads(threads)
-        _refuse_objects(path, self._engine)
         extra = {KEY: ""}
         try:
             program = self._engine.export.load(str(path), extra_files=extra)
@@ -284,32 +310,6 @@ def network_inputs(
     elif ignored is not None:
         raise ConfigError("ignored: this exported network looks at every pixel; use the model folder")
     return inputs
-
-
-def _refuse_objects(path: Path, torch: Any) -> None:
-    """Torch's reader unpickles objects where a program holds any; what is exported here holds tensors alone.
-
-    Raises:
-        ModelFolderError: the program holds objects.
-    """
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith("_config.json"):
-                payloads = json.loads(archive.read(name))["config"].values()
-                plain = all(not p["use_pickle"] and p["path_name"].startswith(_TENSORS) for p in payloads)
-            elif "/sample_inputs/" in name:
-                try:
-                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
-                    plain = True
-                except Exception:  # whatever its unpickler met
-                    plain = False
-            else:
-                continue
-            if not plain:
-                raise ModelFolderError(
-                    f"{path}: holds objects ({name}), and objects are never unpickled here; wanted a file that "
-                    "`supersimplenet export` wrote"
-                )
 
 
 def _imported(module: str, extra: str) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from supersimplenet.errors import TrainingDivergedError
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.losses import supersimplenet_loss
 from supersimplenet.model.normalise import alone
@@ -73,12 +74,22 @@ class TrainingModule(L.LightningModule):
         self.feature_type: torch.dtype = getattr(torch, precision)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Loss of a batch from `batch_loader`."""
+        """Return the loss of a batch from `batch_loader`.
+
+        Raises:
+            TrainingDivergedError: it is not finite.
+        """
         del batch_index
         row, read = batch
         loss = self.loss(row, derive_seed(self.seed, "anomalies", self.global_step), read, among=self.processes)
         sums = self.processes.add_up(torch.stack([loss.detach(), loss.new_tensor(len(row))]))
         whole = sums[0] / self.processes.count
+        if not whole.isfinite():  # in each process alike: it is the sum of all
+            raise TrainingDivergedError(
+                f"the loss of step {self.global_step + 1} is {whole.item()}: the training was stopped, and no model is "
+                "written; try smaller learning rates (--recipe.adaptor_lr, --recipe.heads_lr) or --trainer.precision "
+                "float32, and another --output"
+            )
         self.log("train_loss", whole, on_step=True, on_epoch=True, batch_size=round(sums[1].item()))
         self.log("lr_heads", self.trainer.optimizers[0].param_groups[1]["lr"])
         return loss
