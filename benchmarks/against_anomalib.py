@@ -48,14 +48,14 @@ from anomalib.models.image.supersimplenet.torch_model import SupersimplenetModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from supersimplenet.deploy.interop import import_weights
-from supersimplenet.detector import Detector
+from supersimplenet.inference.detector import Detector
+from supersimplenet.inference.import_weights import import_weights
+from supersimplenet.model.anomalies import Anomalies, draw_anomalies
+from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.losses import supersimplenet_loss
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.model.recipes import ModelConfig
-from supersimplenet.model.synthesis import Anomalies, draw_anomalies
-from supersimplenet.processor import keep_freed_memory
+from supersimplenet.utils.system import keep_freed_memory
 
 ARCHITECTURES = {"wide_resnet50_2": "wide_resnet50_2.tv_in1k", "compact": "resnet18"}
 THRESHOLD, NOISE_STD = 0.2, 0.015  # anomalib's
@@ -248,7 +248,7 @@ class Side:
 
 def serve(side: str, what: str, name: str, options: argparse.Namespace) -> None:
     """Time the runs whose names arrive on standard input."""
-    kept = mock.patch("supersimplenet.deploy.engines.keep_freed_memory") if side == "anomalib" else nullcontext()
+    kept = mock.patch("supersimplenet.inference.engines.keep_freed_memory") if side == "anomalib" else nullcontext()
     with kept:
         theirs, ours = build(name, options.size)
         if what == "inference":

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from supersimplenet.calibration import p_values
-from supersimplenet.evaluation.thresholds import false_alarm_threshold, part_scores
+from supersimplenet.metrics.thresholds import false_alarm_threshold, part_scores
+from supersimplenet.postprocessing.calibration import p_values
 
 CONFIDENCE = 0.95
 # Parts and the promised rate: the fewest parts that can promise it, and more.

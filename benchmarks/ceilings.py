@@ -21,13 +21,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from supersimplenet.model.backbone import build_backbone
-from supersimplenet.model.folding import FoldedNetwork
+from supersimplenet.model.config import ModelConfig
+from supersimplenet.model.folded import FoldedNetwork
 from supersimplenet.model.heads import CONV, HIDDEN, convolve_map, output_size, pool, project, project_hidden
-from supersimplenet.model.linear import pointwise
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
-from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.model.ops import pointwise
 from supersimplenet.model.resample import TAPS, resampling, upscale, upscale_taps
-from supersimplenet.processor import keep_freed_memory
+from supersimplenet.utils.system import keep_freed_memory
 
 
 def median_seconds(run: Callable[[], object], rounds: int) -> float:

@@ -95,7 +95,7 @@ def cold_start_s(file: Path, image: Path, rounds: int) -> float:
 
 
 def compared(row: Row, reference: Row, labels: Sequence[int] | None) -> Row:
-    from supersimplenet.evaluation.metrics import auroc
+    from supersimplenet.metrics.ranking import auroc
 
     maps, wanted = row.pop("maps"), reference["maps"]
     row["score"] = float(np.abs(np.subtract(row["score_logit"], reference["score_logit"])).max())
@@ -112,7 +112,7 @@ def random_model(backbone: str, folder: Path) -> Path:
     import torch
 
     from supersimplenet import ModelConfig, SuperSimpleNet
-    from supersimplenet.deploy.folder import save_model
+    from supersimplenet.inference.model_folder import save_model
 
     torch.manual_seed(0)
     weights = folder / "backbone.pt"
@@ -126,7 +126,7 @@ def test_images(data: Path | None, folder: Path, count: int | None) -> tuple[lis
     """The table's test images and their labels; without a table drawn ones, of no use for a ranking."""
     if data is None:
         from supersimplenet import SyntheticConfig, synthesize
-        from supersimplenet.data.images import list_images
+        from supersimplenet.preprocessing.images import list_images
 
         surface = synthesize(folder / "drawn", SyntheticConfig(surfaces=("cast_grain",), size_px=(512, 512)))[0]
         return list_images(surface / "test")[:count], None
@@ -140,9 +140,9 @@ def test_images(data: Path | None, folder: Path, count: int | None) -> tuple[lis
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from supersimplenet import Detector
-    from supersimplenet.apps.export import export_model
-    from supersimplenet.deploy.certify import describe_host
     from supersimplenet.errors import SuperSimpleNetError
+    from supersimplenet.export.export import export_model
+    from supersimplenet.export.verification import describe_host
 
     model = options.model or random_model(options.random, folder)
     paths, labels = test_images(options.data, folder, options.images)
@@ -163,7 +163,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             gate = {"images": paths} if labels is None else {}
             certificate = export_model(
                 model, file, file_format=engine, precision=precision, max_drop=options.max_drop, **gate
-            )
+            ).certificate
         except SuperSimpleNetError as error:
             rows.append({**row, "refused": str(error)})
             continue

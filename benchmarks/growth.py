@@ -74,7 +74,7 @@ def measure(point: Point, seconds: float) -> dict[str, float]:
     """What a child process does."""
     import torch
 
-    from supersimplenet.processor import keep_freed_memory
+    from supersimplenet.utils.system import keep_freed_memory
 
     keep_freed_memory()  # as every command does
     torch.set_num_threads(point["threads"])
@@ -88,8 +88,9 @@ def measure_calls(point: Point, seconds: float) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from supersimplenet.apps.speed import SpeedConfig, _network, _training_steps
-    from supersimplenet.detector import Detector
+    from supersimplenet.benchmark.config import SpeedConfig
+    from supersimplenet.benchmark.speed import _network, _training_steps
+    from supersimplenet.inference.detector import Detector
 
     config = SpeedConfig(image_size=(point["size_px"],) * 2, batch_size=point["batch"])
     network = _network(config)
@@ -114,12 +115,13 @@ def measure_calls(point: Point, seconds: float) -> dict[str, float]:
 def measure_files(point: Point, folder: Path) -> dict[str, float]:
     import numpy as np
 
-    from supersimplenet.apps.speed import SpeedConfig, _network, _write_files
-    from supersimplenet.data.views import View
-    from supersimplenet.deploy.folder import save_model
-    from supersimplenet.detector import Detector
-    from supersimplenet.prediction.folder import predict_to_folder
+    from supersimplenet.benchmark.config import SpeedConfig
+    from supersimplenet.benchmark.speed import _network, _write_files
+    from supersimplenet.inference.detector import Detector
+    from supersimplenet.inference.model_folder import save_model
     from supersimplenet.prediction.inputs import find_images
+    from supersimplenet.prediction.job import predict_to_folder
+    from supersimplenet.preprocessing.preprocessor import View
     from supersimplenet.training.config import CacheConfig
     from supersimplenet.training.features import gather_features
 

@@ -29,11 +29,11 @@ def main() -> None:
     options = parser.parse_args()
 
     from supersimplenet import Detector, ModelConfig, SuperSimpleNet
-    from supersimplenet import predict as module
-    from supersimplenet.data.images import list_images
-    from supersimplenet.deploy.folder import save_model
+    from supersimplenet.inference.model_folder import save_model
+    from supersimplenet.prediction import job as module
     from supersimplenet.prediction.inputs import find_inputs
-    from supersimplenet.prediction.outputs import parse_formats
+    from supersimplenet.prediction.tables import parse_formats
+    from supersimplenet.preprocessing.images import list_images
 
     distinct = list_images(options.photographs)
     with tempfile.TemporaryDirectory() as folder:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supersimplenet.data.loading import decode_batches
-from supersimplenet.data.sources.table import Table
-from supersimplenet.evaluation.metrics import auroc, average_precision
+from supersimplenet.datasets.table import Table
+from supersimplenet.metrics.ranking import auroc, average_precision
 from supersimplenet.model.backbone import Backbone, build_backbone
-from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.model.config import ModelConfig
+from supersimplenet.preprocessing.loading import decode_batches
 
 
 def patches(backbone: Backbone, paths: list[Path], size: tuple[int, int]):

@@ -91,8 +91,8 @@ def make_files(folder: Path, options: argparse.Namespace) -> None:
     """Folders ``train``, ``predict`` and ``one`` of links to distinct files."""
     import numpy as np
 
-    from supersimplenet.apps.speed import _write_files
-    from supersimplenet.settings import SpeedConfig
+    from supersimplenet.benchmark.config import SpeedConfig
+    from supersimplenet.benchmark.speed import _write_files
 
     made = folder / "made"
     made.mkdir()

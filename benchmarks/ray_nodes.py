@@ -21,10 +21,10 @@ def measure(options: argparse.Namespace) -> None:
     import ray
     from ray.cluster_utils import Cluster as Nodes
 
-    from supersimplenet.data.images import list_images
-    from supersimplenet.looking import as_row
-    from supersimplenet.prediction.cluster import Cluster
-    from supersimplenet.settings import ComputeConfig
+    from supersimplenet.inference.config import ComputeConfig
+    from supersimplenet.prediction.ray_cluster import Cluster
+    from supersimplenet.preprocessing.images import list_images
+    from supersimplenet.runtime.rows import as_row
 
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
     for _ in range(options.nodes - 1):

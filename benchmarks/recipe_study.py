@@ -24,22 +24,23 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import rankdata
 
-from supersimplenet.data.images import read_image
-from supersimplenet.data.sources.table import Table
-from supersimplenet.data.textures import noise
-from supersimplenet.evaluation.metrics import auroc
-from supersimplenet.evaluation.pixels import region_overlap
+from supersimplenet.datasets.table import Table
+from supersimplenet.datasets.textures import noise
+from supersimplenet.metrics.pixels import region_overlap
+from supersimplenet.metrics.ranking import auroc
 from supersimplenet.model.backbone import Backbone, build_backbone
-from supersimplenet.model.folding import FoldedHeads
+from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.model.folded import FoldedHeads
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.network import anomaly_map
-from supersimplenet.model.recipes import ModelConfig, Recipe
-from supersimplenet.processor import keep_freed_memory
-from supersimplenet.records import GOOD, Sample
-from supersimplenet.seeds import derive_seed
-from supersimplenet.training.features import CachedFeatures, measure_feature_scale
+from supersimplenet.preprocessing.images import read_image
+from supersimplenet.training.feature_cache import CachedFeatures
+from supersimplenet.training.features import measure_feature_scale
 from supersimplenet.training.module import TrainingModule
 from supersimplenet.training.sampler import EpochBatches
+from supersimplenet.types import GOOD, Sample
+from supersimplenet.utils.seeding import derive_seed
+from supersimplenet.utils.system import keep_freed_memory
 
 SIDE_PX = 256
 SHAPE = (SIDE_PX, SIDE_PX)

@@ -48,7 +48,7 @@ def memory_mib(name: str) -> float:
 
 
 def ours(count: int, size: tuple[int, int]) -> dict:
-    from supersimplenet.evaluation.pixels import PixelTally
+    from supersimplenet.metrics.pixels import PixelTally
 
     return measured(PixelTally(), lambda tally, scores, mask: tally.add(scores, mask), finish_ours, count, size)
 

@@ -23,17 +23,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.data.sources.base import DataSource
-from supersimplenet.data.sources.table import Table
-from supersimplenet.detector import Detector
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.table import Table
 from supersimplenet.evaluation.evaluate import evaluate
-from supersimplenet.evaluation.metrics import auroc, average_precision
 from supersimplenet.evaluation.results import Evaluation, Outcome
-from supersimplenet.model.recipes import ModelConfig, Recipe
-from supersimplenet.records import BAD, GOOD, Sample
-from supersimplenet.seeds import derive_seed
+from supersimplenet.inference.detector import Detector
+from supersimplenet.metrics.ranking import auroc, average_precision
+from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.training.config import TrainerConfig
-from supersimplenet.training.run import train
+from supersimplenet.training.train import train
+from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.utils.seeding import derive_seed
 
 SCORES = {"head": "head_logit", "map": "map_max_logit", "fused": "fused_logit"}
 

@@ -79,8 +79,9 @@ def draw(size_px: tuple[int, int], seed: int) -> np.ndarray:
 
 
 def make_model(folder: Path, options: argparse.Namespace) -> None:
-    from supersimplenet.apps.speed import SpeedConfig, _network
-    from supersimplenet.deploy.folder import save_model
+    from supersimplenet.benchmark.config import SpeedConfig
+    from supersimplenet.benchmark.speed import _network
+    from supersimplenet.inference.model_folder import save_model
 
     network = _network(SpeedConfig(backbone=options.backbone, image_size=(options.tile, options.tile)))
     view = {"fit": "tiles", "tile_overlap": options.overlap}
@@ -88,15 +89,15 @@ def make_model(folder: Path, options: argparse.Namespace) -> None:
 
 
 def tile_count(size_px: tuple[int, int], options: argparse.Namespace) -> int:
-    from supersimplenet.data.tiles import TileGrid
+    from supersimplenet.preprocessing.tiling import TileGrid
 
     return len(TileGrid.of(size_px, (options.tile, options.tile), overlap=options.overlap, step_px=16))
 
 
 def predict(folder: Path, engine: str) -> dict[str, float]:
     from supersimplenet import Detector
-    from supersimplenet.prediction.folder import predict_to_folder
     from supersimplenet.prediction.inputs import find_inputs
+    from supersimplenet.prediction.job import predict_to_folder
 
     detector = Detector.load(folder / "model", device="cpu", engine=engine)
     resting = resident_mib("VmRSS")
@@ -111,7 +112,7 @@ def predict(folder: Path, engine: str) -> dict[str, float]:
 
 
 def export(folder: Path, file_format: str) -> None:
-    from supersimplenet.apps.export import export_model
+    from supersimplenet.export.export import export_model
 
     small = folder / "small.png"
     Image.fromarray(draw((600, 700), 9)).save(small)
@@ -140,8 +141,8 @@ def seams(options: argparse.Namespace) -> None:
     import torch
 
     from supersimplenet import Detector, ModelConfig, SuperSimpleNet
-    from supersimplenet.data.views import View, ViewConfig
-    from supersimplenet.deploy.graph import at_size
+    from supersimplenet.export.graph import at_size
+    from supersimplenet.preprocessing.preprocessor import View, ViewConfig
 
     tile, whole = options.tile, 3 * options.tile
     print("align_corners  period, px  overlap  largest difference  mean  spread of the map")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.model.recipes import ModelConfig
 
 
 def unsettled(size_px: tuple[int, int], variant: str = "jims") -> SuperSimpleNet:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, evaluate, synthesize
-from supersimplenet.data.sources.mvtec import MVTecAD
-from supersimplenet.deploy.folder import hash_weights, save_model, write_calibration
-from supersimplenet.evaluation.calibrate import ThresholdConfig, calibrate
+from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.evaluation.results import Evaluation
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
+from supersimplenet.inference.model_folder import hash_weights, save_model, write_calibration
+from supersimplenet.types import BAD, GOOD, Sample
 
 SIZE = (64, 64)
 
@@ -39,7 +39,7 @@ def make_case(folder: Path, samples: list[Sample], *, seed: int = 1, config: Thr
     """A network that was never trained, so that it is often wrong; calibrated with ``config`` where one is given."""
     save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=seed).eval(), {})
     if config is not None:
-        calibrated = calibrate(
+        calibrated = set_thresholds(
             Detector.load(folder),
             [s for s in samples if s.split == "train"]
             + ([s for s in samples if s.label == BAD] if config.max_escapes else []),

@@ -16,23 +16,24 @@ import pytest
 import yaml
 from PIL import Image
 
-from supersimplenet.accuracy import processes
-from supersimplenet.accuracy.figure import draw, prepare_panel
-from supersimplenet.accuracy.journal import METRICS, append_line, check_settings, read_lines
-from supersimplenet.accuracy.plan import DataFamily, plan_runs
-from supersimplenet.accuracy.published import published_categories, published_figures, published_masks
-from supersimplenet.accuracy.summary import summarise
-from supersimplenet.accuracy.tables import results_csv, results_markdown
+from supersimplenet import SyntheticConfig, synthesize
+from supersimplenet.benchmark import launcher
+from supersimplenet.benchmark.config import AccuracyConfig
+from supersimplenet.benchmark.journal import METRICS, check_settings, read_lines
+from supersimplenet.benchmark.plot import draw, prepare_panel
+from supersimplenet.benchmark.published import published_categories, published_figures, published_masks
+from supersimplenet.benchmark.runs import DataFamily, plan_runs
+from supersimplenet.benchmark.summary import summarise
+from supersimplenet.benchmark.tables import results_csv, results_markdown
 from supersimplenet.cli.main import main
-from supersimplenet.data.sources.base import DataSource
-from supersimplenet.data.sources.ksdd2 import KSDD2
-from supersimplenet.data.sources.mvtec import MVTecAD
-from supersimplenet.data.sources.sensum import SensumSODF
-from supersimplenet.data.sources.table import Table
-from supersimplenet.data.sources.visa import VisA
-from supersimplenet.data.synthetic import SyntheticConfig, synthesize
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.ksdd2 import KSDD2
+from supersimplenet.datasets.mvtec import MVTecAD
+from supersimplenet.datasets.sensum import SensumSODF
+from supersimplenet.datasets.table import Table
+from supersimplenet.datasets.visa import VisA
 from supersimplenet.errors import ConfigError, DataError, OutputError
-from supersimplenet.settings import AccuracyConfig
+from supersimplenet.utils.files import append_line
 
 SMALL = ["--model.backbone", "compact", "--model.image_size", "[64,64]", "--trainer.accelerator", "cpu"]
 SMALL += ["--trainer.holdout_fraction", "0.2"]  # two of six good images
@@ -197,7 +198,7 @@ def test_choices_that_cannot_be(options, message):
 
 def test_where_runs_compute(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
-    environments = processes._environments
+    environments = launcher._environments
     assert environments(AccuracyConfig()) == [{}]
     assert environments(AccuracyConfig(devices=("0", "3"))) == [
         {"CUDA_VISIBLE_DEVICES": "0"},
@@ -239,11 +240,11 @@ def test_settings_that_differ_are_named():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there the claim is up to the user")
 def test_a_folder_belongs_to_one_benchmark_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "STOPS_WITHIN_S", -10.0)  # with the ten seconds more: at once
+    monkeypatch.setattr(launcher, "STOPS_WITHIN_S", -10.0)  # with the ten seconds more: at once
     refused = pytest.raises(OutputError, match="another benchmark is at work there")
-    with processes.claimed(tmp_path), refused, processes.claimed(tmp_path):
+    with launcher.claimed(tmp_path), refused, launcher.claimed(tmp_path):
         pass
-    with processes.claimed(tmp_path) as lock:
+    with launcher.claimed(tmp_path) as lock:
         assert lock > 2
 
 
@@ -304,7 +305,7 @@ def test_the_published_row_of_a_figure_by_hand():
 
 
 def test_every_published_row_is_found(shared_dir):
-    shipped = Path(processes.__file__).parents[1] / "published_results.csv"
+    shipped = Path(launcher.__file__).parent / "published_results.csv"
     assert shipped.read_bytes() == (shared_dir / "published_results.csv").read_bytes()
     with shipped.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

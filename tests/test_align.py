@@ -15,15 +15,15 @@ from scipy import ndimage
 from test_views import calibration
 
 from supersimplenet import Detector, ModelConfig, Recipe, SyntheticConfig, TrainerConfig, synthesize, train
-from supersimplenet.apps.predict import predict_files
-from supersimplenet.apps.quality import report_model
-from supersimplenet.data.images import read_image
-from supersimplenet.data.sources.mvtec import MVTecAD
-from supersimplenet.data.views import View, ViewConfig, read_view
+from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.evaluation.evaluate import evaluate, look_again
-from supersimplenet.judge import Judge
-from supersimplenet.looking import Looker
+from supersimplenet.postprocessing.postprocessor import Judge
+from supersimplenet.prediction.predict import predict_files
+from supersimplenet.preprocessing.images import read_image
+from supersimplenet.preprocessing.preprocessor import View, ViewConfig, read_view
+from supersimplenet.report.report import write_report
+from supersimplenet.runtime.predictor import Looker
 
 pytest.importorskip("cv2", reason="needs the extra align")
 
@@ -175,7 +175,7 @@ def test_training_testing_and_prediction_are_aligned(tmp_path):
     assert (rows[1]["verdict"], rows[1]["align_residual"]) == ("", "")
     with pytest.raises(ImageError, match=r"blank\.png: cannot be aligned"):
         predict_files(tmp_path / "run", [str(blank)], tmp_path / "stopped")
-    report = report_model(tmp_path / "run", tmp_path / "report").read_text()
+    report = write_report(tmp_path / "run", tmp_path / "report").read_text()
     assert report.count("beyond it nothing counts") == 2  # among the layers of the gallery, and of the single image
 
 

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from supersimplenet.errors import BackboneError
 from supersimplenet.model.backbone import Backbone, build_backbone, read_state_dict, wrap_module
-from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.model.config import ModelConfig
 
-PACKAGED = Path(str(files("supersimplenet") / "weights" / "compact.safetensors"))
+PACKAGED = Path(str(files("supersimplenet.model") / "weights" / "compact.safetensors"))
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])
 
@@ -524,7 +524,7 @@ import json, sys, time
 from safetensors.torch import save_file
 from supersimplenet.errors import BackboneError
 from supersimplenet.model.backbone import build_backbone
-from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.model.config import ModelConfig
 
 name, output = sys.argv[1:]
 started = time.monotonic()

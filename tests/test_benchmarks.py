@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from supersimplenet.benchmark.config import SpeedConfig
 from supersimplenet.cli.main import main
-from supersimplenet.deploy.folder import save_model
 from supersimplenet.errors import ConfigError
+from supersimplenet.inference.model_folder import save_model
+from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.model.recipes import ModelConfig
-from supersimplenet.settings import SpeedConfig
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 

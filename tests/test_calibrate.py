@@ -13,24 +13,23 @@ import pytest
 import yaml
 from PIL import Image
 
-from supersimplenet import Detector, ModelConfig, SuperSimpleNet
-from supersimplenet.apps.quality import calibrate_model
-from supersimplenet.calibration import UNCALIBRATED, Calibration, shown_rate, verdict
+from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, synthesize
 from supersimplenet.cli.main import main
-from supersimplenet.data.sources.base import file_hash
-from supersimplenet.data.sources.folder import Folder
-from supersimplenet.data.sources.mvtec import MVTecAD
-from supersimplenet.data.synthetic import SyntheticConfig, synthesize
-from supersimplenet.deploy.folder import (
+from supersimplenet.datasets.folder import Folder
+from supersimplenet.datasets.held_out import held_out_samples
+from supersimplenet.datasets.mvtec import MVTecAD
+from supersimplenet.errors import CalibrationError, ConfigError, DataError, ModelFolderError
+from supersimplenet.evaluation.calibrate import calibrate
+from supersimplenet.evaluation.set_thresholds import Calibrated, ThresholdConfig, set_thresholds
+from supersimplenet.inference.config import ComputeConfig
+from supersimplenet.inference.model_folder import (
     hash_weights,
     read_calibration,
     read_known_images,
     save_model,
     write_calibration,
 )
-from supersimplenet.errors import CalibrationError, ConfigError, DataError, ModelFolderError
-from supersimplenet.evaluation.calibrate import Calibrated, ThresholdConfig, calibrate
-from supersimplenet.evaluation.thresholds import (
+from supersimplenet.metrics.thresholds import (
     Costs,
     escape_threshold,
     false_alarm_threshold,
@@ -38,11 +37,12 @@ from supersimplenet.evaluation.thresholds import (
     rate_upper_bound,
     uniform_upper_bound,
 )
-from supersimplenet.prediction.folder import predict_to_folder
-from supersimplenet.settings import ComputeConfig
+from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration, verdict
+from supersimplenet.prediction.job import predict_to_folder
 from supersimplenet.training.config import TrainerConfig
-from supersimplenet.training.holdout import held_out_samples
-from supersimplenet.training.run import train
+from supersimplenet.training.train import train
+from supersimplenet.utils.files import file_sha256
+from supersimplenet.utils.formatting import shown_rate
 
 SIZE = (64, 64)
 
@@ -76,9 +76,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def calibrated(model: Path, good: Path, bad: Path | None = None, config: ThresholdConfig | None = None) -> Calibrated:
-    return calibrate_model(
-        model, good=[good], bad=[bad] if bad else [], config=config, compute=ComputeConfig(device="cpu")
-    )
+    return calibrate(model, good=[good], bad=[bad] if bad else [], config=config, compute=ComputeConfig(device="cpu"))
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -110,7 +108,7 @@ def test_thresholds_are_the_order_statistics_of_the_scores(model, parts):
 
 
 def test_photographs_of_a_part_count_once_by_the_worst(model, parts):
-    found = calibrate_model(
+    found = calibrate(
         model, good=[parts / "twice"], group_pattern=r"(part\d+)_", config=ThresholdConfig(max_false_alarms=0.1)
     )
     worst = scores(model, parts / "twice").reshape(30, 2).max(1)
@@ -162,7 +160,7 @@ def test_where_both_promises_agree_there_is_one_threshold(model, parts):
     order = sorted(samples, key=lambda sample: detector.predict(sample.image).score_logit)
     relabelled = [replace(sample, label=int(place >= 60)) for place, sample in enumerate(order)]
     config = ThresholdConfig(max_escapes=0.25)
-    found = calibrate(detector, relabelled, config, basis="here", weights_sha256="none").calibration
+    found = set_thresholds(detector, relabelled, config, basis="here", weights_sha256="none").calibration
     assert found.accept_logit is None
     assert (found.escapes, found.max_escapes) == (0, 0.25)
 
@@ -190,7 +188,7 @@ def test_the_list_is_known_by_contents_and_groups_whatever_its_order_and_place(m
     def hash_of(folder: Path, *, backwards: bool = False, pattern: str | None = None) -> str:
         samples = Folder(good=[folder], test_fraction=0, group_pattern=pattern).samples()
         ordered = samples[::-1] if backwards else samples
-        return calibrate(detector, ordered, config, basis="", weights_sha256="").calibration.list_sha256
+        return set_thresholds(detector, ordered, config, basis="", weights_sha256="").calibration.list_sha256
 
     shutil.copytree(parts / "twice", tmp_path / "elsewhere")
     first = hash_of(parts / "twice")
@@ -278,7 +276,7 @@ def test_escapes_need_bad_parts(model, parts, config):
 
 def test_a_model_not_trained_here_needs_good_parts(model):
     with pytest.raises(CalibrationError, match="was not trained here, so it held out no parts; name good ones"):
-        calibrate_model(model)
+        calibrate(model)
 
 
 def test_unreadable_images_stop_or_are_left_out_and_counted(model, parts, tmp_path):
@@ -286,8 +284,8 @@ def test_unreadable_images_stop_or_are_left_out_and_counted(model, parts, tmp_pa
     shutil.copytree(parts / "good", good)
     (good / "part00_0.png").write_bytes(b"no image")
     with pytest.raises(Exception, match=r"part00_0\.png: not a readable image"):
-        calibrate_model(model, good=[good])
-    found = calibrate_model(model, good=[good], on_error="skip")
+        calibrate(model, good=[good])
+    found = calibrate(model, good=[good], on_error="skip")
     assert (found.calibration.parts, [failure.path.name for failure in found.failures]) == (59, ["part00_0.png"])
 
 
@@ -320,7 +318,7 @@ def test_a_training_calibrates_with_what_it_held_out(trained):
     expected = [detector.predict(sample.image).score_logit for sample in held_out]
     assert np.allclose(calibration.part_logits, sorted(expected), atol=1e-5)
     # Again by hand, with the same parts.
-    again = calibrate_model(model, config=ThresholdConfig(max_false_alarms=0.7)).calibration
+    again = calibrate(model, config=ThresholdConfig(max_false_alarms=0.7)).calibration
     assert again.list_sha256 == calibration.list_sha256
     assert again.part_logits == calibration.part_logits
 
@@ -333,7 +331,7 @@ def test_held_out_parts_cannot_be_told_after_the_data_changed(trained, tmp_path)
     (model / "config.yaml").write_text(yaml.safe_dump(record))
     sorted((tmp_path / "copy" / "cast_grain" / "train" / "good").iterdir())[0].unlink()
     with pytest.raises(DataError, match="the training images changed since the training"):
-        calibrate_model(model)
+        calibrate(model)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +348,7 @@ def test_images_that_the_model_was_trained_on_or_is_tested_with_are_refused(trai
     shutil.copy(known, tmp_path / "good" / "renamed.png")
     shutil.copytree(model, tmp_path / "copied")  # the data set is not needed for it
     with pytest.raises(DataError, match=rf"renamed\.png: {words}, perhaps under another name"):
-        calibrate_model(tmp_path / "copied", good=[tmp_path / "good"])
+        calibrate(tmp_path / "copied", good=[tmp_path / "good"])
 
 
 def test_held_out_images_and_others_are_not_known(trained, parts, tmp_path):
@@ -358,11 +356,11 @@ def test_held_out_images_and_others_are_not_known(trained, parts, tmp_path):
     known = read_known_images(model)
     record = Detector.load(model).record
     source = MVTecAD(root=model.parent, category="cast_grain")
-    held_out = {file_hash(sample.image) for sample in held_out_samples(source, record)}
-    splits = {file_hash(sample.image): sample.split for sample in source.samples()}
+    held_out = {file_sha256(sample.image) for sample in held_out_samples(source, record)}
+    splits = {file_sha256(sample.image): sample.split for sample in source.samples()}
     assert known == {digest: split for digest, split in splits.items() if digest not in held_out}
     shutil.copytree(model, tmp_path / "copied")
-    found = calibrate_model(tmp_path / "copied", good=[parts / "good"])
+    found = calibrate(tmp_path / "copied", good=[parts / "good"])
     assert found.calibration.parts == 60
 
 
@@ -384,7 +382,7 @@ def test_parts_are_told_apart_as_in_the_training(parts, tmp_path, capsys):
     data = {"class_path": "Folder", "init_args": {"group_pattern": r"(part\d+)_"}}
     save_model(tmp_path, network, {"data": data})
     config = ThresholdConfig(max_false_alarms=0.1)
-    assert calibrate_model(tmp_path, good=[parts / "twice"], config=config).calibration.parts == 30
+    assert calibrate(tmp_path, good=[parts / "twice"], config=config).calibration.parts == 30
     assert r"as in the training: --group-pattern '(part\d+)_'" in capsys.readouterr().err
 
 

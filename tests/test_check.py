@@ -17,11 +17,11 @@ from PIL import Image
 from scipy import ndimage
 
 from supersimplenet.cli.main import main
-from supersimplenet.data.checks.check import CheckReport, check
-from supersimplenet.data.checks.duplicates import equal_groups, find_near_duplicates, fingerprint, linked_groups
-from supersimplenet.data.checks.inspection import look_at
-from supersimplenet.data.sources.table import Table
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.datasets.checks.check import CheckReport, check
+from supersimplenet.datasets.checks.duplicates import equal_groups, find_near_duplicates, fingerprint, linked_groups
+from supersimplenet.datasets.checks.inspection import look_at
+from supersimplenet.datasets.table import Table
+from supersimplenet.types import BAD, GOOD, Sample
 
 SIZE = (64, 96)
 
@@ -390,7 +390,7 @@ def test_the_command_succeeds_without_errors(parts, tmp_path, capsys):
 
 def test_the_check_needs_no_torch(parts, tmp_path):
     code = (
-        "import sys; from supersimplenet import Folder; from supersimplenet.apps.data import check_data;"
+        "import sys; from supersimplenet import Folder; from supersimplenet.cli.data import check_data;"
         f"check_data(Folder(good={str(tmp_path / 'train')!r})); print('torch' in sys.modules)"
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

@@ -10,21 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from supersimplenet.calibration import Calibration, verdict
-from supersimplenet.data.loading import Failure
 from supersimplenet.errors import ConfigError, MetricError
-from supersimplenet.evaluation.intervals import paired_differences
-from supersimplenet.evaluation.metrics import (
-    auroc,
-    measure,
-    rank,
-    ranked_auroc,
-    ranked_average_precision,
-    ranked_f1_max,
-)
+from supersimplenet.evaluation.comparison import compare
+from supersimplenet.evaluation.gate import gate
 from supersimplenet.evaluation.results import Evaluation, Outcome
-from supersimplenet.records import Sample
-from supersimplenet.report.compare import compare, gate
+from supersimplenet.metrics.bootstrap import paired_differences
+from supersimplenet.metrics.ranking import auroc, measure, rank, ranked_auroc, ranked_average_precision, ranked_f1_max
+from supersimplenet.postprocessing.calibration import Calibration, verdict
+from supersimplenet.preprocessing.loading import Failure
+from supersimplenet.types import Sample
 
 METRICS = {"I-AUROC": ranked_auroc, "AP-det": ranked_average_precision, "I-F1-max": ranked_f1_max}
 

@@ -17,7 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from supersimplenet.data.synthetic import SyntheticConfig, synthesize
+from supersimplenet import SyntheticConfig, synthesize
 from supersimplenet.errors import ConfigError
 from supersimplenet.training.config import TrainerConfig
 
@@ -27,9 +27,9 @@ import sys
 import torch, torch.distributed as dist
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.losses import supersimplenet_loss
-from supersimplenet.model.normalise import alone
-from supersimplenet.model.synthesis import draw_anomalies
-from supersimplenet.training.processes import Processes
+from supersimplenet.model.ops import alone
+from supersimplenet.model.anomalies import draw_anomalies
+from supersimplenet.training.distributed import Processes
 
 rank, world, store, output = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
@@ -77,12 +77,12 @@ GATHER = """
 import sys
 from pathlib import Path
 import torch, torch.distributed as dist
-from supersimplenet.data.views import View
+from supersimplenet.preprocessing.preprocessor import View
 from supersimplenet.model.backbone import build_backbone
-from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.model.config import ModelConfig
 from supersimplenet.training.config import CacheConfig
 from supersimplenet.training.features import gather_features, remove_cache_files
-from supersimplenet.training.processes import Processes
+from supersimplenet.training.distributed import Processes
 
 rank, store, folder, output = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from supersimplenet.defects import find_defects, level_of_area
-from supersimplenet.placement import Placement
-from supersimplenet.regions import find_runs
+from supersimplenet.postprocessing.defects import find_defects, find_runs, level_of_area
+from supersimplenet.preprocessing.geometry import Placement
 
 
 def drawn(*blots: tuple[slice, slice, float]) -> np.ndarray:

@@ -17,11 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from supersimplenet import Detector, ModelConfig, Recipe, SuperSimpleNet, TrainerConfig, train
-from supersimplenet.data.images import read_image
-from supersimplenet.data.sources.mvtec import MVTecAD
-from supersimplenet.deploy.folder import load_model, save_model
+from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ImageError, ModelFolderError
-from supersimplenet.records import probability
+from supersimplenet.inference.model_folder import load_model, save_model
+from supersimplenet.preprocessing.images import read_image
+from supersimplenet.types import probability
 
 SIZE = (64, 96)
 

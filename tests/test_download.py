@@ -23,10 +23,10 @@ import pytest
 from PIL import Image
 
 from supersimplenet.cli.main import main
-from supersimplenet.data.download import fetch as fetching
-from supersimplenet.data.download.download import download
-from supersimplenet.data.download.publishers import ARCHIVES, Archive, Counts
-from supersimplenet.data.download.unpack import unpack
+from supersimplenet.datasets.download import fetch as fetching
+from supersimplenet.datasets.download.archives import ARCHIVES, Archive, Counts
+from supersimplenet.datasets.download.download import download
+from supersimplenet.datasets.download.unpack import unpack
 from supersimplenet.errors import ConfigError, DataError, OutputError
 
 PIECE = 1 << 16

@@ -10,10 +10,11 @@ from networks import unsettled
 from PIL import Image
 from torch import nn
 
-from supersimplenet.detector import Detector, Indexed
 from supersimplenet.errors import ConfigError
+from supersimplenet.inference.detector import Detector
+from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
-from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.runtime.predictor import Indexed
 
 SIZE = (64, 96)
 

@@ -11,18 +11,19 @@ import pytest
 from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, evaluate, synthesize
-from supersimplenet.apps.evaluate import evaluate_model
-from supersimplenet.calibration import UNCALIBRATED
-from supersimplenet.data.sources.mvtec import MVTecAD
-from supersimplenet.deploy.folder import save_model
-from supersimplenet.drawing import choose_outcomes, draw_contact_sheet, draw_overlay
+from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.evaluation.evaluate import look_again, write_metrics
-from supersimplenet.evaluation.metrics import auroc, average_precision, f1_max
-from supersimplenet.evaluation.pixels import region_overlap
 from supersimplenet.evaluation.results import Outcome
-from supersimplenet.placement import Placement
-from supersimplenet.records import Defect, Prediction, Sample
+from supersimplenet.inference.model_folder import save_model
+from supersimplenet.metrics.pixels import region_overlap
+from supersimplenet.metrics.ranking import auroc, average_precision, f1_max
+from supersimplenet.postprocessing.calibration import UNCALIBRATED
+from supersimplenet.preprocessing.geometry import Placement
+from supersimplenet.report.findings import evaluate_model
+from supersimplenet.types import Defect, Prediction, Sample
+from supersimplenet.visualization.contact_sheet import choose_outcomes, draw_contact_sheet
+from supersimplenet.visualization.overlay import draw_overlay
 
 SIZE = (64, 64)
 NAMES = [

@@ -20,17 +20,17 @@ from PIL import Image
 from torch.nn import functional as F
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
-from supersimplenet.apps.export import export_model
-from supersimplenet.calibration import Calibration
 from supersimplenet.cli.main import main
-from supersimplenet.data.views import View, ViewConfig
-from supersimplenet.deploy.certify import TOLERANCES, Tolerance, certify
-from supersimplenet.deploy.folder import hash_weights, save_model, save_view, write_calibration
 from supersimplenet.errors import ConfigError, ExportError
+from supersimplenet.export.export import export_model
+from supersimplenet.export.verification import TOLERANCES, Tolerance, certify
+from supersimplenet.inference.model_folder import hash_weights, save_model, save_view, write_calibration
 from supersimplenet.model.resample import hat_upscale
-from supersimplenet.plain import to_plain
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.preprocessing.preprocessor import View, ViewConfig
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.bundle import KEY
+from supersimplenet.utils.serialization import to_plain
 
 SIZE = (64, 96)
 FORMATS = ("onnx", "openvino", "torch")
@@ -298,7 +298,9 @@ def test_the_formula_of_bilinear_upscaling(align_corners, size_in, size_out):
 def test_other_sizes_are_the_models_at_that_size_without_its_thresholds(
     file_format, size_px, model, photographs, tmp_path
 ):
-    certificate = export_model(model, tmp_path / "file", file_format=file_format, size_px=size_px, images=photographs)
+    certificate = export_model(
+        model, tmp_path / "file", file_format=file_format, size_px=size_px, images=photographs
+    ).certificate
     assert certificate.map_max_difference < 2e-5
     prediction = Inspector.load(tmp_path / "file", trust=True).inspect(photographs[0])
     assert prediction.map_logit.shape == size_px
@@ -336,7 +338,7 @@ def test_sixteen_bits_halve_the_file_and_stay_near(
 ):
     certificate = export_model(
         model, tmp_path / "file", file_format=file_format, precision=precision, images=photographs
-    )
+    ).certificate
     assert (tmp_path / "file").stat().st_size < 0.6 * files[file_format].stat().st_size
     found = Inspector.load(tmp_path / "file", trust=True).inspect(photographs)
     # 11 bits, or 8, of weights that are multiplied some twenty layers deep; the maps spread over about one logit.
@@ -350,7 +352,7 @@ def test_sixteen_bits_halve_the_file_and_stay_near(
 @pytest.mark.parametrize("file_format", ["onnx", "openvino"])
 def test_int8_holds_its_limit_or_says_by_how_much_not(file_format, model, files, detector, photographs, tmp_path):
     options = {"file_format": file_format, "precision": "int8", "images": photographs}
-    certificate = export_model(model, tmp_path / "file", max_drop=0.2, **options)
+    certificate = export_model(model, tmp_path / "file", max_drop=0.2, **options).certificate
     assert 0 < certificate.measured_drop <= 0.2
     of = "the share of the scores' variance that quantisation changes, on the calibration split (8 images)"
     assert certificate.drop_of == of
@@ -409,7 +411,7 @@ def test_a_view_travels_with_the_file(file_format, view, model, photographs, tmp
         record["view"] = {"fit": view}
     (folder / "config.yaml").write_text(yaml.safe_dump(record))
     output = tmp_path / "file"
-    certificate = export_model(folder, output, file_format=file_format, images=images)
+    certificate = export_model(folder, output, file_format=file_format, images=images).certificate
     assert certificate.map_max_difference < 2e-5
     wanted = Detector.load(folder, device="cpu").predict(list(images))
     found = Inspector.load(output, trust=True).inspect(list(images))

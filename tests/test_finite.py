@@ -19,9 +19,9 @@ from test_runtime import BUNDLE, CALIBRATION, write
 from supersimplenet import Detector, Folder, ModelConfig, Recipe, SyntheticConfig, TrainerConfig, synthesize, train
 from supersimplenet.cli.main import main
 from supersimplenet.errors import CalibrationError, ConfigError, ImageError, ModelFolderError, TrainingDivergedError
-from supersimplenet.records import ScoreScale
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.bundle import read_bundle
+from supersimplenet.types import ScoreScale
 
 FIXTURES = Path(__file__).parent / "fixtures" / "version_0_1"
 IMAGES = sorted((FIXTURES / "images").iterdir())
@@ -175,7 +175,7 @@ def test_a_training_that_diverges_stops_and_leaves_no_finished_model(tmp_path, m
 def test_a_network_with_such_weights_is_not_saved(tmp_path):
     from networks import unsettled
 
-    from supersimplenet.deploy.folder import save_model
+    from supersimplenet.inference.model_folder import save_model
 
     network = unsettled((64, 64))
     with torch.no_grad():

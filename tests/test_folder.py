@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from layouts import touch
 
-from supersimplenet.data.sources.folder import Folder
-from supersimplenet.data.sources.table import Table
+from supersimplenet.datasets.folder import Folder
+from supersimplenet.datasets.table import Table
 from supersimplenet.errors import ConfigError, DataError
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.types import BAD, GOOD, Sample
 
 
 @pytest.fixture

@@ -8,13 +8,22 @@ import torch
 from networks import unsettled
 from torch import Tensor, nn
 
-from supersimplenet import Detector, ModelConfig, MVTecAD, Recipe, SuperSimpleNet, TrainerConfig, train
-from supersimplenet.data.synthetic import SyntheticConfig, synthesize
-from supersimplenet.data.views import View, ViewConfig
+from supersimplenet import (
+    Detector,
+    ModelConfig,
+    MVTecAD,
+    Recipe,
+    SuperSimpleNet,
+    SyntheticConfig,
+    TrainerConfig,
+    synthesize,
+    train,
+)
 from supersimplenet.evaluation.evaluate import evaluate
+from supersimplenet.model.anomalies import draw_anomalies
 from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.losses import supersimplenet_loss
-from supersimplenet.model.synthesis import draw_anomalies
+from supersimplenet.preprocessing.preprocessor import View, ViewConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 

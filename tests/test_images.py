@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from supersimplenet.data.images import (
+from supersimplenet.errors import ConfigError, DataError, ImageError
+from supersimplenet.preprocessing.images import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
     image_size,
@@ -23,7 +24,6 @@ from supersimplenet.data.images import (
     read_image,
     read_mask,
 )
-from supersimplenet.errors import ConfigError, DataError, ImageError
 
 CORNER = (255, 255, 255)
 
@@ -555,7 +555,7 @@ def test_every_listed_suffix_can_be_read(tmp_path):
         assert read_image(tmp_path / f"a{suffix}").shape == (16, 16, 3)
 
 
-@pytest.mark.parametrize("module", ["data.images", "data.sources.registry", "evaluation.metrics"])
+@pytest.mark.parametrize("module", ["preprocessing.images", "datasets.registry", "metrics.ranking"])
 def test_torch_is_not_imported(module):
     code = f"import sys, supersimplenet.{module}; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -22,15 +22,15 @@ from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.cli.main import main
-from supersimplenet.data.images import Encoded, read_image
-from supersimplenet.data.loading import in_lanes
-from supersimplenet.data.views import View
-from supersimplenet.deploy.folder import save_model
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
-from supersimplenet.prediction.arrivals import Arrivals
-from supersimplenet.prediction.folder import predict_to_folder
+from supersimplenet.inference.model_folder import save_model
 from supersimplenet.prediction.inputs import find_inputs
-from supersimplenet.prediction.outputs import parse_formats
+from supersimplenet.prediction.job import predict_to_folder
+from supersimplenet.prediction.tables import parse_formats
+from supersimplenet.prediction.watch import Arrivals
+from supersimplenet.preprocessing.images import Encoded, read_image
+from supersimplenet.preprocessing.loading import in_lanes
+from supersimplenet.preprocessing.preprocessor import View
 
 SIZE = (64, 64)
 NAMES = [f"{number}.png" for number in range(1, 12)]  # natural order: 10 after 9

@@ -14,10 +14,10 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from supersimplenet.deploy.folder import load_model
-from supersimplenet.deploy.interop import import_weights
 from supersimplenet.errors import BackboneError, ModelFolderError, OutputError
-from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.inference.import_weights import import_weights
+from supersimplenet.inference.model_folder import load_model
+from supersimplenet.model.config import ModelConfig
 
 CHANNELS = (128, 256)  # of the compact backbone
 SIZE = (48, 80)

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from supersimplenet.errors import MetricError
-from supersimplenet.evaluation.intervals import (
+from supersimplenet.metrics.bootstrap import (
     STATISTICS,
     Interval,
     bootstrap_intervals,
@@ -19,7 +19,7 @@ from supersimplenet.evaluation.intervals import (
     paired_differences,
     proportion_interval,
 )
-from supersimplenet.evaluation.metrics import auroc, average_precision
+from supersimplenet.metrics.ranking import auroc, average_precision
 
 # Whole-number counts in float64; only the order of summation differs from the references.
 EXACT = {"rtol": 0, "atol": 1e-12}

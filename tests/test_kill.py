@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from supersimplenet import ModelConfig, SuperSimpleNet
-from supersimplenet.deploy.folder import save_model
+from supersimplenet.inference.model_folder import save_model
 
 SIZE = (64, 64)
 FILES = ["defects.csv", "predictions.csv", "predictions.jsonl", "predictions.parquet"]

@@ -5,10 +5,10 @@ import pickle
 import pytest
 from layouts import touch, write_mask
 
-from supersimplenet.data.images import read_mask
-from supersimplenet.data.sources.ksdd2 import KSDD2
+from supersimplenet.datasets.ksdd2 import KSDD2
 from supersimplenet.errors import ConfigError, DataError, ImageError
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.preprocessing.images import read_mask
+from supersimplenet.types import BAD, GOOD, Sample
 
 COUNTS = (0, 16, 53, 126, 246)
 TRAIN_BAD, TRAIN_GOOD = range(10000, 10246), range(10246, 10266)  # the published number of bad ones

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supersimplenet.data.loading import decode_batches
 from supersimplenet.errors import ImageError
+from supersimplenet.preprocessing.loading import decode_batches
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from supersimplenet.errors import MetricError
-from supersimplenet.evaluation.metrics import (
+from supersimplenet.metrics.ranking import (
     Metric,
     auroc,
     average_precision,
@@ -119,7 +119,7 @@ def test_undefined(metric, score, label, message):
 
 def test_counts_beyond_64_bits_are_exact():
     """The pairs of 10^11 pixels of either kind are 10^22; the areas of two levels by hand."""
-    from supersimplenet.evaluation.metrics import Ranking
+    from supersimplenet.metrics.ranking import Ranking
 
     many = 10**11
     ranking = Ranking(

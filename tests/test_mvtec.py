@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from layouts import touch
 
-from supersimplenet.data.sources.mvtec import MVTecAD
-from supersimplenet.data.sources.table import Table
+from supersimplenet.datasets.mvtec import MVTecAD
+from supersimplenet.datasets.table import Table
 from supersimplenet.errors import DataError
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.types import BAD, GOOD, Sample
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from supersimplenet.model import normalise, resample
-from supersimplenet.model.folding import FoldedHeads
+from supersimplenet.model import ops, resample
+from supersimplenet.model.anomalies import Anomalies
+from supersimplenet.model.folded import FoldedHeads
 from supersimplenet.model.heads import HeadOutput, Heads
 from supersimplenet.model.losses import supersimplenet_loss
 from supersimplenet.model.network import anomaly_map
-from supersimplenet.model.synthesis import Anomalies
 
 CHANNELS = (6, 10)
 # Sizes of the two feature maps: even, odd and not square, and a second map that is not half of the first.
@@ -70,7 +70,7 @@ def order(request, monkeypatch) -> Iterator[str]:
     """How the work is cut: image by image through a processor's cache, or all at once as on a GPU."""
     resample.resampling.cache_clear()
     if request.param == "gpu":
-        for module in (normalise, resample):
+        for module in (ops, resample):
             monkeypatch.setattr(module, "goes_by_cache", lambda device: False)
     yield request.param
     resample.resampling.cache_clear()

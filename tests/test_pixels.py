@@ -14,8 +14,8 @@ from test_metrics import best_f1
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from supersimplenet.errors import MetricError
-from supersimplenet.evaluation.metrics import Metric, overlap_curve, rank, ranked_auroc
-from supersimplenet.evaluation.pixels import BIN_BITS, PIXEL_METRICS, SIZE_EDGES, PixelTally, region_overlap
+from supersimplenet.metrics.pixels import BIN_BITS, PIXEL_METRICS, SIZE_EDGES, PixelTally, region_overlap
+from supersimplenet.metrics.ranking import Metric, overlap_curve, rank, ranked_auroc
 
 # Counts are whole numbers; only the order of summation differs from the references.
 EXACT = {"rtol": 0, "atol": 1e-12}

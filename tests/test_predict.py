@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
-from supersimplenet.deploy.folder import save_model
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
-from supersimplenet.prediction.folder import predict_to_folder
+from supersimplenet.inference.model_folder import save_model
 from supersimplenet.prediction.inputs import find_images
+from supersimplenet.prediction.job import predict_to_folder
 
 SIZE = (64, 64)
 

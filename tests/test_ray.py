@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supersimplenet import ModelConfig, SuperSimpleNet
+from supersimplenet import ModelConfig, SuperSimpleNet, SyntheticConfig, synthesize
 from supersimplenet.cli.main import main
-from supersimplenet.data.synthetic import SyntheticConfig, synthesize
-from supersimplenet.deploy.folder import save_model
+from supersimplenet.inference.model_folder import save_model
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
@@ -24,7 +23,7 @@ SIZE = (64, 64)
 NODES = """
 import json, os, signal, sys
 from pathlib import Path
-from supersimplenet.prediction.cluster import Cluster, connect
+from supersimplenet.prediction.ray_cluster import Cluster, connect
 import ray
 from ray.cluster_utils import Cluster as Nodes
 
@@ -35,8 +34,8 @@ command, model, *rest = sys.argv[1:]
 if command == "predict":
     import psutil
     from supersimplenet.prediction.inputs import find_inputs
-    from supersimplenet.prediction.folder import predict_to_folder
-    from supersimplenet.settings import ComputeConfig
+    from supersimplenet.prediction.job import predict_to_folder
+    from supersimplenet.inference.config import ComputeConfig
 
     killed = []
 
@@ -60,9 +59,9 @@ if command == "predict":
     )
     print(json.dumps({"images": summary.images, "failed": summary.failed, "killed": killed}))
 else:
-    from supersimplenet.apps.evaluate import evaluate_model
-    from supersimplenet.data.sources.mvtec import MVTecAD
-    from supersimplenet.settings import ComputeConfig
+    from supersimplenet.report.findings import evaluate_model
+    from supersimplenet.datasets.mvtec import MVTecAD
+    from supersimplenet.inference.config import ComputeConfig
 
     data = MVTecAD(root=Path(rest[0]), category="brushed_metal")
     for place in (ComputeConfig(device="cpu"), ComputeConfig(device="cpu", engine="ray", address=nodes.address)):

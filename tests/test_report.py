@@ -17,22 +17,24 @@ from report_case import Case, make_case, make_samples, mistakes_at, parts_of
 from scipy import stats
 from test_compare import make_calibration, make_evaluation
 
-from supersimplenet.data.checks.findings import Evidence, Finding
-from supersimplenet.data.loading import Failure
-from supersimplenet.drawing import _heat, heat_layer
+from supersimplenet.datasets.checks.findings import Evidence, Finding
+from supersimplenet.datasets.checks.light import Light, measure_light
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.calibrate import ThresholdConfig
+from supersimplenet.evaluation.comparison import compare
 from supersimplenet.evaluation.evaluate import look_again
-from supersimplenet.evaluation.metrics import auroc
-from supersimplenet.evaluation.thresholds import Costs
-from supersimplenet.records import BAD, GOOD, Sample
-from supersimplenet.report import figures, words
+from supersimplenet.evaluation.rates import nearest_to_wrong, numbers_of
+from supersimplenet.metrics.ranking import auroc
+from supersimplenet.metrics.thresholds import Costs
+from supersimplenet.preprocessing.loading import Failure
+from supersimplenet.report import figures
 from supersimplenet.report.cautions import find_cautions
-from supersimplenet.report.compare import compare
 from supersimplenet.report.contours import outline, simplify
-from supersimplenet.report.light import Light, measure_light
-from supersimplenet.report.numbers import nearest_to_wrong, numbers_of
-from supersimplenet.report.page import write_report
+from supersimplenet.report.page import write_page
+from supersimplenet.report.text import at_most, bare, certainty, meaning, score_of
+from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.utils.formatting import counted, logit, per_cent, signed
+from supersimplenet.visualization.overlay import blend_heat, heat_layer
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def written(path: Path, case: Case, **options) -> str:
     options = {"title": "t", "data_name": "grain", "model_name": "runs/grain", **options}
-    write_report(path, evaluation=case.evaluation, detector=case.detector, samples=case.samples, **options)
+    write_page(path, evaluation=case.evaluation, detector=case.detector, samples=case.samples, **options)
     return path.read_text(encoding="utf-8")
 
 
@@ -69,7 +71,7 @@ def test_headline_says_verdicts_rates_and_promise(case, html):
     assert 0 < escapes < 12
     assert "<h1>Grain &lt;1&gt; &amp; co</h1>" in html
     bounds = [
-        words.at_most(stats.binomtest(k, n, alternative="less").proportion_ci(0.95, "exact").high)
+        at_most(stats.binomtest(k, n, alternative="less").proportion_ci(0.95, "exact").high)
         for k, n in ((escapes, 12), (alarms, 8))
     ]
     assert f"{escapes} of 12 bad parts escape" in text
@@ -90,7 +92,7 @@ def test_headline_says_verdicts_rates_and_promise(case, html):
 def test_metrics_stand_with_intervals_and_error_bounds(case, html):
     text = plain_text(html)
     for name, metric in case.evaluation.metrics.items():
-        assert f" {name} {metric.value:.4f} {words.certainty(metric)} ".replace("  ", " ") in text
+        assert f" {name} {metric.value:.4f} {certainty(metric)} ".replace("  ", " ") in text
 
 
 def test_the_file_names_nothing_outside_itself(html):
@@ -198,7 +200,7 @@ def test_the_heat_layer_laid_over_the_image_is_the_overlay(case):
     layer = heat_layer(seen.prediction, (64, 64)).astype(float)
     blended = pixels + layer[..., 3:] / 255 * (layer[..., :3] - pixels)
     # Colour and opacity are rounded to 8 bits, each by half a level at most.
-    assert np.abs(blended - _heat(pixels, seen.prediction)).max() <= 2
+    assert np.abs(blended - blend_heat(pixels, seen.prediction)).max() <= 2
 
 
 def test_outlines_go_round_regions_holes_and_single_pixels():
@@ -451,18 +453,18 @@ def test_unlabelled_pixels_and_undefined_metrics_say_why(case, tmp_path):
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        (words.per_cent(0.0625), "6.3 %"),
-        (words.at_most(0.0501), "5.1 %"),
-        (words.at_most(1.2), "100 %"),
-        (words.logit(-1.23456), "\N{MINUS SIGN}1.235"),
-        (words.signed(0.01), "+0.010"),
-        (words.counted(1, "part"), "1 part"),
-        (words.counted(2000, "part"), "2,000 parts"),
-        (words.bare("seg-I-AUROC"), "I-AUROC"),
-        (words.score_of("fused-AP-det"), "fused"),
-        (words.score_of("I-AUROC"), "head"),
-        (words.score_of("AUPRO"), None),
-        (words.meaning("seg-AP-det"), words.meaning("AP-det")),
+        (per_cent(0.0625), "6.3 %"),
+        (at_most(0.0501), "5.1 %"),
+        (at_most(1.2), "100 %"),
+        (logit(-1.23456), "\N{MINUS SIGN}1.235"),
+        (signed(0.01), "+0.010"),
+        (counted(1, "part"), "1 part"),
+        (counted(2000, "part"), "2,000 parts"),
+        (bare("seg-I-AUROC"), "I-AUROC"),
+        (score_of("fused-AP-det"), "fused"),
+        (score_of("I-AUROC"), "head"),
+        (score_of("AUPRO"), None),
+        (meaning("seg-AP-det"), meaning("AP-det")),
     ],
 )
 def test_numbers_in_words(text, wanted):
@@ -471,4 +473,4 @@ def test_numbers_in_words(text, wanted):
 
 def test_error_bounds_are_rounded_up(case):
     metric = replace(case.evaluation.metrics["P-AUROC"], error_bound=3.12e-5)
-    assert words.certainty(metric) == "counted in bins: off by at most 0.00004"
+    assert certainty(metric) == "counted in bins: off by at most 0.00004"

@@ -14,10 +14,10 @@ from report_case import Case, make_case, make_samples, mistakes_at
 from scipy import stats
 
 from supersimplenet.evaluation.calibrate import ThresholdConfig
-from supersimplenet.evaluation.thresholds import Costs, cost_curve
-from supersimplenet.records import BAD, GOOD
-from supersimplenet.report.compare import compare
-from supersimplenet.report.page import write_report
+from supersimplenet.evaluation.comparison import compare
+from supersimplenet.metrics.thresholds import Costs, cost_curve
+from supersimplenet.report.page import write_page
+from supersimplenet.types import BAD, GOOD
 
 COSTS = Costs(false_alarm=1, escape=20)
 BAD_SHARE = 0.02
@@ -52,7 +52,7 @@ def plain_case(folder: Path) -> Case:
 def plain_report(folder: Path, plain_case: Case) -> Path:
     """One threshold, costs, and a comparison with an uncalibrated model."""
     other = make_case(folder / "other", plain_case.samples, seed=2)
-    return write_report(
+    return write_page(
         folder / "plain.html",
         evaluation=plain_case.evaluation,
         detector=plain_case.detector,
@@ -75,7 +75,7 @@ def grey_case(folder: Path, plain_case: Case) -> Case:
 
 @pytest.fixture(scope="module")
 def grey_report(folder: Path, grey_case: Case) -> Path:
-    return write_report(
+    return write_page(
         folder / "grey.html",
         evaluation=grey_case.evaluation,
         detector=grey_case.detector,

@@ -20,13 +20,13 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from supersimplenet.calibration import Calibration
 from supersimplenet.errors import ConfigError, ImageError, ModelFolderError
-from supersimplenet.looking import Indexed
-from supersimplenet.records import ScoreScale
+from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.runtime import Bundle, Inspector
 from supersimplenet.runtime.__main__ import main
 from supersimplenet.runtime.bundle import KEY, read_bundle
+from supersimplenet.runtime.predictor import Indexed
+from supersimplenet.types import ScoreScale
 
 SIZE = (32, 48)
 CALIBRATION = Calibration(

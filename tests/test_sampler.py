@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.training.features import CachedFeatures, RecomputedFeatures, Views
+from supersimplenet.training.feature_cache import CachedFeatures, RecomputedFeatures, Views
 from supersimplenet.training.module import batch_loader
 from supersimplenet.training.sampler import EpochBatches
 

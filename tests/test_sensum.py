@@ -5,9 +5,9 @@ import pickle
 import pytest
 from layouts import touch
 
-from supersimplenet.data.sources.sensum import SensumSODF
+from supersimplenet.datasets.sensum import SensumSODF
 from supersimplenet.errors import ConfigError, DataError
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.types import BAD, GOOD, Sample
 
 GOOD_COUNT, BAD_COUNT = 12, 30
 SHARES = range(0, 101, 10)

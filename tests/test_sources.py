@@ -7,16 +7,16 @@ import jsonargparse
 import pytest
 from layouts import touch
 
-from supersimplenet.data.sources.base import DataSource, training_list_hash
-from supersimplenet.data.sources.folder import Folder
-from supersimplenet.data.sources.ksdd2 import KSDD2
-from supersimplenet.data.sources.mvtec import MVTecAD
-from supersimplenet.data.sources.registry import SOURCES, describe_source, source_from
-from supersimplenet.data.sources.sensum import SensumSODF
-from supersimplenet.data.sources.table import Table
-from supersimplenet.data.sources.visa import VisA
+from supersimplenet.datasets.base import DataSource, training_list_hash
+from supersimplenet.datasets.folder import Folder
+from supersimplenet.datasets.ksdd2 import KSDD2
+from supersimplenet.datasets.mvtec import MVTecAD
+from supersimplenet.datasets.registry import SOURCES, describe_source, source_from
+from supersimplenet.datasets.sensum import SensumSODF
+from supersimplenet.datasets.table import Table
+from supersimplenet.datasets.visa import VisA
 from supersimplenet.errors import DataError
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.types import BAD, GOOD, Sample
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from supersimplenet.cli.main import main
-from supersimplenet.data.checks.inspection import Look, look_at
-from supersimplenet.data.sources.table import Table
-from supersimplenet.data.splits import group_samples, split_samples, write_table
+from supersimplenet.datasets.checks.inspection import Look, look_at
+from supersimplenet.datasets.splits import group_samples, split_samples, write_table
+from supersimplenet.datasets.table import Table
 from supersimplenet.errors import ConfigError, DataError
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.types import BAD, GOOD, Sample
 
 TYPES = ("good", "dent", "scratch")
 

@@ -12,20 +12,21 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.data.sources.base import DataSource
-from supersimplenet.data.supervision import supervise, without_empty_masks
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.masks import without_empty_masks
+from supersimplenet.datasets.splits import hold_out
+from supersimplenet.datasets.supervision import supervise
 from supersimplenet.errors import ConfigError, DataError, ImageError
+from supersimplenet.model.anomalies import draw_anomalies
+from supersimplenet.model.config import LabelRecipe, ModelConfig, Recipe, resolve_recipe
 from supersimplenet.model.heads import Heads
-from supersimplenet.model.recipes import LabelRecipe, ModelConfig, Recipe, resolve_recipe
-from supersimplenet.model.synthesis import draw_anomalies
-from supersimplenet.records import BAD, GOOD, Sample
-from supersimplenet.seeds import derive_seed
 from supersimplenet.training.config import CacheConfig, TrainerConfig
-from supersimplenet.training.features import FLIPS, CachedFeatures, Views
-from supersimplenet.training.labels import distance_weight, read_pixel_labels, widen
+from supersimplenet.training.feature_cache import FLIPS, CachedFeatures, Views
 from supersimplenet.training.module import TrainingModule
-from supersimplenet.training.plan import hold_out
-from supersimplenet.training.run import train
+from supersimplenet.training.pixel_labels import distance_weight, read_pixel_labels, widen
+from supersimplenet.training.train import train
+from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.utils.seeding import derive_seed
 
 REGIMES = ("unsupervised", "weak", "mixed", "full")
 IMAGE_SIZE = (48, 40)

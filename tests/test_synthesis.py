@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from supersimplenet.model.synthesis import Anomalies, draw_anomalies, perlin_fields
+from supersimplenet.model.anomalies import Anomalies, draw_anomalies, perlin_fields
 
 EVERYWHERE = -0.999  # all but never reached: -1 needs four gradients that point away from the middle of their cell
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from supersimplenet.data import synthetic
-from supersimplenet.data.synthetic import FADE_PX, SyntheticConfig, defects_on, render, synthesize
-from supersimplenet.data.textures import READ_NOISE_LEVELS, SHOT_VARIANCE_PER_LEVEL, SURFACES
+from supersimplenet.datasets import synthetic, synthetic_config
+from supersimplenet.datasets.synthetic import FADE_PX, SyntheticConfig, defects_on, render, synthesize
+from supersimplenet.datasets.textures import READ_NOISE_LEVELS, SHOT_VARIANCE_PER_LEVEL, SURFACES
 from supersimplenet.errors import ConfigError, OutputError
 
 SIZE_PX = (96, 128)
@@ -181,12 +181,12 @@ def test_more_images_leave_the_earlier_ones_as_they_were(tmp_path):
 
 def test_the_keys_of_the_random_streams_are_frozen():
     """A renumbered one would change every data set made before."""
-    assert synthetic._SURFACE_KEY == {"brushed_metal": 0, "cast_grain": 1, "woven_cloth": 2, "printed_pattern": 3}
-    assert synthetic._SPLIT_KEY == {"train": 0, "test": 1}
-    assert synthetic._DEFECT_KEY == {
+    assert synthetic_config.SURFACE_KEY == {"brushed_metal": 0, "cast_grain": 1, "woven_cloth": 2, "printed_pattern": 3}
+    assert synthetic_config.SPLIT_KEY == {"train": 0, "test": 1}
+    assert synthetic_config.DEFECT_KEY == {
         "good": 0, "scratch": 1, "pit": 2, "stain": 3, "crack": 4, "missing_pattern": 5,
     }  # fmt: skip
-    assert set(synthetic._SURFACE_KEY) == set(SURFACES)
+    assert set(synthetic_config.SURFACE_KEY) == set(SURFACES)
 
 
 def test_an_existing_category_is_left_alone(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 from layouts import touch
 from pyarrow import parquet
 
-from supersimplenet.data.sources.table import Table
+from supersimplenet.datasets.table import Table
 from supersimplenet.errors import DataError
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.types import BAD, GOOD, Sample
 
 HEADER = "image,split,label,defect,mask,group,pixel_labels_known\n"
 

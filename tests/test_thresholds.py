@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 from mapie.risk_control import BinaryClassificationController
 from scipy import stats
 
-from supersimplenet.calibration import p_values
+from supersimplenet.cli.common import parse_costs, parse_share
 from supersimplenet.errors import CalibrationError, ConfigError
-from supersimplenet.evaluation.thresholds import (
+from supersimplenet.metrics.thresholds import (
     Costs,
     cost_curve,
     escape_threshold,
     false_alarm_threshold,
     false_discovery,
-    parse_costs,
-    parse_share,
     part_numbers,
     part_scores,
     parts_needed,
@@ -29,6 +27,7 @@ from supersimplenet.evaluation.thresholds import (
     rate_upper_bounds,
     uniform_upper_bound,
 )
+from supersimplenet.postprocessing.calibration import p_values
 
 DRAWS = 3000
 FINITE = st.floats(-50, 50, allow_nan=False).map(lambda value: round(value, 1))

@@ -19,20 +19,20 @@ from PIL import Image
 from scipy import ndimage
 
 from supersimplenet import Detector, ModelConfig, Recipe, SuperSimpleNet, TrainerConfig, evaluate, train
-from supersimplenet.apps.predict import predict_files
-from supersimplenet.data.sources.base import DataSource
-from supersimplenet.data.tiles import TileGrid
-from supersimplenet.data.views import View, ViewConfig
-from supersimplenet.deploy.graph import at_size
+from supersimplenet.datasets.base import DataSource
 from supersimplenet.errors import DataError
-from supersimplenet.judge import Judge
-from supersimplenet.looking import Looker
+from supersimplenet.export.graph import at_size
 from supersimplenet.model.backbone import build_backbone
-from supersimplenet.model.recipes import resolve_recipe
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.model.config import resolve_recipe
+from supersimplenet.postprocessing.postprocessor import Judge
+from supersimplenet.prediction.predict import predict_files
+from supersimplenet.preprocessing.preprocessor import View, ViewConfig
+from supersimplenet.preprocessing.tiling import TileGrid
+from supersimplenet.runtime.predictor import Looker
 from supersimplenet.training.config import CacheConfig
 from supersimplenet.training.features import gather_features
-from supersimplenet.training.labels import read_pixel_labels
+from supersimplenet.training.pixel_labels import read_pixel_labels
+from supersimplenet.types import BAD, GOOD, Sample
 
 TILE = (64, 64)
 

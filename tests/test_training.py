@@ -18,20 +18,22 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from supersimplenet.data.images import read_image
-from supersimplenet.data.sources.mvtec import MVTecAD
-from supersimplenet.data.synthetic import SyntheticConfig, synthesize
-from supersimplenet.data.views import View
+from supersimplenet import SyntheticConfig, synthesize
+from supersimplenet.datasets.mvtec import MVTecAD
+from supersimplenet.datasets.splits import hold_out
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
 from supersimplenet.model.backbone import Backbone, build_backbone
+from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.model.heads import Heads
-from supersimplenet.model.recipes import ModelConfig, Recipe
-from supersimplenet.seeds import derive_seed
+from supersimplenet.preprocessing.images import read_image
+from supersimplenet.preprocessing.preprocessor import View
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
-from supersimplenet.training.features import CachedFeatures, gather_features, measure_feature_scale
+from supersimplenet.training.feature_cache import CachedFeatures
+from supersimplenet.training.features import gather_features, measure_feature_scale
 from supersimplenet.training.module import TrainingModule, build_optimizer
-from supersimplenet.training.plan import hold_out, resolve_noise_std
-from supersimplenet.training.run import train
+from supersimplenet.training.plan import resolve_noise_std
+from supersimplenet.training.train import train
+from supersimplenet.utils.seeding import derive_seed
 
 SIZE = (64, 64)
 MODEL = ModelConfig(backbone="compact", image_size=SIZE)
@@ -186,7 +188,13 @@ def test_each_view_has_the_features_of_the_flipped_image(metal, tmp_path, cache)
     backbone = build_backbone(MODEL)
     read = []
     source, index, _ = gather_features(
-        backbone, paths, views=[4, 1, 4], view=View.stretch(SIZE), cache=cache, folder=tmp_path, progress=read.append
+        backbone,
+        paths,
+        views=[4, 1, 4],
+        view=View.stretch(SIZE),
+        cache=cache,
+        folder=tmp_path,
+        progress=read.append,
     )
     assert (index, sum(read)) == ([0, 1, 2], 3)  # each image is decoded once
     assert source.views.rows() == [[0, 1, 2, 3], [4], [5, 6, 7, 8]]
@@ -417,7 +425,7 @@ def test_a_module_of_ones_own_as_backbone(metal, tmp_path):
 
 
 def test_each_training_image_is_decoded_once(metal, tmp_path, monkeypatch):
-    from supersimplenet.data import views
+    from supersimplenet.preprocessing import preprocessor
 
     read: list[Path] = []
 
@@ -425,8 +433,8 @@ def test_each_training_image_is_decoded_once(metal, tmp_path, monkeypatch):
         read.append(path)
         return read_image(path, **options)
 
-    read_image = views.read_image_and_size
-    monkeypatch.setattr(views, "read_image_and_size", counting)
+    read_image = preprocessor.read_image_and_size
+    monkeypatch.setattr(preprocessor, "read_image_and_size", counting)
     train(
         metal,
         output=tmp_path / "run",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supersimplenet.data.sources.unpickle import by_number, listed_images, read_pickle
+from supersimplenet.datasets.split_files import by_number, listed_images, read_pickle
 from supersimplenet.errors import DataError
 
 PLAIN = [[(10000, True), (10001, False), ("0012", True)], [[-3, 0, 255, 256, 70000, 2**40, 2**200], (), [], (1,)]]

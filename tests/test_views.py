@@ -10,17 +10,17 @@ import pytest
 from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, evaluate
-from supersimplenet.calibration import Calibration
-from supersimplenet.data.images import read_image
-from supersimplenet.data.views import View, ViewConfig, read_roi, read_view
-from supersimplenet.deploy.folder import hash_weights, load_view, save_model, save_view
-from supersimplenet.drawing import heat_layer
 from supersimplenet.errors import ConfigError, DataError, ImageError, ModelFolderError
-from supersimplenet.evaluation.calibrate import ThresholdConfig, calibrate
-from supersimplenet.judge import Judge
-from supersimplenet.looking import Looker
-from supersimplenet.placement import Placement, chained, inverse
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
+from supersimplenet.inference.model_folder import hash_weights, load_view, save_model, save_view
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.postprocessor import Judge
+from supersimplenet.preprocessing.geometry import Placement, chained, inverse
+from supersimplenet.preprocessing.images import read_image
+from supersimplenet.preprocessing.preprocessor import View, ViewConfig, read_roi, read_view
+from supersimplenet.runtime.predictor import Looker
+from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.visualization.overlay import heat_layer
 
 SIZE = (64, 64)
 FITS = {
@@ -261,7 +261,7 @@ def test_evaluation_and_calibration_take_images_of_several_sizes(network, tmp_pa
         )
     save_model(tmp_path / "model", network, {})
     detector = Detector(network, device="cpu", view=View(FITS[name], size_px=SIZE))
-    calibrated = calibrate(
+    calibrated = set_thresholds(
         detector,
         samples,
         ThresholdConfig(lenient=True, min_area_px=4),

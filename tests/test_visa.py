@@ -3,10 +3,10 @@
 import pytest
 from layouts import touch, write_mask
 
-from supersimplenet.data.images import read_mask
-from supersimplenet.data.sources.visa import VisA
+from supersimplenet.datasets.visa import VisA
 from supersimplenet.errors import DataError
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.preprocessing.images import read_mask
+from supersimplenet.types import BAD, GOOD, Sample
 
 HEADER = "object,split,label,image,mask\n"
 

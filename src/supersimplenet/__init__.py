@@ -12,50 +12,60 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from supersimplenet.data.sources.base import DataSource as DataSource
-    from supersimplenet.data.sources.folder import Folder as Folder
-    from supersimplenet.data.sources.ksdd2 import KSDD2 as KSDD2
-    from supersimplenet.data.sources.mvtec import MVTecAD as MVTecAD
-    from supersimplenet.data.sources.sensum import SensumSODF as SensumSODF
-    from supersimplenet.data.sources.table import Table as Table
-    from supersimplenet.data.sources.visa import VisA as VisA
-    from supersimplenet.data.synthetic import SyntheticConfig as SyntheticConfig
-    from supersimplenet.data.synthetic import synthesize as synthesize
-    from supersimplenet.data.views import ViewConfig as ViewConfig
-    from supersimplenet.detector import Detector as Detector
+    from supersimplenet.datasets.base import DataSource as DataSource
+    from supersimplenet.datasets.folder import Folder as Folder
+    from supersimplenet.datasets.ksdd2 import KSDD2 as KSDD2
+    from supersimplenet.datasets.mvtec import MVTecAD as MVTecAD
+    from supersimplenet.datasets.sensum import SensumSODF as SensumSODF
+    from supersimplenet.datasets.synthetic import synthesize as synthesize
+    from supersimplenet.datasets.synthetic_config import SyntheticConfig as SyntheticConfig
+    from supersimplenet.datasets.table import Table as Table
+    from supersimplenet.datasets.visa import VisA as VisA
     from supersimplenet.errors import SuperSimpleNetError as SuperSimpleNetError
+    from supersimplenet.evaluation.calibrate import calibrate as calibrate
+    from supersimplenet.evaluation.comparison import compare as compare
     from supersimplenet.evaluation.evaluate import evaluate as evaluate
+    from supersimplenet.evaluation.set_thresholds import ThresholdConfig as ThresholdConfig
+    from supersimplenet.export.export import export_model as export_model
+    from supersimplenet.inference.detector import Detector as Detector
+    from supersimplenet.model.config import ModelConfig as ModelConfig
+    from supersimplenet.model.config import Recipe as Recipe
     from supersimplenet.model.network import SuperSimpleNet as SuperSimpleNet
-    from supersimplenet.model.recipes import ModelConfig as ModelConfig
-    from supersimplenet.model.recipes import Recipe as Recipe
-    from supersimplenet.records import Prediction as Prediction
-    from supersimplenet.records import Sample as Sample
+    from supersimplenet.preprocessing.preprocessor import ViewConfig as ViewConfig
+    from supersimplenet.report.report import write_report as write_report
     from supersimplenet.training.config import CacheConfig as CacheConfig
     from supersimplenet.training.config import TrainerConfig as TrainerConfig
-    from supersimplenet.training.run import train as train
+    from supersimplenet.training.train import train as train
+    from supersimplenet.types import Prediction as Prediction
+    from supersimplenet.types import Sample as Sample
 
 _HOMES = {
     "CacheConfig": "training.config",
-    "DataSource": "data.sources.base",
-    "Detector": "detector",
-    "Folder": "data.sources.folder",
-    "KSDD2": "data.sources.ksdd2",
-    "MVTecAD": "data.sources.mvtec",
-    "ModelConfig": "model.recipes",
-    "Prediction": "records",
-    "Recipe": "model.recipes",
-    "Sample": "records",
-    "SensumSODF": "data.sources.sensum",
+    "DataSource": "datasets.base",
+    "Detector": "inference.detector",
+    "Folder": "datasets.folder",
+    "KSDD2": "datasets.ksdd2",
+    "MVTecAD": "datasets.mvtec",
+    "ModelConfig": "model.config",
+    "Prediction": "types",
+    "Recipe": "model.config",
+    "Sample": "types",
+    "SensumSODF": "datasets.sensum",
     "SuperSimpleNet": "model.network",
     "SuperSimpleNetError": "errors",
-    "SyntheticConfig": "data.synthetic",
-    "Table": "data.sources.table",
+    "SyntheticConfig": "datasets.synthetic_config",
+    "Table": "datasets.table",
+    "ThresholdConfig": "evaluation.set_thresholds",
     "TrainerConfig": "training.config",
-    "ViewConfig": "data.views",
-    "VisA": "data.sources.visa",
+    "ViewConfig": "preprocessing.preprocessor",
+    "VisA": "datasets.visa",
+    "calibrate": "evaluation.calibrate",
+    "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluate",
-    "synthesize": "data.synthetic",
-    "train": "training.run",
+    "export_model": "export.export",
+    "synthesize": "datasets.synthetic",
+    "train": "training.train",
+    "write_report": "report.report",
 }
 
 __all__ = sorted(_HOMES)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
-from supersimplenet.cli.options import Command, OptionParser
-from supersimplenet.data.sources.base import DataSource
+from supersimplenet.benchmark.config import AccuracyConfig, SpeedConfig
+from supersimplenet.cli.common import Command, OptionParser
+from supersimplenet.datasets.base import DataSource
 from supersimplenet.errors import ConfigError
-from supersimplenet.model.recipes import ModelConfig, Recipe
-from supersimplenet.settings import AccuracyConfig, SpeedConfig
+from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.training.config import CacheConfig, TrainerConfig
+from supersimplenet.utils.console import console
 
 
-def benchmark_commands() -> list[Command]:
-    """The commands below ``benchmark``."""
+def commands() -> list[Command]:
+    """Return the commands below ``benchmark``."""
     return [
         Command("speed", "time each stage from the file to the verdict", _speed_parser(), _speed),
         Command(
@@ -34,12 +37,12 @@ def _speed_parser() -> OptionParser:
 
 
 def _speed(options: Namespace) -> int:
-    from supersimplenet.apps.speed import benchmark_speed, print_report
+    from supersimplenet.benchmark.speed import benchmark_speed
 
     values = _speed_parser().instantiate(options).as_dict()
     output = values.pop("output")
     report = benchmark_speed(SpeedConfig(**values))
-    print_report(report)
+    _print_speed(report)
     if output is not None:
         output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         print(output)
@@ -80,8 +83,8 @@ def _accuracy_parser() -> OptionParser:
 
 
 def _accuracy(options: Namespace) -> int:
-    from supersimplenet.accuracy.plan import DataFamily
-    from supersimplenet.accuracy.study import CSV_FILE, MARKDOWN_FILE, benchmark_accuracy
+    from supersimplenet.benchmark.accuracy import CSV_FILE, MARKDOWN_FILE, benchmark_accuracy
+    from supersimplenet.benchmark.runs import DataFamily
 
     data = options.pop("data")
     module, _, name = data.class_path.rpartition(".")
@@ -118,3 +121,35 @@ def _numbers(name: str, text: str | None) -> tuple[int, ...]:
         return tuple(int(word) for word in _words(text))
     except ValueError as error:
         raise ConfigError(f"{name}: '{text}'; write whole numbers with commas between them, such as 0,1,2") from error
+
+
+def _print_speed(report: Mapping[str, Any]) -> None:
+    """Print the report as a table on standard error."""
+    from rich.table import Table
+
+    from supersimplenet.benchmark.speed import COLUMNS
+
+    config, (height, width) = report["config"], report["config"]["image_size"]
+    console().print(
+        f"{config['model'] or config['backbone']}, {height}x{width} px, batch {config['batch_size']}, "
+        f"{config['engine']} {config['precision']}, {report['machine']['device']}, "
+        f"threads: {report['machine']['threads']}; milliseconds an image, median of {config['rounds']} rounds",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table("", "median", "10th percentile", "90th percentile", "share", box=None, pad_edge=False)
+    total = sum(row["median_ms"] for row in report["stages"].values())
+    for name, row in report["stages"].items():
+        table.add_row(name, *(f"{row[k]:.2f}" for k in COLUMNS), f"{row['median_ms'] / total:.0%}")
+    for part in ("calls", "training"):
+        for name, row in report.get(part, {}).items():
+            ratio = f"x{row['times_the_first']:.2f}" if "times_the_first" in row else ""
+            table.add_row(name, *(f"{row[k]:.2f}" for k in COLUMNS), ratio)
+    console().print(table)
+    line = report["line"]
+    console().print(
+        f"images a second, many at once: {line['from_memory']:.1f} from memory, {line['from_files']:.1f} from files\n"
+        f"peak memory: {report['peak_memory_mib']:.0f} MiB",
+        highlight=False,
+        soft_wrap=True,
+    )

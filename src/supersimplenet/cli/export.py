@@ -6,12 +6,13 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from supersimplenet.cli.options import Command, OptionParser
-from supersimplenet.runtime.bundle import FileFormat, FilePrecision
+from supersimplenet.cli.common import Command, OptionParser, parse_share
+from supersimplenet.runtime.bundle import Bundle, FileFormat, FilePrecision
+from supersimplenet.utils.console import results
 
 
-def export_command() -> Command:
-    """The command that exports."""
+def command() -> Command:
+    """Return the command ``export``."""
     return Command("export", "write one file for the line's computer, and prove that it is the model", _parser(), _run)
 
 
@@ -27,7 +28,7 @@ def _parser() -> OptionParser:
         "--precision",
         type=FilePrecision,
         default="fp32",
-        help="fp16 halves the file; bf16 also computes in it, where the processor can (not onnx); int8 is quantised",
+        help="fp16 halves the file; bf16 also computes in it, where the CPU can (not onnx); int8 is quantised",
     )
     parser.add_argument(
         "--size", type=int, nargs=2, help="height and width, by default the training's: the thresholds hold there alone"
@@ -47,10 +48,9 @@ def _parser() -> OptionParser:
 
 
 def _run(options: Namespace) -> int:
-    from supersimplenet.apps.export import export_model
-    from supersimplenet.evaluation.thresholds import parse_share
+    from supersimplenet.export.export import export_model
 
-    export_model(
+    bundle = export_model(
         options.model,
         options.output,
         file_format=options.format,
@@ -60,4 +60,28 @@ def _run(options: Namespace) -> int:
         max_drop=parse_share(options.max_drop, "max-drop"),
         images=options.images,
     )
+    _print_export(options.output, bundle)
     return 0
+
+
+def _print_export(output: Path, bundle: Bundle) -> None:
+    certificate = bundle.certificate
+    assert certificate is not None  # no file is left without one
+    size = "x".join(map(str, bundle.size_px))
+    size += f", or multiples of {bundle.step_px} px" if bundle.step_px is not None else ""
+    lines = [
+        f"exported: {output} ({output.stat().st_size / 1e6:.1f} MB; {bundle.engine} {bundle.precision}, {size})",
+        f"compared on {certificate.images} images ({certificate.source}), from the file to the verdict:",
+        f"  score: max {certificate.score_max_difference:.2e}, mean {certificate.score_mean_difference:.2e} logits "
+        f"(allowed {certificate.score_tolerance:.1e})",
+        f"  map:   max {certificate.map_max_difference:.2e}, mean {certificate.map_mean_difference:.2e} logits "
+        f"(allowed {certificate.map_tolerance:.1e})",
+        f"  verdicts that differ: {certificate.verdict_flips}",
+        f"  median {certificate.latency_ms:.1f} ms an image; {certificate.host['processor']}, "
+        f"{certificate.host['cores']} cores, {certificate.versions['engine']}, {certificate.date}",
+    ]
+    if certificate.measured_drop is not None:
+        lines.append(f"  int8 loses {certificate.measured_drop * 100:.2g} %: {certificate.drop_of}")
+    if bundle.calibration is None:
+        lines.append("  not calibrated: an image is bad from score 0.5 on, which guarantees nothing")
+    results().print("\n".join(lines))

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 
+from supersimplenet.benchmark.config import STOPS_WITHIN_S
 from supersimplenet.cli.main import main
-from supersimplenet.settings import STOPS_WITHIN_S
 
 
 def _watch() -> None:

@@ -6,20 +6,20 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from supersimplenet.cli.options import DATA_HELP, ON_ERROR_HELP, Command, OptionParser
-from supersimplenet.data.loading import OnError
-from supersimplenet.data.sources.base import DataSource
-from supersimplenet.data.supervision import SupervisionName
-from supersimplenet.data.views import ViewConfig
+from supersimplenet.cli.common import DATA_HELP, ON_ERROR_HELP, Command, OptionParser
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.supervision import SupervisionName
 from supersimplenet.errors import ConfigError
-from supersimplenet.model.recipes import ModelConfig, Recipe
+from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.preprocessing.loading import OnError
+from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.config import CacheConfig, TrainerConfig
 
 _MODEL_NAME = "SuperSimpleNet"
 
 
-def train_command() -> Command:
-    """The command ``train``."""
+def command() -> Command:
+    """Return the command ``train``."""
     return Command("train", "train with whatever labels a data set has", _train_parser(), _train)
 
 
@@ -57,8 +57,8 @@ def _train_parser() -> OptionParser:
 
 
 def _train(options: Namespace) -> int:
-    from supersimplenet.terminal import results
-    from supersimplenet.training.run import train
+    from supersimplenet.training.train import train
+    from supersimplenet.utils.console import results
 
     settings = _train_parser().instantiate(options)
     if options.resume:
@@ -90,8 +90,10 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
 
     A group of which something was typed is compared with the interrupted run as a whole, by `train`.
     """
-    from supersimplenet.data.sources.registry import source_from
-    from supersimplenet.deploy.folder import CONFIG_FILE, from_plain, read_record
+    from supersimplenet.datasets.registry import source_from
+    from supersimplenet.inference.config import CONFIG_FILE
+    from supersimplenet.inference.model_folder import read_record
+    from supersimplenet.utils.serialization import from_plain
 
     if options.output is None:
         raise ConfigError("output: not given; --resume needs the folder of the interrupted run")

@@ -1,234 +1,141 @@
-"""Thresholds for a detector, from good parts that it was not trained on. See docs/thresholds.md."""
+"""Calibration of a model folder: which parts it may use, and which it must not."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import date
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy import stats
 
-from supersimplenet.calibration import Calibration
-from supersimplenet.data.loading import Failure, OnError
-from supersimplenet.data.masks import read_ignored
-from supersimplenet.data.sources.base import file_hash
-from supersimplenet.defects import level_of_area
-from supersimplenet.detector import Detector
-from supersimplenet.errors import CalibrationError, ConfigError, DataError
-from supersimplenet.evaluation.thresholds import (
-    CostCurve,
-    Costs,
-    cost_curve,
-    escape_threshold,
-    false_alarm_threshold,
-    part_scores,
-    promised_rate,
-    rate_upper_bound,
-    uniform_upper_bound,
-)
-from supersimplenet.records import BAD, GOOD, Sample
+from supersimplenet.datasets.folder import Folder
+from supersimplenet.datasets.held_out import HELD_OUT, held_out_samples
+from supersimplenet.datasets.registry import trained_on
+from supersimplenet.errors import CalibrationError, DataError
+from supersimplenet.evaluation.set_thresholds import Calibrated, ThresholdConfig, set_thresholds
+from supersimplenet.inference.config import HERE, ComputeConfig
+from supersimplenet.inference.detector import Detector, load_detector
+from supersimplenet.inference.model_folder import hash_weights, read_known_images, write_calibration
+from supersimplenet.preprocessing.loading import OnError
+from supersimplenet.types import BAD, Sample
+from supersimplenet.utils.console import console, progress_bar
+from supersimplenet.utils.files import file_sha256
+from supersimplenet.utils.formatting import few
 
-
-@dataclass(frozen=True, kw_only=True)
-class ThresholdConfig:
-    """What the thresholds are to hold.
-
-    Args:
-        max_false_alarms: share of the good parts that may be called bad.
-        confidence: with which each promise holds, over the draw of the calibration parts.
-        max_escapes: share of the bad parts that may be called good; needs bad parts. Where one threshold cannot hold
-            both, there are two, and a person is asked about what scores between them.
-        costs: choose the cheapest threshold instead; needs bad parts.
-        bad_share: share of bad parts in production, for the costs; by default that of the parts given.
-        min_area_px: smallest defect that is listed, in pixels at the network's input size.
-        lenient: promise what the parts at hand can, where they cannot promise ``max_false_alarms``.
-    """
-
-    max_false_alarms: float = 0.05
-    confidence: float = 0.95
-    max_escapes: float | None = None
-    costs: Costs | None = None
-    bad_share: float | None = None
-    min_area_px: int = 25
-    lenient: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("max_false_alarms", "confidence", "max_escapes", "bad_share"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise ConfigError(f"{name}: {value}; wanted above 0 and below 1")
-        if self.min_area_px < 1:
-            raise ConfigError(f"min_area_px: {self.min_area_px}; wanted at least 1")
-        if self.costs is not None and self.max_escapes is not None:
-            raise ConfigError("costs and max_escapes: costs choose one threshold; give one of the two")
-        if self.costs is None and self.bad_share is not None:
-            raise ConfigError("bad_share: counts for costs alone, and there are none; give costs, or leave it out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibrated:
-    """A calibration and what it came from.
-
-    Attributes:
-        calibration: what the model folder keeps.
-        good_logits: (parts,) score of each good part.
-        bad_logits: (parts,) score of each bad part; may be empty.
-        curve: expected costs at each threshold; None where none were given.
-        failures: images that could not be read.
-    """
-
-    calibration: Calibration
-    good_logits: NDArray[np.float64]
-    bad_logits: NDArray[np.float64]
-    curve: CostCurve | None
-    failures: list[Failure]
+_BAD_NAMES = {"bad", "ng", "nok", "defect", "defects", "defective", "anomaly", "anomalous"}
+_BY_CHANCE = 0.01
 
 
 def calibrate(
-    detector: Detector,
-    samples: Sequence[Sample],
-    config: ThresholdConfig | None = None,
+    model: str | Path,
     *,
-    basis: str,
-    weights_sha256: str,
+    good: Sequence[Path] = (),
+    bad: Sequence[Path] = (),
+    group_pattern: str | None = None,
+    config: ThresholdConfig | None = None,
+    compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
-    progress: Callable[[int], None] = lambda images: None,
 ) -> Calibrated:
-    """Look at parts that were not trained on, and set the thresholds by their scores.
+    """Set a model folder's thresholds by parts that it was not trained on; write calibration.yaml there.
 
     Args:
-        detector: what is calibrated; a calibration that it has already does not matter.
-        samples: good parts and, where there are any, bad ones, whatever their split. Images of one group are one part.
+        model: the model folder.
+        good: folders of good parts that were not trained on; by default those that the training held out.
+        bad: folders of bad parts that were not trained on, where there are any.
+        group_pattern: finds the name of the physical part in a file's name; see `Folder`.
         config: what the thresholds are to hold.
-        basis: where the good parts came from, in words.
-        weights_sha256: of the model folder; see `hash_weights`.
+        compute: where and by what.
         on_error: what an unreadable image does.
-        progress: called with the number of images done since the last call.
 
     Raises:
-        DataError: no good image.
-        CalibrationError: the parts are too few for what is asked.
-        ImageError: an image cannot be read and ``on_error`` is ``stop``.
+        SuperSimpleNetError: of the kind that names the cause.
     """
-    config = config or ThresholdConfig()
-    if not any(sample.label == GOOD for sample in samples):
-        raise DataError("no good image to calibrate with; name good parts that were not trained on, with --good")
-    logits: dict[int, float] = {}
-    levels: dict[int, float] = {}
-    failures = []
-    for item in detector.predict_files(
-        [sample.image for sample in samples],
-        ignored=lambda index: read_ignored(samples[index]),
-        on_error=on_error,
-    ):
-        progress(1)
-        if isinstance(item, Failure):
-            failures.append(item)
-            continue
-        sample = samples[item.index]
-        logits[item.index] = item.prediction.score_logit
-        if sample.label == GOOD:
-            ignored, map_logit = item.prediction.ignored, item.prediction.map_logit
-            counted = map_logit if ignored is None else np.where(ignored, map_logit.min(), map_logit)
-            levels[item.index] = level_of_area(counted, config.min_area_px)
-    good = [place for place in logits if samples[place].label == GOOD]
-    bad = [place for place in logits if samples[place].label == BAD]
-    if not good:
-        raise DataError(f"none of the good images could be read; the first: {failures[0].reason}")
-    good_groups = [samples[place].group for place in good]
-    good_logits = part_scores([logits[place] for place in good], good_groups)
-    bad_groups = [samples[place].group for place in bad]
-    bad_logits = part_scores([logits[place] for place in bad], bad_groups, worst="min") if bad else np.zeros(0)
-    thresholds, curve = _choose(good_logits, bad_logits, config)
-    calibration = Calibration(
-        image_score=detector.image_score,
-        threshold_logit=thresholds.reject,
-        accept_logit=thresholds.accept,
-        pixel_logit=_pixel_threshold(part_scores([levels[place] for place in good], good_groups), config),
-        min_area_px=config.min_area_px,
-        chosen_by="false-alarms" if config.costs is None else "costs",
-        max_false_alarms=thresholds.max_false_alarms,
-        max_escapes=thresholds.max_escapes,
-        confidence=config.confidence,
-        part_logits=tuple(sorted(good_logits.tolist())),
-        images=len(good),
-        bad_parts=bad_logits.size,
-        escapes=thresholds.escapes,
-        basis=basis,
-        list_sha256=_list_hash(samples[place] for place in good),
-        weights_sha256=weights_sha256,
-        date=date.today().isoformat(),
-    )
-    return Calibrated(
-        calibration=calibration, good_logits=good_logits, bad_logits=bad_logits, curve=curve, failures=failures
-    )
+    model = Path(model)
+    detector = load_detector(model, compute)
+    samples, basis = _calibration_parts(detector, model, good, bad, group_pattern)
+    _refuse_known_images(samples, model)
+    with progress_bar() as bar:
+        task = bar.add_task("calibrating", total=len(samples), detail="")
+        calibrated = set_thresholds(
+            detector,
+            samples,
+            config,
+            basis=basis,
+            weights_sha256=hash_weights(model),
+            on_error=on_error,
+            progress=lambda images: bar.advance(task, images),
+        )
+    _refuse_swapped(calibrated)
+    write_calibration(model, calibrated.calibration)
+    return calibrated
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Thresholds:
-    """See `Calibration`."""
-
-    reject: float
-    accept: float | None
-    max_false_alarms: float
-    max_escapes: float | None
-    escapes: int
-
-
-def _choose(
-    good: NDArray[np.float64], bad: NDArray[np.float64], config: ThresholdConfig
-) -> tuple[_Thresholds, CostCurve | None]:
-    if bad.size == 0 and (config.costs is not None or config.max_escapes is not None):
-        option = "costs" if config.costs is not None else "max_escapes"
-        raise CalibrationError(f"{option}: needs bad parts, and none were given; name some with --bad")
-    if config.costs is not None:
-        share = bad.size / (bad.size + good.size) if config.bad_share is None else config.bad_share
-        curve = cost_curve(good, bad, config.costs, bad_share=share)
-        at = curve.cheapest
-        # Chosen by these very scores, so the bounds must hold at every threshold at once.
-        return _Thresholds(
-            reject=float(curve.threshold_logit[at]),
-            accept=None,
-            max_false_alarms=uniform_upper_bound(float(curve.false_alarm_rate[at]), good.size, config.confidence),
-            max_escapes=uniform_upper_bound(float(curve.escape_rate[at]), bad.size, config.confidence),
-            escapes=round(float(curve.escape_rate[at]) * bad.size),
-        ), curve
-    rate = _rate(good.size, config)
-    reject = false_alarm_threshold(good, max_false_alarms=rate, confidence=config.confidence)
-    if config.max_escapes is None:
-        escapes = int((bad < reject).sum())
-        bound = rate_upper_bound(escapes, bad.size, config.confidence) if bad.size else None
-        return _Thresholds(reject=reject, accept=None, max_false_alarms=rate, max_escapes=bound, escapes=escapes), None
-    accept = escape_threshold(bad, max_escapes=config.max_escapes, confidence=config.confidence)
-    below = min(accept, reject)
-    return _Thresholds(
-        reject=reject,
-        accept=accept if accept < reject else None,  # else one threshold keeps both promises
-        max_false_alarms=rate,
-        max_escapes=config.max_escapes,
-        escapes=int((bad < below).sum()),
-    ), None
+def _calibration_parts(
+    detector: Detector, model: Path, good: Sequence[Path], bad: Sequence[Path], group_pattern: str | None
+) -> tuple[list[Sample], str]:
+    """The parts to calibrate with, and where the good ones came from."""
+    if group_pattern is None:
+        group_pattern = detector.record.get("data", {}).get("init_args", {}).get("group_pattern")
+        if group_pattern is not None and (good or bad):
+            console().print(f"parts are told apart as in the training: --group-pattern '{group_pattern}'")
+    _refuse_folders_of_bad(good)
+    if good:
+        # Splits do not matter here: each image of either folder is looked at.
+        folder = Folder(good=good, bad=bad, test_fraction=0, group_pattern=group_pattern)
+        return folder.samples(), f"from {few(good)}"
+    if "training" not in detector.record:
+        raise CalibrationError(f"{model} was not trained here, so it held out no parts; name good ones with --good")
+    held_out = held_out_samples(trained_on(detector.record, model), detector.record)
+    if not held_out:
+        raise CalibrationError(f"{model}: its training held out no good image; name good ones with --good")
+    if not bad:
+        return held_out, HELD_OUT
+    alone = Folder(good=bad, test_fraction=0, group_pattern=group_pattern).samples()  # it reads any folder of images
+    return [*held_out, *(replace(sample, label=BAD, defect="bad") for sample in alone)], HELD_OUT
 
 
-def _rate(parts: int, config: ThresholdConfig) -> float:
-    """The false-alarm rate to promise: what is asked, or what the parts can, where that is allowed."""
-    return max(config.max_false_alarms, promised_rate(parts, config.confidence) if config.lenient else 0.0)
+def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:
+    """A folder that holds good and bad parts in folders of their own was meant to be named one level deeper.
 
-
-def _pixel_threshold(part_levels: NDArray[np.float64], config: ThresholdConfig) -> float:
-    """The level of the map above which a good part has a defect to list as rarely as it may be called bad.
-
-    Where costs choose the threshold of the images, nothing was asked of the parts, and they promise what they can.
+    Raises:
+        DataError: one does.
     """
-    rate = _rate(part_levels.size, config if config.costs is None else replace(config, lenient=True))
-    level = false_alarm_threshold(part_levels, max_false_alarms=rate, confidence=config.confidence)
-    # Maps are float32, in which the next number after a threshold in float64 is that threshold again.
-    return float(np.nextafter(np.float32(level), np.float32(np.inf)))
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_dir() and path.name.lower() in _BAD_NAMES:
+                raise DataError(f"{folder}: holds the folder {path}; name the folder of the good parts alone")
 
 
-def _list_hash(samples: Iterable[Sample]) -> str:
-    """Hash of images' contents and groups, whatever their order and place."""
-    lines = sorted(f"{file_hash(sample.image)}\0{sample.group or '-'}\n" for sample in samples)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def _refuse_known_images(samples: Sequence[Sample], model: Path) -> None:
+    """Images that the model was trained on score too well, and those of its test would flatter the test.
+
+    Raises:
+        DataError: an image has the content of one of either.
+    """
+    known = read_known_images(model)
+    if known is None:
+        console().print(f"{model} does not know what it was trained on: make sure that these images were not among it")
+        return
+    for sample in samples:
+        split = known.get(file_sha256(sample.image))
+        if split is not None:
+            of = "the model was trained on it" if split == "train" else "it is one of the model's test images"
+            raise DataError(
+                f"{sample.image}: {of}, perhaps under another name, so the promise would be untrue; calibrate with "
+                "parts that the model has not seen and is not tested with"
+            )
+
+
+def _refuse_swapped(calibrated: Calibrated) -> None:
+    """Bad parts that score below the good ones are good ones, or the model's scores mean nothing.
+
+    Raises:
+        CalibrationError: they do, by more than chance.
+    """
+    good, bad = calibrated.good_logits, calibrated.bad_logits
+    if bad.size and stats.mannwhitneyu(bad, good, alternative="less").pvalue < _BY_CHANCE:
+        raise CalibrationError(
+            f"the {bad.size} bad parts score lower than the {good.size} good ones (medians {np.median(bad):.2f} and "
+            f"{np.median(good):.2f} logits); are the folders of --good and --bad swapped?"
+        )

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.data.loading import Failure, OnError
-from supersimplenet.data.masks import read_defects, read_ignored
-from supersimplenet.deploy.folder import METRICS_FILE, write_text
-from supersimplenet.detector import Detector
+from supersimplenet.datasets.masks import read_defects, read_ignored
 from supersimplenet.errors import DataError, ImageError, MetricError
-from supersimplenet.evaluation.intervals import bootstrap_intervals
-from supersimplenet.evaluation.metrics import (
+from supersimplenet.evaluation.results import Evaluation, Outcome, SizeResult, TypeResult, count_verdicts
+from supersimplenet.inference.config import METRICS_FILE
+from supersimplenet.inference.detector import Detector
+from supersimplenet.metrics.bootstrap import bootstrap_intervals
+from supersimplenet.metrics.pixels import SIZE_EDGES, PixelTally
+from supersimplenet.metrics.ranking import (
     Metric,
     measure,
     overlap_curve,
@@ -27,11 +28,11 @@ from supersimplenet.evaluation.metrics import (
     ranked_average_precision,
     ranked_f1_max,
 )
-from supersimplenet.evaluation.pixels import SIZE_EDGES, PixelTally
-from supersimplenet.evaluation.results import Evaluation, Outcome, SizeResult, TypeResult, count_verdicts
-from supersimplenet.placement import Placement
-from supersimplenet.records import BAD, GOOD, Prediction, Sample
-from supersimplenet.settings import Resolution
+from supersimplenet.preprocessing.geometry import Placement
+from supersimplenet.preprocessing.loading import Failure, OnError
+from supersimplenet.types import BAD, GOOD, Prediction, Resolution, Sample
+from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.files import write_text
 
 # By what each score's metrics are called: published results rank by the classification head's.
 PREFIXES = {"head": "", "map": "seg-", "fused": "fused-"}
@@ -328,3 +329,18 @@ def _overlap_curve(tally: PixelTally) -> tuple[NDArray[np.float64], NDArray[np.f
         return overlap_curve(tally.ranking())
     except MetricError:
         return None
+
+
+def evaluate_samples(
+    detector: Detector, samples: Sequence[Sample], *, resolution: Resolution = "model", on_error: OnError = "stop"
+) -> Evaluation:
+    """`evaluate` with a progress bar."""
+    with progress_bar() as bar:
+        task = bar.add_task("testing", total=sum(sample.split == "test" for sample in samples), detail="")
+        return evaluate(
+            detector,
+            samples,
+            resolution=resolution,
+            on_error=on_error,
+            progress=lambda images: bar.advance(task, images),
+        )

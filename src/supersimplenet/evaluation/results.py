@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from supersimplenet.calibration import UNCALIBRATED, Calibration
-from supersimplenet.evaluation.metrics import Metric
-from supersimplenet.records import BAD, GOOD, Defect, Sample, ScoreName, Verdict
-from supersimplenet.settings import Resolution
+from supersimplenet.metrics.ranking import Metric
+from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
+from supersimplenet.types import BAD, GOOD, Defect, Resolution, Sample, ScoreName, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from supersimplenet.data.loading import Failure
+    from supersimplenet.preprocessing.loading import Failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class Outcome:
 
     Attributes:
         sample: the image and its labels.
-        head_logit: see `supersimplenet.records.Prediction`, as for the others.
+        head_logit: see `supersimplenet.types.Prediction`, as for the others.
         map_max_logit: likewise.
         fused_logit: likewise.
         score_logit: the one that decides.

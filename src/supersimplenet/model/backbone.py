@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from supersimplenet.errors import BackboneError
-from supersimplenet.model.recipes import ModelConfig
+from supersimplenet.model.config import ModelConfig
 
 COMPACT = "compact"
 _COMPACT_ARCHITECTURE = "resnet18"
@@ -30,7 +30,6 @@ _HUB_TIMEOUT_S = 10.0
 _WIDE_CHANNELS = 128  # from which on a 1x1 convolution is faster in oneDNN than in torch's own code, on one thread
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-
 Origin = Literal["package", "hub", "file", "module"]
 
 
@@ -83,7 +82,7 @@ class Backbone(nn.Module):
             net = copy.deepcopy(self.net)
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.in_channels >= _WIDE_CHANNELS:
-                layer.dilation = (2, 2)  # means nothing here, but see `supersimplenet.model.linear.pointwise`
+                layer.dilation = (2, 2)  # means nothing here, but see `supersimplenet.model.ops.pointwise`
         backbone = Backbone(
             net.to(dtype),
             channels=self.channels,
@@ -166,7 +165,7 @@ def build_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbon
         net = timm.create_model(architecture, pretrained=False, features_only=True, out_indices=indices)
         if config.backbone == COMPACT:
             origin = "package"
-            with as_file(files("supersimplenet") / "weights" / "compact.safetensors") as path:
+            with as_file(files("supersimplenet.model") / "weights" / "compact.safetensors") as path:
                 _load_weights(net, path)
         elif config.backbone_weights is not None:
             origin = "file"

@@ -19,13 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supersimplenet.model.hidden import normalise_activate_project
-from supersimplenet.model.linear import pointwise
-from supersimplenet.model.normalise import AddUp, alone, update_running_statistics
-from supersimplenet.model.pooling import normalise_activate_pool
-from supersimplenet.model.recipes import Variant
+from supersimplenet.model.anomalies import Anomalies
+from supersimplenet.model.classification_kernel import normalise_activate_pool
+from supersimplenet.model.config import Variant
+from supersimplenet.model.ops import AddUp, alone, pointwise, update_running_statistics
 from supersimplenet.model.resample import TAPS, SparseMatrix, tap_coverage, upscale, upscale_taps
-from supersimplenet.model.synthesis import Anomalies
+from supersimplenet.model.segmentation_kernel import normalise_activate_project
 
 HIDDEN = 1024  # channels of the segmentation head's hidden layer
 CONV = 128  # channels of the classification head's convolution

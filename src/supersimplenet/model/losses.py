@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supersimplenet.model.heads import HeadOutput
-from supersimplenet.model.normalise import AddUp, alone
+from supersimplenet.model.ops import AddUp, alone
 
 _MARGIN = 0.5
 _GAMMA = 4.0

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from supersimplenet.model.anomalies import Anomalies
 from supersimplenet.model.backbone import Backbone, build_backbone
+from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.heads import HeadOutput, Heads
-from supersimplenet.model.recipes import ModelConfig
 from supersimplenet.model.resample import smoothed_upscale
-from supersimplenet.model.synthesis import Anomalies
 
 SMOOTHING_SIGMA_PX = 4.0
 _SMALLEST_SHARE = 1e-4  # of the smoothing's weights, below which there is nothing to go by

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.processor import goes_by_cache
+from supersimplenet.utils.system import goes_by_cache
 
 TAPS = 5  # side of the classification head's convolution
 _POOL = 3  # side of the average pooling

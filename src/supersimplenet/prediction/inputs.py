@@ -16,9 +16,9 @@ from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
-from supersimplenet.data.images import IMAGE_SUFFIXES, Encoded, list_images, natural_key
-from supersimplenet.data.loading import ImageFile
 from supersimplenet.errors import DataError
+from supersimplenet.preprocessing.images import IMAGE_SUFFIXES, Encoded, list_images, natural_key
+from supersimplenet.preprocessing.loading import ImageFile
 
 STANDARD_INPUT = "-"
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -34,7 +34,7 @@ class Inputs:
     """Images in their order, to be gone through once.
 
     Attributes:
-        images: None where the source waits for more to come; see `supersimplenet.data.loading.in_lanes`.
+        images: None where the source waits for more to come; see `supersimplenet.preprocessing.loading.in_lanes`.
         total: how many there are, where that is known.
     """
 

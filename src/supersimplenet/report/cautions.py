@@ -9,17 +9,18 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from supersimplenet.data.checks.findings import Finding
-from supersimplenet.data.loading import ImageFile
+from supersimplenet.datasets.checks.findings import Finding
+from supersimplenet.datasets.checks.light import Light
 from supersimplenet.errors import MetricError
 from supersimplenet.evaluation.evaluate import PREFIXES
-from supersimplenet.evaluation.intervals import paired_differences
+from supersimplenet.evaluation.rates import Numbers
 from supersimplenet.evaluation.results import Evaluation
-from supersimplenet.evaluation.thresholds import Costs, parts_needed, promised_rate, rate_upper_bound
-from supersimplenet.records import ScoreName
-from supersimplenet.report.light import Light
-from supersimplenet.report.numbers import Numbers
-from supersimplenet.report.words import SCORES, at_most, counted, per_cent
+from supersimplenet.metrics.bootstrap import paired_differences
+from supersimplenet.metrics.thresholds import Costs, parts_needed, promised_rate, rate_upper_bound
+from supersimplenet.preprocessing.loading import ImageFile
+from supersimplenet.report.text import SCORES, at_most
+from supersimplenet.types import ScoreName
+from supersimplenet.utils.formatting import counted, per_cent
 
 CONTRADICTION = "The test contradicts the promise"
 _USUAL_PROMISE = 0.05  # what `train` asks of the parts it held out
@@ -28,7 +29,6 @@ _TELLING = 0.1  # a rate that may hide behind a test without any mistake: from h
 _MUCH_BETTER = 0.02  # I-AUROC
 _SHOWN = 3  # images that a finding names
 _SEED = 0
-
 _LEAKS = {
     "group-in-both-splits",
     "duplicate-across-splits",

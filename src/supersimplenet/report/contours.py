@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]  # (N, 2), x and y
-
 _TOLERANCE_PX = 0.3  # smooths the steps of a slanting edge, and keeps what is a pixel wide
 
 

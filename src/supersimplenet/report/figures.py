@@ -13,13 +13,12 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from supersimplenet.evaluation.metrics import MAX_FALSE_POSITIVE_RATE, overlap_curve, rank
+from supersimplenet.evaluation.rates import Numbers
+from supersimplenet.metrics.ranking import MAX_FALSE_POSITIVE_RATE, overlap_curve, rank
 from supersimplenet.report.contours import simplify
-from supersimplenet.report.numbers import Numbers
-from supersimplenet.report.words import MINUS
+from supersimplenet.utils.formatting import MINUS
 
 Floats = NDArray[np.float64]
-
 _WIDTH, _HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 14, 46
 _BARS = 40

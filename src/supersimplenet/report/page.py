@@ -12,29 +12,31 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from supersimplenet import __version__
-from supersimplenet.data.checks.findings import Finding
-from supersimplenet.deploy.folder import write_text
+from supersimplenet.datasets.checks.findings import Finding
+from supersimplenet.datasets.checks.light import measure_light
 from supersimplenet.errors import ConfigError
+from supersimplenet.evaluation.comparison import Comparison
 from supersimplenet.evaluation.evaluate import PREFIXES, look_again
+from supersimplenet.evaluation.rates import Numbers, nearest_to_wrong, numbers_of, plain_images
 from supersimplenet.evaluation.results import Evaluation, shown_size_class
-from supersimplenet.evaluation.thresholds import Costs
-from supersimplenet.records import BAD, GOOD, Sample, probability
-from supersimplenet.report import figures, words
+from supersimplenet.metrics.thresholds import Costs
+from supersimplenet.report import figures
 from supersimplenet.report.cautions import CONTRADICTION, find_cautions
-from supersimplenet.report.compare import Comparison
-from supersimplenet.report.light import measure_light
-from supersimplenet.report.numbers import Numbers, nearest_to_wrong, numbers_of, plain_images
-from supersimplenet.report.pictures import draw_picture
+from supersimplenet.report.text import SCORES, at_most, certainty, meaning, score_of, view_words
+from supersimplenet.report.thumbnails import draw_picture
+from supersimplenet.types import BAD, GOOD, Sample, probability
+from supersimplenet.utils.files import write_text
+from supersimplenet.utils.formatting import logit, per_cent, signed, tight
 
 if TYPE_CHECKING:
-    from supersimplenet.detector import Detector
+    from supersimplenet.inference.detector import Detector
 
 _ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = ("counts.js", "controls.js", "cards.js", "gallery.js", "viewer.js", "start.js")
 _LISTED = 200  # wrong verdicts in the list that needs no script
 
 
-def write_report(
+def write_page(
     path: Path,
     *,
     evaluation: Evaluation,
@@ -49,7 +51,7 @@ def write_report(
     costs: Costs | None = None,
     bad_share: float | None = None,
 ) -> Path:
-    """Write the report of an evaluation.
+    """Write the page of an evaluation.
 
     Args:
         path: the file to write; it appears whole or not at all.
@@ -96,13 +98,13 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "tight": words.tight,
-        "per_cent": words.per_cent,
-        "at_most": words.at_most,
-        "logit": words.logit,
-        "signed": words.signed,
-        "certainty": words.certainty,
-        "meaning": words.meaning,
+        "tight": tight,
+        "per_cent": per_cent,
+        "at_most": at_most,
+        "logit": logit,
+        "signed": signed,
+        "certainty": certainty,
+        "meaning": meaning,
         "size_class": shown_size_class,
     }
     cautions = find_cautions(evaluation, numbers, findings=findings, light=light, costs=costs)
@@ -116,8 +118,8 @@ def write_report(
         trained_with=detector.record.get("versions", {}).get("supersimplenet"),
         date=date.today().isoformat(),
         version=__version__,
-        score=words.SCORES[evaluation.image_score],
-        view_words=words.view_words(detector.view.config),
+        score=SCORES[evaluation.image_score],
+        view_words=view_words(detector.view.config),
         threshold_share=f"{probability(numbers.threshold_logit):.3f}",
         verdicts={"good": evaluation.counts(GOOD), "bad": evaluation.counts(BAD)},
         grey_zone=numbers.accept_logit < numbers.threshold_logit,
@@ -166,7 +168,7 @@ def _plain_costs(costs: Costs, numbers: Numbers, bad_share: float | None) -> dic
 
 def _metric_groups(evaluation: Evaluation) -> dict[str, list[str]]:
     """Names of metrics: of the score that decides, of the other scores, of pixels."""
-    of_score = {name: words.score_of(name) for name in evaluation.metrics}
+    of_score = {name: score_of(name) for name in evaluation.metrics}
     return {
         "deciding": [name for name, score in of_score.items() if score == evaluation.image_score],
         "others": [name for name, score in of_score.items() if score not in (None, evaluation.image_score)],

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from supersimplenet.data.images import list_images, natural_key
-from supersimplenet.data.loading import Failure
 from supersimplenet.errors import ConfigError, DataError, ImageError, SuperSimpleNetError
-from supersimplenet.looking import Indexed, as_row
-from supersimplenet.plain import to_plain
+from supersimplenet.preprocessing.images import list_images, natural_key
+from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.runtime.inspector import Inspector
+from supersimplenet.runtime.predictor import Indexed
+from supersimplenet.runtime.rows import as_row
+from supersimplenet.utils.serialization import to_plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

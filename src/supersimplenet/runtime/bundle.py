@@ -12,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.calibration import Calibration
-from supersimplenet.data.views import View, ViewConfig
 from supersimplenet.errors import ModelFolderError
-from supersimplenet.judge import Judge
-from supersimplenet.plain import from_plain, to_plain
-from supersimplenet.records import ScoreName, ScoreScale
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.postprocessor import Judge
+from supersimplenet.preprocessing.preprocessor import View, ViewConfig
+from supersimplenet.types import ScoreName, ScoreScale
+from supersimplenet.utils.serialization import from_plain, to_plain
 
 FileFormat = Literal["onnx", "openvino", "torch"]
 FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
-
 KEY = "supersimplenet"  # under which the JSON text stands in each format's metadata
 _FORMAT = 1
 

@@ -8,14 +8,14 @@ from typing import overload
 
 import numpy as np
 
-from supersimplenet.calibration import Calibration
-from supersimplenet.data.loading import Failure, ImageFile, OnError
-from supersimplenet.data.views import Seen
 from supersimplenet.errors import ConfigError, ImageError
-from supersimplenet.looking import Image, Indexed, Looker
-from supersimplenet.records import Prediction
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.preprocessing.loading import Failure, ImageFile, OnError
+from supersimplenet.preprocessing.prepared_image import Seen
+from supersimplenet.runtime.backends import Runner, open_file
 from supersimplenet.runtime.bundle import Bundle
-from supersimplenet.runtime.runners import Runner, open_file
+from supersimplenet.runtime.predictor import Image, Indexed, Looker
+from supersimplenet.types import Prediction
 
 
 class Inspector:

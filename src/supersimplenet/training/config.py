@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.settings import Precision
+from supersimplenet.inference.config import Precision
 
 Strategy = Literal["auto", "ddp"]
-
 PUBLISHED_EPOCHS = 300
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 

@@ -7,143 +7,36 @@ has one row or all four. (What is said of images here and in the sampler holds f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from supersimplenet.data.loading import Failure, ImageBatch, OnError, in_lanes
-from supersimplenet.data.views import View
-from supersimplenet.deploy.folder import move_to
 from supersimplenet.errors import BackboneError, DataError
+from supersimplenet.inference.model_folder import move_to
 from supersimplenet.model.backbone import Backbone
-from supersimplenet.processor import lanes
+from supersimplenet.preprocessing.loading import Failure, ImageBatch, OnError, in_lanes
+from supersimplenet.preprocessing.preprocessor import View
 from supersimplenet.training.config import CacheConfig
-from supersimplenet.training.processes import ALONE, Processes
-from supersimplenet.training.store import Filled, Placement, Store
-
-# Views of an image, by the axes of (H, W) that are flipped: as it is, top to bottom, left to right, both.
-FLIPS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (0, 1))
+from supersimplenet.training.distributed import ALONE, Processes
+from supersimplenet.training.feature_cache import (
+    FLIPS,
+    CachedFeatures,
+    FeatureSource,
+    Filled,
+    RecomputedFeatures,
+    Store,
+    Views,
+)
+from supersimplenet.utils.system import lanes
 
 _BACKBONE_BATCH = 8
 _SCALE_IMAGES = 64  # images on which the scale of the features is measured
 _CACHE_TYPE = torch.bfloat16
-
-
-@dataclass(frozen=True)
-class Views:
-    """Which row is which view of which image.
-
-    Attributes:
-        image: (R,) int64, image of each row.
-        flip: (R,) int64, index into `FLIPS`.
-    """
-
-    image: Tensor
-    flip: Tensor
-
-    @classmethod
-    def of(cls, counts: Sequence[int]) -> Views:
-        """Rows of images with so many views each, image by image."""
-        image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64))
-        flips = [flip for count in counts for flip in range(count)]
-        return cls(image=image, flip=torch.tensor(flips, dtype=torch.int64))
-
-    def rows(self) -> list[list[int]]:
-        """Rows of each image."""
-        found: list[list[int]] = [[] for _ in range(int(self.image[-1]) + 1)]
-        for row, image in enumerate(self.image.tolist()):
-            found[image].append(row)
-        return found
-
-    def axes(self, row: Tensor) -> list[tuple[int, ...]]:
-        """Flipped axes of (H, W) of each row."""
-        return [FLIPS[flip] for flip in self.flip[row].tolist()]
-
-
-class FeatureSource(Protocol):
-    """Features of training images by row."""
-
-    placement: Placement
-    views: Views
-
-    def read(self, row: Tensor) -> Tensor:
-        """What a worker process may do ahead of `features`, which takes its result."""
-        ...
-
-    def features(self, row: Tensor, read: Tensor | None = None) -> tuple[Tensor, ...]:
-        """(B,) int64 to one (B, h_l, w_l, C_l) tensor a feature map, in the type it is kept in, where it is kept."""
-        ...
-
-
-class CachedFeatures:
-    """Features of all rows in one bfloat16 matrix, in memory or in a memory-mapped file.
-
-    Args:
-        rows: (R, values of all maps) bfloat16.
-        shapes: (h_l, w_l, C_l) of each map.
-        placement: where the matrix lies.
-        views: what the rows are; by default each one image as it is.
-    """
-
-    def __init__(
-        self, rows: Tensor, shapes: Sequence[torch.Size], placement: Placement, views: Views | None = None
-    ) -> None:
-        self.rows = rows
-        self.shapes = shapes
-        self.placement: Placement = placement
-        self.views = Views.of([1] * len(rows)) if views is None else views
-
-    def read(self, row: Tensor) -> Tensor:
-        """Nothing: the features are at hand."""
-        del row
-        return torch.empty(0)
-
-    def features(self, row: Tensor, read: Tensor | None = None) -> tuple[Tensor, ...]:
-        """See `FeatureSource`."""
-        del read
-        maps = torch.split(self.rows[row], [prod(shape) for shape in self.shapes], dim=1)
-        return tuple(values.view(len(row), *shape) for values, shape in zip(maps, self.shapes, strict=True))
-
-
-class RecomputedFeatures:
-    """Features computed anew from pixels that were decoded once, or from files that are read again.
-
-    Args:
-        backbone: the feature extractor.
-        pixels: (N, H, W, 3) uint8 where they can be kept, or a function that reads some images again.
-        views: what the rows are.
-    """
-
-    placement: Placement = "recomputed"
-
-    def __init__(self, backbone: Backbone, pixels: Tensor | Callable[[Tensor], Tensor], views: Views) -> None:
-        self.backbone = backbone
-        self.pixels = pixels
-        self.views = views
-
-    def read(self, row: Tensor) -> Tensor:
-        """Pixels (B, H, W, 3) uint8 of the rows."""
-        image = self.views.image[row]
-        pixels = self.pixels[image] if isinstance(self.pixels, Tensor) else self.pixels(image)
-        return flipped(pixels, self.views.axes(row))
-
-    def features(self, row: Tensor, read: Tensor | None = None) -> tuple[Tensor, ...]:
-        """See `FeatureSource`."""
-        pixels = self.read(row) if read is None else read
-        features: tuple[Tensor, ...] = self.backbone(pixels.to(self.backbone.mean.device))
-        return features
-
-
-def flipped(pixels: Tensor, axes: Sequence[tuple[int, ...]]) -> Tensor:
-    """Images (B, H, W, ...), each flipped over its own axes of (H, W)."""
-    return torch.stack([image.flip(over) for image, over in zip(pixels, axes, strict=True)])
 
 
 def gather_features(

@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from supersimplenet.errors import TrainingDivergedError
+from supersimplenet.inference.config import Precision
+from supersimplenet.model.anomalies import draw_anomalies
+from supersimplenet.model.config import LabelRecipe, Recipe, resolve_recipe
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.losses import supersimplenet_loss
-from supersimplenet.model.normalise import alone
-from supersimplenet.model.recipes import LabelRecipe, Recipe, resolve_recipe
-from supersimplenet.model.synthesis import draw_anomalies
-from supersimplenet.seeds import derive_seed
-from supersimplenet.settings import Precision
-from supersimplenet.training.features import FeatureSource
-from supersimplenet.training.labels import BatchLabels, PixelLabels
-from supersimplenet.training.processes import ALONE, Processes
+from supersimplenet.model.ops import alone
+from supersimplenet.training.distributed import ALONE, Processes
+from supersimplenet.training.feature_cache import FeatureSource
+from supersimplenet.training.pixel_labels import BatchLabels, PixelLabels
+from supersimplenet.utils.seeding import derive_seed
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig

@@ -8,24 +8,30 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from supersimplenet.data.sources.base import relative_names
+from supersimplenet.errors import ConfigError, OutputError
+from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
+from supersimplenet.inference.model_folder import (
+    read_record,
+)
 from supersimplenet.model.backbone import Backbone
-from supersimplenet.model.recipes import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
-from supersimplenet.records import GOOD, Sample
-from supersimplenet.seeds import derive_seed
-from supersimplenet.terminal import console
+from supersimplenet.model.config import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.module import TrainingModule, build_optimizer
 from supersimplenet.training.sampler import EpochBatches
+from supersimplenet.utils.console import console
+from supersimplenet.utils.seeding import derive_seed
 
 # Standard deviation of the noise over that of the features, where the backbone is not the published one. Chosen by
 # measurement: docs/decisions/0003-noise-scale.md.
 NOISE_PER_FEATURE_SCALE = 0.4
 _TIMED_STEPS = 3
 _BUDGET_SHARE = 0.95  # of a time budget that is planned for: checkpoints, held-out images and saving take the rest
+_PLACE = ("devices", "num_nodes", "strategy")  # of the trainer's settings, those that change nothing in the result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,26 +63,6 @@ def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, fe
     if model.backbone == PUBLISHED_BACKBONE and backbone.origin == "hub":
         return PUBLISHED_NOISE_STD
     return NOISE_PER_FEATURE_SCALE * feature_scale
-
-
-def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[int]:
-    """Indices of good images to hold out: whole groups, drawn by the seed, until they hold the stated share.
-
-    A group that a bad image belongs to is trained on.
-    """
-    names = relative_names(samples)
-    groups: dict[str, list[int]] = {}
-    for index, sample in enumerate(samples):
-        groups.setdefault(sample.group or names[sample.image], []).append(index)
-    good = {name: indices for name, indices in groups.items() if all(samples[i].label == GOOD for i in indices)}
-    order = sorted(good, key=lambda name: derive_seed(seed, "holdout", name))
-    wanted = fraction * sum(sample.label == GOOD for sample in samples)
-    chosen: set[int] = set()
-    for name in order[:-1]:  # at least one group is trained on
-        if len(chosen) >= wanted:
-            break
-        chosen.update(groups[name])
-    return chosen
 
 
 def plan_run(
@@ -139,3 +125,32 @@ def _measure_step(module: TrainingModule, rows: Sequence[int]) -> float:
         loss.item()  # waits for the device
         seconds.append(time.monotonic() - begin)
     return statistics.median(seconds[1:])
+
+
+def earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
+    """The record of the run to continue; None for a new run."""
+    begun = (folder / CONFIG_FILE).is_file()
+    if not resume:
+        if begun:
+            raise OutputError(
+                f"{folder}: holds a model or an unfinished run already; choose another --output, remove it, "
+                "or continue it with --resume"
+            )
+        return None
+    if not begun:
+        return None  # nothing was written before the interruption: the run starts anew
+    record = read_record(folder)
+    if (folder / WEIGHTS_FILE).is_file():
+        raise OutputError(f"{folder}: this training is finished; there is nothing to resume")
+    differing = [name for name, value in settings.items() if _deciding(record.get(name)) != _deciding(value)]
+    if differing:
+        raise ConfigError(
+            f"{folder}: cannot be resumed with other settings; differing: {', '.join(differing)} "
+            f"(see {folder / CONFIG_FILE})"
+        )
+    return record
+
+
+def _deciding(value: Any) -> Any:
+    """A group of settings without those that say where it is computed; the trainer's alone has any."""
+    return {name: of for name, of in value.items() if name not in _PLACE} if isinstance(value, dict) else value

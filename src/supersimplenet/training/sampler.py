@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Sampler
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.seeds import derive_seed
+from supersimplenet.utils.seeding import derive_seed
 
 
 class EpochBatches(Sampler[list[int]]):

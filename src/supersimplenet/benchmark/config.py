@@ -1,0 +1,109 @@
+"""What the benchmarks of speed and accuracy are asked for. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from supersimplenet.errors import ConfigError
+from supersimplenet.inference.config import EngineName, Precision
+
+STOPS_WITHIN_S = 60.0  # in which a training of the accuracy benchmark that is let go has ended
+_REGIME = re.compile(r"unsupervised|weak|full|mixed(:[1-9]\d*|:0\.\d*[1-9])?")  # one way of writing each
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedConfig:
+    """What is timed.
+
+    Args:
+        model: a model folder; by default the untrained network of ``backbone``, which takes the same time.
+        backbone: ``compact`` or a timm model, with random weights: nothing is fetched.
+        image_size: height and width in pixels that the network sees; that of ``model`` where one is given.
+        batch_size: images in a call, and in a training step.
+        file_size: height and width in pixels of the PNG files that the line reads.
+        files: how many of them.
+        device: auto, cpu, cuda, ...
+        engine: torch or openvino.
+        precision: float32 or bfloat16.
+        threads: of a single call on a processor; by default one for each core.
+        training: also time a training step of the heads, features given.
+        compare: ``plain`` also times the published order of operations (from a source checkout).
+        rounds: timed repetitions, after ``warmup`` others.
+        warmup: repetitions that are not counted.
+    """
+
+    model: Path | None = None
+    backbone: str = "compact"
+    image_size: tuple[int, int] = (256, 256)
+    batch_size: int = 1
+    file_size: tuple[int, int] = (1024, 1024)
+    files: int = 32
+    device: str = "auto"
+    engine: EngineName = "torch"
+    precision: Precision = "float32"
+    threads: int | None = None
+    training: bool = False
+    compare: Literal["plain"] | None = None
+    rounds: int = 20
+    warmup: int = 3
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("files", 1), ("rounds", 1), ("warmup", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name}: {value}; it must be at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyConfig:
+    """Which runs a benchmark of accuracy consists of, and where they are carried out.
+
+    Args:
+        categories: of the data set, where it has any; ``all`` for each that its root holds.
+        folds: of the data set, where it has any; none named for all of them.
+        regimes: ``unsupervised``, ``weak``, ``mixed`` with the masks there are, ``mixed:16`` with that many,
+            ``mixed:0.25`` with that share of them, ``full``.
+        seeds: each run is repeated with each.
+        time_budget: of each training, such as ``10m``.
+        devices: GPUs by their number or name, each of which carries out one run at a time.
+        jobs: runs at a time where no devices are named; the processor's threads are divided among them.
+        keep_models: leave the model folders, which are removed else once their figures are noted.
+    """
+
+    categories: tuple[str, ...] = ("all",)
+    folds: tuple[int, ...] = ()
+    regimes: tuple[str, ...] = ("unsupervised",)
+    seeds: tuple[int, ...] = (0,)
+    time_budget: str | None = None
+    devices: tuple[str, ...] = ()
+    jobs: int = 1
+    keep_models: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("categories", "regimes", "seeds"):
+            _require_distinct(name, getattr(self, name))
+        for name in ("folds", "devices"):
+            if getattr(self, name):
+                _require_distinct(name, getattr(self, name))
+        for regime in self.regimes:
+            if not _REGIME.fullmatch(regime):
+                raise ConfigError(
+                    f"regimes: '{regime}'; write unsupervised, weak, full, mixed, or mixed with a number of masks or a "
+                    "share of them between 0 and 1: mixed:16, mixed:0.25"
+                )
+        if self.jobs < 1:
+            raise ConfigError(f"jobs: {self.jobs}; it must be at least 1")
+        if self.devices and self.jobs > 1:
+            raise ConfigError(
+                f"jobs: {self.jobs} with devices {', '.join(self.devices)}; a device has one run at a time"
+            )
+
+
+def _require_distinct(name: str, values: Sequence[object]) -> None:
+    if not values or len(set(values)) < len(values):
+        found = ", ".join(map(str, values)) or "none"
+        raise ConfigError(f"{name}: {found}; give one or more, each once")

@@ -1,0 +1,79 @@
+"""The published figures, shipped with the package."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+_FILE = "published_results.csv"
+_MEAN = "mean"  # the category of the mean over categories, and the only one of a data set without any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A published figure.
+
+    Attributes:
+        source: ``jims`` and ``icpr`` are the papers', ``anomalib-jims`` and ``anomalib-icpr`` are anomalib's.
+        mean: over the source's runs, as a fraction.
+        std: over the source's runs; None where it names none.
+    """
+
+    source: str
+    mean: float
+    std: float | None
+
+
+Place = tuple[str, str, str | None, str, str]  # data set, regime, masks, category, metric
+
+
+def published_figures(
+    *, dataset: str, regime: str, masks: str | None, category: str | None, metric: str
+) -> dict[str, Published]:
+    """What each source says of one figure.
+
+    Args:
+        dataset: name of the source's class.
+        regime: of supervision.
+        masks: of the mixed regime, a number or a share, as the data set's split files count them.
+        category: of the data set; None for the mean over its categories, and for a data set without any.
+        metric: as in metrics.json.
+
+    Returns:
+        By source; empty where nothing is published.
+    """
+    return dict(_table().get((dataset, regime, masks, category or _MEAN, metric), {}))
+
+
+def published_masks(*, dataset: str, metric: str, source: str) -> list[tuple[float, Published]]:
+    """The published figures of the mixed regime, mean over categories, by number or share of masks, ascending."""
+    found = [
+        (float(place[2] or 0), figures[source])
+        for place, figures in _table().items()
+        if (place[0], place[1], place[3], place[4]) == (dataset, "mixed", _MEAN, metric) and source in figures
+    ]
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def published_categories(dataset: str) -> set[str]:
+    """The categories that a data set's results are published for; empty where it has none."""
+    return {place[3] for place in _table() if place[0] == dataset} - {_MEAN}
+
+
+@cache
+def _table() -> Mapping[Place, Mapping[str, Published]]:
+    table: dict[Place, dict[str, Published]] = {}
+    with (files("supersimplenet.benchmark") / _FILE).open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            masks = row["masks"] or None
+            if row["dataset"] == "SensumSODF" and masks == "1":
+                masks = "1.0"  # the share; `mixed:1` is one mask
+            place = (row["dataset"], row["regime"], masks, row["category"], row["metric"])
+            figure = Published(
+                source=row["source"], mean=float(row["mean"]), std=float(row["std"]) if row["std"] else None
+            )
+            table.setdefault(place, {})[figure.source] = figure
+    return table

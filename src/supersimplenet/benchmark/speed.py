@@ -1,0 +1,266 @@
+"""How fast this machine is: each stage from the file to the verdict, alone and as a line that is never idle."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from supersimplenet import __version__
+from supersimplenet.benchmark.config import SpeedConfig
+from supersimplenet.errors import ConfigError
+from supersimplenet.inference.detector import Detector
+from supersimplenet.inference.model_folder import load_model
+from supersimplenet.model.anomalies import draw_anomalies
+from supersimplenet.model.backbone import build_backbone
+from supersimplenet.model.config import ModelConfig
+from supersimplenet.model.losses import supersimplenet_loss
+from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.preprocessing.images import prepare_pixels, read_image
+from supersimplenet.utils.serialization import to_plain
+from supersimplenet.utils.system import cpu_name, keep_freed_memory
+
+_REFERENCE = Path(__file__).parents[3] / "tests" / "plain.py"
+COLUMNS = ("median_ms", "p10_ms", "p90_ms")
+_NOISE_STD, _PERLIN_THRESHOLD = 0.1, 0.2  # of the timed training step
+
+
+def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
+    """Time every stage of an image's way; see `SpeedConfig`.
+
+    Returns:
+        ``config``, ``machine``; ``stages``: milliseconds an image (median, 10th and 90th percentile) of each stage
+        alone; ``calls``: of whole calls, in turn with what they are compared with; ``line``: images a second of many
+        images in lanes, from memory and from files; ``peak_memory_mib`` of the process.
+
+    Raises:
+        ConfigError: an engine, device or reference that is not here.
+    """
+    keep_freed_memory()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    network = _network(config)
+    detector = Detector(network, device=config.device, engine=config.engine, precision=config.precision)
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (config.batch_size, *network.config.size_px, 3), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        files = _write_files(Path(folder), config, generator)
+        full = read_image(files[0])
+        stages: dict[str, Callable[[], object]] = {
+            "decode": lambda: read_image(files[0]),
+            "resize": lambda: prepare_pixels(full, size_px=network.config.size_px),
+        }
+        network_stages = detector.engine.stages(pixels)
+        per_image = dict.fromkeys(stages, 1) | dict.fromkeys(network_stages, config.batch_size)
+        calls: dict[str, Callable[[], object]] = {"whole network": lambda: detector.engine.run(pixels)}
+        if config.compare == "plain":
+            calls["plain network"] = _plain_inference(network, pixels, detector.device)
+        report: dict[str, Any] = {
+            "config": to_plain(replace(config, image_size=network.config.size_px)),
+            "machine": _machine(detector),
+            "stages": _summaries(_timed({**stages, **network_stages}, config), per_image),
+            "calls": _compare(calls, config),
+            "line": {
+                "from_memory": _in_memory(detector, pixels, config.files),
+                "from_files": _from_files(detector, files),
+            },
+        }
+    if config.training:
+        report["training"] = _compare(_training_steps(network, pixels, config, detector.device), config)
+    report["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1 << 20 if sys.platform == "darwin" else 1 << 10
+    )
+    if detector.device.type == "cuda":
+        report["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() / (1 << 20)
+    return report
+
+
+def _network(config: SpeedConfig) -> SuperSimpleNet:
+    if config.model is not None:
+        return load_model(config.model)[0]
+    settings = ModelConfig(backbone=config.backbone, image_size=config.image_size)
+    network = SuperSimpleNet(settings, backbone=build_backbone(settings, with_weights=config.backbone == "compact"))
+    return network.eval()
+
+
+def _write_files(folder: Path, config: SpeedConfig, generator: np.random.Generator) -> list[Path]:
+    """PNG files of a smooth surface with grain, which compress about as photographs do."""
+    height, width = config.file_size
+    small = generator.normal(128, 30, (height // 32 + 2, width // 32 + 2, 3))
+    smooth = np.asarray(Image.fromarray(small.clip(0, 255).astype(np.uint8)).resize((width, height)))
+    paths = []
+    for index in range(config.files):
+        grain = generator.normal(0, 4, (height, width, 1))
+        paths.append(folder / f"{index:04d}.png")
+        Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(paths[-1], compress_level=3)
+    return paths
+
+
+def measure(runs: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int) -> dict[str, list[float]]:
+    """Seconds of each run, in turn (A B A B ...), so that a machine whose speed drifts favours none.
+
+    Args:
+        runs: what is timed, by name.
+        rounds: times that each is counted.
+        warmup: times before that.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for round_number in range(warmup + rounds):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run()
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                torch.cuda.synchronize()
+            if round_number >= warmup:
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def _timed(runs: Mapping[str, Callable[[], object]], config: SpeedConfig) -> dict[str, list[float]]:
+    return measure(runs, rounds=config.rounds, warmup=config.warmup)
+
+
+def _summaries(times: Mapping[str, list[float]], images: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    return {
+        name: dict(zip(COLUMNS, (1000 * np.quantile(t, (0.5, 0.1, 0.9)) / images[name]).tolist(), strict=True))
+        for name, t in times.items()
+    }
+
+
+def _compare(runs: Mapping[str, Callable[[], object]], config: SpeedConfig) -> dict[str, dict[str, float]]:
+    """Each run beside the first: the ratio is taken round by round."""
+    times = _timed(runs, config)
+    rows = _summaries(times, dict.fromkeys(times, config.batch_size))
+    first, *others = times
+    for name in others:
+        ratios = [slow / fast for slow, fast in zip(times[name], times[first], strict=True)]
+        rows[name]["times_the_first"] = statistics.median(ratios)
+    return rows
+
+
+def _in_memory(detector: Detector, pixels: NDArray[np.uint8], images: int) -> float:
+    """Images a second where several threads call the engine at once."""
+    calls = -(-images // len(pixels))
+    with detector.engine.lanes() as lanes, ThreadPoolExecutor(lanes) as pool:
+        list(pool.map(detector.engine.run, [pixels] * lanes))  # warms up each thread
+        begin = time.perf_counter()
+        list(pool.map(detector.engine.run, [pixels] * calls))
+        return calls * len(pixels) / (time.perf_counter() - begin)
+
+
+def _from_files(detector: Detector, files: list[Path]) -> float:
+    list(detector.predict_files(files[: len(files) // 4]))
+    begin = time.perf_counter()
+    count = sum(1 for _ in detector.predict_files(files))
+    return count / (time.perf_counter() - begin)
+
+
+def _training_steps(
+    network: SuperSimpleNet, pixels: NDArray[np.uint8], config: SpeedConfig, device: torch.device
+) -> dict[str, Callable[[], object]]:
+    """Forward, loss and backward of the heads, features given, anomalies drawn anew."""
+    network.train()
+    features = [f.to(device) for f in network.backbone.cpu()(torch.from_numpy(pixels))]
+    heads = network.heads.to(device)
+    dtype: torch.dtype = getattr(torch, config.precision)
+    size = (2 * features[0].shape[1], 2 * features[0].shape[2])
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        anomalies = draw_anomalies(
+            torch.zeros(len(pixels), *size, dtype=torch.bool, device=device),
+            channels=sum(heads.channels),
+            perlin_threshold=_PERLIN_THRESHOLD,
+            noise_std=_NOISE_STD,
+            generator=generator,
+            dtype=dtype,
+        )
+        output = heads([f.to(dtype) for f in features], anomalies, stop_gradient=True)
+        supersimplenet_loss(output, anomalies.mask, anomalies.mask.flatten(1).any(1)).backward()  # type: ignore[no-untyped-call]
+        heads.zero_grad()
+
+    steps: dict[str, Callable[[], object]] = {"training step": step}
+    if config.compare == "plain":
+        plain, reference = _reference(network)
+        reference.to(device)
+        maps = [f.permute(0, 3, 1, 2).contiguous() for f in features]
+
+        def plain_step() -> None:
+            anomalies = draw_anomalies(
+                torch.zeros(len(pixels), *size, dtype=torch.bool, device=device),
+                channels=1,
+                perlin_threshold=_PERLIN_THRESHOLD,
+                noise_std=_NOISE_STD,
+                generator=generator,
+            )
+            mask = anomalies.mask
+            noise = torch.randn(len(mask), sum(heads.channels), *size, device=device) * _NOISE_STD
+            output = reference.train()(maps, noise, mask, stop_gradient=True)
+            plain.plain_loss(*output, mask, mask.flatten(1).any(1)).backward()
+            reference.zero_grad()
+
+        steps["plain training step"] = plain_step
+    return steps
+
+
+def _plain_inference(network: SuperSimpleNet, pixels: NDArray[np.uint8], device: torch.device) -> Callable[[], object]:
+    plain, reference = _reference(network)
+    reference.eval().to(device)
+    backbone = copy.deepcopy(network.backbone).to(device)
+
+    @torch.no_grad()
+    def run() -> object:
+        maps = [f.permute(0, 3, 1, 2) for f in backbone(torch.from_numpy(pixels).to(device))]
+        map_logit, score_logit = reference(maps)
+        return plain.anomaly_map(map_logit, network.config.size_px).cpu(), score_logit.cpu()
+
+    return run
+
+
+def _reference(network: SuperSimpleNet) -> tuple[ModuleType, Any]:
+    """The tests' plain implementation with the network's weights."""
+    if not _REFERENCE.is_file():
+        raise ConfigError(
+            "compare: the plain order of operations is part of the tests; run this in a checkout of the source "
+            "(pip install -e .)"
+        )
+    specification = importlib.util.spec_from_file_location("plain", _REFERENCE)
+    assert specification is not None
+    assert specification.loader is not None
+    plain = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(plain)
+    config = network.config
+    reference = plain.PlainHeads(network.heads.channels, variant=config.variant, align_corners=config.align_corners)
+    state = reference.state_dict()
+    own = network.heads.state_dict()
+    reference.load_state_dict(
+        {plain.plain_name(n): v.cpu().reshape(state[plain.plain_name(n)].shape) for n, v in own.items()}
+    )
+    return plain, reference
+
+
+def _machine(detector: Detector) -> dict[str, Any]:
+    return {
+        "processor": cpu_name(),
+        "device": torch.cuda.get_device_name(detector.device) if detector.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "supersimplenet": __version__,
+    }

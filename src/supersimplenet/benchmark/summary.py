@@ -1,0 +1,137 @@
+"""From the lines of runs to means and standard deviations, each beside what is published for it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supersimplenet.benchmark.journal import METRICS, Line
+from supersimplenet.benchmark.published import Published, published_categories, published_figures
+from supersimplenet.preprocessing.images import natural_key
+
+MEAN = "mean"
+_REGIMES = ("unsupervised", "weak", "mixed", "full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One number of the table.
+
+    Attributes:
+        regime: of supervision.
+        masks: as the regime was written, a number or a share; None where nothing was.
+        masks_from: how they were chosen.
+        category: of the data set; ``mean`` for the mean over its categories.
+        metric: as in metrics.json.
+        n: seeds that have it for each category and fold.
+        mean: over those seeds, as a fraction; None where there is none.
+        std: sample standard deviation over those seeds; None for fewer than two.
+        published: the paper's figure for the same variant of the network.
+        anomalib: anomalib's.
+    """
+
+    regime: str
+    masks: str | None
+    masks_from: str | None
+    category: str
+    metric: str
+    n: int
+    mean: float | None
+    std: float | None
+    published: Published | None = None
+    anomalib: Published | None = None
+
+    @property
+    def supervision(self) -> str:
+        """Regime and masks as they are written on the command line."""
+        return written(self.regime, self.masks)
+
+    def difference(self, other: Published | None) -> float | None:
+        """The mean less a published one."""
+        return None if other is None or self.mean is None else self.mean - other.mean
+
+
+def written(regime: str, masks: str | None) -> str:
+    """A regime as the command line has it."""
+    return regime if masks is None else f"{regime}:{masks}"
+
+
+def summarise(lines: Sequence[Line]) -> list[Figure]:
+    """Every figure that the lines of one benchmark give.
+
+    A category's value for a seed is the mean over its folds, the data set's is the mean over its categories; mean and
+    standard deviation are then taken over seeds. A seed counts where each category and fold has a value.
+
+    Returns:
+        By regime, ascending in supervision; the mean over categories first where there are several.
+    """
+    categories = sorted({line["category"] for line in lines}, key=lambda name: natural_key(Path(name)))
+    figures = []
+    for regime, masks, masks_from in _supervisions(lines):
+        chosen = [line for line in lines if (line["regime"], line["masks"]) == (regime, masks)]
+        shown = [MEAN, *categories] if len(categories) > 1 else categories
+        for category in shown:
+            over = categories if category == MEAN else [category]
+            for metric in METRICS:
+                values = _of_seeds(chosen, metric, over, folds={line["fold"] for line in lines})
+                if not any(metric in line["metrics"] for line in chosen if line["category"] in over):
+                    continue
+                figures.append(
+                    Figure(
+                        regime=regime,
+                        masks=masks,
+                        masks_from=masks_from,
+                        category=category,
+                        metric=metric,
+                        n=len(values),
+                        mean=statistics.fmean(values) if values else None,
+                        std=statistics.stdev(values) if len(values) > 1 else None,
+                        **_beside(lines[0], regime, masks, category, metric, categories),
+                    )
+                )
+    return figures
+
+
+def _supervisions(lines: Sequence[Line]) -> list[tuple[str, str | None, str | None]]:
+    """Regime, masks and how these were chosen, ascending in what was known."""
+    found: dict[tuple[str, str | None, str | None], list[int]] = {}
+    for line in lines:
+        place = (line["regime"], line["masks"], line["masks_from"])
+        found.setdefault(place, []).append(line["training_images"]["bad_with_mask"])
+    return sorted(found, key=lambda place: (_REGIMES.index(place[0]), statistics.fmean(found[place])))
+
+
+def _of_seeds(lines: Sequence[Line], metric: str, categories: Sequence[str], folds: set[int | None]) -> list[float]:
+    """A value for each seed that has all of them."""
+    values = {
+        (line["seed"], line["category"], line["fold"]): line["metrics"].get(metric)
+        for line in lines
+        if line["metrics"].get(metric) is not None
+    }
+    means = []
+    for seed in sorted({line["seed"] for line in lines}):
+        wanted = [(seed, category, fold) for category in categories for fold in folds]
+        if all(place in values for place in wanted):
+            means.append(statistics.fmean(values[place] for place in wanted))  # as many folds in each category
+    return means
+
+
+def _beside(
+    line: Line, regime: str, masks: str | None, category: str, metric: str, categories: Sequence[str]
+) -> dict[str, Any]:
+    """The published figures: of a mean over categories only where these are all that it is published for."""
+    known = published_categories(line["dataset"])
+    if category == MEAN and set(categories) != known:
+        return {}
+    found = published_figures(
+        dataset=line["dataset"],
+        regime=regime,
+        masks=masks,
+        category=None if category == MEAN or not known else category,
+        metric=metric,
+    )
+    variant = line["settings"]["model"]["variant"]
+    return {"published": found.get(variant), "anomalib": found.get(f"anomalib-{variant}")}

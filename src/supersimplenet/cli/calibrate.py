@@ -1,0 +1,138 @@
+"""`supersimplenet calibrate`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+from supersimplenet.cli.common import (
+    BAD_SHARE_HELP,
+    COSTS_HELP,
+    ON_ERROR_HELP,
+    Command,
+    OptionParser,
+    add_engine,
+    compute_config,
+    parse_costs,
+    parse_share,
+    print_guarantee,
+)
+from supersimplenet.errors import ConfigError
+from supersimplenet.postprocessing.calibration import verdict
+from supersimplenet.preprocessing.loading import OnError
+from supersimplenet.types import probability
+from supersimplenet.utils.console import results
+from supersimplenet.utils.formatting import few
+
+if TYPE_CHECKING:
+    from supersimplenet.evaluation.set_thresholds import Calibrated
+
+FIGURE = "calibration.png"
+
+
+def command() -> Command:
+    """Return the command ``calibrate``."""
+    return Command("calibrate", "set thresholds that hold a guarantee, from good parts", _parser(), _run)
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(
+        description="Set a model's thresholds from parts that were neither trained on nor part of the test; "
+        "docs/thresholds.md explains what is guaranteed."
+    )
+    parser.add_argument("--model", type=Path, required=True, help="the model folder; calibration.yaml is written there")
+    parser.add_argument(
+        "--good", type=Path, nargs="+", help="folders of good parts; by default those that the training held out"
+    )
+    parser.add_argument("--bad", type=Path, nargs="+", help="folders of bad parts, where there are any")
+    parser.add_argument(
+        "--group-pattern",
+        type=str | None,
+        help=r"finds the part's name in a file's name, such as '(part\d+)_': photographs of one part count once",
+    )
+    parser.add_argument(
+        "--max-false-alarms", type=str | None, help="share of good parts that may be called bad, by default 5%"
+    )
+    parser.add_argument("--confidence", type=str, default="95%", help="with which each guarantee holds")
+    parser.add_argument(
+        "--max-escapes",
+        type=str | None,
+        help="share of bad parts that may be called good; where one threshold cannot hold both guarantees there are "
+        "two, and a part between them is unsure: a person looks",
+    )
+    parser.add_argument("--costs", type=str | None, help=f"choose the cheapest threshold instead: {COSTS_HELP}")
+    parser.add_argument("--bad-share", type=str | None, help=BAD_SHARE_HELP)
+    parser.add_argument(
+        "--min-area", type=int, default=25, help="smallest defect that is listed, in pixels at the network's input size"
+    )
+    add_engine(parser)
+    parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
+    return parser
+
+
+def _run(options: Namespace) -> int:
+    from supersimplenet.evaluation.calibrate import calibrate
+    from supersimplenet.evaluation.set_thresholds import ThresholdConfig
+    from supersimplenet.inference.config import CALIBRATION_FILE
+    from supersimplenet.visualization.calibration_plot import draw_calibration
+
+    def share(name: str) -> float | None:
+        text = options[name.replace("-", "_")]
+        return None if text is None else parse_share(text, name)
+
+    asked = share("max-false-alarms")
+    if asked is not None and options.costs is not None:
+        raise ConfigError("max-false-alarms and costs: costs choose the threshold themselves; give one of the two")
+    bad_share = share("bad-share")
+    calibrated = calibrate(
+        options.model,
+        good=options.good or (),
+        bad=options.bad or (),
+        group_pattern=options.group_pattern,
+        config=ThresholdConfig(
+            max_false_alarms=ThresholdConfig.max_false_alarms if asked is None else asked,
+            confidence=parse_share(options.confidence, "confidence"),
+            max_escapes=share("max-escapes"),
+            costs=None if options.costs is None else parse_costs(options.costs),
+            bad_share=bad_share,
+            min_area_px=options.min_area,
+        ),
+        compute=compute_config(options),
+        on_error=options.on_error,
+    )
+    figure = draw_calibration(calibrated, options.model / FIGURE)
+    _print_calibration(calibrated, bad_share_given=bad_share is not None)
+    earlier = calibrated.earlier
+    replaced = "" if earlier is None else f" (in place of the one of {earlier.date}: {earlier.parts} good parts)"
+    results().print(f"calibration: {options.model / CALIBRATION_FILE}{replaced}\npicture:     {figure}")
+    return 0
+
+
+def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None:
+    calibration = calibrated.calibration
+    say = results().print
+    share = probability(calibration.threshold_logit)
+    say(f"bad from score {share:.3f} on (logit {calibration.threshold_logit:.4f}, {calibration.image_score} score)")
+    if calibration.accept_logit is not None:
+        low = calibration.accept_logit
+        say(f"unsure from score {probability(low):.3f} on (logit {low:.4f}): a person looks")
+    say(f"a defect is a region of at least {calibration.min_area_px} px from logit {calibration.pixel_logit:.4f} on")
+    for kind, scores in (("good", calibrated.good_logits), ("bad", calibrated.bad_logits)):
+        if scores.size:
+            found = Counter(verdict(score, calibration) for score in scores.tolist())
+            counts = ", ".join(f"{found[name]} {name}" for name in ("good", "unsure", "bad") if found[name])
+            say(f"of {scores.size} {kind} parts here: {counts}")
+    if calibrated.curve is not None:
+        cost = calibrated.curve.cost[calibrated.curve.cheapest]
+        say(f"expected cost of a part: {cost:.3g}, the least of any threshold")
+        say("costs chose the threshold by these very parts, so the bounds below hold for any threshold, and are wide")
+    print_guarantee(calibration)
+    if calibrated.curve is not None and not bad_share_given:
+        taken = calibrated.bad_logits.size / (calibrated.bad_logits.size + calibrated.good_logits.size)
+        say(f"{taken * 100:.3g} % of parts are taken to be bad, as here; --bad-share names production's")
+    if calibrated.failures:
+        names = few([failure.path for failure in calibrated.failures])
+        say(f"{len(calibrated.failures)} images could not be read and were left out: {names}")

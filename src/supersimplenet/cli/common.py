@@ -1,0 +1,171 @@
+"""What several commands share: the parser, options, and words about a model."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from supersimplenet.datasets.registry import SOURCES
+from supersimplenet.errors import ConfigError
+from supersimplenet.inference.config import ClusterEngineName, ComputeConfig, EngineName, Precision
+from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
+from supersimplenet.utils.console import results
+
+if TYPE_CHECKING:
+    from supersimplenet.metrics.thresholds import Costs
+
+ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
+RESOLUTION_HELP = (
+    "of the pixel metrics: at the network's input size, as published figures are, or at each mask's own (native)"
+)
+DATA_HELP = (
+    f"the data set: one of {', '.join(SOURCES)}, with its own options behind the dot, such as "
+    "--data.category bottle; --data.help MVTecAD explains them"
+)
+COSTS_HELP = "what a wrong verdict costs, in any one unit, such as false-alarm=1,escape=50"
+BAD_SHARE_HELP = "with --costs: share of bad parts in production, such as 2%; by default that of the parts given"
+
+
+class OptionParser(ArgumentParser):
+    """A parser that says what is wrong, and not every option before it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and end with status 2."""
+        del ex
+        print(f"{self.prog.replace(' [options]', '')}: {_in_plain_words(message)}; --help explains", file=sys.stderr)
+        sys.exit(2)
+
+
+def _in_plain_words(message: str) -> str:
+    """Return the parser's message without Python's names of types."""
+    name = re.search(r'Parser key "(.*?)"', message)
+    option = f"--{name[1]}: " if name else ""
+    if choices := re.search(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", message):
+        return f"{option}'{choices[2]}'; choose among {choices[1]}"
+    if kind := re.search(r"Expected a dot import path string: (.*)", message):
+        return f"{option}'{kind[1]}' is none of {', '.join(SOURCES)}"
+    if pair := re.search(r"Subtypes: \[tuple\[int, int\].*Given value: (.*)", message, re.DOTALL):
+        return f"{option}'{pair[1]}'; wanted two whole numbers, such as '[256,256]'"
+    return message
+
+
+class Command(NamedTuple):
+    """A command of the program.
+
+    Attributes:
+        name: what is typed.
+        help: one line for the list of commands.
+        parser: of its options.
+        run: carries it out; returns the exit status.
+    """
+
+    name: str
+    help: str
+    parser: ArgumentParser
+    run: Callable[[Namespace], int]
+
+
+def with_known_spelling(arguments: Sequence[str], parser: ArgumentParser) -> list[str]:
+    """Return the arguments with each option as its parser spells it: ``--batch-size`` and ``--batch_size`` are one.
+
+    Args:
+        arguments: as typed after the command's name.
+        parser: of that command.
+    """
+    known = set(parser._option_string_actions)
+    spellings = {name.replace("_", "-"): name for name in known}
+    spelled = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--") and name not in known:
+            head, dot, tail = name.partition(".")
+            # Behind a dot stand the fields of a class, which Python spells with underscores.
+            own = f"{head}.{tail.replace('-', '_')}" if dot else name
+            name = spellings.get(name.replace("_", "-"), own)
+        spelled.append(name + equals + value)
+    return spelled
+
+
+def add_engine(parser: ArgumentParser, *, cluster: bool = False) -> None:
+    """Add the options that say what computes, where and how; with ``cluster`` on many machines too."""
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--engine",
+        type=ClusterEngineName if cluster else EngineName,
+        default="torch",
+        help="what computes; openvino is the faster on a CPU (pip install 'supersimplenet[openvino]')"
+        + ("; ray computes on a cluster (docs/scale.md)" if cluster else ""),
+    )
+    if cluster:
+        parser.add_argument(
+            "--address", type=str | None, help="with ray: of the cluster, such as auto; by default this machine alone"
+        )
+        parser.add_argument("--workers", type=int | None, help="with ray: how many; by default one a GPU or core")
+    parser.add_argument(
+        "--precision",
+        type=Precision,
+        default="float32",
+        help="bfloat16 is faster where the CPU or GPU computes in it; scores change in the third digit",
+    )
+
+
+def compute_config(options: Namespace) -> ComputeConfig:
+    """Return what the options of `add_engine` say."""
+    return ComputeConfig(
+        device=options.device,
+        engine=options.engine,
+        precision=options.precision,
+        address=options.get("address"),
+        workers=options.get("workers"),
+    )
+
+
+def print_guarantee(calibration: Calibration | None) -> None:
+    """Print what the threshold guarantees, or that it guarantees nothing."""
+    if calibration is None:
+        results().print(UNCALIBRATED, style="bold red")
+    else:
+        results().print(f"calibrated: {calibration.promise()}")
+
+
+def parse_share(text: str, option: str) -> float:
+    """Return a share such as ``1%``, ``1 %`` or ``0.01``, in (0, 1).
+
+    Raises:
+        ConfigError: anything else; the message names the option.
+    """
+    number = text.strip()
+    try:
+        share = float(number[:-1]) / 100 if number.endswith("%") else float(number)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {text!r} is no share; wanted one such as 1% or 0.01") from error
+    if not 0 < share < 1:
+        raise ConfigError(f"{option}: {text}; wanted above 0 and below 100 %, such as 1% or 0.01")
+    return share
+
+
+def parse_costs(text: str) -> Costs:
+    """Return costs such as ``false-alarm=1,escape=50``, in either order.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    from supersimplenet.metrics.thresholds import Costs
+
+    wanted = "wanted both once, such as false-alarm=1,escape=50"
+    found: dict[str, float] = {}
+    for piece in text.split(","):
+        name, _, value = (part.strip() for part in piece.partition("="))
+        if name not in ("false-alarm", "escape") or name in found:
+            raise ConfigError(f"costs: {piece.strip()!r} in {text!r}; {wanted}")
+        try:
+            found[name] = float(value)
+        except ValueError as error:
+            raise ConfigError(f"costs: {name} is {value!r}, no number; {wanted}") from error
+    if len(found) < 2:
+        raise ConfigError(f"costs: {text!r} names {', '.join(found)} alone; {wanted}")
+    return Costs(false_alarm=found["false-alarm"], escape=found["escape"])

@@ -1,0 +1,76 @@
+"""`supersimplenet demo`: everything once, offline, in a few minutes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+from supersimplenet.cli.common import Command, OptionParser
+from supersimplenet.cli.test import print_evaluation
+from supersimplenet.datasets.mvtec import MVTecAD
+from supersimplenet.datasets.synthetic_config import SyntheticConfig
+from supersimplenet.errors import OutputError
+from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.training.config import TrainerConfig
+from supersimplenet.utils.console import console
+
+if TYPE_CHECKING:
+    from supersimplenet.evaluation.results import Evaluation
+
+_SURFACE = "brushed_metal"
+_SIZE_PX = (128, 128)
+_EPOCHS = 40
+
+
+def command() -> Command:
+    """Return the command ``demo``."""
+    return Command("demo", "synthetic data, training, evaluation, pictures: offline", _parser(), _run)
+
+
+def demo(output: Path) -> Evaluation:
+    """Draw a data set, train on its good parts, evaluate, draw the findings.
+
+    Args:
+        output: a new folder for data, model and pictures.
+
+    Raises:
+        OutputError: the folder holds something already.
+    """
+    from supersimplenet.datasets.synthetic import synthesize
+    from supersimplenet.report.findings import CONTACT_SHEET, evaluate_model
+    from supersimplenet.training.train import train
+
+    if output.exists() and any(output.iterdir()):
+        raise OutputError(f"{output}: is not empty; remove it or choose another --output")
+    started = time.monotonic()
+    say = console().print
+    say(f"1. synthetic photographs of {_SURFACE.replace('_', ' ')}, good and defective")
+    synthesize(output / "data", SyntheticConfig(surfaces=(_SURFACE,), size_px=_SIZE_PX))
+    say("2. training on the good ones")
+    data = MVTecAD(root=output / "data", category=_SURFACE)
+    train(
+        data,
+        output=output / "model",
+        model=ModelConfig(backbone="compact", image_size=_SIZE_PX),
+        recipe=Recipe(batch_size=8),
+        trainer=TrainerConfig(max_epochs=_EPOCHS),
+    )
+    say("3. looking at parts it has never seen")
+    evaluation = evaluate_model(output / "model")
+    print_evaluation(evaluation, output / "model")
+    say(f"done in {time.monotonic() - started:.0f} s; look at {output / 'model' / CONTACT_SHEET}", highlight=False)
+    return evaluation
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(description="Make synthetic data, train on its good images, evaluate, draw the findings.")
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder of data, model and pictures")
+    return parser
+
+
+def _run(options: Namespace) -> int:
+    demo(options.output)
+    return 0

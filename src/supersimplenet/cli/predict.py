@@ -1,0 +1,113 @@
+"""`supersimplenet predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+from supersimplenet.cli.common import (
+    ON_ERROR_HELP,
+    Command,
+    OptionParser,
+    add_engine,
+    compute_config,
+    parse_share,
+    print_guarantee,
+)
+from supersimplenet.prediction.tables import DEFAULT_FORMATS, parse_formats
+from supersimplenet.preprocessing.loading import OnError
+from supersimplenet.training.config import parse_duration
+from supersimplenet.types import probability
+from supersimplenet.utils.console import results
+
+if TYPE_CHECKING:
+    from supersimplenet.prediction.job import PredictionSummary
+
+
+def command() -> Command:
+    """Return the command ``predict``."""
+    return Command("predict", "write a table of scores and verdicts of images", _parser(), _run)
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(description="Predict images: write a table of anomaly scores and verdicts.")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="the model folder, or a file that `supersimplenet export` wrote"
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        help="image files, folders (searched at any depth), glob patterns, tar archives and Parquet tables of images, "
+        "URLs of these, or - for a list on standard input",
+    )
+    parser.add_argument(
+        "--list", type=Path | None, help="a text file that names an image, or any of these, in each line"
+    )
+    parser.add_argument(
+        "--watch", type=Path | None, help="predict what is in this folder and what is put there later, until stopped"
+    )
+    parser.add_argument("--watch-for", type=str | None, help="such as 10m: watch no longer than that")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--format", type=str, default=",".join(DEFAULT_FORMATS), help="of the results: csv, jsonl, parquet, with commas"
+    )
+    parser.add_argument("--overlays", action="store_true", help="also write each image with its anomaly map over it")
+    parser.add_argument(
+        "--false-discovery-rate",
+        type=str | None,
+        help="such as 5%: count the images that can be told from good parts with at most that share of mistakes, "
+        "however many images there are (column q_value)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int | None, help="images that go through the network together; by default what suits it"
+    )
+    add_engine(parser, cluster=True)
+    parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="open an exported torch program, which may run code of whoever made it; ONNX and OpenVINO files hold none",
+    )
+    return parser
+
+
+def _run(options: Namespace) -> int:
+    from supersimplenet.prediction.predict import predict_files
+
+    rate = options.false_discovery_rate
+    rate = None if rate is None else parse_share(rate, "false-discovery-rate")
+    summary = predict_files(
+        options.model,
+        options.paths,
+        options.output,
+        list_file=options.list,
+        watch=options.watch,
+        watch_for_s=None if options.watch_for is None else parse_duration(options.watch_for, "watch-for"),
+        formats=parse_formats(options.format),
+        overlays=options.overlays,
+        false_discovery_rate=rate,
+        batch_size=options.batch_size,
+        compute=compute_config(options),
+        on_error=options.on_error,
+        trust=options.trust,
+    )
+    _print_summary(summary, rate)
+    return 0
+
+
+def _print_summary(summary: PredictionSummary, false_discovery_rate: float | None) -> None:
+    continued = f", {summary.continued} of them done before" if summary.continued else ""
+    failed = f", {summary.failed} could not be read (see the error column)" if summary.failed else ""
+    unsure = f", {summary.verdicts['unsure']} unsure" if summary.verdicts["unsure"] else ""
+    results().print(
+        f"{summary.images} images{continued}: {summary.verdicts['bad']} bad{unsure} at threshold "
+        f"{probability(summary.threshold_logit):.3f}{failed}"
+    )
+    if summary.flagged is not None and false_discovery_rate is not None:
+        results().print(
+            f"{summary.flagged} are told from good parts at a false-discovery rate of {false_discovery_rate * 100:g} %"
+        )
+    print_guarantee(summary.calibration)
+    results().print(f"results: {summary.table}{' (an earlier run was replaced)' if summary.replaced else ''}")

@@ -1,0 +1,107 @@
+"""`supersimplenet test`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+from supersimplenet.cli.common import (
+    DATA_HELP,
+    ON_ERROR_HELP,
+    RESOLUTION_HELP,
+    Command,
+    OptionParser,
+    add_engine,
+    compute_config,
+    print_guarantee,
+)
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.preprocessing.loading import OnError
+from supersimplenet.types import BAD, GOOD, Resolution, probability
+from supersimplenet.utils.console import results
+
+if TYPE_CHECKING:
+    from supersimplenet.evaluation.results import Evaluation
+
+_SCORES = {"head": "classification head's score", "map": "anomaly map's maximum", "fused": "fused score"}
+
+
+def command() -> Command:
+    """Return the command ``test``."""
+    return Command("test", "evaluate a model on a data set's test images", _parser(), _run)
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(description="Evaluate a model on a data set's test images; writes metrics.json.")
+    parser.add_argument("--model", type=Path, required=True, help="the model folder")
+    parser.add_argument("--data", type=DataSource, help=f"{DATA_HELP}; by default the one it was trained on")
+    parser.add_argument("--output", type=Path, help="where to write; by default the model folder")
+    parser.add_argument("--resolution", type=Resolution, default="model", help=RESOLUTION_HELP)
+    add_engine(parser, cluster=True)
+    parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
+    return parser
+
+
+def _run(options: Namespace) -> int:
+    from supersimplenet.report.findings import evaluate_model
+
+    evaluation = evaluate_model(
+        options.model,
+        data=_parser().instantiate(options).data,
+        output=options.output,
+        resolution=options.resolution,
+        compute=compute_config(options),
+        on_error=options.on_error,
+    )
+    print_evaluation(evaluation, options.output or options.model)
+    return 0
+
+
+def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Print metrics, verdicts, guarantee, and where `evaluate_model` wrote its files."""
+    from supersimplenet.inference.config import METRICS_FILE
+    from supersimplenet.report.findings import CONTACT_SHEET
+
+    _print_metrics(evaluation)
+    _print_verdicts(evaluation)
+    print_guarantee(evaluation.calibration)
+    if evaluation.failures:
+        results().print(f"{len(evaluation.failures)} images could not be read; {METRICS_FILE} lists them")
+    results().print(f"metrics:  {folder / METRICS_FILE}\nfindings: {folder / CONTACT_SHEET}")
+
+
+def _print_metrics(evaluation: Evaluation) -> None:
+    from rich.table import Table
+
+    from supersimplenet.evaluation.evaluate import PREFIXES
+
+    table = Table("metric", "value", "95 % interval", "", box=None, pad_edge=False)
+    decides = PREFIXES[evaluation.image_score]
+    deciding = [f"{decides}{name}" for name in ("I-AUROC", "AP-det", "I-F1-max")]
+    for name, metric in evaluation.metrics.items():
+        if metric.value is None:
+            table.add_row(name, f"undefined: {metric.reason}")
+            continue
+        interval = "" if metric.interval is None else f"{metric.interval.low:.3f} to {metric.interval.high:.3f}"
+        if metric.interval is not None and metric.interval.degenerate:
+            interval = "not defined: every bootstrap sample gives the same value"
+        if metric.error_bound:
+            interval = f"exact to {metric.error_bound:.1e}"
+        table.add_row(name, f"{metric.value:.4f}", interval, "of the deciding score" if name in deciding else "")
+    results().print(table)
+
+
+def _print_verdicts(evaluation: Evaluation) -> None:
+    good, bad = evaluation.counts(GOOD), evaluation.counts(BAD)
+    pixels = [outcome.sample.label for outcome in evaluation.outcomes if outcome.has_pixel_labels]
+    unsure = f", {bad['unsure']} unsure" if bad["unsure"] else ""
+    also_unsure = f", {good['unsure']} unsure" if good["unsure"] else ""
+    size = "each mask's own size" if evaluation.resolution == "native" else evaluation.shown_size("x")
+    results().print(
+        f"at threshold {probability(evaluation.threshold_logit):.3f} of the {_SCORES[evaluation.image_score]}: "
+        f"{bad['good']} of {sum(bad.values())} bad images missed{unsure}, "
+        f"{good['bad']} of {sum(good.values())} good images rejected{also_unsure}; pixel metrics at {size} from "
+        f"{pixels.count(BAD)} bad and {pixels.count(GOOD)} good images"
+    )

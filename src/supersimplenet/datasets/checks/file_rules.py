@@ -1,0 +1,208 @@
+"""What can be wrong with a data set's files, one by one: images, masks, sizes, brightness."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from supersimplenet.datasets.checks.findings import Finding, Looked, each
+from supersimplenet.types import BAD, GOOD
+from supersimplenet.utils.formatting import counted, shown_size
+
+_LONG = 3.0  # times as long as wide, from where a square network size distorts much
+_DISTORTED = 2.0
+_FEW_ODD = 0.1  # share of the images up to which sizes unlike the others' look like a mistake
+_MOST_DEFECTIVE = 0.5  # share of an image from which a mask seems to be inverted
+_OUTLIER_Z = 6.0
+_LEAST_SPREAD_LEVELS = 2.0  # grey levels; images more alike than this have no outliers worth a look
+_LEAST_FOR_SPREAD = 10  # images
+_SHIFT_Z = 1.0
+_LEAST_SHIFT_LEVELS = 5.0
+
+
+def check_images(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
+    """Images that cannot be read, and sizes and shapes unlike the others'.
+
+    Args:
+        looked: the samples.
+        size_px: (height, width) that the network will see, where it is known.
+    """
+    broken = [(sample, look.image_error) for sample, look in looked if look.image_error is not None]
+    if broken:
+        message = f"{counted(len(broken), 'image')} that cannot be read; export again, or remove"
+        yield Finding(level="error", code="image-unreadable", message=message, evidence=each(broken))
+    sized = [(sample, look.image.size_px) for sample, look in looked if look.image is not None]
+    sizes = Counter(size for _, size in sized).most_common()
+    if len(sizes) > 1:
+        usual, _ = sizes[0]
+        odd = [(sample, shown_size(size)) for sample, size in sized if size != usual]
+        if len(odd) <= _FEW_ODD * len(sized):
+            message = (
+                f"{counted(len(odd), 'image')} not {shown_size(usual)} (height x width) like the other "
+                f"{len(sized) - len(odd):,}: {_listed_sizes(sizes[1:])}; make sure they show the same view, at the "
+                "same scale"
+            )
+            yield Finding(level="warning", code="image-size", message=message, evidence=each(odd))
+        else:
+            low, high = (tuple(int(side) for side in f([s for _, s in sized], axis=0)) for f in (np.min, np.max))
+            message = (
+                f"images have {len(sizes)} sizes, {low[0]} to {high[0]} px high and {low[1]} to {high[1]} px wide; "
+                f"each is resized to the network's size, so a defect's scale differs from image to image"
+            )
+            yield Finding(level="note", code="image-size", message=message)
+    yield from _check_shapes(looked, size_px)
+
+
+def check_masks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
+    """Masks that are missing, cannot be used, or say something unlikely."""
+    broken = [(sample, look.mask_error) for sample, look in looked if look.mask_error is not None]
+    sized = [(sample, error) for sample, error in broken if ": the mask is " in error]
+    unreadable = [case for case in broken if case not in sized]
+    if unreadable:
+        message = f"{counted(len(unreadable), 'mask')} that cannot be read; export again, or remove"
+        yield Finding(level="error", code="mask-unreadable", message=message, evidence=each(unreadable))
+    if sized:
+        message = f"{counted(len(sized), 'mask')} not of the image's size; export both at one size"
+        yield Finding(level="error", code="mask-size", message=message, evidence=each(sized))
+    ignoring = [(sample, look.ignore_error) for sample, look in looked if look.ignore_error is not None]
+    if ignoring:
+        message = f"{counted(len(ignoring), 'ignore mask')} that cannot be used; mend, or remove"
+        yield Finding(level="error", code="ignore-unusable", message=message, evidence=each(ignoring))
+    missing = [(sample, "") for sample, _ in looked if sample.label == BAD and sample.mask is None]
+    if missing:
+        message = (
+            f"{counted(len(missing), 'bad image')} without a mask: of use for telling good from bad, not for showing "
+            "where; draw masks for some of them if the map matters"
+        )
+        yield Finding(level="note", code="mask-missing", message=message, evidence=each(missing))
+    yield from _check_marks(looked, size_px)
+
+
+def check_brightness(looked: Sequence[Looked]) -> Iterator[Finding]:
+    """Images far darker, brighter, flatter or harsher than the rest of their split, and a split unlike the other."""
+    for what, code in (("brightness", "brightness-outlier"), ("contrast", "contrast-outlier")):
+        outliers = []
+        for split in ("train", "test"):
+            of_split = [(sample, look.image) for sample, look in looked if look.image and sample.split == split]
+            values = np.array([getattr(image, what) for _, image in of_split])
+            if len(values) < _LEAST_FOR_SPREAD:
+                continue
+            middle, spread = _middle_and_spread(values)
+            z = (values - middle) / spread
+            outliers += [
+                (of_split[i][0], f"{what} {values[i]:.0f}; usual in {split}: {middle:.0f} give or take {spread:.0f}")
+                for i in np.flatnonzero(np.abs(z) > _OUTLIER_Z)
+            ]
+        if outliers:
+            message = (
+                f"{counted(len(outliers), 'image')} far off the {what} of the others; look whether light, exposure or "
+                "the part is another, and leave out of training what the line will not see"
+            )
+            yield Finding(level="warning", code=code, message=message, evidence=each(outliers))
+    good = {
+        split: np.array([k.image.brightness for s, k in looked if k.image and s.split == split and s.label == GOOD])
+        for split in ("train", "test")
+    }
+    if min(len(values) for values in good.values()) >= _LEAST_FOR_SPREAD:
+        (train, spread), (test, _) = (_middle_and_spread(good[split]) for split in ("train", "test"))
+        if abs(test - train) > max(_SHIFT_Z * spread, _LEAST_SHIFT_LEVELS):
+            message = (
+                f"good test images are {'brighter' if test > train else 'darker'} than good training images: median "
+                f"brightness {test:.0f} against {train:.0f} of 255 (give or take {spread:.0f}); train on images under "
+                "the light of the line, or expect false alarms"
+            )
+            yield Finding(level="warning", code="brightness-shift", message=message)
+
+
+def _check_shapes(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
+    shaped = [(sample, look.image.size_px) for sample, look in looked if look.image is not None]
+    if size_px is None:
+        shaped.sort(key=lambda case: -max(case[1]) / min(case[1]))
+        long = [(sample, shown_size(size)) for sample, size in shaped if max(size) > _LONG * min(size)]
+        if long:
+            message = (
+                f"{counted(len(long), 'image')} more than {_LONG:g} times as long as wide; a square network size "
+                "distorts them: choose --model.image_size of about their shape, or cut them into pieces"
+            )
+            yield Finding(level="warning", code="image-shape", message=message, evidence=each(long))
+        return
+    stretched = [(sample, size, (size[0] * size_px[1]) / (size[1] * size_px[0])) for sample, size in shaped]
+    stretched = sorted(((sample, size, max(s, 1 / s)) for sample, size, s in stretched), key=lambda case: -case[2])
+    distorted = [
+        (sample, f"{shown_size(size)}, {times:.1f} times") for sample, size, times in stretched if times > _DISTORTED
+    ]
+    if distorted:
+        message = (
+            f"{counted(len(distorted), 'image')} stretched more than {_DISTORTED:g} times in one direction at "
+            f"{shown_size(size_px)}; choose --model.image_size of about their shape"
+        )
+        yield Finding(level="warning", code="image-shape", message=message, evidence=each(distorted))
+
+
+def _check_marks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
+    """What the masks that can be used mark."""
+    masks = [(sample, look.mask) for sample, look in looked if look.mask is not None]
+    bad = [(sample, mask) for sample, mask in masks if sample.label == BAD]
+    marking = [(sample, mask) for sample, mask in bad if mask.marked_fraction > 0]
+    contradicting = [(s, f"{m.marked_fraction:.1%} marked") for s, m in masks if s.label == GOOD and m.marked_fraction]
+    if contradicting:
+        message = (
+            f"{counted(len(contradicting), 'image')} labelled good with a mask that marks a defect; label the image "
+            "bad, or remove its mask"
+        )
+        yield Finding(level="error", code="mask-of-good", message=message, evidence=each(contradicting))
+    empty = [(sample, "") for sample, mask in bad if mask.marked_fraction == 0 and mask.levels == (0,)]
+    if empty:
+        message = (
+            f"{counted(len(empty), 'bad image')} with an empty mask; trained on as bad without pixel labels: draw "
+            "the defect, or label the image good if there is none"
+        )
+        yield Finding(level="warning", code="mask-empty", message=message, evidence=each(empty))
+    faint = [(s, f"grey levels {_few_levels(m.levels)}") for s, m in bad if not m.marked_fraction and m.levels != (0,)]
+    if faint:
+        message = (
+            f"{counted(len(faint), 'mask')} reading as empty though something is in it: a pixel counts as defective "
+            "from 128 of 255, and all are below; write defects as 255"
+        )
+        yield Finding(level="warning", code="mask-faint", message=message, evidence=each(faint))
+    soft = [(s, m) for s, m in marking if not s.mask_any_value and set(m.levels) - {0, max(m.levels)}]
+    grey = [(sample, f"grey levels {_few_levels(mask.levels)}") for sample, mask in soft]
+    if grey:
+        message = (
+            f"{counted(len(grey), 'mask')} with levels between nothing and full, as soft edges or JPEG leave them; "
+            "from 128 of 255 they count as defective, class numbers would not"
+        )
+        yield Finding(level="note", code="mask-levels", message=message, evidence=each(grey))
+    large = [(s, f"{m.marked_fraction:.1%} marked") for s, m in marking if m.marked_fraction > _MOST_DEFECTIVE]
+    if large:
+        message = (
+            f"{counted(len(large), 'mask')} marking more than half of the image; inverted? Defects are white, "
+            "the rest black"
+        )
+        yield Finding(level="warning", code="mask-inverted", message=message, evidence=each(large))
+    lost = [(sample, f"{mask.marked_fraction:.3%} of the image") for sample, mask in marking if mask.vanishes]
+    if lost and size_px is not None:
+        message = (
+            f"{counted(len(lost), 'defect')} too small to leave a pixel at {shown_size(size_px)}; choose a larger "
+            "--model.image_size, or cut images into pieces"
+        )
+        yield Finding(level="warning", code="mask-vanishes", message=message, evidence=each(lost))
+
+
+def _middle_and_spread(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float]:
+    """Median, and what would be the standard deviation if the values were normally distributed but for outliers."""
+    middle = float(np.median(values))
+    return middle, max(1.4826 * float(np.median(np.abs(values - middle))), _LEAST_SPREAD_LEVELS)
+
+
+def _listed_sizes(sizes: Sequence[tuple[tuple[int, int], int]]) -> str:
+    more = f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else ""
+    return ", ".join(f"{count} of {shown_size(size)}" for size, count in sizes[:3]) + more
+
+
+def _few_levels(levels: tuple[int, ...]) -> str:
+    if len(levels) <= 5:
+        return ", ".join(str(level) for level in levels)
+    return f"{', '.join(str(level) for level in levels[:3])} ... {levels[-1]} ({len(levels)} of them)"

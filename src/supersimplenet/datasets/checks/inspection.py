@@ -1,0 +1,143 @@
+"""One look at each image and its masks, in threads: everything that the checks of a data set need, and no pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from supersimplenet.datasets.checks.duplicates import fingerprint
+from supersimplenet.datasets.masks import read_ignored
+from supersimplenet.errors import ImageError
+from supersimplenet.preprocessing.geometry import resize_mask
+from supersimplenet.preprocessing.images import read_image, read_mask
+from supersimplenet.types import Sample
+
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskLook:
+    """What a mask file holds.
+
+    Attributes:
+        levels: the grey levels in it, 0 to 255, ascending.
+        marked_fraction: share of its pixels that count as defective, in [0, 1].
+        vanishes: whether nothing is left of what it marks at the size that was asked about.
+    """
+
+    levels: tuple[int, ...]
+    marked_fraction: float
+    vanishes: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLook:
+    """What an image file holds.
+
+    Attributes:
+        size_px: (height, width), upright.
+        digest: equal for equal pixels, whatever the file's format.
+        brightness: mean grey level, in [0, 255].
+        contrast: standard deviation of the grey level.
+        fingerprint: see `duplicates`.
+    """
+
+    size_px: tuple[int, int]
+    digest: bytes
+    brightness: float
+    contrast: float
+    fingerprint: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What the files of one sample hold, and what is wrong with them.
+
+    Attributes:
+        image: None where it cannot be read.
+        mask: None where there is none, or where it cannot be used.
+        image_error: why the image cannot be read.
+        mask_error: why the mask cannot be used.
+        ignore_error: why the second mask cannot be used.
+    """
+
+    image: ImageLook | None = None
+    mask: MaskLook | None = None
+    image_error: str | None = None
+    mask_error: str | None = None
+    ignore_error: str | None = None
+
+
+def look_at(
+    samples: Sequence[Sample], *, size_px: tuple[int, int] | None = None, progress: Callable[[int], None] | None = None
+) -> list[Look]:
+    """A look at each sample, in their order. A broken file is reported and never raises.
+
+    Args:
+        samples: whose files are read.
+        size_px: (height, width) that the network will see.
+        progress: called with the number of samples looked at since the last call.
+    """
+    looks = []
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool:
+        try:
+            for look in pool.map(lambda sample: _look(sample, size_px), samples):
+                looks.append(look)
+                if progress is not None:
+                    progress(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return looks
+
+
+def _look(sample: Sample, size_px: tuple[int, int] | None) -> Look:
+    try:
+        image = _image_look(read_image(sample.image))
+    except ImageError as error:
+        return Look(image_error=str(error))
+    mask, mask_error, ignore_error = None, None, None
+    if sample.mask is not None:
+        try:
+            mask = _mask_look(sample, image.size_px, size_px)
+        except ImageError as error:
+            mask_error = str(error)
+    if sample.ignore is not None:
+        try:
+            read_ignored(sample, size_px or image.size_px)
+        except ImageError as error:
+            ignore_error = str(error)
+    return Look(image=image, mask=mask, mask_error=mask_error, ignore_error=ignore_error)
+
+
+def _image_look(pixels: NDArray[np.uint8]) -> ImageLook:
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    share = np.bincount(grey.ravel(), minlength=256) / grey.size  # (256,): no large array of floats
+    levels = np.arange(256)
+    brightness = float(share @ levels)
+    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    digest.update(pixels.tobytes())
+    return ImageLook(
+        size_px=(pixels.shape[0], pixels.shape[1]),
+        digest=digest.digest(),
+        brightness=brightness,
+        contrast=float(np.sqrt(share @ (levels - brightness) ** 2)),
+        fingerprint=fingerprint(grey),
+    )
+
+
+def _mask_look(sample: Sample, image_size_px: tuple[int, int], size_px: tuple[int, int] | None) -> MaskLook:
+    assert sample.mask is not None
+    marked = read_mask(sample.mask, image_size_px=image_size_px, any_value=sample.mask_any_value)
+    # Read again as an image for its grey levels: what the mask's own reading makes of them is the question.
+    levels = np.bincount(read_image(sample.mask).max(axis=2).ravel(), minlength=256)
+    vanishes = size_px is not None and bool(marked.any()) and not resize_mask(marked, size_px).any()
+    return MaskLook(
+        levels=tuple(np.flatnonzero(levels).tolist()), marked_fraction=float(marked.mean()), vanishes=vanishes
+    )

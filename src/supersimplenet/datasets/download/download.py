@@ -1,0 +1,179 @@
+"""Published data sets, from their publishers to a folder that is known to be whole.
+
+Nobody's server but the publisher's own is asked. What comes is compared with the published checksum before it is
+opened, and its images are counted.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.download.archives import ARCHIVES, ON_REQUEST, REQUEST_PAGE, SPLITS_PAGE, Archive, Counts
+from supersimplenet.datasets.download.fetch import check, fetch
+from supersimplenet.datasets.download.unpack import unpack
+from supersimplenet.datasets.registry import SOURCES
+from supersimplenet.errors import ConfigError, DataError, OutputError
+from supersimplenet.types import BAD, GOOD
+
+_PICTURES_GROW = 1.1  # PNG and JPEG files, which no archive makes much smaller
+
+
+class Download(NamedTuple):
+    """What `download` found.
+
+    Attributes:
+        folder: of the data set.
+        counts: images by category, as published.
+        unpacked: the categories that were not there before.
+    """
+
+    folder: Path
+    counts: dict[str, Counts]
+    unpacked: list[str]
+
+    @property
+    def total(self) -> Counts:
+        """Images of all categories together."""
+        return Counts(*map(sum, zip(*self.counts.values(), strict=True)))
+
+
+def download(
+    name: str,
+    folder: Path,
+    *,
+    archive: Path | None = None,
+    categories: Sequence[str] | None = None,
+    keep_archive: bool = False,
+    registry: Mapping[str, Archive] = ARCHIVES,
+) -> Download:
+    """Fetch, check and unpack what is missing of a data set, and count its images.
+
+    The archive is fetched into the folder's parent. It is unpacked beside the folder and renamed when all of it is
+    there; categories that are missing in a folder are unpacked inside it and moved to their place.
+
+    Args:
+        name: of the data set.
+        folder: the data set's root.
+        archive: the archive's file, fetched by other means; it is checked all the same, and kept.
+        categories: those that are wanted; by default all.
+        keep_archive: leave what was fetched beside the folder.
+        registry: the data sets to choose from.
+
+    Raises:
+        ConfigError: a name or a category that is none.
+        DataError: the archive cannot be had, or is not what was published; the folder holds other images.
+        OutputError: the disk is too small.
+    """
+    if name == ON_REQUEST:
+        raise DataError(_on_request(folder))
+    if name not in registry:
+        raise ConfigError(f"{name}: no such data set; wanted one of {', '.join([*registry, ON_REQUEST])}")
+    published = registry[name]
+    wanted = _wanted(published, categories)
+    folder = folder.resolve()
+    missing = [
+        category for category in wanted if not any(path.exists() for path in _paths(published, folder, category))
+    ]
+    advice = "move it away and run the command again"
+    counts = {c: _counted(published, folder, c, advice) for c in wanted if c not in missing}
+    if missing:
+        file = archive or folder.parent / published.file
+        _check_space(published, folder, missing, 0 if archive else published.size - _here(file))
+        if archive is None:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            advice = f"fetch the archive from {published.page} in a browser and pass it with --archive FILE"
+            fetch(published.url, file, size=published.size, checksum=published.checksum, advice=advice)
+        else:
+            check(file, published.checksum)
+        _unpack(published, file, folder, missing)
+        advice = "the archive is as published, so this is an error of this program: please report it"
+        counts |= {category: _counted(published, folder, category, advice) for category in missing}
+        if archive is None and not keep_archive:
+            file.unlink()
+    return Download(folder, {category: counts[category] for category in wanted}, missing)
+
+
+def source_of(name: str, folder: Path, category: str) -> DataSource:
+    """The data source that reads a downloaded data set; ``category`` is "" where it has none."""
+    arguments = {"root": folder} | ({"category": category} if category else {})
+    return SOURCES[name](**arguments)
+
+
+def _wanted(published: Archive, categories: Sequence[str] | None) -> list[str]:
+    if categories is None:
+        return list(published.counts)
+    known = [category for category in published.counts if category]
+    unknown = [category for category in categories if category not in known]
+    if unknown or not categories:
+        those = f"wanted some of {', '.join(known)}" if known else "it has no categories: leave them out"
+        raise ConfigError(f"categories: {published.name} has none named {', '.join(unknown) or 'nothing'}; {those}")
+    return [category for category in known if category in categories]
+
+
+def _paths(published: Archive, folder: Path, category: str) -> list[Path]:
+    return [folder / category] if category else [folder / entry for entry in published.layout]
+
+
+def _counted(published: Archive, folder: Path, category: str, advice: str) -> Counts:
+    where = folder / category
+    try:
+        samples = source_of(published.name, folder, category).samples()
+    except DataError as error:
+        raise DataError(f"{where}: not a whole {published.name} ({error}); {advice}") from error
+    kinds = [(sample.split, sample.label) for sample in samples]
+    found = Counts(*(kinds.count(k) for k in (("train", GOOD), ("train", BAD), ("test", GOOD), ("test", BAD))))
+    if found != published.counts[category]:
+        raise DataError(f"{where}: found {found}; wanted {published.counts[category]}; {advice}")
+    return found
+
+
+def _check_space(published: Archive, folder: Path, missing: list[str], to_fetch: int) -> None:
+    """What is free must hold the rest of the archive and the missing categories, by their share of the images."""
+    images = {category: sum(counts) for category, counts in published.counts.items()}
+    share = sum(images[category] for category in missing) / sum(images.values())
+    needed = to_fetch + int(_PICTURES_GROW * share * published.size)
+    disk = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(disk).free
+    if free < needed:
+        raise OutputError(
+            f"{folder}: {free:,} bytes are free; wanted about {needed:,}: {to_fetch:,} to fetch, the rest to unpack; "
+            f"free some, or name another --output"
+        )
+
+
+def _here(file: Path) -> int:
+    """Bytes of the archive that need no fetching."""
+    part = file.with_name(f"{file.name}.part")
+    return max(path.stat().st_size if path.exists() else 0 for path in (file, part))
+
+
+def _unpack(published: Archive, file: Path, folder: Path, missing: list[str]) -> None:
+    is_new = not folder.exists()
+    unpacked = (folder.parent if is_new else folder) / f".{folder.name}.unpacking"
+    if unpacked.exists():
+        shutil.rmtree(unpacked)  # of a run that was killed
+
+    def is_wanted(path: PurePosixPath) -> bool:
+        return not path.parts or path.parts[0] not in published.counts or path.parts[0] in missing
+
+    unpack(file, unpacked, at_most_bytes=published.unpacked_at_most, wanted=is_wanted)
+    if is_new:
+        unpacked.rename(folder)
+        return
+    for entry in sorted(unpacked.iterdir()):
+        if not (folder / entry.name).exists():
+            entry.rename(folder / entry.name)
+    shutil.rmtree(unpacked)
+
+
+def _on_request(folder: Path) -> str:
+    return (
+        f"{ON_REQUEST}: handed out on request only, under CC BY-NC-SA 4.0: no commercial use. Ask at "
+        f"{REQUEST_PAGE}, unpack what you get so that {folder}/capsule/negative/data and {folder}/softgel/... exist. "
+        f"Fetch the authors' three-fold split files, linked in the README of {SPLITS_PAGE}, and unpack them so that "
+        f"{folder}/sensum_splits/capsule/0/train/neg.pckl exists"
+    )

@@ -1,0 +1,141 @@
+"""Archives to files, so that nothing is ever written outside the folder they are unpacked into.
+
+Only plain files and folders are written, by this module itself: neither `tarfile` nor `zipfile` creates anything.
+tarfile's own protection, ``filter="data"``, came with Python 3.10.12, 3.11.4 and 3.12, later than the oldest Python
+that this package runs on, and zipfile has none.
+"""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal, NamedTuple
+
+from supersimplenet.errors import DataError
+from supersimplenet.utils.console import progress_bar
+
+_MEMBER_BYTES = 4096  # what even an empty file takes on disk: a million of them is a bomb, too
+_MB = 1_000_000
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+Kind = Literal["file", "folder", "symbolic link", "hard link", "device or pipe"]
+
+
+class Member(NamedTuple):
+    """One entry of an archive.
+
+    Attributes:
+        name: as it stands in the archive.
+        kind: what it would become.
+        size: in bytes, unpacked.
+        open: gives a file's content; only until the next member is asked for.
+    """
+
+    name: str
+    kind: Kind
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def unpack(archive: Path, folder: Path, *, at_most_bytes: int, wanted: Callable[[PurePosixPath], bool]) -> None:
+    """Unpack an archive into a folder, which is made.
+
+    Args:
+        archive: a tar, compressed or not, or a zip, told by the suffix .zip.
+        folder: does not exist yet. Where anything goes wrong, or is interrupted, it is removed again.
+        at_most_bytes: more than this is refused before it is written; each member counts for at least 4096.
+        wanted: whether to write a member, by its path. Those that are not wanted are checked all the same.
+
+    Raises:
+        DataError: a member that is neither file nor folder, whose path leaves the folder, or that stands there twice;
+            too many bytes; a broken archive.
+    """
+    folder.mkdir(parents=True)
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder)  # after a refusal, a full disk, Ctrl-C: half a data set looks like a whole
+        try:
+            _unpack(archive, folder, at_most_bytes, wanted)
+        except _BROKEN as error:
+            raise DataError(f"{archive}: not a readable archive ({error}); fetch it again") from error
+        undo.pop_all()
+
+
+def _unpack(archive: Path, folder: Path, at_most_bytes: int, wanted: Callable[[PurePosixPath], bool]) -> None:
+    budget_bytes = at_most_bytes
+    with archive.open("rb") as file, progress_bar() as bar:
+        task = bar.add_task(f"unpacking {archive.name}", total=archive.stat().st_size // _MB, detail="MB")
+        for member in _zip_members(file) if archive.suffix == ".zip" else _tar_members(file):
+            path = _safe_path(archive, member)
+            budget_bytes -= max(member.size, _MEMBER_BYTES)
+            if budget_bytes < 0:
+                raise DataError(
+                    f"{archive}: unpacks to more than {at_most_bytes:,} bytes, refused at '{member.name}'; this is not "
+                    f"the data set it should be, remove it"
+                )
+            if wanted(path):
+                _write(archive, member, folder / path)
+            bar.update(task, completed=file.tell() // _MB)
+
+
+def _tar_members(file: IO[bytes]) -> Iterator[Member]:
+    with tarfile.open(fileobj=file, mode="r|*") as tar:  # as a stream: each byte of an xz is decompressed once
+        for info in tar:
+            if info.isfile():
+                kind: Kind = "file"
+            elif info.isdir():
+                kind = "folder"
+            elif info.issym():
+                kind = "symbolic link"
+            elif info.islnk():
+                kind = "hard link"
+            else:
+                kind = "device or pipe"
+
+            def content(info: tarfile.TarInfo = info) -> IO[bytes]:
+                stream = tar.extractfile(info)
+                assert stream is not None  # it is None for what is neither file nor link
+                return stream
+
+            yield Member(info.name, kind, info.size, content)
+
+
+def _zip_members(file: IO[bytes]) -> Iterator[Member]:
+    kinds: dict[int, Kind] = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symbolic link"}
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            kind = kinds.get(stat.S_IFMT(info.external_attr >> 16), "device or pipe")  # 0: not made on Unix
+            if info.is_dir() and kind == "file":
+                kind = "folder"
+
+            def content(info: zipfile.ZipInfo = info) -> IO[bytes]:
+                return archive.open(info)
+
+            yield Member(info.filename, kind, info.file_size, content)
+
+
+def _safe_path(archive: Path, member: Member) -> PurePosixPath:
+    """The member's path below the folder; refuses links and devices, and names that lead elsewhere on any system."""
+    if member.kind not in ("file", "folder"):
+        raise DataError(f"{archive}: refused: '{member.name}' is a {member.kind}; wanted files and folders only")
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or any(character in member.name for character in "\\:\0"):
+        raise DataError(f"{archive}: refused: the path '{member.name}' leads outside the folder of the data set")
+    return path
+
+
+def _write(archive: Path, member: Member, target: Path) -> None:
+    try:
+        if member.kind == "folder":
+            target.mkdir(parents=True, exist_ok=True)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with member.open() as source, target.open("xb") as file:
+            shutil.copyfileobj(source, file)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataError(f"{archive}: refused: '{member.name}' stands in it twice, or below a file") from error

@@ -1,0 +1,250 @@
+"""Folders of one's own as a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from supersimplenet.datasets.base import DataSource, sort_samples
+from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.preprocessing.images import list_images, natural_key
+from supersimplenet.types import BAD, GOOD, Sample, Split
+from supersimplenet.utils.formatting import few
+
+_PLAIN_NAMES = ("good", "ok", "normal", "train")  # of a folder of good images: its parent names the part
+_LABEL_OF = {"good": GOOD, "test_good": GOOD, "bad": BAD, "train_bad": BAD}
+Files = list[tuple[Path, Path]]  # (the folder that was named, a file at any depth in it)
+
+
+class Folder(DataSource):
+    r"""Folders of one's own: good images, and bad ones and masks where there are any.
+
+    Each folder is searched at any depth. The type of a defect is the name of the subfolder of ``bad`` or ``train_bad``
+    that it lies in, or else the name of that folder itself. A mask belongs to the bad image of the same stem, with or
+    without ``_mask`` behind it: first to the one in the same subfolder, else wherever it is.
+
+    Args:
+        good: Folder or folders of good images.
+        bad: Folder or folders of bad images, for the test split unless bad_train_fraction says otherwise.
+        masks: Folder or folders of pixel masks. A bad image without one keeps unknown pixel labels.
+        test_good: Folder or folders of good images for the test split. Without any, a share of the good ones is held
+            out.
+        test_fraction: Share of the good images held out, at least 0 and below 1. Which ones follows from each one's
+            name below its folder and the seed alone, so that adding images moves none from one split to the other.
+        seed: Another seed holds out other images.
+        train_bad: Folder or folders of bad images for training.
+        bad_train_fraction: Share of the images of bad that goes to training, from 0 to 1. Which ones follows from
+            their names, as above.
+        ignore: Folder or folders of second masks, of good or bad images, matched as masks are: their pixels count in
+            no loss and no metric.
+        group_pattern: Regular expression with one group, such as '(part\d+)_', that finds the name of the physical
+            part in a file's name. All images of one part go to one split. The shares are then of parts, and a part
+            with an image in bad goes where that one goes.
+    """
+
+    def __init__(
+        self,
+        *,
+        good: Sequence[Path] | Path,
+        bad: Sequence[Path] | Path = (),
+        masks: Sequence[Path] | Path = (),
+        test_good: Sequence[Path] | Path = (),
+        test_fraction: float = 0.2,
+        seed: int = 0,
+        train_bad: Sequence[Path] | Path = (),
+        bad_train_fraction: float = 0.0,
+        ignore: Sequence[Path] | Path = (),
+        group_pattern: str | None = None,
+    ) -> None:
+        if not 0 <= test_fraction < 1:
+            raise ConfigError(f"test_fraction: {test_fraction}; wanted at least 0 and below 1")
+        if not 0 <= bad_train_fraction <= 1:
+            raise ConfigError(f"bad_train_fraction: {bad_train_fraction}; wanted 0 to 1")
+        self.good, self.bad, self.masks, self.test_good = (_folders(x) for x in (good, bad, masks, test_good))
+        self.train_bad, self.ignore = _folders(train_bad), _folders(ignore)
+        if not self.good:
+            raise ConfigError("good: no folder; wanted at least one folder of good images")
+        self.test_fraction = test_fraction
+        self.seed = seed
+        self.bad_train_fraction = bad_train_fraction
+        self.group_pattern = group_pattern
+        self._part = None if group_pattern is None else _compiled(group_pattern)
+        named = self.good[0].resolve()
+        self.name = f"Folder/{named.parent.name if named.name.lower() in _PLAIN_NAMES else named.name}"
+
+    def samples(self) -> list[Sample]:
+        """Every sample of both splits, sorted.
+
+        Raises:
+            DataError: a folder without images, a file that stands in two of them, a mask without its image or with
+                several, a name that group_pattern finds no part in, a part that was put into both splits, or no good
+                image left for training.
+        """
+        images = {role: list_files(getattr(self, role)) for role in _LABEL_OF}
+        masks, ignore = list_files(self.masks), list_files(self.ignore)
+        check_no_overlap({**images, "masks": masks, "ignore": ignore})
+        mask_of = match_masks(images["bad"] + images["train_bad"], masks, of="bad image")
+        ignore_of = match_masks([file for files in images.values() for file in files], ignore, of="image")
+        group_of = {image: self._group(image) for files in images.values() for _, image in files}
+        split_of = self._splits(images, group_of)
+        samples = [
+            Sample(
+                image=image,
+                label=label,
+                split=split_of[image],
+                defect="good" if label == GOOD else _defect(folder, image),
+                mask=mask_of.get(image),
+                pixel_labels_known=label == GOOD or image in mask_of,
+                ignore=ignore_of.get(image),
+                group=group_of[image],
+            )
+            for role, label in _LABEL_OF.items()
+            for folder, image in images[role]
+        ]
+        if not any(sample.label == GOOD and sample.split == "train" for sample in samples):
+            raise DataError(
+                f"{self.good[0]}: none of {len(images['good']):,} good images is left for training; "
+                f"lower test_fraction ({self.test_fraction}), or give test_good"
+            )
+        return sort_samples(samples)
+
+    def _group(self, image: Path) -> str | None:
+        if self._part is None:
+            return None
+        match = self._part.search(image.name)
+        if match is None or match.group(1) is None:
+            raise DataError(
+                f"{image}: group_pattern '{self.group_pattern}' finds no part in its name; change the pattern, or "
+                "rename the image"
+            )
+        return match.group(1)
+
+    def _splits(self, images: dict[str, Files], group_of: dict[Path, str | None]) -> dict[Path, Split]:
+        """The split of each image: that of its part; an image without a group is a part of its own."""
+        parts: dict[Path | str, list[Path]] = defaultdict(list)
+        roles: dict[Path | str, set[str]] = defaultdict(set)
+        names: dict[Path | str, str] = {}
+        for role, files in images.items():
+            for folder, image in files:
+                group = group_of[image]
+                part = image if group is None else group
+                parts[part].append(image)
+                roles[part].add(role)
+                names[part] = image.relative_to(folder).as_posix() if group is None else group
+        split_of = {part: self._split(names[part], roles[part]) for part in parts}
+        return {image: split_of[part] for part, members in parts.items() for image in members}
+
+    def _split(self, name: str, roles: set[str]) -> Split:
+        """Where a part goes: where its images were put, or else where its name sends it."""
+        put: dict[str, Split] = {"test_good": "test", "train_bad": "train"}
+        if self.test_good:
+            put["good"] = "train"
+        if self.bad_train_fraction == 0:
+            put["bad"] = "test"
+        splits = {put[role] for role in roles if role in put}
+        if len(splits) > 1:
+            raise DataError(
+                f"part {name}: stands in train and in test, by its images in {few(sorted(roles & put.keys()))}; "
+                "put all images of one part into one split"
+            )
+        if splits:
+            return splits.pop()
+        draw = int.from_bytes(hashlib.sha256(f"{self.seed}\0{name}".encode()).digest()[:8], "big")  # below 2**64
+        if "bad" in roles:
+            return "train" if draw >= (1 - self.bad_train_fraction) * 2**64 else "test"
+        return "test" if draw < self.test_fraction * 2**64 else "train"
+
+
+def _folders(paths: Sequence[Path] | Path) -> list[Path]:
+    if isinstance(paths, (str, os.PathLike)):
+        return [Path(paths)]
+    return [Path(path) for path in paths]
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"group_pattern: '{pattern}' is no regular expression ({error})") from error
+    if compiled.groups != 1:
+        raise ConfigError(
+            f"group_pattern: '{pattern}' has {compiled.groups} groups; wanted one, around the part's name, such as "
+            r"'(part\d+)_'"
+        )
+    return compiled
+
+
+def _defect(folder: Path, image: Path) -> str:
+    relative = image.relative_to(folder)
+    return relative.parts[0] if len(relative.parts) > 1 else folder.resolve().name
+
+
+def list_files(folders: list[Path]) -> Files:
+    """Every image below each folder; of a path to one image, the folder is where it lies.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    return [(top if top.is_dir() else top.parent, image) for top in folders for image in list_images(top)]
+
+
+def check_no_overlap(roles: dict[str, Files]) -> None:
+    """Refuse a file that has two roles.
+
+    Raises:
+        DataError: it stands in two of the lists, or twice in one.
+    """
+    seen: dict[str, str] = {}
+    for role, files in roles.items():
+        for _, file in files:
+            key = os.path.normpath(file.absolute())
+            if key in seen:
+                raise DataError(f"{file}: found in {seen[key]} and again in {role}; give folders that do not overlap")
+            seen[key] = role
+
+
+def match_masks(images: Files, masks: Files, *, of: str) -> dict[Path, Path]:
+    """Mask of each image that has one: by subfolder and stem first, then by stem among what is left.
+
+    Args:
+        images: those that may have a mask.
+        masks: a mask's stem is its image's, with or without ``_mask`` behind it.
+        of: which images these are, for the error message.
+
+    Raises:
+        DataError: several masks for an image, several images for a mask, or a mask for no image.
+    """
+    mask_of: dict[Path, Path] = {}
+    for with_subfolder in (True, False):
+        taken = set(mask_of.values())
+        images_at, masks_at = defaultdict(list), defaultdict(list)
+        for folder, image in images:
+            if image not in mask_of:
+                images_at[_key(folder, image, image.stem, with_subfolder=with_subfolder)].append(image)
+        for folder, mask in masks:
+            if mask not in taken:
+                for stem in {mask.stem, mask.stem.removesuffix("_mask")}:
+                    masks_at[_key(folder, mask, stem, with_subfolder=with_subfolder)].append(mask)
+        for key in [key for key in images_at if key in masks_at]:
+            if len(images_at[key]) > 1 or len(masks_at[key]) > 1 or masks_at[key][0] in taken:
+                raise DataError(
+                    f"{images_at[key][0]}: not clear which mask belongs to which image; images {few(images_at[key])}; "
+                    f"masks {few(masks_at[key])}; give masks the subfolders and the stems of their images"
+                )
+            mask_of[images_at[key][0]] = masks_at[key][0]
+            taken.add(masks_at[key][0])
+    unused = sorted({mask for _, mask in masks} - set(mask_of.values()), key=natural_key)
+    if unused:
+        raise DataError(
+            f"{len(unused)} of {len(masks)} masks belong to no {of}: {few(unused)}; "
+            f"wanted the image's stem, with or without _mask; remove them, or add their images"
+        )
+    return mask_of
+
+
+def _key(folder: Path, file: Path, stem: str, *, with_subfolder: bool) -> tuple[str, str]:
+    return (file.relative_to(folder).parent.as_posix() if with_subfolder else "", stem)

@@ -1,0 +1,69 @@
+"""The data sources by name: what config.yaml says of a data set, and the data set that it says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.folder import Folder
+from supersimplenet.datasets.ksdd2 import KSDD2
+from supersimplenet.datasets.mvtec import MVTecAD
+from supersimplenet.datasets.sensum import SensumSODF
+from supersimplenet.datasets.table import Table
+from supersimplenet.datasets.visa import VisA
+from supersimplenet.errors import ConfigError, DataError
+
+SOURCES: dict[str, type[DataSource]] = {
+    kind.__name__: kind for kind in (MVTecAD, VisA, KSDD2, SensumSODF, Folder, Table)
+}
+
+
+def describe_source(source: DataSource) -> dict[str, Any]:
+    """The source's class and arguments in plain values, paths made absolute."""
+    arguments = {name: _plain(getattr(source, name)) for name in _parameters(type(source))}
+    return {"class_path": type(source).__name__, "init_args": arguments}
+
+
+def source_from(description: Mapping[str, Any]) -> DataSource:
+    """The source that `describe_source` described.
+
+    Raises:
+        DataError: a source of the user's own, which a name alone does not bring back.
+    """
+    kind = SOURCES.get(description["class_path"])
+    if kind is None:
+        raise DataError(
+            f"data source '{description['class_path']}' is not one of {', '.join(SOURCES)}; name the data again"
+        )
+    return kind(**description["init_args"])
+
+
+def _parameters(kind: type[DataSource]) -> list[str]:
+    parameters = inspect.signature(kind).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.resolve())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:
+    """Return the data set that a model was trained on.
+
+    Args:
+        record: the model folder's config.yaml.
+        model: the folder, named in errors.
+
+    Raises:
+        ConfigError: it is not known.
+    """
+    if "data" not in record:
+        raise ConfigError(f"data: {model} was not trained here, so its data set is not known; name one with --data")
+    return source_from(record["data"])

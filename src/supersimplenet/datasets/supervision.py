@@ -1,0 +1,156 @@
+"""Which labels a training uses: found in its samples, or fewer of them where that is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from supersimplenet.datasets.base import relative_names
+from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.types import BAD, GOOD, Regime, Sample
+from supersimplenet.utils.seeding import derive_seed
+
+SupervisionName = Literal["auto", "unsupervised", "weak", "mixed", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision:
+    """What is trained on.
+
+    Attributes:
+        regime: of supervision.
+        training: the training samples that are used, with what is used of their labels.
+        bad_left_out: bad training images that the regime does not use.
+        masks_left_out: masks that it does not use.
+        bad_in_test: bad images of the test split, which no training uses.
+    """
+
+    regime: Regime
+    training: list[Sample]
+    bad_left_out: int = 0
+    masks_left_out: int = 0
+    bad_in_test: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each kind: good, bad with pixel labels, bad without."""
+        bad = [sample for sample in self.training if sample.label == BAD]
+        known = sum(sample.pixel_labels_known for sample in bad)
+        return {"good": len(self.training) - len(bad), "bad_with_mask": known, "bad_without_mask": len(bad) - known}
+
+    def describe(self) -> str:
+        """One line for people."""
+        counts = self.counts
+        text = f"supervision: {self.regime}; {counts['good']} good training images"
+        if self.regime != "unsupervised":
+            text += f", {counts['bad_with_mask']} bad ones with a mask, {counts['bad_without_mask']} without"
+        left_out = [(self.bad_left_out, "bad images"), (self.masks_left_out, "masks")]
+        unused = " and ".join(f"{count} {what}" for count, what in left_out if count)
+        if unused:
+            return f"{text} ({unused} not used)"
+        if self.regime == "unsupervised" and self.bad_in_test:
+            return f"{text} (all {self.bad_in_test} bad images are in the test split)"
+        return text
+
+
+def supervise(
+    samples: Sequence[Sample], supervision: str = "auto", *, masks: str | float | None = None, seed: int = 0
+) -> Supervision:
+    """The regime of the training samples, or a lower one.
+
+    Args:
+        samples: of the data set, as `without_empty_masks` gives them; those of the test split are passed over.
+        supervision: ``auto`` uses every label there is; ``unsupervised`` leaves out bad images, ``weak`` their masks,
+            ``mixed`` all masks but some; ``full`` insists on a mask for each bad image (an empty one is given, but
+            says nothing).
+        masks: with ``mixed``, how many masks are kept: a number of images (``12``), a share of those that have one
+            (``0.25``), or a file that lists an image a line (its path, its path from the file's folder, or its name).
+            None keeps those there are. Chosen by the seed, more of them always include the fewer.
+        seed: decides which masks are kept.
+
+    Raises:
+        DataError: no good training image, or labels that the regime needs are not there.
+        ConfigError: an unknown regime, or ``masks`` that do not fit it.
+    """
+    training = [sample for sample in samples if sample.split == "train"]
+    bad_in_test = sum(sample.label == BAD for sample in samples) - sum(sample.label == BAD for sample in training)
+    good = [sample for sample in training if sample.label == GOOD]
+    bad = [sample for sample in training if sample.label == BAD]
+    labelled = [sample for sample in bad if sample.pixel_labels_known]
+    if not good:
+        raise DataError("no good training image; every regime of supervision needs some")
+    if supervision not in ("auto", "unsupervised", "weak", "mixed", "full"):
+        raise ConfigError(f"supervision: '{supervision}'; choose auto, unsupervised, weak, mixed or full")
+    if masks is not None and supervision != "mixed":
+        raise ConfigError(f"masks: given with supervision {supervision}; it belongs to --supervision mixed")
+    if supervision == "unsupervised":
+        return Supervision(regime="unsupervised", training=good, bad_left_out=len(bad))
+    if not bad:
+        if supervision != "auto":
+            where = f"all {bad_in_test} bad images are in the test split" if bad_in_test else "there is no bad image"
+            raise DataError(
+                f"supervision: {supervision} needs bad training images, and {where}; give some to the training split "
+                "(of Folder: train_bad, or bad_train_fraction)"
+            )
+        return Supervision(regime="unsupervised", training=good, bad_in_test=bad_in_test)
+    without = sum(sample.mask is None for sample in bad)
+    if supervision == "full" and without:
+        raise DataError(
+            f"supervision: full needs a mask for each bad training image, and {without} of {len(bad)} have none; give "
+            f"them, or choose {'mixed' if labelled else 'weak'} or auto"
+        )
+    if supervision == "mixed" and not labelled:
+        raise DataError("supervision: mixed needs bad training images with masks; give masks, or choose weak")
+    kept = _kept(labelled, masks, seed) if supervision in ("auto", "mixed", "full") else set()
+    used = [sample if sample.label == GOOD or sample.image in kept else _without_mask(sample) for sample in training]
+    is_full = supervision == "full" or len(kept) == len(bad)
+    regime: Regime = "weak" if not kept else "full" if is_full else "mixed"
+    return Supervision(regime=regime, training=used, masks_left_out=len(labelled) - len(kept))
+
+
+def _without_mask(sample: Sample) -> Sample:
+    return replace(sample, mask=None, pixel_labels_known=False)
+
+
+def _kept(labelled: Sequence[Sample], masks: str | float | None, seed: int) -> set[Path]:
+    """Images whose masks are kept."""
+    if masks is None:
+        return {sample.image for sample in labelled}
+    listed = Path(str(masks))
+    if listed.is_file():
+        return _listed(labelled, listed)
+    try:
+        number = float(masks)
+    except ValueError as error:
+        raise ConfigError(
+            f"masks: '{masks}'; wanted a number of images, a share between 0 and 1, or a file that lists images"
+        ) from error
+    whole = number >= 1 and number == int(number)
+    if not whole and not 0 < number < 1:
+        raise ConfigError(f"masks: {masks}; wanted a whole number of images, or a share between 0 and 1")
+    count = int(number) if whole else max(1, round(number * len(labelled)))
+    if count > len(labelled):
+        raise ConfigError(f"masks: {count} asked for, and {len(labelled)} bad training images have one; ask for fewer")
+    names = relative_names(labelled)
+    order = sorted(labelled, key=lambda sample: derive_seed(seed, "masks", names[sample.image]))
+    return {sample.image for sample in order[:count]}
+
+
+def _listed(labelled: Sequence[Sample], path: Path) -> set[Path]:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    known: dict[str, list[Path]] = {}
+    for sample in labelled:
+        absolute = sample.image.absolute()
+        names = {str(sample.image), str(absolute), os.path.relpath(absolute, path.parent.absolute()), sample.image.name}
+        for name in names:
+            known.setdefault(name, []).append(sample.image)
+    for line in wanted:
+        found = known.get(os.path.normpath(line), [])
+        if len(found) != 1:
+            what = "names no bad training image with a mask" if not found else f"names {len(found)} images"
+            raise ConfigError(f"{path}: '{line}' {what}; write one image's path a line")
+    return {known[os.path.normpath(line)][0] for line in wanted}

@@ -1,0 +1,334 @@
+"""A small synthetic data set of surface defects in MVTec layout, for demonstrations and tests.
+
+A photograph is made in three steps: the bare surface (``textures``), a defect as a gain on the light it reflects, and
+the camera. Each step has its own random stream, so an image with and without its defect is otherwise the same to the
+byte, and the mask is what the defect visibly changed.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from supersimplenet.datasets.synthetic_config import (
+    DEFECT_KEY,
+    SPLIT_KEY,
+    SURFACE_KEY,
+    SyntheticConfig,
+    check_size,
+    defects_on,
+)
+from supersimplenet.datasets.textures import SURFACES, Camera, Picture, Plane, Surface, View, noise
+from supersimplenet.errors import ConfigError, OutputError
+
+Mask = NDArray[np.bool_]
+VISIBLE_LEVELS = 9.0  # of 255; over four times the sensor noise, so what the mask claims can be seen
+FADE_PX = 4  # the faint rest of a defect outside its mask is gone at this distance
+_LIQUIDS = np.log([[0.62, 0.40, 0.24], [0.45, 0.40, 0.32], [0.48, 0.60, 0.72], [0.40, 0.40, 0.41]])  # rust to grime
+
+
+def synthesize(root: Path, config: SyntheticConfig) -> list[Path]:
+    """Write the data set under ``root`` (made where missing) and return the category folders, in the config's order.
+
+    Layout: ``<surface>/train/good/000.png``, ``<surface>/test/<good or defect>/000.png`` and
+    ``<surface>/ground_truth/<defect>/000_mask.png`` (8-bit grey, 255 on the defect). Each image depends on seed, size,
+    surface, split, defect and index alone: asking for more of them leaves the earlier ones as they were. A category
+    appears under its name once it is complete.
+
+    Raises:
+        OutputError: a category folder that is not empty, or a folder that cannot be written.
+    """
+    root = Path(root)
+    folders = [root / surface for surface in config.surfaces]
+    try:
+        for folder in folders:
+            if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+                raise OutputError(f"{folder}: is there already, and not empty; choose another --output or remove it")
+        root.mkdir(parents=True, exist_ok=True)
+        for folder in folders:
+            with tempfile.TemporaryDirectory(dir=root, prefix=f".{folder.name}-") as unfinished:
+                category = Path(unfinished) / folder.name
+                _write_category(category, config)
+                if folder.is_dir():
+                    folder.rmdir()  # empty, as checked above; Windows does not rename onto it
+                category.rename(folder)
+    except OSError as error:
+        raise OutputError(f"{root}: cannot be written ({error}); choose another --output") from error
+    return folders
+
+
+def render(surface: str, *, defect: str | None, size_px: tuple[int, int], rng: Generator) -> tuple[Picture, Mask]:
+    """One photograph and the mask of its defect.
+
+    The same state of ``rng`` gives the same part under the same light whatever the defect: pixels 4 or further from
+    the mask are equal to those of the good image.
+
+    Args:
+        surface: one of ``SURFACES``.
+        defect: one of ``defects_on(surface)``; None for a good part.
+        size_px: (height, width), each at least 64.
+        rng: advanced by a few draws, as many for every image.
+
+    Returns:
+        Picture (H, W, 3) uint8 RGB, and mask (H, W) bool, True where the defect visibly changed the picture: never
+        empty with a defect, always without.
+
+    Raises:
+        ConfigError: an unknown surface, a defect it cannot have, or a size too small.
+    """
+    check_size(size_px)
+    possible = defects_on(surface)
+    if defect is not None and defect not in possible:
+        raise ConfigError(f"defect: found {defect!r}, wanted None or, on {surface}, one of {', '.join(possible)}")
+    part_rng, defect_rng, camera_rng = (np.random.default_rng(int(seed)) for seed in rng.integers(2**63, size=3))
+    view = View(shape=size_px, light_rad=part_rng.normal(-0.75 * np.pi, 0.3))
+    part = SURFACES[surface](view, part_rng)
+    camera = Camera(view, camera_rng)
+    levels = camera.expose(part.reflectance)
+    mask = np.zeros(size_px, dtype=bool)
+    if defect is not None:
+        levels, mask = _with_defect(levels, part, _DEFECTS[defect], camera, defect_rng)
+    return camera.read_out(levels), mask
+
+
+def _with_defect(levels: Plane, part: Surface, draw: _DrawDefect, camera: Camera, rng: Generator) -> tuple[Plane, Mask]:
+    """Expose the part with a defect on it; draw again, a little stronger, until enough of it can be seen."""
+    view = camera.view
+    clear_levels = 1.5 * VISIBLE_LEVELS * part.texture_contrast
+    smallest_area_px = 20 * view.unit_px**1.5
+    strength = 1.0
+    while True:
+        log_gain = draw(part, view, rng, strength)
+        change = camera.expose(part.reflectance * np.exp(log_gain)) - levels
+        mask = _visible(change, view)
+        if (np.abs(change[mask]).max(axis=-1) >= clear_levels).sum() >= smallest_area_px:
+            break
+        strength *= 1.2
+    away_px = ndimage.distance_transform_edt(~mask)
+    fade = np.clip(1 - away_px / FADE_PX, 0, 1)
+    return levels + change * fade[..., None], mask
+
+
+def _visible(change: Plane, view: View) -> Mask:
+    """Mask of the change (H, W, 3) that can be seen, without pinholes and specks."""
+    seen = np.abs(change).max(axis=-1) >= VISIBLE_LEVELS
+    reach_px = math.ceil(view.unit_px)
+    inner = slice(reach_px, -reach_px)
+    seen = ndimage.binary_closing(np.pad(seen, reach_px), iterations=reach_px)[inner, inner]
+    pinholes = ~_larger_parts(~seen, 16 * view.unit_px**2)
+    return _larger_parts(seen | pinholes, 5 * view.unit_px)
+
+
+def _larger_parts(mask: Mask, smallest_area_px: float) -> Mask:
+    """The mask's (8-)connected parts of at least that area."""
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    area_px = np.bincount(labels.ravel(), minlength=count + 1)
+    area_px[0] = 0
+    kept: Mask = (area_px >= smallest_area_px)[labels]
+    return kept
+
+
+_DrawDefect = Callable[[Surface, View, Generator, float], Plane]
+
+
+"""A defect on a part: logarithm (H, W, 3) or (H, W, 1) of the gain on the reflected light, 0 where nothing changes.
+The last argument is a strength, 1 at first."""
+
+
+def _scratch(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+    """Draw a tool across the part, one to three times: a groove with a lit and a shaded flank, pressed unevenly."""
+    unit = view.unit_px
+    strength *= _contrast(rng)
+    centre = view.place(rng)
+    heading = rng.uniform(0, np.pi)
+    length_px = unit * rng.uniform(55, 190)
+    log_gain = np.zeros(view.shape)
+    for stroke in range(rng.choice([1, 1, 1, 2, 3])):
+        start = centre + rng.normal(0, 5 * unit, size=2) * (stroke > 0)
+        count = int(2 * length_px * rng.uniform(0.6, 1))
+        bend = rng.normal(0, 0.25) * np.linspace(-1, 1, count)
+        tremor = np.cumsum(rng.normal(0, 0.009 / np.sqrt(unit), size=count))
+        near = view.nearest(_walk(start, heading + rng.normal(0, 0.05) + bend + tremor))
+        pressure = _pressure(count, rng)[near.index] * (1 if stroke == 0 else rng.uniform(0.3, 0.9))
+        width_px = max(unit, 0.6) * rng.uniform(0.7, 1.5)
+        facing = np.cos(near.normal_rad - view.light_rad)
+        contrast = np.where(np.abs(facing) < 0.45, np.copysign(0.45, facing), facing)
+        flank = _bump((near.signed_px - width_px) / width_px) - _bump((near.signed_px + width_px) / width_px)
+        log_gain += strength * pressure * (0.75 * contrast * flank + 0.12 * _bump(near.away_px / width_px))
+    return _relief(part, log_gain)
+
+
+def _pit(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+    """Sink one to four craters: the wall near the light in shadow, the far wall lit, a raised rim lit the other way."""
+    strength *= _contrast(rng)
+    centre = view.place(rng)
+    rough = 1 + 0.2 * noise(view.shape, rng, 1.2 * view.unit_px)
+    log_gain = np.zeros(view.shape)
+    for pit in range(rng.choice([1, 1, 2, 3, 4])):
+        size_px = view.unit_px * float(np.clip(rng.lognormal(np.log(8), 0.5), 3.5, 22)) * (0.6 if pit else 1)
+        dx, dy = view.turned(0, centre)
+        bearing = np.arctan2(dy, dx)
+        outline = np.ones(view.shape)
+        for order in (1, 2, 3, 5):
+            outline += rng.normal(0, 0.14 / order) * np.cos(order * bearing + rng.uniform(0, 2 * np.pi))
+        radius = np.hypot(dy, dx) / (max(size_px, 2) * np.maximum(outline, 0.4))
+        towards_light = np.cos(bearing - view.light_rad)
+        inside = np.clip((1 - radius) * 4, 0, 1)
+        wall = inside * np.clip(radius, 0, 1) ** 1.5
+        rim = _bump((radius - 1.12) / 0.16)
+        bowl = -0.8 * inside * rough - 0.85 * wall * towards_light
+        log_gain += strength * (bowl + rim * (0.12 + 0.45 * towards_light))
+        centre = np.clip(centre + rng.normal(0, 20 * view.unit_px, size=2), 0, np.array(view.shape) - 1)
+    return _relief(part, log_gain)
+
+
+def _stain(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+    """Spill and dry a liquid: a soft tinted blot with an uneven outline, darker towards its edge."""
+    unit = view.unit_px
+    depth = _blot(view, rng, rng.uniform(13, 38) * unit)
+    body = _step(depth / rng.uniform(0.15, 0.5))
+    ring = _bump((depth - 0.14) / 0.1) * body
+    cloud = 1 + 0.18 * noise(view.shape, rng, 7 * unit)
+    amount = rng.uniform(0.35, 0.65) * body * cloud + rng.uniform(0, 0.45) * ring
+    strength *= _contrast(rng) * part.texture_contrast
+    log_gain: Plane = strength * amount[..., None] * _LIQUIDS[rng.integers(len(_LIQUIDS))]
+    return log_gain
+
+
+def _crack(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+    """Break the part along a jagged dark line of uneven width that forks, its far lip catching the light."""
+    unit = view.unit_px
+    strength *= _contrast(rng)
+    start, heading, length_px = view.place(rng), rng.uniform(0, 2 * np.pi), unit * rng.uniform(60, 160)
+    widest_px = max(unit * rng.uniform(0.7, 1.5), 0.6)
+    branches = list(_fork(start, heading, length_px, widest_px, unit, rng))
+    path, half_width_px = (np.concatenate(parts[::-1]) for parts in zip(*branches, strict=True))  # trunk on top
+    near = view.nearest(path)
+    half_px = half_width_px[near.index]
+    gap = np.clip(half_px + 0.5 - near.away_px, 0, 1) * np.clip(1.6 * half_px, 0, 1)
+    facing = np.cos(near.normal_rad - view.light_rad) * np.sign(near.signed_px)
+    lip = _bump((near.away_px - half_px - 0.9 * unit) / (0.9 * unit)) * np.clip(-facing, 0, 1) * (half_px > 0.3)
+    return _relief(part, strength * np.where(gap > 0, -1.3 * gap, 0.25 * lip))
+
+
+def _missing_pattern(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+    """Bare the ground where some threads are pulled, or where the ink did not take."""
+    assert part.bare is not None
+    unit = view.unit_px
+    if part.threads is None:
+        depth = _blot(view, rng, strength * rng.uniform(17, 38) * unit)
+        depth += 0.03 * noise(view.shape, rng, 1.5 * unit)
+        gone = _step(depth / 0.08) * rng.choice([1.0, 1.0, 0.8, 0.55])
+    else:
+        along, thread = part.threads
+        y, x = np.rint(view.place(rng)).astype(int)
+        gone = np.zeros(view.shape)
+        reach = strength * rng.uniform(2, 8)
+        for pulled in range(rng.choice([1, 1, 2, 2, 3, 4])):
+            left, right = along[y, x] + reach * rng.uniform([-1.3, 0.4], [-0.4, 1.3])
+            ends = np.minimum(along - left, right - along)
+            frayed = 0.5 * noise(view.shape, rng, unit)
+            gone = np.where(thread == thread[y, x] + pulled, _step(4 * ends + frayed), gone)
+    change: Plane = np.log1p(gone[..., None] * (part.bare / part.reflectance - 1))
+    return change
+
+
+_DEFECTS: dict[str, _DrawDefect] = {
+    "scratch": _scratch,
+    "pit": _pit,
+    "stain": _stain,
+    "crack": _crack,
+    "missing_pattern": _missing_pattern,
+}
+
+
+def _fork(
+    start: Plane, heading_rad: float, length_px: float, widest_px: float, unit_px: float, rng: Generator
+) -> Iterator[tuple[Plane, Plane]]:
+    """Branches of a crack, the trunk first: path (N, 2) of (y, x), half a pixel a step, and half its width (N,)."""
+    count = max(int(2 * length_px), 8)
+    facet = np.cumsum(rng.random(count) < 0.1 / unit_px)  # straight for about five units, then a kink
+    kinks = np.clip(rng.normal(0, 0.45, size=count), -1, 1)
+    path = _walk(start, heading_rad + kinks[facet] + rng.normal(0, 0.2, size=count))
+    uneven = np.exp(0.45 * np.sqrt(12 * unit_px) * ndimage.gaussian_filter1d(rng.normal(size=count), 6 * unit_px))
+    t = np.linspace(0, 1, count)
+    yield path, widest_px * uneven * (1 - 0.85 * t) * (0.4 + 0.6 * _step(t / 0.15))
+    if length_px < 18 * unit_px:
+        return
+    for _ in range(rng.integers(1, 5) if length_px > 45 * unit_px else rng.integers(0, 2)):
+        at = int(count * rng.uniform(0.15, 0.8))
+        aside_rad = rng.choice([-1, 1]) * rng.uniform(0.5, 1.1)
+        rest_px = length_px * (1 - at / count) * rng.uniform(0.35, 0.8)
+        yield from _fork(path[at], heading_rad + aside_rad, rest_px, 0.65 * widest_px, unit_px, rng)
+
+
+def _walk(start: Plane, heading_rad: Plane) -> Plane:
+    """Path (N, 2) of (y, x) that takes half a pixel's step along each heading (N,)."""
+    return start + np.cumsum(0.5 * np.stack([np.sin(heading_rad), np.cos(heading_rad)], axis=1), axis=0)
+
+
+def _relief(part: Surface, log_gain: Plane) -> Plane:
+    """Shading (H, W) of a relief, as the part's material shows it: (H, W, 1)."""
+    shown = part.texture_contrast * np.where(log_gain > 0, part.sheen * log_gain, log_gain)
+    return shown[..., None]
+
+
+def _blot(view: View, rng: Generator, radius_px: float) -> Plane:
+    """Depth (H, W) inside an irregular blot, in radii: about 1 in its middle, 0 on its outline, negative outside."""
+    along, across = view.turned(rng.uniform(0, np.pi), view.place(rng))
+    stretch = rng.uniform(1, 1.5)
+    depth = 1 - np.hypot(along / stretch, across * stretch) / radius_px
+    ragged = 0.22 * noise(view.shape, rng, 0.4 * radius_px) + 0.11 * noise(view.shape, rng, 0.12 * radius_px)
+    return depth + ragged * np.clip(1.5 + depth, 0, 1)  # no islands far away
+
+
+def _contrast(rng: Generator) -> float:
+    """Relative strength of a defect: one in six is faint."""
+    return float(rng.uniform(0.4, 0.55) if rng.random() < 1 / 6 else rng.uniform(0.8, 1.3))
+
+
+def _pressure(count: int, rng: Generator) -> Plane:
+    """Pressure (N,) in [0, 1] along a stroke: set down, uneven, lifted off."""
+    t = np.linspace(0, 1, count)
+    uneven = ndimage.gaussian_filter1d(rng.normal(size=count), count / 12) * np.sqrt(count / 3.5)
+    pressure: Plane = np.clip(0.85 + 0.25 * uneven, 0, 1) * _step(t / 0.2) * _step((1 - t) / 0.35)
+    return pressure
+
+
+def _bump(x: Plane) -> Plane:
+    """Gaussian of height 1 and width 1."""
+    gaussian: Plane = np.exp(-0.5 * x**2)
+    return gaussian
+
+
+def _step(x: Plane) -> Plane:
+    """Smooth step from 0 below 0 to 1 above 1."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _write_category(folder: Path, config: SyntheticConfig) -> None:
+    """Every image and mask of the surface that ``folder`` is named after."""
+    surface = folder.name
+    counts = [("train", "good", config.train_good), ("test", "good", config.test_good)]
+    counts += [("test", defect, config.test_per_defect) for defect in defects_on(surface)]
+    for split, defect, count in counts:
+        (folder / split / defect).mkdir(parents=True)
+        for index in range(count):
+            key = (SURFACE_KEY[surface], SPLIT_KEY[split], DEFECT_KEY[defect], index)
+            rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=key))
+            drawn = None if defect == "good" else defect
+            picture, mask = render(surface, defect=drawn, size_px=config.size_px, rng=rng)
+            Image.fromarray(picture).save(folder / split / defect / f"{index:03d}.png")
+            if drawn is not None:
+                mask_folder = folder / "ground_truth" / defect
+                mask_folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask.astype(np.uint8) * 255).save(mask_folder / f"{index:03d}_mask.png")

@@ -1,0 +1,149 @@
+"""A table as a data set."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from supersimplenet.datasets.base import DataSource, sort_samples
+from supersimplenet.errors import DataError
+from supersimplenet.types import BAD, GOOD, Sample, Split
+from supersimplenet.utils.formatting import few
+
+_COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known", "ignore", "mask_any_value")
+_LABELS = {"0": GOOD, "good": GOOD, "1": BAD, "bad": BAD}
+_YES_NO = {"0": False, "false": False, "False": False, "1": True, "true": True, "True": True}
+
+
+class Table(DataSource):
+    """A table of images: CSV, or Parquet where the file's name ends in .parquet.
+
+    Columns ``image``, ``split`` (train, test) and ``label`` (0, 1, good, bad) are required. ``defect``, ``mask``,
+    ``group`` (the physical part), ``ignore`` (a second mask, of pixels that count in no loss and no metric),
+    ``pixel_labels_known`` and ``mask_any_value`` (true, false, 1, 0) may be left out or left empty: the pixel labels
+    of a bad image then count as known where it has a mask, and a mask is read as `read_mask` says; where
+    ``mask_any_value`` is true, every value of it but 0 marks a defect. All others are refused, so that none is
+    overlooked for a slip of spelling.
+
+    Args:
+        path: The table's file.
+        root: The folder that relative paths in it start from. Default: the table's own folder.
+    """
+
+    def __init__(self, *, path: Path, root: Path | None = None) -> None:
+        self.path = Path(path)
+        self.root = self.path.parent if root is None else Path(root)
+        self.name = f"Table/{self.path.stem}"
+
+    def samples(self) -> list[Sample]:
+        """Every sample of both splits, sorted.
+
+        Raises:
+            DataError: a column, a cell or a file that cannot be, an image listed twice, a group in both splits, or no
+                row. Rows are numbered as an editor shows them: in CSV the header is row 1.
+        """
+        is_parquet = self.path.suffix.lower() == ".parquet"
+        rows = _read_rows(self.path, is_parquet=is_parquet)
+        samples = []
+        row_of: dict[str, int] = {}
+        for number, row in enumerate(rows, start=1 if is_parquet else 2):
+            try:
+                sample = self._sample(row)
+            except ValueError as error:
+                raise DataError(f"{self.path}, row {number}: {error}") from error
+            first = row_of.setdefault(os.path.normpath(sample.image), number)
+            if first != number:
+                raise DataError(f"{self.path}, row {number}: image {row['image']} is in row {first} too; keep one")
+            samples.append(sample)
+        self._check_splits(samples)
+        return sort_samples(samples)
+
+    def _sample(self, row: dict[str, str | None]) -> Sample:
+        """Raises ValueError with what is wrong in this row."""
+        image, mask, ignore = (self._file(row, column) for column in ("image", "mask", "ignore"))
+        if image is None:
+            raise ValueError("image: empty; wanted a path")
+        split, label = row["split"], _LABELS.get(row["label"] or "")
+        if split not in ("train", "test"):
+            raise ValueError(f"split: '{split or ''}'; wanted train or test")
+        if label is None:
+            raise ValueError(f"label: '{row['label'] or ''}'; wanted 0, 1, good or bad")
+        defect = row["defect"] or ("good" if label == GOOD else "bad")
+        if (defect == "good") != (label == GOOD):
+            raise ValueError(f"defect: '{defect}' with label {row['label']}; correct one of them")
+        if label == GOOD and mask is not None:
+            raise ValueError("mask: given for a good image; leave it empty, or label the image bad")
+        any_value = _yes_no(row, "mask_any_value", default=False)
+        if any_value and mask is None:
+            raise ValueError("mask_any_value: true without a mask; give the mask, or leave it empty")
+        known = _pixel_labels_known(row, label, mask)
+        labels = Sample(image=image, label=label, split=cast("Split", split), defect=defect, group=row["group"])
+        return replace(labels, mask=mask, mask_any_value=any_value, pixel_labels_known=known, ignore=ignore)
+
+    def _file(self, row: dict[str, str | None], column: str) -> Path | None:
+        if (cell := row[column]) is None:
+            return None
+        path = self.root / cell
+        if not path.is_file():
+            raise ValueError(f"{column}: {path}: no such file; correct the path, or root ({self.root})")
+        return path
+
+    def _check_splits(self, samples: list[Sample]) -> None:
+        if not samples:
+            raise DataError(f"{self.path}: no row; wanted a row for each image")
+        splits = defaultdict(set)
+        for sample in samples:
+            splits[sample.group].add(sample.split)
+        leaking = sorted(group for group, both in splits.items() if group is not None and len(both) > 1)
+        if leaking:
+            raise DataError(
+                f"{self.path}: groups that stand in train and in test: {few(leaking)}; "
+                f"put all images of one part into one split"
+            )
+
+
+def _pixel_labels_known(row: dict[str, str | None], label: int, mask: Path | None) -> bool:
+    """Raises ValueError where the cell contradicts the rest of its row."""
+    known = _yes_no(row, "pixel_labels_known", default=label == GOOD or mask is not None)
+    if label == GOOD and not known:
+        raise ValueError("pixel_labels_known: false for a good image, whose pixels are all normal; leave it empty")
+    if label == BAD and known and mask is None:
+        raise ValueError("pixel_labels_known: true for a bad image without a mask; give its mask, or false")
+    return known
+
+
+def _yes_no(row: dict[str, str | None], column: str, *, default: bool) -> bool:
+    cell = row[column]
+    if cell is None:
+        return default
+    if cell not in _YES_NO:
+        raise ValueError(f"{column}: '{cell}'; wanted true, false, 1 or 0")
+    return _YES_NO[cell]
+
+
+def _read_rows(path: Path, *, is_parquet: bool) -> list[dict[str, str | None]]:
+    """Rows with every known column as text, None where empty; so group 009 stays 009 and does not become 9."""
+    import pyarrow  # here, because it takes a moment that no other source needs
+    from pyarrow import csv, parquet
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; check the path of the table")
+    as_text = csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pyarrow.string()))
+    try:
+        table = parquet.read_table(path) if is_parquet else csv.read_csv(path, convert_options=as_text)
+        names = table.column_names
+        table = table.cast(pyarrow.schema([(name, pyarrow.string()) for name in names]))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable {'Parquet' if is_parquet else 'CSV'} table ({error})") from error
+    unknown = [name for name in names if name not in _COLUMNS]
+    if unknown:
+        raise DataError(f"{path}: unknown columns {few(unknown)}; known are {', '.join(_COLUMNS)}")
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: a column stands twice: {', '.join(names)}; keep one of each")
+    missing = [name for name in _COLUMNS[:3] if name not in names]
+    if missing:
+        raise DataError(f"{path}: no column {', '.join(missing)}; found {', '.join(names)}")
+    return [{name: row.get(name) or None for name in _COLUMNS} for row in table.to_pylist()]

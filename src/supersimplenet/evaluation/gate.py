@@ -1,0 +1,190 @@
+"""Whether a model may take another's place, by a golden set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supersimplenet.datasets.table import Table
+from supersimplenet.errors import ConfigError
+from supersimplenet.evaluation.comparison import paired
+from supersimplenet.evaluation.evaluate import evaluate_samples
+from supersimplenet.evaluation.results import Evaluation
+from supersimplenet.inference.config import HERE, ComputeConfig
+from supersimplenet.inference.detector import load_detector
+from supersimplenet.inference.model_folder import read_known_images
+from supersimplenet.postprocessing.calibration import UNCALIBRATED
+from supersimplenet.types import BAD, GOOD
+from supersimplenet.utils.files import file_sha256, write_text
+from supersimplenet.utils.formatting import counted, few
+from supersimplenet.utils.serialization import to_plain
+
+GATE_FILE = "gate.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateResult:
+    """Whether a candidate may take the place of the model in use.
+
+    Attributes:
+        passed: whether it may.
+        reasons: why not, each naming the images; where it may, what was checked.
+        good: how many good images both looked at.
+        bad: likewise.
+        new_escapes: bad images that the current model catches, or asks a person about, and the candidate calls good.
+        new_false_alarms: good images that the current model does not call bad and the candidate does.
+        new_unsure: images that only the candidate asks a person about: no mistakes, but work.
+        max_new_escapes: how many of these are allowed.
+        max_new_false_alarms: likewise.
+        unreadable: images that could not be read.
+    """
+
+    passed: bool
+    reasons: list[str]
+    good: int
+    bad: int
+    new_escapes: list[Path]
+    new_false_alarms: list[Path]
+    new_unsure: list[Path]
+    max_new_escapes: int
+    max_new_false_alarms: int
+    unreadable: list[Path]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+
+def gate_models(
+    candidate: Path,
+    current: Path,
+    golden: Path,
+    *,
+    output: Path | None = None,
+    max_new_escapes: int = 0,
+    max_new_false_alarms: int = 0,
+    compute: ComputeConfig = HERE,
+) -> tuple[GateResult, tuple[Evaluation, Evaluation]]:
+    """Decide whether a model may take another's place, by the test images of a golden set.
+
+    Args:
+        candidate: the model folder that is to be used.
+        current: the one in use.
+        golden: a table of images; see `Table`.
+        output: folder for gate.json; None writes none.
+        max_new_escapes: how many bad images that the current one catches the candidate may call good.
+        max_new_false_alarms: how many good images that the current one does not call bad the candidate may.
+        compute: where and by what.
+
+    Returns:
+        The decision, and the evaluations of the candidate and of the current model.
+
+    Raises:
+        SuperSimpleNetError: of the kind that names the cause.
+    """
+    samples = Table(path=golden).samples()
+    evaluations = [
+        evaluate_samples(load_detector(path, compute), samples, on_error="skip") for path in (candidate, current)
+    ]
+    known = read_known_images(candidate) or {}
+    result = gate(
+        *evaluations,
+        max_new_escapes=max_new_escapes,
+        max_new_false_alarms=max_new_false_alarms,
+        trained_on=[sample.image for sample in samples if known.get(file_sha256(sample.image)) == "train"],
+    )
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / GATE_FILE, json.dumps(result.as_dict(), indent=2) + "\n")
+    return result, (evaluations[0], evaluations[1])
+
+
+def gate(
+    candidate: Evaluation,
+    current: Evaluation,
+    *,
+    max_new_escapes: int = 0,
+    max_new_false_alarms: int = 0,
+    trained_on: Sequence[Path] = (),
+) -> GateResult:
+    """Whether a candidate may take the place of the model in use: no new mistakes on the images both looked at.
+
+    It may not either where it is not calibrated (its threshold promises nothing), where it was trained on some of the
+    images, where an image could not be read, or where the images are all good or all bad.
+
+    Args:
+        candidate: the evaluation of the model that is to be used.
+        current: of the one in use, on the same images.
+        max_new_escapes: how many bad images that the current one catches the candidate may call good.
+        max_new_false_alarms: how many good images that the current one does not call bad the candidate may.
+        trained_on: images of the golden set that the candidate was trained on, which it may know by heart.
+
+    Raises:
+        MetricError: the evaluations are of different images; the message names the first.
+        ConfigError: a limit below 0.
+    """
+    for name, limit in (("max_new_escapes", max_new_escapes), ("max_new_false_alarms", max_new_false_alarms)):
+        if limit < 0:
+            raise ConfigError(f"{name}: {limit}; wanted 0 or more")
+    unreadable = {Path(str(failure.path)): failure.reason for failure in [*current.failures, *candidate.failures]}
+    pairs = paired(candidate, current, without=unreadable)
+    good = [pair for pair in pairs if pair[0].sample.label == GOOD]
+    bad = [pair for pair in pairs if pair[0].sample.label == BAD]
+    escapes = [new.sample.image for new, old in bad if new.verdict == "good" and old.verdict != "good"]
+    alarms = [new.sample.image for new, old in good if new.verdict == "bad" and old.verdict != "bad"]
+    unsure = [new.sample.image for new, old in pairs if new.verdict == "unsure" and old.verdict != "unsure"]
+    reasons = _doubts(candidate, trained_on, unreadable, good=len(good), bad=len(bad))
+    for mistake, images, limit in (
+        ("new escape", escapes, max_new_escapes),
+        ("new false alarm", alarms, max_new_false_alarms),
+    ):
+        if len(images) > limit:
+            reasons.append(f"{counted(len(images), mistake)}, {limit} allowed: {', '.join(map(str, images))}")
+    passed = not reasons
+    if passed:
+        reasons.append(
+            f"checked {counted(len(good), 'good image')} and {counted(len(bad), 'bad image')}: "
+            f"{counted(len(escapes), 'new escape')} ({max_new_escapes} allowed), "
+            f"{counted(len(alarms), 'new false alarm')} ({max_new_false_alarms} allowed), "
+            f"{counted(len(unsure), 'image')} only the candidate is unsure about, every image readable, the candidate "
+            "calibrated"
+        )
+    return GateResult(
+        passed=passed,
+        reasons=reasons,
+        good=len(good),
+        bad=len(bad),
+        new_escapes=escapes,
+        new_false_alarms=alarms,
+        new_unsure=unsure,
+        max_new_escapes=max_new_escapes,
+        max_new_false_alarms=max_new_false_alarms,
+        unreadable=list(unreadable),
+    )
+
+
+def _doubts(
+    candidate: Evaluation, trained_on: Sequence[Path], unreadable: Mapping[Path, str], *, good: int, bad: int
+) -> list[str]:
+    """Why a comparison says too little to let the candidate pass, whatever it shows."""
+    reasons = []
+    if candidate.calibration is None:
+        reasons.append(f"the candidate is {UNCALIBRATED}")
+    if trained_on:
+        reasons.append(
+            f"the candidate was trained on {counted(len(trained_on), 'image')} of the golden set, so it proves nothing "
+            f"there: {few(list(trained_on))}"
+        )
+    if unreadable:
+        reasons.append(
+            f"{counted(len(unreadable), 'image')} of the golden set could not be read, so nothing is known of "
+            f"them: {few(list(unreadable))}; the first: {next(iter(unreadable.values()))}"
+        )
+    for kind, images, mistake in (("good", good, "false alarm"), ("bad", bad, "escape")):
+        if not images:
+            reasons.append(f"the golden set has no {kind} image, so nothing is known of {mistake}s; add some")
+    return reasons

@@ -1,0 +1,241 @@
+"""Thresholds for a detector from the scores of parts that it was not trained on. See docs/thresholds.md."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supersimplenet.datasets.masks import read_ignored
+from supersimplenet.errors import CalibrationError, ConfigError, DataError
+from supersimplenet.inference.detector import Detector
+from supersimplenet.metrics.thresholds import (
+    CostCurve,
+    Costs,
+    cost_curve,
+    escape_threshold,
+    false_alarm_threshold,
+    part_scores,
+    promised_rate,
+    rate_upper_bound,
+    uniform_upper_bound,
+)
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.defects import level_of_area
+from supersimplenet.preprocessing.loading import Failure, OnError
+from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.utils.files import file_sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdConfig:
+    """What the thresholds are to hold.
+
+    Args:
+        max_false_alarms: share of the good parts that may be called bad.
+        confidence: with which each promise holds, over the draw of the calibration parts.
+        max_escapes: share of the bad parts that may be called good; needs bad parts. Where one threshold cannot hold
+            both, there are two, and a person is asked about what scores between them.
+        costs: choose the cheapest threshold instead; needs bad parts.
+        bad_share: share of bad parts in production, for the costs; by default that of the parts given.
+        min_area_px: smallest defect that is listed, in pixels at the network's input size.
+        lenient: promise what the parts at hand can, where they cannot promise ``max_false_alarms``.
+    """
+
+    max_false_alarms: float = 0.05
+    confidence: float = 0.95
+    max_escapes: float | None = None
+    costs: Costs | None = None
+    bad_share: float | None = None
+    min_area_px: int = 25
+    lenient: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_false_alarms", "confidence", "max_escapes", "bad_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ConfigError(f"{name}: {value}; wanted above 0 and below 1")
+        if self.min_area_px < 1:
+            raise ConfigError(f"min_area_px: {self.min_area_px}; wanted at least 1")
+        if self.costs is not None and self.max_escapes is not None:
+            raise ConfigError("costs and max_escapes: costs choose one threshold; give one of the two")
+        if self.costs is None and self.bad_share is not None:
+            raise ConfigError("bad_share: counts for costs alone, and there are none; give costs, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """A calibration and what it came from.
+
+    Attributes:
+        calibration: what the model folder keeps.
+        good_logits: (parts,) score of each good part.
+        bad_logits: (parts,) score of each bad part; may be empty.
+        curve: expected costs at each threshold; None where none were given.
+        failures: images that could not be read.
+        earlier: the calibration that this one takes the place of; None for none.
+    """
+
+    calibration: Calibration
+    good_logits: NDArray[np.float64]
+    bad_logits: NDArray[np.float64]
+    curve: CostCurve | None
+    failures: list[Failure]
+    earlier: Calibration | None = None
+
+
+def set_thresholds(
+    detector: Detector,
+    samples: Sequence[Sample],
+    config: ThresholdConfig | None = None,
+    *,
+    basis: str,
+    weights_sha256: str,
+    on_error: OnError = "stop",
+    progress: Callable[[int], None] = lambda images: None,
+) -> Calibrated:
+    """Look at parts that were not trained on, and set the thresholds by their scores.
+
+    Args:
+        detector: what is calibrated; a calibration that it has already does not matter.
+        samples: good parts and, where there are any, bad ones, whatever their split. Images of one group are one part.
+        config: what the thresholds are to hold.
+        basis: where the good parts came from, in words.
+        weights_sha256: of the model folder; see `hash_weights`.
+        on_error: what an unreadable image does.
+        progress: called with the number of images done since the last call.
+
+    Raises:
+        DataError: no good image.
+        CalibrationError: the parts are too few for what is asked.
+        ImageError: an image cannot be read and ``on_error`` is ``stop``.
+    """
+    config = config or ThresholdConfig()
+    if not any(sample.label == GOOD for sample in samples):
+        raise DataError("no good image to calibrate with; name good parts that were not trained on, with --good")
+    logits: dict[int, float] = {}
+    levels: dict[int, float] = {}
+    failures = []
+    for item in detector.predict_files(
+        [sample.image for sample in samples],
+        ignored=lambda index: read_ignored(samples[index]),
+        on_error=on_error,
+    ):
+        progress(1)
+        if isinstance(item, Failure):
+            failures.append(item)
+            continue
+        sample = samples[item.index]
+        logits[item.index] = item.prediction.score_logit
+        if sample.label == GOOD:
+            ignored, map_logit = item.prediction.ignored, item.prediction.map_logit
+            counted = map_logit if ignored is None else np.where(ignored, map_logit.min(), map_logit)
+            levels[item.index] = level_of_area(counted, config.min_area_px)
+    good = [place for place in logits if samples[place].label == GOOD]
+    bad = [place for place in logits if samples[place].label == BAD]
+    if not good:
+        raise DataError(f"none of the good images could be read; the first: {failures[0].reason}")
+    good_groups = [samples[place].group for place in good]
+    good_logits = part_scores([logits[place] for place in good], good_groups)
+    bad_groups = [samples[place].group for place in bad]
+    bad_logits = part_scores([logits[place] for place in bad], bad_groups, worst="min") if bad else np.zeros(0)
+    thresholds, curve = _choose(good_logits, bad_logits, config)
+    calibration = Calibration(
+        image_score=detector.image_score,
+        threshold_logit=thresholds.reject,
+        accept_logit=thresholds.accept,
+        pixel_logit=_pixel_threshold(part_scores([levels[place] for place in good], good_groups), config),
+        min_area_px=config.min_area_px,
+        chosen_by="false-alarms" if config.costs is None else "costs",
+        max_false_alarms=thresholds.max_false_alarms,
+        max_escapes=thresholds.max_escapes,
+        confidence=config.confidence,
+        part_logits=tuple(sorted(good_logits.tolist())),
+        images=len(good),
+        bad_parts=bad_logits.size,
+        escapes=thresholds.escapes,
+        basis=basis,
+        list_sha256=_list_hash(samples[place] for place in good),
+        weights_sha256=weights_sha256,
+        date=date.today().isoformat(),
+    )
+    return Calibrated(
+        calibration=calibration,
+        good_logits=good_logits,
+        bad_logits=bad_logits,
+        curve=curve,
+        failures=failures,
+        earlier=detector.calibration,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Thresholds:
+    """See `Calibration`."""
+
+    reject: float
+    accept: float | None
+    max_false_alarms: float
+    max_escapes: float | None
+    escapes: int
+
+
+def _choose(
+    good: NDArray[np.float64], bad: NDArray[np.float64], config: ThresholdConfig
+) -> tuple[_Thresholds, CostCurve | None]:
+    if bad.size == 0 and (config.costs is not None or config.max_escapes is not None):
+        option = "costs" if config.costs is not None else "max_escapes"
+        raise CalibrationError(f"{option}: needs bad parts, and none were given; name some with --bad")
+    if config.costs is not None:
+        share = bad.size / (bad.size + good.size) if config.bad_share is None else config.bad_share
+        curve = cost_curve(good, bad, config.costs, bad_share=share)
+        at = curve.cheapest
+        # Chosen by these very scores, so the bounds must hold at every threshold at once.
+        return _Thresholds(
+            reject=float(curve.threshold_logit[at]),
+            accept=None,
+            max_false_alarms=uniform_upper_bound(float(curve.false_alarm_rate[at]), good.size, config.confidence),
+            max_escapes=uniform_upper_bound(float(curve.escape_rate[at]), bad.size, config.confidence),
+            escapes=round(float(curve.escape_rate[at]) * bad.size),
+        ), curve
+    rate = _rate(good.size, config)
+    reject = false_alarm_threshold(good, max_false_alarms=rate, confidence=config.confidence)
+    if config.max_escapes is None:
+        escapes = int((bad < reject).sum())
+        bound = rate_upper_bound(escapes, bad.size, config.confidence) if bad.size else None
+        return _Thresholds(reject=reject, accept=None, max_false_alarms=rate, max_escapes=bound, escapes=escapes), None
+    accept = escape_threshold(bad, max_escapes=config.max_escapes, confidence=config.confidence)
+    below = min(accept, reject)
+    return _Thresholds(
+        reject=reject,
+        accept=accept if accept < reject else None,  # else one threshold keeps both promises
+        max_false_alarms=rate,
+        max_escapes=config.max_escapes,
+        escapes=int((bad < below).sum()),
+    ), None
+
+
+def _rate(parts: int, config: ThresholdConfig) -> float:
+    """The false-alarm rate to promise: what is asked, or what the parts can, where that is allowed."""
+    return max(config.max_false_alarms, promised_rate(parts, config.confidence) if config.lenient else 0.0)
+
+
+def _pixel_threshold(part_levels: NDArray[np.float64], config: ThresholdConfig) -> float:
+    """The level of the map above which a good part has a defect to list as rarely as it may be called bad.
+
+    Where costs choose the threshold of the images, nothing was asked of the parts, and they promise what they can.
+    """
+    rate = _rate(part_levels.size, config if config.costs is None else replace(config, lenient=True))
+    level = false_alarm_threshold(part_levels, max_false_alarms=rate, confidence=config.confidence)
+    # Maps are float32, in which the next number after a threshold in float64 is that threshold again.
+    return float(np.nextafter(np.float32(level), np.float32(np.inf)))
+
+
+def _list_hash(samples: Iterable[Sample]) -> str:
+    """Hash of images' contents and groups, whatever their order and place."""
+    lines = sorted(f"{file_sha256(sample.image)}\0{sample.group or '-'}\n" for sample in samples)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

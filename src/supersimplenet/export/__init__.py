@@ -1,0 +1,1 @@
+"""One file for the line's computer, verified."""

@@ -1,0 +1,294 @@
+"""What `supersimplenet export` does: trace, convert, quantise, compare, and only then a file."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import timm
+
+from supersimplenet.datasets.held_out import held_out_samples
+from supersimplenet.datasets.registry import source_from
+from supersimplenet.datasets.synthetic import synthesize
+from supersimplenet.datasets.synthetic_config import SyntheticConfig
+from supersimplenet.errors import ConfigError, DataError, OutputError
+from supersimplenet.export.formats import convert, require_precision
+from supersimplenet.export.graph import at_size, step_px, trace
+from supersimplenet.export.quantization import CalibrationSplit, quantise
+from supersimplenet.export.verification import TOLERANCES, Tolerance, certify
+from supersimplenet.inference.detector import Detector
+from supersimplenet.inference.model_folder import hash_weights, load_model, load_view, read_calibration
+from supersimplenet.metrics.ranking import auroc
+from supersimplenet.model.config import SMALLEST_SIDE_PX
+from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.preprocessing.images import list_images
+from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.runtime.backends import require_suffix
+from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, encode_png
+from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.utils.console import console
+from supersimplenet.utils.serialization import to_plain
+
+T = TypeVar("T")
+_GATE_IMAGES = 32
+_SPLIT_IMAGES = 300
+_VERSIONED = ("supersimplenet", "torch", "timm", "numpy", "pillow", "onnx", "onnxscript", "openvino", "nncf")
+
+
+def export_model(
+    model: Path,
+    output: Path,
+    *,
+    file_format: FileFormat,
+    precision: FilePrecision = "fp32",
+    size_px: tuple[int, int] | None = None,
+    dynamic: bool = False,
+    max_drop: float = 0.01,
+    images: Sequence[Path] = (),
+    tolerance: Tolerance | None = None,
+) -> Bundle:
+    """Export a model folder as one file, once it was verified against the model.
+
+    Args:
+        model: the model folder.
+        output: the file; an earlier one is replaced once the new one has passed.
+        file_format: ``onnx``, ``openvino`` or ``torch``.
+        precision: ``fp32``; ``fp16``: weights kept in 16 bits; ``bf16``: computed in it where the processor can;
+            ``int8``: quantised.
+        size_px: (height, width) that the file takes; by default the training's, for which alone the thresholds hold.
+        dynamic: leave height and width open.
+        max_drop: for int8; see `quantise`.
+        images: files or folders that the gate, and int8, look at; by default of the model's own data set.
+        tolerance: of the verification; by default that of the precision.
+
+    Returns:
+        The file's metadata, the certificate of the verification in it.
+
+    Raises:
+        SuperSimpleNetError: of the kind that names the cause; no file is left then.
+    """
+    require_precision(file_format, precision)
+    require_suffix(output, file_format)
+    if output.is_dir():
+        raise OutputError(f"{output}: a folder; name the file to write, such as {output / 'model'}.{file_format}")
+    if dynamic and size_px is not None:
+        raise ConfigError("size and dynamic: a file has one size or leaves it open; give one of the two")
+    network, record = load_model(model)
+    trained_size_px = network.config.size_px
+    view = load_view(model, record, network.config)
+    size_px = trained_size_px if size_px is None else size_px
+    _check_size(network, size_px, dynamic=dynamic)
+    if dynamic and not view.is_plain:
+        raise ConfigError("dynamic: a model with a view of its own (view.fit, view.roi, view.align) has one size")
+    network = at_size(network, size_px)
+    view = View(
+        view.config,
+        size_px=size_px,
+        strides=network.config.feature_strides,
+        roi=view.roi,
+        reference=None if view.aligner is None else view.aligner.reference,
+    )
+    detector = Detector.of(network, record, read_calibration(model), view=view, device="cpu")
+    judge = detector.judge
+    calibration = judge.calibration if size_px == trained_size_px else None
+    if judge.calibration is not None and calibration is None:
+        trained = "x".join(map(str, trained_size_px))
+        console().print(f"not calibrated at this size: the thresholds hold at {trained} alone", style="bold red")
+    detector.judge = judge = replace(judge, calibration=calibration)
+    with tempfile.TemporaryDirectory() as drawn:
+        gate_images, source = _gate_images(record, images, Path(drawn), size_px)
+        artifact = convert(
+            trace(
+                network,
+                pixel_logit=None if calibration is None else calibration.pixel_logit,
+                precision=precision,
+                dynamic=dynamic,
+                masked=not view.is_plain,
+            ),
+            file_format,
+        )
+        drop, drop_of = None, None
+        if precision == "int8":
+            split = _calibration_split(record, images, view)
+            artifact.model, drop, drop_of = quantise(
+                artifact.model, file_format, split, judge=judge, view=view, max_drop=max_drop, auroc=auroc
+            )
+        bundle = Bundle(
+            engine=file_format,
+            precision=precision,
+            size_px=size_px,
+            trained_size_px=trained_size_px,
+            step_px=step_px(network) if dynamic else None,
+            strides=network.config.feature_strides,
+            view=_named(view),
+            view_images=_view_images(view),
+            masked=not view.is_plain,
+            preprocessing=_preprocessing(network),
+            outputs=_outputs(calibrated=calibration is not None),
+            image_score=judge.image_score,
+            score_scale=judge.score_scale,
+            calibration=calibration,
+            backbone=_backbone(network, record),
+            weights_sha256=hash_weights(model),
+            versions=_versions(),
+            config=record,
+            date=date.today().isoformat(),
+        )
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as unfinished:
+            file = Path(unfinished) / output.name
+            artifact.write(file, bundle)
+            certificate = _pass_gate(
+                file, detector, gate_images, source, tolerance or TOLERANCES[precision], dynamic=dynamic
+            )
+            bundle = replace(bundle, certificate=replace(certificate, measured_drop=drop, drop_of=drop_of))
+            artifact.write(file, bundle)
+            file.replace(output)
+    return bundle
+
+
+def _pass_gate(
+    file: Path,
+    detector: Detector,
+    images: Sequence[Path],
+    source: str,
+    tolerance: Tolerance,
+    *,
+    dynamic: bool,
+) -> Certificate:
+    if dynamic:  # another size first, so that "open" is not taken on trust
+        (height, width), step = detector.image_size, step_px(detector.network)
+        size_px = (height + step, width + 2 * step)
+        other = Detector(
+            at_size(detector.network, size_px),
+            image_score=detector.image_score,
+            score_scale=detector.score_scale,
+            device="cpu",
+        )
+        certify(file, images, other.predict(list(images)), tolerance=tolerance, source=source, size_px=size_px)
+    return certify(file, images, detector.predict(list(images)), tolerance=tolerance, source=source)
+
+
+def _check_size(network: SuperSimpleNet, size_px: tuple[int, int], *, dynamic: bool) -> None:
+    least = SMALLEST_SIDE_PX
+    if min(size_px) < least:
+        raise ConfigError(f"size: {size_px[0]}x{size_px[1]} px; each side must be at least {least} px")
+    step = step_px(network)
+    if dynamic and (size_px[0] % step or size_px[1] % step):
+        raise ConfigError(
+            f"dynamic: sides must be multiples of {step} px, and the model's own are {size_px[0]}x{size_px[1]}; "
+            "export at that size, without --dynamic"
+        )
+
+
+def _gate_images(
+    record: dict[str, Any], given: Sequence[Path], drawn: Path, size_px: tuple[int, int]
+) -> tuple[list[Path], str]:
+    """Image files for the gate, and where they came from: named, else the data set's test, else drawn."""
+    if given:
+        named = [path for place in given for path in list_images(place)]
+        return _evenly(named, _GATE_IMAGES), "named with --images"
+    samples = _samples(record)
+    test = [sample.image for sample in samples if sample.split == "test"] or [sample.image for sample in samples]
+    if test:
+        return _evenly(test, _GATE_IMAGES), "test images of the model's data set"
+    side = max(64, round(1.5 * max(size_px)))
+    config = SyntheticConfig(size_px=(side, side), train_good=1, test_good=1, test_per_defect=1)
+    folders = synthesize(drawn / "surfaces", config)
+    found = [path for folder in folders for path in list_images(folder / "test")]
+    return _evenly(
+        found, _GATE_IMAGES
+    ), "synthetic images: the model's own were not found, and none named with --images"
+
+
+def _calibration_split(record: dict[str, Any], given: Sequence[Path], view: View) -> CalibrationSplit:
+    """Good images that the training held out and the bad ones of its split; else those that are named, as good ones.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    samples = _samples(record)
+    if samples and "training" in record:
+        held_out = held_out_samples(source_from(record["data"]), record)
+        bad = [sample for sample in samples if sample.split == "train" and sample.label == BAD]
+        chosen = [(s.image, s.label) for s in [*held_out, *bad]]
+    else:
+        chosen = [(path, GOOD) for place in given for path in list_images(place)]
+    if not chosen:
+        raise ConfigError(
+            "precision: int8 needs images to calibrate with, and the model's data set was not found; name some of "
+            "good parts with --images"
+        )
+    chosen = _evenly(chosen, _SPLIT_IMAGES)
+    return CalibrationSplit(seen=[view.see(path) for path, _ in chosen], labels=[label for _, label in chosen])
+
+
+def _named(view: View) -> dict[str, Any]:
+    """The view's settings; its files are in the bundle, so their places on this machine say nothing."""
+    config = view.config
+    roi, reference = (None if path is None else Path(path.name) for path in (config.roi, config.reference))
+    return to_plain(replace(config, roi=roi, reference=reference))  # type: ignore[no-any-return]
+
+
+def _view_images(view: View) -> dict[str, str]:
+    images = {} if view.roi is None else {"roi": encode_png(view.roi.astype(np.uint8) * np.uint8(255))}
+    return images if view.aligner is None else images | {"reference": encode_png(view.aligner.reference)}
+
+
+def _samples(record: dict[str, Any]) -> list[Sample]:
+    """Of the data set that the model was trained on; none where it is not known or not here."""
+    if "data" not in record:
+        return []
+    try:
+        samples = source_from(record["data"]).samples()
+    except DataError:
+        return []
+    return samples if samples and samples[0].image.is_file() else []
+
+
+def _evenly(things: Sequence[T], most: int) -> list[T]:
+    """At most so many, spread over all: a test set comes sorted by its kinds of defects."""
+    if len(things) <= most:
+        return list(things)
+    return [things[round(place * (len(things) - 1) / (most - 1))] for place in range(most)]
+
+
+def _preprocessing(network: SuperSimpleNet) -> dict[str, Any]:
+    return {
+        "input": "image: (B, H, W, 3) uint8, RGB",
+        "before_the_graph": "EXIF orientation, 16 bits to 8, alpha over black, grey to RGB; then Pillow's antialiased "
+        "bilinear resize on 8 bits, aspect not kept",
+        "inside_the_graph": "(x / 255 - mean) / std",
+        "mean": network.backbone.mean.flatten().tolist(),
+        "std": network.backbone.std.flatten().tolist(),
+    }
+
+
+def _outputs(*, calibrated: bool) -> dict[str, str]:
+    outputs = {
+        "score": "(B,) float32, the classification head's logit",
+        "map": "(B, H, W) float32, the smoothed map in logits",
+    }
+    return outputs | ({"defects": "(B, H, W) uint8, 1 where the map reaches pixel_logit"} if calibrated else {})
+
+
+def _backbone(network: SuperSimpleNet, record: dict[str, Any]) -> dict[str, Any]:
+    name, origin = network.config.backbone, network.backbone.origin
+    if origin == "package":
+        licence = "Apache-2.0"
+    else:
+        published = timm.get_pretrained_cfg(name) if origin == "hub" else None
+        licence = getattr(published, "license", None) or "unknown"
+    return {"name": name, "origin": origin, "sha256": record["backbone"]["sha256"], "licence": licence}
+
+
+def _versions() -> dict[str, str]:
+    installed = {distribution.name.lower(): distribution.version for distribution in distributions()}
+    return {"python": platform.python_version()} | {name: installed[name] for name in _VERSIONED if name in installed}

@@ -1,0 +1,145 @@
+"""A traced network in each format, and the one file it is written to."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.export import ExportedProgram
+
+from supersimplenet.errors import ConfigError, ExportError
+from supersimplenet.export.graph import INPUTS, OUTPUTS
+from supersimplenet.runtime.backends import BIN, XML
+from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, FilePrecision
+
+PRECISIONS: dict[FileFormat, tuple[FilePrecision, ...]] = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
+    "torch": ("fp32", "fp16", "bf16"),
+}
+_WHY_NOT: dict[tuple[FileFormat, FilePrecision], str] = {
+    ("onnx", "bf16"): "ONNX Runtime has no bfloat16 kernels for processors",
+    ("torch", "int8"): "NNCF's torch programs only imitate int8, in float",
+}
+_NO_LIMIT = 1 << 40
+
+
+class Artifact(Protocol):
+    """A network in the form of one engine.
+
+    Attributes:
+        model: the engine's own object; `supersimplenet.export.quantization` replaces it.
+    """
+
+    model: Any
+
+    def write(self, path: Path, bundle: Bundle) -> None:
+        """Write the one file, metadata inside."""
+
+
+def require_precision(file_format: FileFormat, precision: FilePrecision) -> None:
+    """Refuse what an engine cannot do.
+
+    Raises:
+        ConfigError: with the reason and what it can.
+    """
+    if precision not in PRECISIONS[file_format]:
+        able = ", ".join(PRECISIONS[file_format])
+        raise ConfigError(
+            f"precision: no {precision} for {file_format}: {_WHY_NOT[file_format, precision]}; choose {able}"
+        )
+
+
+def convert(program: ExportedProgram, file_format: FileFormat) -> Artifact:
+    """A traced network in a format.
+
+    Raises:
+        ConfigError: the format's packages are not installed.
+        ExportError: its converter fails.
+    """
+    makers: dict[FileFormat, type[Any]] = {"onnx": OnnxArtifact, "openvino": OpenVinoArtifact, "torch": TorchArtifact}
+    try:
+        return makers[file_format](program)  # type: ignore[no-any-return]
+    except ImportError as error:
+        raise ConfigError(
+            f"format: {file_format} needs packages that are not installed ({error}); "
+            f"pip install 'supersimplenet[export]'"
+        ) from error
+    except Exception as error:  # whatever the converter raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"export: {file_format}'s converter cannot take this network ({reason})") from error
+
+
+class OnnxArtifact:
+    """An ONNX model."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        import onnx
+        from onnxscript import optimizer
+
+        self._onnx = onnx
+        signature = program.graph_signature
+        inputs, outputs = INPUTS[: len(signature.user_inputs)], OUTPUTS[: len(signature.user_outputs)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter's own deprecated calls
+            exported = torch.onnx.export(
+                program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
+            )
+        assert exported is not None
+        # What follows from weights alone is computed now; but weights of 16 bits stay so, and are widened on loading.
+        optimizer.fold_constants(
+            exported.model,
+            input_size_limit=_NO_LIMIT,
+            output_size_limit=_NO_LIMIT,
+            should_fold=lambda node: False if node.op_type == "Cast" else None,
+        )
+        optimizer.remove_unused_nodes(exported.model)
+        self.model = exported.model_proto
+
+    def write(self, path: Path, bundle: Bundle) -> None:
+        """See `Artifact`."""
+        self._onnx.helper.set_model_props(self.model, {KEY: bundle.as_json()})
+        self.model.producer_name = "supersimplenet"
+        with path.open("wb") as file:
+            file.write(self.model.SerializeToString())
+
+
+class OpenVinoArtifact:
+    """An OpenVINO model. Its pair of files goes into an uncompressed zip: one file, and a pair again when unpacked."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        import openvino
+
+        self._openvino = openvino
+        self.model = openvino.convert_model(program)
+        for ports, names in ((self.model.inputs, INPUTS), (self.model.outputs, OUTPUTS)):
+            for port, name in zip(ports, names, strict=False):  # the last of each may not be there
+                port.get_tensor().set_names({name})
+
+    def write(self, path: Path, bundle: Bundle) -> None:
+        """See `Artifact`."""
+        self.model.set_rt_info(bundle.as_json(), [KEY])
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+            # Weights that are to be smaller are so already; the writer's own choice would be 16 bits for all.
+            self._openvino.save_model(self.model, Path(folder) / XML, compress_to_fp16=False)
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+                for name in (XML, BIN):
+                    archive.write(Path(folder) / name, name)
+
+
+class TorchArtifact:
+    """A program of `torch.export`."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self.model = program
+
+    def write(self, path: Path, bundle: Bundle) -> None:
+        """See `Artifact`."""
+        buffer = io.BytesIO()  # torch warns where a file's name does not end in pt2
+        torch.export.save(self.model, buffer, extra_files={KEY: bundle.as_json()})
+        path.write_bytes(buffer.getbuffer())

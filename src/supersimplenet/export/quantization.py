@@ -1,0 +1,164 @@
+"""int8 by NNCF: quantised after the training, with the accuracy under control."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supersimplenet.errors import ConfigError, ExportError
+from supersimplenet.postprocessing.postprocessor import Judge
+from supersimplenet.preprocessing.prepared_image import Seen
+from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.runtime.backends import network_inputs
+from supersimplenet.runtime.bundle import FileFormat
+from supersimplenet.runtime.predictor import Looker, Run
+
+DROP_OF_RANKING = "I-AUROC of the score that decides, on the calibration split"
+DROP_OF_SCORES = "the share of the scores' variance that quantisation changes, on the calibration split"
+_ROUNDS = 20  # operations that may go back to float
+_RANKED = 32  # images by which operations are ranked, by how much each changes their scores
+_MOST_TILES = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSplit:
+    """Images that quantisation is measured with; never those of the test.
+
+    Attributes:
+        seen: each, as the network sees it.
+        labels: 0 good, 1 bad, of each.
+    """
+
+    seen: Sequence[Seen]
+    labels: Sequence[int]
+
+
+def quantise(
+    model: Any,
+    file_format: FileFormat,
+    split: CalibrationSplit,
+    *,
+    judge: Judge,
+    view: View,
+    max_drop: float,
+    auroc: Callable[[Sequence[float], Sequence[int]], float],
+) -> tuple[Any, float, str]:
+    """A model in int8, as far as its accuracy allows; operations that cost too much go back to float.
+
+    Matrix products stay in float: they upscale, and the weights of an interpolation are no matter of 8 bits.
+
+    Args:
+        model: of ONNX or OpenVINO.
+        file_format: which.
+        split: what ranges and accuracy are measured with.
+        judge: says which score decides.
+        view: how images are brought before the network.
+        max_drop: largest loss that is allowed: of I-AUROC where the split has good and bad images. Where it has one
+            class, of the scores' agreement 1 - mean((a - b)^2) / variance(a), for a noise on the scores lowers
+            the AUROC by a share of about that size, or less.
+        auroc: of scores and labels.
+
+    Returns:
+        The model, the measured drop, and what it is of.
+
+    Raises:
+        ConfigError: NNCF is not installed.
+        ExportError: the limit cannot be held.
+    """
+    try:
+        import nncf
+    except ImportError as error:
+        raise ConfigError("precision: int8 needs nncf; pip install 'supersimplenet[export]'") from error
+    nncf.set_log_level(logging.ERROR)
+    two_classes, masked = len(set(split.labels)) == 2, not view.is_plain
+
+    def scores(runnable: Any, places: Sequence[int]) -> NDArray[np.float64]:
+        looker = Looker(run=_run(runnable, file_format, masked=masked), judge=judge, view=view)
+        return np.array([looker.look([split.seen[place]], [None])[0].score_logit for place in places])
+
+    everything = range(len(split.seen))
+    reference = scores(_runnable(model, file_format), everything)
+    spread = float(np.var(reference)) or 1.0
+
+    def accuracy(found: NDArray[np.float64]) -> float:
+        if two_classes:
+            return auroc(found.tolist(), split.labels)
+        return 1 - float(np.mean(np.square(found - reference))) / spread
+
+    def validate(candidate: Any, places: Iterable[int]) -> tuple[float, list[float]]:
+        """Of the whole split the accuracy; of some images, by which operations are ranked, how well scores agree."""
+        chosen = list(places)
+        found = scores(_runnable(candidate, file_format), chosen)
+        agreement = -np.square(found - reference[chosen])
+        whole = len(chosen) == len(everything)
+        return accuracy(found) if whole else float(agreement.mean()), agreement.tolist()
+
+    tiles = [tile for seen in split.seen for tile in seen.tiles()]
+    tiles = tiles[:: -(-len(tiles) // _MOST_TILES)]
+    fed = [
+        network_inputs(tile.pixels[None], None if tile.ignored is None else tile.ignored[None], masked=masked)
+        for tile in tiles
+    ]
+    items = nncf.Dataset(fed) if file_format == "onnx" else nncf.Dataset([list(inputs.values()) for inputs in fed])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of NNCF's own deprecated calls
+        quantised = nncf.quantize_with_accuracy_control(
+            model,
+            calibration_dataset=items,
+            validation_dataset=nncf.Dataset(everything),
+            validation_fn=validate,
+            max_drop=max_drop,
+            drop_type=nncf.DropType.ABSOLUTE,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(fed),
+            ignored_scope=nncf.IgnoredScope(types=["MatMul", "Gemm"], validate=False),
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                max_num_iterations=_ROUNDS, ranking_subset_size=_RANKED
+            ),
+        )
+    drop = accuracy(reference) - accuracy(scores(_runnable(quantised, file_format), everything))
+    of = f"{DROP_OF_RANKING if two_classes else DROP_OF_SCORES} ({len(split.seen)} images)"
+    if not drop <= max_drop:
+        raise ExportError(
+            f"int8: loses {drop * 100:.2g} % ({of}), {(drop - max_drop) * 100:.2g} % more "
+            f"than the {max_drop * 100:.2g} % allowed; allow more with --max-drop, or choose fp16"
+        )
+    return quantised, drop, of
+
+
+def _runnable(model: Any, file_format: FileFormat) -> Any:
+    """A model as its engine runs it; NNCF hands some over that are so already."""
+    if file_format == "onnx":
+        import onnxruntime
+
+        if not hasattr(model, "SerializeToString"):
+            return model
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    import openvino
+
+    if isinstance(model, openvino.Model):
+        return openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return model
+
+
+def _run(runnable: Any, file_format: FileFormat, *, masked: bool) -> Run:
+    def run(
+        pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        inputs = network_inputs(pixels, ignored, masked=masked)
+        if file_format == "onnx":
+            score, heat = runnable.run(["score", "map"], inputs)
+        else:
+            outputs = runnable(inputs)
+            score, heat = outputs[0].copy(), outputs[1].copy()  # the next call writes over them
+        return heat, score
+
+    return run

@@ -1,0 +1,155 @@
+"""The gate of an export: the file in its engine, in a process of its own, beside the model it was made of."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from supersimplenet.errors import ExportError
+from supersimplenet.runtime.bundle import Certificate, FilePrecision
+from supersimplenet.types import Prediction
+from supersimplenet.utils.system import available_cores, cpu_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How far an export may lie from the model: a share of the spread of the model's own values, or a few roundings.
+
+    Attributes:
+        share: of the spread, largest less smallest, of the model's values over all images of the gate.
+        least: in logits, where the spread is small.
+    """
+
+    share: float
+    least: float
+
+    def logits(self, values: Sequence[Any]) -> float:
+        """The tolerance for values like these, numbers or maps."""
+        spread = max(float(np.max(value)) for value in values) - min(float(np.min(value)) for value in values)
+        return max(self.least, self.share * spread)
+
+
+# Logits of one model reach 1, of another 20, and a rounding grows with them: so the limits are shares of their spread.
+TOLERANCES: dict[FilePrecision, Tolerance] = {
+    # 24 bits through some 30 layers that another engine adds up in another order
+    "fp32": Tolerance(share=1e-4, least=1e-4),
+    # weights of 11 bits, computed with in 24
+    "fp16": Tolerance(share=5e-3, least=5e-3),
+    # weights and, where the processor has it, values of 8 bits
+    "bf16": Tolerance(share=1e-1, least=5e-2),
+    # 256 levels a layer; what that costs in ranking --max-drop bounds, this tells a broken file from a coarse one
+    "int8": Tolerance(share=5e-1, least=1e-1),
+}
+
+
+def certify(
+    file: Path,
+    images: Sequence[Path],
+    expected: Sequence[Prediction],
+    *,
+    tolerance: Tolerance,
+    source: str,
+    size_px: tuple[int, int] | None = None,
+) -> Certificate:
+    """Let a fresh process look at image files with an exported file, and compare what it says.
+
+    Args:
+        file: the exported file.
+        images: image files.
+        expected: what the model folder says of each, by torch.
+        tolerance: of score and map.
+        source: where the images came from, in words.
+        size_px: of a file that leaves its size open.
+
+    Raises:
+        ExportError: the file cannot be used, or is not within the tolerance.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        about, rows = _inspect(file, images, Path(folder), size_px)
+        maps = [np.load(path) for path in sorted(Path(folder).glob("*.npy"))]
+    wanted_maps = [prediction.map_logit for prediction in expected]
+    for found, wanted in zip(maps, wanted_maps, strict=True):
+        if found.shape != wanted.shape:
+            raise ExportError(f"{file.name}: gives maps {found.shape}; the model gives {wanted.shape}")
+    names = ("head_logit", "map_max_logit", "score_logit")
+    scores = np.array([[row[name] for name in names] for row in rows], dtype=np.float64)
+    wanted_scores = np.array([[getattr(prediction, name) for name in names] for prediction in expected])
+    by_score = np.abs(scores - wanted_scores)
+    by_map = [np.abs(found.astype(np.float64) - wanted) for found, wanted in zip(maps, wanted_maps, strict=True)]
+    map_max = np.array([difference.max() for difference in by_map])  # (images,)
+    certificate = Certificate(
+        images=len(images),
+        source=source,
+        score_max_difference=float(by_score.max()),
+        score_mean_difference=float(by_score.mean()),
+        map_max_difference=float(map_max.max()),
+        map_mean_difference=float(np.mean([difference.mean() for difference in by_map])),
+        score_tolerance=max(tolerance.logits(column.tolist()) for column in wanted_scores.T),
+        map_tolerance=tolerance.logits(wanted_maps),
+        verdict_flips=sum(row["verdict"] != prediction.verdict for row, prediction in zip(rows, expected, strict=True)),
+        latency_ms=round(1000 * float(np.median([row["seconds"] for row in rows])), 2),
+        host=describe_host(),
+        versions={
+            "python": platform.python_version(),
+            "engine": about["engine_version"],
+            **{name: importlib.metadata.version(name) for name in ("supersimplenet", "numpy", "pillow")},
+        },
+        date=date.today().isoformat(),
+    )
+    # Written so that a difference that is no number fails.
+    if not certificate.score_max_difference <= certificate.score_tolerance:
+        worst = int(np.nan_to_num(by_score.max(axis=1), nan=np.inf).argmax())
+        raise ExportError(_failure(file, "score", certificate, images[worst]))
+    if not certificate.map_max_difference <= certificate.map_tolerance:
+        worst = int(np.nan_to_num(map_max, nan=np.inf).argmax())
+        raise ExportError(_failure(file, "map", certificate, images[worst]))
+    return certificate
+
+
+def describe_host() -> dict[str, Any]:
+    """Processor, cores and system of this machine; no name of it."""
+    return {"processor": cpu_name(), "cores": available_cores(), "system": platform.platform()}
+
+
+def _inspect(
+    file: Path, images: Sequence[Path], folder: Path, size_px: tuple[int, int] | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    size = [] if size_px is None else ["--size", *map(str, size_px)]
+    # What this process has just written is trusted.
+    options = [str(file), *map(str, images), "--maps", str(folder), "--about", "--trust", *size]
+    environment = dict(os.environ) | {"PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-m", "supersimplenet.runtime", *options],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ExportError(f"{file.name}: its engine cannot use it: {reason}")
+    about, *rows = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    if len(rows) != len(images):
+        raise ExportError(f"{file.name}: gave {len(rows)} results for {len(images)} images")
+    return about, rows
+
+
+def _failure(file: Path, what: str, certificate: Certificate, worst: Path) -> str:
+    found = getattr(certificate, f"{what}_max_difference")
+    allowed = getattr(certificate, f"{what}_tolerance")
+    return (
+        f"{file.name}: not what the model is: its {what} is {found:.3g} logits off on {worst.name}, allowed are "
+        f"{allowed:.3g}; {certificate.verdict_flips} of {certificate.images} verdicts differ; no file was written"
+    )

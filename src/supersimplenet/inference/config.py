@@ -1,0 +1,47 @@
+"""Settings of commands that stand above one room. No torch here: see docs/decisions/0005-settings-without-torch.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from supersimplenet.errors import ConfigError
+from supersimplenet.utils.files import write_text as write_text
+from supersimplenet.utils.serialization import from_plain as from_plain
+from supersimplenet.utils.serialization import to_plain as to_plain
+
+EngineName = Literal["torch", "openvino"]
+ClusterEngineName = Literal["torch", "openvino", "ray"]
+Precision = Literal["float32", "bfloat16"]
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.json"
+CALIBRATION_FILE = "calibration.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """Where a model looks at images, and by what.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ...; ``auto`` takes a GPU where there is one.
+        engine: ``torch``, ``openvino``, or ``ray``: many workers, by torch.
+        precision: ``float32`` or ``bfloat16``.
+        address: of a running Ray cluster, ``auto`` for the one of this machine; None starts one on this machine alone.
+        workers: of Ray; by default one a GPU, or one a core where there is none.
+    """
+
+    device: str = "auto"
+    engine: ClusterEngineName = "torch"
+    precision: Precision = "float32"
+    address: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine != "ray" and (self.address is not None or self.workers is not None):
+            raise ConfigError("address and workers: belong to a cluster; give --engine ray, or leave them out")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers: {self.workers}; it must be at least 1")
+
+
+HERE = ComputeConfig()

@@ -1,0 +1,245 @@
+"""Pixel metrics of any number of maps in one pass and fixed memory: histograms of scores, mergeable.
+
+A float32 is put into a bin by its sign, its exponent and the leading bits of its mantissa, in the order of its value,
+so nothing needs to be known of the scores beforehand. Two scores are mixed up only where they agree in all of these;
+what that may do to a metric is computed from the histograms and stands in the result as its error bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from supersimplenet.errors import MetricError
+from supersimplenet.metrics.ranking import (
+    Metric,
+    Ranking,
+    measure,
+    ranked_auroc,
+    ranked_average_precision,
+    ranked_f1_max,
+    ranked_overlap,
+    require_both,
+)
+from supersimplenet.postprocessing.defects import EIGHT_CONNECTED
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+BIN_BITS = 20  # of the 32 of a float: sign, exponent and 11 bits of the mantissa, a part in 2048 of a score
+_FEWEST_BITS, _MOST_BITS = 18, 24
+# Edges of the size classes: a region's share of its image, so that classes do not depend on the resolution.
+SIZE_EDGES = (0.001, 0.01, 0.05)
+PIXEL_METRICS: dict[str, Callable[[Ranking], Metric]] = {
+    "P-AUROC": ranked_auroc,
+    "AUPRO": ranked_overlap,
+    "AUPRO@0.05": partial(ranked_overlap, max_false_positive_rate=0.05),
+    "AUPRO@0.01": partial(ranked_overlap, max_false_positive_rate=0.01),
+    "AP-loc": ranked_average_precision,
+    "P-F1-max": ranked_f1_max,
+}
+
+
+@dataclass(kw_only=True)
+class _Defective:
+    """Histograms of defective pixels; as few bins are occupied, occupied ones only.
+
+    Attributes:
+        bins: (K,) int64, rising.
+        count: (K,) int64, pixels in each.
+        weight: (K,) float64, pixels in each, each counted as 1 / (pixels of its region).
+        regions: how many regions they are of.
+        found: how many of these reach the pixel threshold.
+    """
+
+    bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    count: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    weight: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    regions: int = 0
+    found: int = 0
+
+    def add(self, other: _Defective) -> None:
+        """Take in another's pixels."""
+        place = np.searchsorted(self.bins, other.bins)
+        known = np.zeros(place.shape, dtype=bool)
+        inside = place < self.bins.size
+        known[inside] = self.bins[place[inside]] == other.bins[inside]
+        self.count[place[known]] += other.count[known]
+        self.weight[place[known]] += other.weight[known]
+        if not known.all():
+            place = place[~known]
+            self.bins = np.insert(self.bins, place, other.bins[~known])
+            self.count = np.insert(self.count, place, other.count[~known])
+            self.weight = np.insert(self.weight, place, other.weight[~known])
+        self.regions += other.regions
+        self.found += other.found
+
+
+class PixelTally:
+    """Histograms of normal and of defective pixels, by type and size of the defect; maps come one by one.
+
+    Args:
+        pixel_logit: a region with a pixel from here on counts as found; None where there is no such threshold.
+        bin_bits: leading bits of a float32 that tell bins apart, 18 to 24; 8 bytes for each bin.
+
+    Raises:
+        MetricError: bits outside these bounds.
+    """
+
+    def __init__(self, *, pixel_logit: float | None = None, bin_bits: int = BIN_BITS) -> None:
+        if not _FEWEST_BITS <= bin_bits <= _MOST_BITS:
+            raise MetricError(f"bin_bits: {bin_bits}; wanted {_FEWEST_BITS} to {_MOST_BITS}")
+        self.pixel_logit = pixel_logit
+        self.bin_bits = bin_bits
+        self.normal = np.zeros(1 << bin_bits, dtype=np.int64)
+        self.defective: dict[tuple[str, int], _Defective] = {}
+
+    def add(
+        self,
+        map_logit: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        *,
+        defect: str = "bad",
+        ignored: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Count an image's pixels.
+
+        Args:
+            map_logit: (H, W) float32, any monotone scale, higher is worse.
+            mask: (H, W) bool, True on defective pixels; its 8-connected regions weigh the same, whatever their size.
+            defect: the type of its regions.
+            ignored: (H, W) bool, pixels that are left out, of regions too; None for none.
+
+        Raises:
+            MetricError: shapes that differ, another type, or a score that is not a number.
+        """
+        _check(map_logit, mask, ignored)
+        bins = _bins(map_logit, self.bin_bits)
+        if ignored is not None:
+            mask = mask & ~ignored
+        special = mask if ignored is None else mask | ignored
+        first = int(bins.min())
+        counts = np.bincount((bins - first).ravel())
+        if special.any():
+            counts -= np.bincount(bins[special] - first, minlength=counts.size)
+        self.normal[first : first + counts.size] += counts
+        if mask.any():
+            self._add_regions(map_logit, bins, mask, defect)
+
+    def _add_regions(
+        self, map_logit: NDArray[np.float32], bins: NDArray[np.int64], mask: NDArray[np.bool_], defect: str
+    ) -> None:
+        region, regions = ndimage.label(mask, structure=EIGHT_CONNECTED)
+        region_at, bin_at = region[mask], bins[mask]
+        area = np.bincount(region_at, minlength=regions + 1)
+        size_class = np.searchsorted(SIZE_EDGES, area / mask.size, side="right")
+        hot = map_logit[mask] >= np.float32(np.inf if self.pixel_logit is None else self.pixel_logit)
+        is_found = np.bincount(region_at[hot], minlength=regions + 1) > 0
+        for size in np.unique(size_class[1:]):
+            of_size = size_class == size
+            of_size[0] = False  # what is no region
+            chosen = of_size[region_at]
+            found, place, count = np.unique(bin_at[chosen], return_inverse=True, return_counts=True)
+            self.defective.setdefault((defect, int(size)), _Defective()).add(
+                _Defective(
+                    bins=found,
+                    count=count,
+                    weight=np.bincount(place.ravel(), weights=1.0 / area[region_at[chosen]]).astype(np.float64),
+                    regions=int(of_size.sum()),
+                    found=int(is_found[of_size].sum()),
+                )
+            )
+
+    def merge(self, other: PixelTally) -> None:
+        """Take in the pixels of another, from another process or machine, say; the order does not matter.
+
+        Raises:
+            MetricError: other bins.
+        """
+        if other.bin_bits != self.bin_bits:
+            raise MetricError(f"bin_bits: {other.bin_bits} cannot be merged into {self.bin_bits}; use the same")
+        self.normal += other.normal
+        for key, defective in other.defective.items():
+            self.defective.setdefault(key, _Defective()).add(defective)
+
+    def ranking(self, *, defect: str | None = None, size: int | None = None) -> Ranking:
+        """The defective pixels, of all regions or of those of a type or size class, against all normal pixels.
+
+        Raises:
+            MetricError: there is no such defective pixel, or no normal one.
+        """
+        chosen = _Defective()
+        for (type_, size_class), defective in self.defective.items():
+            if defect in (None, type_) and size in (None, size_class):
+                chosen.add(defective)
+        from_bin = self.normal[::-1].cumsum()[::-1]  # normal pixels in this bin or a higher one
+        require_both(int(chosen.count.sum()), int(from_bin[0]))
+        good_from = from_bin[chosen.bins][::-1]
+        return Ranking(
+            bad_at=chosen.count[::-1],
+            weight_at=chosen.weight[::-1] / chosen.regions,
+            good_above=good_from - self.normal[chosen.bins][::-1],
+            good_from=good_from,
+            good_total=int(from_bin[0]),
+            binned=True,
+        )
+
+    def metrics(self, *, defect: str | None = None, size: int | None = None) -> dict[str, Metric]:
+        """`PIXEL_METRICS` by name; one that is not defined says why."""
+        return measure(PIXEL_METRICS, partial(self.ranking, defect=defect, size=size))
+
+    def regions(self, *, defect: str | None = None, size: int | None = None) -> tuple[int, int]:
+        """How many defective regions there are, of a type or size class, and how many of them were found."""
+        chosen = [
+            defective
+            for (type_, size_class), defective in self.defective.items()
+            if defect in (None, type_) and size in (None, size_class)
+        ]
+        return sum(defective.regions for defective in chosen), sum(defective.found for defective in chosen)
+
+
+def region_overlap(maps: ArrayLike, masks: ArrayLike, *, max_false_positive_rate: float = 0.3) -> Metric:
+    """Area under the per-region overlap curve (AUPRO) of maps that lie in memory; see `ranked_overlap`.
+
+    Args:
+        maps: (N, H, W) float32, any monotone scale, higher is worse.
+        masks: (N, H, W) bool, True on defective pixels.
+        max_false_positive_rate: share of the normal pixels of all images, in (0, 1].
+
+    Raises:
+        MetricError: no defective region, no normal pixel, a score that is not a number, shapes that differ, or a
+            limit outside (0, 1].
+    """
+    tally = PixelTally()
+    scores, defective = np.asarray(maps), np.asarray(masks)
+    if scores.ndim != 3 or scores.shape != defective.shape:
+        raise MetricError(f"maps {scores.shape}, masks {defective.shape}; wanted (N, H, W) of both")
+    for map_logit, mask in zip(scores, defective, strict=True):
+        tally.add(map_logit, mask)
+    return ranked_overlap(tally.ranking(), max_false_positive_rate=max_false_positive_rate)
+
+
+def _bins(scores: NDArray[np.float32], bin_bits: int) -> NDArray[np.int64]:
+    """The bin of each score, in [0, 2^bin_bits), in the order of their values; 0 and -0 share one."""
+    bits = (scores + np.float32(0)).view(np.int32)  # adding 0 makes -0 of -0 a 0
+    # Negative floats fall as their bits, read as a number, rise: all bits but the sign are turned over.
+    ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    bins: NDArray[np.int64] = (ordered >> np.int32(32 - bin_bits)).astype(np.int64) + (1 << (bin_bits - 1))
+    return bins
+
+
+def _check(map_logit: NDArray[Any], mask: NDArray[Any], ignored: NDArray[Any] | None) -> None:
+    if map_logit.ndim != 2 or map_logit.shape != mask.shape or (ignored is not None and ignored.shape != mask.shape):
+        raise MetricError(
+            f"map {map_logit.shape}, mask {mask.shape}, ignored {None if ignored is None else ignored.shape}; "
+            "wanted (H, W) of each"
+        )
+    if map_logit.dtype != np.float32 or mask.dtype != np.bool_:
+        raise MetricError(f"map of {map_logit.dtype}, mask of {mask.dtype}; wanted float32 and bool")
+    if np.isnan(map_logit).any():
+        raise MetricError(f"{int(np.isnan(map_logit).sum()):,} of {map_logit.size:,} scores are not a number (NaN)")

@@ -1,0 +1,133 @@
+"""The classification head's BatchNorm, ReLU and pooling over space, in training.
+
+A response is the sum of three: of the clean features, which both copies of an image share, of the map, and of the
+noise. It is added up, centred and kept once; the passes run by groups of images, in cache, and backward recomputes
+them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from supersimplenet.model.ops import AddUp, Normalisation, alone, groups, mean_everywhere
+
+
+class PooledOutput(NamedTuple):
+    """What is left of the responses of N images.
+
+    Attributes:
+        maximum: (N, K) over space.
+        average: (N, K) over space.
+        mean: (K,) of the batch, without gradient.
+        variance: (K,) biased variance of the batch, without gradient.
+        total: rows of the batch, over all processes that share it.
+    """
+
+    maximum: Tensor
+    average: Tensor
+    mean: Tensor
+    variance: Tensor
+    total: int
+
+
+def normalise_activate_pool(
+    clean: Tensor,
+    seen: Tensor,
+    noise: Tensor | None,
+    kept: Tensor | None = None,
+    *,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float,
+    add_up: AddUp = alone,
+) -> PooledOutput:
+    """``relu(batch_norm(clean + seen + noise))``, its maximum and mean over space.
+
+    Args:
+        clean: (B, P, K) response to the clean features, P pixels.
+        seen: (N, P, K) response to the map; N is B, or 2B: one copy of the batch, then the other.
+        noise: (N, P, K) response to the noise, None where there is none.
+        kept: (N, P) bool, the pixels that maximum and mean are taken over, at least one an image; None for all. The
+            batch's statistics are those of all pixels.
+        gamma: (K,) scale of the normalisation.
+        beta: (K,) offset of the normalisation.
+        eps: added to the variance.
+        add_up: over the processes that share the batch.
+    """
+    return PooledOutput(*_NormaliseActivatePool.apply(clean, seen, noise, kept, gamma, beta, eps, add_up))
+
+
+class _NormaliseActivatePool(torch.autograd.Function):
+    """Forward and backward written out; the tests compare both with autograd through the plain operations."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        clean: Tensor,
+        seen: Tensor,
+        noise: Tensor | None,
+        kept: Tensor | None,
+        gamma: Tensor,
+        beta: Tensor,
+        eps: float,
+        add_up: AddUp,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+        images, pixels, channels = seen.shape
+        centred = torch.empty_like(seen)  # (N, P, K)
+        row_sum = torch.zeros_like(gamma)
+        copies = seen.view(-1, *clean.shape)
+        for copy, of_copy in enumerate(centred.view_as(copies)):
+            for group in groups(len(clean), seen.device):
+                response = of_copy[group]
+                torch.add(clean[group], copies[copy, group], out=response)
+                if noise is not None:
+                    response += noise.view_as(copies)[copy, group]
+                row_sum += response.sum((0, 1))
+        mean, total = mean_everywhere(row_sum, images * pixels, add_up)
+        variance = torch.zeros_like(mean)
+        of_group = list(groups(images, seen.device))
+        for group in of_group:
+            response = centred[group].sub_(mean)
+            variance += response.square().sum((0, 1))
+        variance = add_up(variance) / total
+        norm = Normalisation(gamma, beta, variance, eps=eps, total=total, add_up=add_up)
+        maximum, average = seen.new_empty(images, channels), seen.new_empty(images, channels)
+        counts = seen.new_full((images, 1), pixels) if kept is None else kept.sum(1, keepdim=True)
+        place = torch.empty(images, channels, dtype=torch.int64, device=seen.device)
+        for group in of_group:
+            active = norm(centred[group]).relu_()
+            if kept is not None:
+                active *= kept[group][:, :, None]
+            torch.argmax(active, dim=1, out=place[group])
+            maximum[group] = active.gather(1, place[group][:, None])[:, 0]
+            average[group] = active.sum(1) / counts[group]
+        ctx.norm, ctx.centred, ctx.place, ctx.images = norm, centred, place, len(clean)
+        ctx.has_noise, ctx.kept, ctx.counts, ctx.groups = noise is not None, kept, counts, of_group
+        ctx.mark_non_differentiable(mean, variance)
+        return maximum, average, mean, variance, total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        norm, centred, place, kept = ctx.norm, ctx.centred, ctx.place, ctx.kept
+        through_maximum, through_average = gradients[0], gradients[1] / ctx.counts
+
+        def through_pooling(group: slice) -> Tensor:
+            """Gradient of a group's normalised responses (rows, K)."""
+            normalised, at = norm(centred[group]), place[group][:, None]  # (n, P, K), (n, 1, K)
+            received: Tensor = torch.ops.aten.leaky_relu_backward(
+                through_average[group][:, None], normalised, 0.0, False
+            )
+            at_maximum = normalised.gather(1, at) > 0
+            received.scatter_add_(1, at, through_maximum[group][:, None] * at_maximum)
+            return (received if kept is None else received.mul_(kept[group][:, :, None])).flatten(0, 1)
+
+        for group in ctx.groups:
+            norm.add(through_pooling(group), centred[group].flatten(0, 1))
+        d_response = torch.empty_like(centred)
+        for group in ctx.groups:
+            norm.through(through_pooling(group), centred[group].flatten(0, 1), out=d_response[group].flatten(0, 1))
+        d_clean = d_response.view(-1, ctx.images, *d_response.shape[1:]).sum(0)
+        return d_clean, d_response, d_response if ctx.has_noise else None, None, norm.d_gamma, norm.d_beta, None, None

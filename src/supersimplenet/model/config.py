@@ -1,0 +1,187 @@
+"""What can be chosen about the network and its training, and the published choices as defaults.
+
+Plain dataclasses without torch, so that the command line can explain and check them before anything slow is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from supersimplenet.errors import ConfigError
+from supersimplenet.types import Regime, ScoreName
+
+Variant = Literal["jims", "icpr"]
+Flips = Literal["none", "published", "symmetric"]
+Auto = Literal["auto"]
+PUBLISHED_BACKBONE = "wide_resnet50_2.tv_in1k"
+PUBLISHED_NOISE_STD = 0.015
+PUBLISHED_SIZE_PX = (256, 256)
+SMALLEST_SIDE_PX = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network's architecture.
+
+    Args:
+        backbone: ``compact`` (shipped with the package, works offline) or the name of any timm model that gives feature
+            maps, such as ``wide_resnet50_2.tv_in1k`` (the published one, fetched from the model hub).
+        backbone_weights: file with the backbone's weights (safetensors or a state dict), read instead of the hub's. It
+            may hold fewer or more layers than the timm model has; those that are used must be there.
+        feature_strides: strides of the feature maps that are used, ascending. (8, 16) is layer2 and layer3 of a ResNet.
+        image_size: height and width in pixels to which each image is resized. Null: the size that results on the data
+            set are published for, and else 256 by 256.
+        variant: ``jims`` classifies the unadapted features (JIMS 2025), ``icpr`` the adapted ones (ICPR 2024).
+        align_corners: how feature maps are upscaled: true as the authors do, false as anomalib does.
+    """
+
+    backbone: str = PUBLISHED_BACKBONE
+    backbone_weights: Path | None = None
+    feature_strides: tuple[int, ...] = (8, 16)
+    image_size: tuple[int, int] | None = None
+    variant: Variant = "jims"
+    align_corners: bool = True
+
+    def __post_init__(self) -> None:
+        sides = self.size_px
+        if len(sides) != 2 or not all(isinstance(side, int) and side >= SMALLEST_SIDE_PX for side in sides):
+            raise ConfigError(
+                f"model.image_size: {'x'.join(map(str, sides))} px; give height and width, each side at least "
+                f"{SMALLEST_SIDE_PX} px, such as [256, 256]"
+            )
+        _require(self.variant in get_args(Variant), "model.variant", self.variant, " or ".join(get_args(Variant)))
+        if not self.feature_strides or list(self.feature_strides) != sorted(set(self.feature_strides)):
+            raise ConfigError(
+                f"model.feature_strides: {list(self.feature_strides)}; give one or more strides in ascending order, "
+                "such as [8, 16]"
+            )
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width to which each image is resized, decided."""
+        return PUBLISHED_SIZE_PX if self.image_size is None else self.image_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the network is trained. What is ``auto`` follows the supervision, as published; `resolve_recipe` fills it in.
+
+    Args:
+        batch_size: images in a step (each is used twice, see JIMS section 3.2).
+        perlin_threshold: a pixel becomes anomalous where the Perlin field exceeds it; higher gives smaller anomalies.
+            ``auto``: 0.2 unsupervised (VisA 0.6) and weak, 0.6 mixed and full.
+        noise_std: standard deviation of the feature noise. ``auto`` is the published 0.015 for the published backbone
+            and follows the measured scale of the features for every other one (docs/decisions/0003-noise-scale.md).
+        stop_gradient: keep the classification loss from training the segmentation head. ``auto``: unsupervised only.
+        flips: which images are also trained on upside down, left to right, and both. ``published``: the bad ones
+            alone, so that a flip tells the label; ``symmetric``: the good ones too; ``none``. ``auto``: none
+            unsupervised, else symmetric (docs/decisions/0012-flips-and-scores.md).
+        mask_dilation_px: side of the square by which masks are widened, in pixels of the mask's file; 1 leaves them.
+            ``auto``: 7, and 1 for the ICPR variant.
+        distance_weight: (w, p): a defective pixel weighs w (d / d_max)^p, d its distance from the edge of its region;
+            null for equal weights. ``auto``: (3, 2), and null for the ICPR variant.
+        image_score: which score decides the verdict: ``head`` (the classification head's), ``map`` (the map's
+            maximum) or ``fused`` (their mean on one scale). All are reported. ``auto``: the head's for
+            weak supervision, else fused (docs/decisions/0012-flips-and-scores.md).
+        adaptor_lr: learning rate of the feature adaptor.
+        adaptor_weight_decay: weight decay of the feature adaptor.
+        heads_lr: learning rate of both heads.
+        heads_weight_decay: weight decay of both heads.
+        lr_milestones: fractions of the training at which the learning rates are multiplied by ``lr_decay``.
+        lr_decay: the factor.
+        gradient_clip_norm: largest norm of the gradient, null for no clipping. ``auto``: null unsupervised, else 1.
+
+    Source: JIMS section 4.2 (implementation details). Differs: the default of ``flips``.
+    """
+
+    batch_size: int = 32
+    perlin_threshold: float | Auto = "auto"
+    noise_std: float | Auto = "auto"
+    stop_gradient: bool | Auto = "auto"
+    flips: Flips | Auto = "auto"
+    mask_dilation_px: int | Auto = "auto"
+    distance_weight: tuple[float, float] | Auto | None = "auto"
+    image_score: ScoreName | Auto = "auto"
+    adaptor_lr: float = 1e-4
+    adaptor_weight_decay: float = 1e-2
+    heads_lr: float = 2e-4
+    heads_weight_decay: float = 1e-5
+    lr_milestones: tuple[float, ...] = (0.8, 0.9)
+    lr_decay: float = 0.4
+    gradient_clip_norm: float | Auto | None = "auto"
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "recipe.batch_size", self.batch_size, "at least 1")
+        if self.perlin_threshold != "auto":
+            inside = -1 < self.perlin_threshold < 1
+            _require(inside, "recipe.perlin_threshold", self.perlin_threshold, "between -1 and 1, or auto")
+        if self.noise_std != "auto":
+            _require(self.noise_std > 0, "recipe.noise_std", self.noise_std, "more than 0, or auto")
+        wanted_flips = (*get_args(Flips), "auto")
+        _require(self.flips in wanted_flips, "recipe.flips", self.flips, f"one of {', '.join(wanted_flips)}")
+        if self.mask_dilation_px != "auto":
+            odd = self.mask_dilation_px >= 1 and self.mask_dilation_px % 2 == 1
+            _require(odd, "recipe.mask_dilation_px", self.mask_dilation_px, "an odd number of 1 or more, or auto")
+        if self.distance_weight is not None and self.distance_weight != "auto":
+            positive = len(self.distance_weight) == 2 and min(self.distance_weight) > 0
+            _require(positive, "recipe.distance_weight", self.distance_weight, "two positive numbers, null or auto")
+        scores = (*get_args(ScoreName), "auto")
+        _require(self.image_score in scores, "recipe.image_score", self.image_score, f"one of {', '.join(scores)}")
+        for name in ("adaptor_lr", "heads_lr", "lr_decay"):
+            _require(getattr(self, name) > 0, f"recipe.{name}", getattr(self, name), "more than 0")
+        for name in ("adaptor_weight_decay", "heads_weight_decay"):
+            _require(getattr(self, name) >= 0, f"recipe.{name}", getattr(self, name), "0 or more")
+        ascending = list(self.lr_milestones) == sorted(self.lr_milestones)
+        inside = all(0 < fraction < 1 for fraction in self.lr_milestones)
+        _require(ascending and inside, "recipe.lr_milestones", self.lr_milestones, "ascending fractions in (0, 1)")
+        if self.gradient_clip_norm is not None and self.gradient_clip_norm != "auto":
+            clips = self.gradient_clip_norm > 0
+            _require(clips, "recipe.gradient_clip_norm", self.gradient_clip_norm, "more than 0, null or auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRecipe:
+    """What of the recipe depends on the labels, decided; see `Recipe` for each."""
+
+    perlin_threshold: float
+    stop_gradient: bool
+    flips: Flips
+    mask_dilation_px: int
+    distance_weight: tuple[float, float] | None
+    image_score: ScoreName
+    gradient_clip_norm: float | None
+
+
+def resolve_recipe(
+    recipe: Recipe, regime: Regime, *, variant: Variant, own_perlin_threshold: float | None = None
+) -> LabelRecipe:
+    """The published settings of a regime where the recipe says ``auto``, and the recipe's own elsewhere.
+
+    Args:
+        recipe: as configured.
+        regime: of supervision.
+        variant: of the network; the ICPR variant neither widens nor weighs masks.
+        own_perlin_threshold: unsupervised threshold of the data set, where it has one of its own.
+
+    Source: JIMS section 4.2.
+    """
+    own = own_perlin_threshold
+    unsupervised, has_masks = regime == "unsupervised", regime in ("mixed", "full")
+    published = LabelRecipe(
+        perlin_threshold=own if unsupervised and own is not None else 0.6 if has_masks else 0.2,
+        stop_gradient=unsupervised,
+        flips="none" if unsupervised else "symmetric",
+        mask_dilation_px=7 if variant == "jims" else 1,
+        distance_weight=(3.0, 2.0) if variant == "jims" else None,
+        image_score="head" if regime == "weak" else "fused",
+        gradient_clip_norm=None if unsupervised else 1.0,
+    )
+    given = {field.name: getattr(recipe, field.name) for field in fields(LabelRecipe)}
+    return replace(published, **{name: value for name, value in given.items() if value != "auto"})
+
+
+def _require(condition: bool, name: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name}: {value}; it must be {wanted}")

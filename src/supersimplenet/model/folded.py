@@ -1,0 +1,168 @@
+"""A trained network with everything constant multiplied together, for inference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from supersimplenet.model.heads import (
+    CONV,
+    LEAKY_SLOPE,
+    HeadOutput,
+    Heads,
+    classify,
+    constant_response,
+    convolve_map,
+    output_size,
+    pool,
+    project,
+    project_hidden,
+)
+from supersimplenet.model.network import SuperSimpleNet, anomaly_map
+from supersimplenet.model.ops import pointwise
+from supersimplenet.model.resample import TAPS, upscale_dense, upscale_taps, upscale_taps_dense
+from supersimplenet.model.segmentation_kernel import activate_project
+
+
+class FoldedNetwork(nn.Module):
+    """From pixels to the smoothed map and the score; BatchNorms are inside the weights.
+
+    Args:
+        network: the trained network; its weights are copied, so that later training does not reach this module.
+        dtype: type of the backbone and of the wide matrices; everything else stays float32.
+        dense: write the upscaling as matrix products, for a compiler of graphs; else as sparse sums, for torch.
+    """
+
+    def __init__(self, network: SuperSimpleNet, *, dtype: torch.dtype = torch.float32, dense: bool = False) -> None:
+        super().__init__()
+        self.image_size = network.config.size_px
+        self.backbone = network.backbone.folded(dtype)
+        self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
+
+    def forward(self, pixels: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map and score of each image.
+
+        Args:
+            pixels: (B, H, W, 3) uint8, RGB.
+            ignored: (B, H, W) bool, pixels that count in no score; None for none, and never all of an image.
+
+        Returns:
+            (B, H, W) smoothed map and (B,) score, float32 logits.
+        """
+        features = self.backbone(pixels)
+        if ignored is None:
+            output = self.heads(features)
+            return anomaly_map(output.map_logit, self.image_size), output.score_logit
+        touched = F.adaptive_max_pool2d(ignored[:, None].float(), output_size(features))[:, 0] > 0  # (B, h, w)
+        output = self.heads(features, touched)
+        return anomaly_map(output.map_logit, self.image_size, touched), output.score_logit
+
+
+class FoldedHeads(nn.Module):
+    """Heads in inference: adaptor and first convolution in one matrix, both BatchNorms inside the weights.
+
+    Args:
+        heads: trained heads; their weights are copied, so that later training does not reach this module.
+        dtype: type of the wide matrices, and so of the features; that of the heads where None.
+        dense: see `FoldedNetwork`.
+    """
+
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    map_weight: Tensor
+    tap_weight: Tensor
+    tap_bias: Tensor | None
+    conv_bias: Tensor
+    map_kernel: Tensor
+    score_weight: Tensor
+    score_bias: Tensor
+
+    @torch.no_grad()
+    def __init__(self, heads: Heads, *, dtype: torch.dtype | None = None, dense: bool = False) -> None:
+        super().__init__()
+        self.align_corners = heads.align_corners
+        self.dense = dense
+        kept = heads.hidden.weight.dtype
+        exact = copy.deepcopy(heads).double().projections()  # formed once: no reason to round twice
+        hidden_scale, hidden_shift = _scale_and_shift(heads.hidden_norm)
+        conv_scale, conv_shift = _scale_and_shift(heads.conv_norm)
+        tap_weight = exact.tap_weight.view(TAPS * TAPS, CONV, -1) * conv_scale[:, None]
+        wide = {"hidden_weight": exact.hidden_weight * hidden_scale[:, None], "tap_weight": tap_weight.flatten(0, 1)}
+        narrow = {
+            "hidden_bias": exact.hidden_bias * hidden_scale + hidden_shift,
+            "map_weight": heads.map.weight[0],
+            "tap_bias": None if exact.tap_bias is None else exact.tap_bias * conv_scale,
+            "conv_bias": heads.conv_bias.double() * conv_scale + conv_shift,
+            "map_kernel": heads.conv.weight[:, -1].double() * conv_scale[:, None, None],
+            "score_weight": heads.score.weight,
+            "score_bias": heads.score.bias,
+        }
+        for name, value in (wide | narrow).items():
+            to = dtype if dtype is not None and name in wide else kept
+            self.register_buffer(name, None if value is None else value.to(to, copy=True))
+
+    def forward(self, features: Sequence[Tensor], ignored: Tensor | None = None) -> HeadOutput:
+        """Map and score of each image.
+
+        Args:
+            features: (B, h_l, w_l, C_l) feature maps, largest first.
+            ignored: (B, h, w) bool, see `Heads.forward`.
+
+        Returns:
+            Logits, equal to those of the heads in eval mode up to rounding.
+        """
+        size = output_size(features)
+        map_logit = self._segment(self._project(features, self.hidden_weight), size)  # (B, h, w)
+        response = self._upscale_taps(features, size)  # (B, h, w, CONV)
+        response += constant_response(self.tap_bias, self.conv_bias, size)
+        response += self._convolve_map(map_logit)
+        kept = None if ignored is None else ~ignored.flatten(1)
+        maximum, average = pool(response.flatten(1, 2), kept)
+        return HeadOutput(map_logit, classify(maximum, average, map_logit, self.score_weight, self.score_bias, kept))
+
+    def _project(self, features: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+        if not self.dense:
+            return project(features, weight)
+        ends = list(accumulate(feature.shape[-1] for feature in features))
+        # Slices, which the optimisers of graphs compute once; a split into several they leave for each image.
+        parts = [weight[:, end - feature.shape[-1] : end] for feature, end in zip(features, ends, strict=True)]
+        return [pointwise(feature, part) for feature, part in zip(features, parts, strict=True)]
+
+    def _segment(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        if self.dense:
+            hidden = upscale_dense(maps, size, self.align_corners)  # (B, h, w, HIDDEN)
+            return project_hidden(hidden.add_(self.hidden_bias), self.map_weight)
+        return activate_project(
+            maps,
+            size=size,
+            align_corners=self.align_corners,
+            bias=self.hidden_bias,
+            weight=self.map_weight,
+            negative_slope=LEAKY_SLOPE,
+        )
+
+    def _convolve_map(self, map_logit: Tensor) -> Tensor:
+        if not self.dense:
+            return convolve_map(map_logit, self.map_kernel)
+        return F.conv2d(map_logit[:, None], self.map_kernel[:, None], padding=TAPS // 2).permute(0, 2, 3, 1)
+
+    def _upscale_taps(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        if not self.dense:
+            return upscale_taps(project(features, self.tap_weight), size, self.align_corners)
+        by_tap = self.tap_weight.view(TAPS, TAPS, CONV, -1)  # (x, y, CONV, C)
+        taps = [self._project(features, by_tap[:, tap].flatten(0, 1)) for tap in range(TAPS)]  # y, then feature map
+        return upscale_taps_dense(list(zip(*taps, strict=True)), size, self.align_corners)
+
+
+def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """A BatchNorm in eval mode as ``x * scale + shift``, in float64."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise RuntimeError("only a BatchNorm with running statistics can be folded")
+    scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+    return scale, norm.bias.double() - norm.running_mean.double() * scale

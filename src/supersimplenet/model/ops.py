@@ -1,0 +1,167 @@
+"""BatchNorm in training over rows that are held by groups of images: what both heads share.
+
+Where several processes share a batch, its statistics are those of all its rows, forward and backward: what is summed
+over rows is summed over processes too (`AddUp`).
+
+The caller finds mean and variance, which need not cost a pass over the rows, and hands over centred rows chunk by
+chunk. Nothing of the size of the rows is stored here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from supersimplenet.utils.system import goes_by_cache
+
+# A chunk of float32 rows that stays in the second-level cache of two cores between element-wise passes.
+_CHUNK_BYTES_CPU = 1 << 21
+_CHUNK_BYTES_GPU = 1 << 28
+# Sums a tensor over the processes that share a batch, maybe in place; every process calls it, in the same order.
+AddUp = Callable[[Tensor], Tensor]
+_CONVOLVED = (torch.float32, torch.bfloat16)
+
+
+def alone(values: Tensor) -> Tensor:
+    """The sum over one process."""
+    return values
+
+
+class Normalisation:
+    """A BatchNorm whose batch is known, forward and backward.
+
+    Args:
+        gamma: (K,) scale.
+        beta: (K,) offset.
+        variance: (K,) biased variance of the batch.
+        eps: added to the variance.
+        total: rows of the batch, of all processes.
+        weight: (K,) what each channel is multiplied by after the activation, which must be piecewise linear through 0;
+            the gradients that `add` and `through` are given lack this factor. None for 1.
+        add_up: over the processes that share the batch.
+    """
+
+    def __init__(
+        self,
+        gamma: Tensor,
+        beta: Tensor,
+        variance: Tensor,
+        *,
+        eps: float,
+        total: int,
+        weight: Tensor | None = None,
+        add_up: AddUp = alone,
+    ) -> None:
+        self.beta = beta
+        self.inverse_std = (variance + eps).rsqrt()
+        self.scale = gamma * self.inverse_std
+        self.total = total
+        self.weight = torch.ones_like(beta) if weight is None else weight
+        self._sum = torch.zeros_like(beta)  # over rows, of the gradient
+        self._deviation_sum = torch.zeros_like(beta)  # the same, each times the row's deviation from the mean
+        self._add_up = add_up
+        self._everywhere: tuple[Tensor, Tensor] | None = None  # both sums, of all processes
+
+    def __call__(self, centred: Tensor) -> Tensor:
+        """(rows, K), whose mean over the batch is 0, to normalised (rows, K)."""
+        return torch.addcmul(self.beta, centred, self.scale)
+
+    def add(self, gradient: Tensor, centred: Tensor) -> None:
+        """Take the gradient of some normalised rows (rows, K) into the sums; it is overwritten."""
+        self._sum += gradient.sum(0)
+        self._deviation_sum += gradient.mul_(centred).sum(0)
+
+    @property
+    def d_beta(self) -> Tensor:
+        """(K,) gradient of ``beta`` by this process's rows, complete after every one was given to `add`."""
+        return self.weight * self._sum
+
+    @property
+    def d_gamma(self) -> Tensor:
+        """(K,) gradient of ``gamma``, likewise."""
+        return self.weight * self._deviation_sum * self.inverse_std
+
+    @property
+    def d_weight(self) -> Tensor:
+        """(K,) gradient of ``weight``, likewise: an activation through 0 is its slope times its argument."""
+        return self.scale * self._deviation_sum + self.beta * self._sum
+
+    def through(self, gradient: Tensor, centred: Tensor, *, out: Tensor, count: Tensor | None = None) -> None:
+        """Gradient of some rows before the normalisation, from that of the normalised ones, all of them added before.
+
+        Args:
+            gradient: (rows, K), summed over the pixels that a row stands for; it is overwritten.
+            centred: (rows, K).
+            out: (rows, K) to write to.
+            count: (rows,) how many pixels of the batch each row stands for; None for one.
+        """
+        if self._everywhere is None:
+            total, deviation = self._add_up(torch.stack([self._sum, self._deviation_sum])).unbind()
+            self._everywhere = (total, deviation)
+        total, deviation = self._everywhere
+        through_mean = self.scale * (self.weight * total) / self.total
+        through_variance = self.scale * (self.weight * deviation * self.inverse_std) * self.inverse_std / self.total
+        statistics = torch.addcmul(through_mean, centred, through_variance)
+        if count is not None:
+            statistics *= count[:, None]
+        torch.sub(gradient.mul_(self.scale * self.weight), statistics, out=out)
+
+
+def mean_everywhere(row_sum: Tensor, rows: int, add_up: AddUp) -> tuple[Tensor, int]:
+    """Mean over the rows of all processes, from their sum (K,) in this one, and how many they are."""
+    if add_up is alone:
+        return row_sum / rows, rows
+    both = add_up(torch.cat([row_sum, row_sum.new_tensor([rows])]).double())
+    everywhere = round(both[-1].item())
+    return (both[:-1] / everywhere).to(row_sum.dtype), everywhere
+
+
+def groups(images: int, device: torch.device) -> Iterator[slice]:
+    """Slices of images that go through a pass together: one by one in a processor's cache, all at once on a GPU."""
+    length = 1 if goes_by_cache(device) else max(images, 1)
+    for start in range(0, images, length):
+        yield slice(start, start + length)
+
+
+def chunks(rows: Tensor) -> Iterator[slice]:
+    """Slices of rows that are small enough to stay in cache between element-wise passes."""
+    row_bytes = rows.shape[1] * rows.element_size()
+    length = max(1, (_CHUNK_BYTES_CPU if goes_by_cache(rows.device) else _CHUNK_BYTES_GPU) // row_bytes)
+    for start in range(0, len(rows), length):
+        yield slice(start, start + length)
+
+
+@torch.no_grad()
+def update_running_statistics(norm: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor, rows: int) -> None:
+    """What BatchNorm does in training: exponential averages, with the unbiased variance."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        raise RuntimeError("a BatchNorm of the heads must track running statistics")
+    momentum = 0.1 if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, momentum)
+    norm.running_var.lerp_(variance * (rows / max(rows - 1, 1)), momentum)
+    norm.num_batches_tracked += 1
+
+
+def pointwise(values: Tensor, weight: Tensor) -> Tensor:
+    """``values @ weight.T``, computed in the type of ``values`` and returned in float32 or float64.
+
+    On a CPU it goes through the 1x1 convolution of oneDNN, which uses the whole width of the vector units on every
+    processor; the matrix product of torch's MKL leaves half of it unused on AMD's (docs/performance.md).
+
+    Args:
+        values: (..., C) float32, bfloat16 or float64.
+        weight: (K, C).
+
+    Returns:
+        (..., K) in the type of ``weight``, but at least in float32.
+    """
+    matrix, result_type = weight.to(values.dtype), torch.promote_types(weight.dtype, torch.float32)
+    if values.device.type != "cpu" or values.dtype not in _CONVOLVED or values.shape[0] == 0:
+        return F.linear(values, matrix).to(result_type)
+    rows = values.reshape(1, 1, -1, values.shape[-1]).permute(0, 3, 1, 2)  # (1, C, 1, rows), channels last in memory
+    # Dilation means nothing to a 1x1 kernel, but without it torch leaves oneDNN out where it has a single thread.
+    product = F.conv2d(rows, matrix[:, :, None, None], dilation=2)  # (1, K, 1, rows)
+    return product.permute(0, 2, 3, 1).reshape(*values.shape[:-1], weight.shape[0]).to(result_type)

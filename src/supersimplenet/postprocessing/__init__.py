@@ -1,0 +1,1 @@
+"""From map and score to a verdict and a list of defects. numpy and Pillow alone."""

@@ -1,0 +1,159 @@
+"""What a calibration says, and the verdict that follows from it. No torch: the line's computer needs this alone.
+
+A calibration is made by `supersimplenet.evaluation.calibrate` from good parts that were not trained on, and stands in
+the model folder as calibration.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from supersimplenet.errors import CalibrationError
+from supersimplenet.types import ScoreName, Verdict, is_finite
+from supersimplenet.utils.formatting import shown_rate
+
+UNCALIBRATED_LOGIT = 0.0  # the threshold of a model that was not calibrated: as likely bad as good, by its own belief
+UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `supersimplenet calibrate`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Thresholds, what they promise, and the scores of the good parts that they rest on.
+
+    Attributes:
+        image_score: which score the thresholds are of.
+        threshold_logit: from here on an image is ``bad``.
+        accept_logit: below it an image is ``good``, between both ``unsure``; None where there is no grey zone.
+        pixel_logit: from here on a pixel of the map belongs to a defect.
+        min_area_px: smaller regions, in pixels at the network's input size, are no defects.
+        chosen_by: ``false-alarms`` where the bound on false alarms set the threshold, ``costs`` where costs did.
+        max_false_alarms: the false-alarm rate that is not exceeded, with that confidence.
+        max_escapes: the escape rate that is not exceeded, with that confidence; None where no bad part was given. An
+            ``unsure`` bad part is no escape: a person sees it.
+        confidence: of either promise, over the draw of the parts it rests on.
+        part_logits: the score of each good part, rising; a part of several photographs counts by its highest.
+        images: photographs of those parts.
+        bad_parts: how many bad parts were looked at.
+        escapes: how many of them are ``good`` by the thresholds.
+        basis: where the good parts came from, in words.
+        list_sha256: hash of the good images' contents and groups.
+        weights_sha256: of the model's weights that gave the scores.
+        date: of the calibration, such as 2026-11-25.
+
+    Raises:
+        CalibrationError: a value that no calibration has, such as a threshold that is not finite.
+    """
+
+    image_score: ScoreName
+    threshold_logit: float
+    accept_logit: float | None
+    pixel_logit: float
+    min_area_px: int
+    chosen_by: str
+    max_false_alarms: float
+    max_escapes: float | None
+    confidence: float
+    part_logits: tuple[float, ...]
+    images: int
+    bad_parts: int
+    escapes: int
+    basis: str
+    list_sha256: str
+    weights_sha256: str
+    date: str
+
+    def __post_init__(self) -> None:
+        for name, wanted, holds in self._conditions():
+            if not holds:
+                found = str(getattr(self, name))[:60]
+                raise CalibrationError(f"{name} is {found}; wanted {wanted}; calibrate again")
+
+    def _conditions(self) -> Iterator[tuple[str, str, bool]]:
+        """Yield each field's name, what is wanted of it, and whether it is so."""
+
+        def is_rate(value: object) -> bool:
+            return is_finite(value) and 0 < value <= 1  # type: ignore[operator]
+
+        def is_count(name: str, least: int) -> bool:
+            value = getattr(self, name)
+            return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+        yield "image_score", "head, map or fused", self.image_score in get_args(ScoreName)
+        for name in ("threshold_logit", "pixel_logit"):
+            yield name, "a finite number", is_finite(getattr(self, name))
+        accept = self.accept_logit
+        below = accept is None or (is_finite(accept) and accept <= self.threshold_logit)
+        yield "accept_logit", "a finite number, at most threshold_logit, or null", below
+        yield "min_area_px", "a whole number of 1 or more", is_count("min_area_px", 1)
+        yield "max_false_alarms", "a rate above 0, at most 1", is_rate(self.max_false_alarms)
+        yield "max_escapes", "such a rate, or null", self.max_escapes is None or is_rate(self.max_escapes)
+        yield "confidence", "above 0, below 1", is_rate(self.confidence) and self.confidence < 1
+        finite = all(map(is_finite, self.part_logits))
+        yield "part_logits", "one or more finite numbers", finite and len(self.part_logits) > 0
+        yield "images", "at least the number of parts", is_count("images", len(self.part_logits))
+        yield "bad_parts", "a whole number of 0 or more", is_count("bad_parts", 0)
+        yield "escapes", "a whole number, at most bad_parts", is_count("escapes", 0) and self.escapes <= self.bad_parts
+        for name in ("chosen_by", "basis", "list_sha256", "weights_sha256", "date"):
+            yield name, "text", isinstance(getattr(self, name), str)
+
+    @property
+    def parts(self) -> int:
+        """How many good parts the promise rests on."""
+        return len(self.part_logits)
+
+    def p_value(self, score_logit: float) -> float:
+        """How rarely a good part scores so high; see `p_values`."""
+        return float(p_values(score_logit, self._rising))
+
+    def promise(self) -> str:
+        """What may be signed, in a sentence."""
+        sure = f"with {self.confidence * 100:g} % confidence"
+        of = f"{self.parts} good parts" + (f" in {self.images} photographs" if self.images != self.parts else "")
+        sentence = (
+            f"at most {shown_rate(self.max_false_alarms)} of good parts are called bad, {sure} "
+            f"({of}, {self.basis}, {self.date})"
+        )
+        if self.max_escapes is not None:
+            sentence += (
+                f"; at most {shown_rate(self.max_escapes)} of bad parts are called good, {sure} "
+                f"({self.bad_parts} bad parts)"
+            )
+        return sentence
+
+    @cached_property
+    def _rising(self) -> NDArray[np.float64]:
+        return np.asarray(self.part_logits, dtype=np.float64)
+
+
+def verdict(score_logit: float, calibration: Calibration | None) -> Verdict:
+    """What an image of this score is called, by a calibration or, without one, by whether it is likelier bad."""
+    if score_logit >= (UNCALIBRATED_LOGIT if calibration is None else calibration.threshold_logit):
+        return "bad"
+    if calibration is not None and calibration.accept_logit is not None and score_logit >= calibration.accept_logit:
+        return "unsure"
+    return "good"
+
+
+def p_values(score_logits: ArrayLike, part_logits: ArrayLike) -> NDArray[np.float64]:
+    """How rarely a good part scores so high: (1 + number of good parts that score at least as high) / (n + 1).
+
+    For a good part P(p <= a) <= a for every a, on the average over calibrations. Ties count against the part.
+
+    Args:
+        score_logits: floats of any shape, of parts to judge.
+        part_logits: (n,) floats, one for each good part, not trained on; any order, quickest rising.
+
+    Returns:
+        float64 of the shape of ``score_logits``, in [1 / (n + 1), 1].
+
+    Source: Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World, 2005, section 2.2 (not smoothed).
+    """
+    parts = np.sort(np.asarray(part_logits, dtype=np.float64))
+    below = np.searchsorted(parts, np.asarray(score_logits, dtype=np.float64), side="left")
+    return np.asarray((1 + parts.size - below) / (parts.size + 1), dtype=np.float64)

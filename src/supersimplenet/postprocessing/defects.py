@@ -1,0 +1,167 @@
+"""From the map to a list of defects, and the level a map reaches over an area. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supersimplenet.preprocessing.geometry import Placement
+from supersimplenet.types import Defect
+
+EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+_HALVINGS = 16  # of the range of a map's values: a logit of the 65 536th part of it
+
+
+def find_defects(
+    map_logit: NDArray[np.float32], *, pixel_logit: float, min_area_px: int, placement: Placement
+) -> tuple[Defect, ...]:
+    """Regions of the map at or above a level, 8-connected, by falling peak.
+
+    Args:
+        map_logit: (H, W).
+        pixel_logit: the level.
+        min_area_px: regions of fewer pixels of the map are left out.
+        placement: where the map lies on the image; boxes, areas and centroids are in the image's pixels.
+    """
+    if map_logit.max() < pixel_logit:
+        return ()
+    above = map_logit >= pixel_logit
+    runs = find_runs(above)
+    region, length = runs.region, runs.length
+    areas = runs.areas()
+    peaks = np.full(runs.regions, -np.inf, dtype=map_logit.dtype)
+    np.maximum.at(peaks, region, np.maximum.reduceat(map_logit[above], np.cumsum(length) - length))
+    ys = np.bincount(region, runs.row * length) / areas
+    xs = np.bincount(region, (runs.start + runs.stop - 1) / 2 * length) / areas
+    # The middle of a pixel lies half a pixel from its edge.
+    centre_x, centre_y = placement.points_on_image(xs + 0.5, ys + 0.5)
+    left, top, right, bottom = _boxes(runs, placement)
+    down, across = placement.scale
+    defects = [
+        Defect(
+            left=int(left[place]),
+            top=int(top[place]),
+            width=int(right[place] - left[place]),
+            height=int(bottom[place] - top[place]),
+            area_px=round(float(areas[place] * down * across), 1),
+            peak_logit=float(peaks[place]),
+            centroid_x=round(float(centre_x[place] - 0.5), 1),
+            centroid_y=round(float(centre_y[place] - 0.5), 1),
+        )
+        for place in np.flatnonzero(areas >= min_area_px).tolist()
+    ]
+    return tuple(sorted(defects, key=lambda defect: -defect.peak_logit))
+
+
+def _boxes(runs: Runs, placement: Placement) -> list[NDArray[np.int64]]:
+    """Left, top, right and bottom of each region on the image, in whole pixels that hold all of it."""
+    starts = np.full((runs.regions, 2), np.inf)
+    stops = np.full((runs.regions, 2), -np.inf)
+    # Where the map is turned on the image, any corner of any run may reach farthest.
+    for x, y in ((runs.start, runs.row), (runs.stop, runs.row), (runs.start, runs.row + 1), (runs.stop, runs.row + 1)):
+        corner = np.stack(placement.points_on_image(x.astype(np.float64), y.astype(np.float64)), axis=1)
+        np.minimum.at(starts, runs.region, corner)
+        np.maximum.at(stops, runs.region, corner)
+    height, width = placement.image_size_px
+    left, top = np.floor(starts).clip(0, (width, height)).astype(np.int64).T
+    right, bottom = np.ceil(stops).clip(0, (width, height)).astype(np.int64).T
+    return [left, top, right, bottom]
+
+
+def level_of_area(map_logit: NDArray[np.float32], min_area_px: int) -> float:
+    """The highest level at which the map has a region of at least that many pixels: what `find_defects` would need.
+
+    Args:
+        map_logit: (H, W).
+        min_area_px: at least 1; more pixels than the map has are taken for all of them.
+
+    Returns:
+        A logit, rounded up by less than the 65 536th part of the map's range; the map's maximum for one pixel.
+    """
+    values = map_logit.ravel()
+    if min_area_px <= 1:
+        return float(values.max())
+    area = min(min_area_px, values.size)
+    # No region is larger than all pixels above its level, and at the map's minimum there is one region.
+    reaches, misses = float(values.min()), float(np.partition(values, values.size - area)[values.size - area])
+    if _largest_region(map_logit >= misses) >= area:
+        return misses
+    for _ in range(_HALVINGS):
+        middle = (reaches + misses) / 2
+        if _largest_region(map_logit >= middle) >= area:
+            reaches = middle
+        else:
+            misses = middle
+    return misses
+
+
+def _largest_region(above: NDArray[np.bool_]) -> int:
+    return int(find_runs(above).areas().max(initial=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """The runs of a mask, in the order of reading, and the 8-connected region that each belongs to.
+
+    Attributes:
+        row: (R,) int64.
+        start: (R,) first column.
+        stop: (R,) the column after the last.
+        region: (R,) int64, 0 to ``regions - 1`` in the order of reading of each region's first pixel.
+        regions: how many there are.
+    """
+
+    row: NDArray[np.int64]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    region: NDArray[np.int64]
+    regions: int
+
+    @property
+    def length(self) -> NDArray[np.int64]:
+        """(R,) pixels of each run."""
+        return self.stop - self.start
+
+    def areas(self) -> NDArray[np.int64]:
+        """(regions,) pixels of each region."""
+        return np.bincount(self.region, self.length, minlength=self.regions).astype(np.int64)
+
+
+def find_runs(mask: NDArray[np.bool_]) -> Runs:
+    """The runs of a mask (H, W) and their regions."""
+    height, width = mask.shape
+    padded = np.zeros((height, width + 1), dtype=np.int8)  # a column of zeros ends the runs that reach the edge
+    padded[:, :width] = mask
+    # Read as one line, a run starts where 0 becomes 1 and stops where 1 becomes 0. A place in that line is
+    # row * (width + 1) + column, which is also a key that sorts runs by row, then column.
+    change = np.diff(padded.ravel(), prepend=np.int8(0))
+    starts, stops = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+    # A run touches those of the next row that stop at its start or later and start at its stop or earlier.
+    first = np.searchsorted(stops, starts + (width + 1), side="left")
+    last = np.searchsorted(starts, stops + (width + 1), side="right")
+    touching = np.maximum(last - first, 0)
+    upper = np.repeat(np.arange(starts.size), touching)
+    lower = np.arange(upper.size) + np.repeat(first - (np.cumsum(touching) - touching), touching)
+    region, regions = _components(starts.size, upper, lower)
+    row, start = np.divmod(starts, width + 1)
+    return Runs(row=row, start=start, stop=start + stops - starts, region=region, regions=regions)
+
+
+def _components(nodes: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """The component of each node of a graph, numbered by its first node, and how many there are.
+
+    Each root is hung below the smallest root that it has an edge with, then every path is shortened to its root; a
+    round at least halves the roots that have an edge.
+    """
+    root = np.arange(nodes)
+    while one.size:
+        np.minimum.at(root, np.maximum(one, other), np.minimum(one, other))
+        while not np.array_equal(shorter := root[root], root):
+            root = shorter
+        one, other = root[one], root[other]
+        apart = one != other
+        one, other = one[apart], other[apart]
+    is_root = root == np.arange(nodes)
+    return (np.cumsum(is_root) - 1)[root], int(is_root.sum())

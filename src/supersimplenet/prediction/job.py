@@ -1,0 +1,221 @@
+"""Predictions of any number of images into files, continued after an interruption without repeating or losing one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from supersimplenet.errors import ConfigError, OutputError
+from supersimplenet.inference.config import CALIBRATION_FILE, WEIGHTS_FILE
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format, results_in, table_file
+from supersimplenet.prediction.watch import Arrivals
+from supersimplenet.preprocessing.loading import ImageFile, OnError
+from supersimplenet.runtime.predictor import Indexed, Looks
+from supersimplenet.runtime.rows import as_row, columns
+from supersimplenet.types import Prediction, Verdict
+from supersimplenet.utils.files import cut_journal, read_journal, write_text
+
+_JOURNAL = "predictions.partial.jsonl"
+_IDENTITY = "predictions.partial.json"
+OVERLAYS = "overlays"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSummary:
+    """What a prediction run did.
+
+    Attributes:
+        images: how many there were.
+        continued: how many of them an earlier, interrupted run had done.
+        verdicts: how many are good, unsure and bad.
+        flagged: how many were called bad at the false-discovery rate asked for; None where none was.
+        failed: how many could not be read; they are rows with an error.
+        table: the file of results, the first if there are several.
+        replaced: whether it took the place of an earlier run's.
+        threshold_logit: of the model: from here on an image is ``bad``.
+        calibration: of the model; None where it is not calibrated.
+    """
+
+    images: int
+    continued: int
+    verdicts: dict[Verdict, int]
+    flagged: int | None
+    failed: int
+    table: Path
+    replaced: bool
+    threshold_logit: float
+    calibration: Calibration | None
+
+
+def predict_to_folder(
+    detector: Looks,
+    images: Iterable[ImageFile | None],
+    output: Path,
+    *,
+    model_folder: Path,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
+    overlays: bool = False,
+    false_discovery_rate: float | None = None,
+    batch_size: int | None = None,
+    on_error: OnError = "stop",
+    progress: Callable[[int], None] = lambda images: None,
+) -> PredictionSummary:
+    """Predict every image and leave ``predictions.csv`` or its like, ``defects.csv``, and overlays if wanted.
+
+    Each result is appended to a journal as it comes; the files of the final names appear whole when all are done. A run
+    that was interrupted is continued by the same call, and its files are those of an uninterrupted one, to the byte.
+    Memory does not grow with the number of images.
+
+    Args:
+        detector: what predicts.
+        images: in the order of the results; gone through once. A watched folder's journal stays, so that a later call
+            goes on with what has come since.
+        output: folder of the results.
+        model_folder: the detector's folder, or its exported file; a run is continued only with the same weights.
+        formats: of the files.
+        overlays: also write each image with its heat map.
+        false_discovery_rate: also give each image its p-value adjusted for the number of images, ``q_value``, and
+            count those at or below this rate.
+        batch_size: images that go through the network together; None for what suits the engine.
+        on_error: ``stop`` raises at the first unreadable image, ``skip`` gives it a row with the error.
+        progress: called with the number of images done since the last call.
+
+    Raises:
+        ImageError: an image cannot be read and ``on_error`` is ``stop``; what was done before it is kept.
+        OutputError: the folder holds an interrupted run over other images or of another model.
+        ConfigError: a false-discovery rate for a model that is not calibrated.
+    """
+    if false_discovery_rate is not None and detector.calibration is None:
+        raise ConfigError(
+            "false_discovery_rate: needs p-values, and the model is not calibrated; run `supersimplenet calibrate`"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    journal = output / _JOURNAL
+    watched = str(images.folder) if isinstance(images, Arrivals) else None
+    replaces = watched is None and (output / table_file(formats)).is_file()
+    _check_identity(output, model_folder, overlays=overlays, watched=watched)
+    if isinstance(images, Arrivals):
+        ended_ns = journal.stat().st_mtime_ns if journal.is_file() else 0
+        done = cut_journal(journal, 1)
+        images.pass_over(((row["path"], row["error"] is None) for row in read_journal(journal)), until_ns=ended_ns)
+        left: Iterator[ImageFile | None] = iter(images)
+    else:
+        # Whole batches alone: sums over other company may differ in the last bit.
+        done = cut_journal(journal, detector.images_at_once if batch_size is None else batch_size)
+        left = _after(journal, iter(images))
+    progress(done)
+    if done == 0:
+        for stale in (output / OVERLAYS).glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.png"):
+            stale.unlink()  # of a run that this one replaces
+    count = done
+    with journal.open("a", encoding="utf-8") as lines:
+
+        def draw(item: Indexed) -> None:
+            if overlays:
+                _write_overlay(item.file, item.prediction, output / OVERLAYS, done + item.index)
+
+        for item in detector.predict_files(left, batch_size=batch_size, on_error=on_error, then=draw):
+            row = as_row(item, calibrated=detector.calibration is not None, aligned=detector.aligned)
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
+            count += 1
+            progress(1)
+        os.fsync(lines.fileno())
+    verdicts, flagged, failed = _finish(
+        output, formats, false_discovery_rate, columns(aligned=detector.aligned), stays=watched is not None
+    )
+    return PredictionSummary(
+        images=count,
+        continued=done,
+        verdicts=verdicts,
+        flagged=flagged,
+        failed=failed,
+        table=output / table_file(formats),
+        replaced=replaces,
+        threshold_logit=detector.threshold_logit,
+        calibration=detector.calibration,
+    )
+
+
+def _check_identity(output: Path, model_folder: Path, *, overlays: bool, watched: str | None) -> None:
+    """An interrupted run is continued by the same model and options only."""
+    candidates = [model_folder, *(model_folder / name for name in (WEIGHTS_FILE, CALIBRATION_FILE))]
+    files = [path for path in candidates if path.is_file()]
+    stats = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    identity = {"files": stats, "overlays": overlays, "watched": watched}
+    path = output / _IDENTITY
+    if (output / _JOURNAL).is_file() and path.is_file():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if earlier.get("watched") != watched:
+            kind = "images" if earlier.get("watched") is None else f"the watched folder {earlier['watched']}"
+            raise OutputError(f"{output}: holds a run over {kind}; continue that one, or choose another --output")
+        if earlier != identity:
+            raise OutputError(
+                f"{output}: holds an interrupted run of another model or calibration; continue that one, choose "
+                f"another --output, or remove {path.name} and {_JOURNAL}"
+            )
+    write_text(path, json.dumps(identity))
+
+
+def _after(journal: Path, images: Iterator[ImageFile | None]) -> Iterator[ImageFile | None]:
+    """The images behind those of the journal.
+
+    Raises:
+        OutputError: the journal's images are not the first of ``images``.
+    """
+    for row in read_journal(journal):
+        image = next((image for image in images if image is not None), None)
+        if image is None or row["path"] != str(image):
+            raise OutputError(
+                f"{journal.parent}: holds an interrupted run over other images ('{row['path']}' where this run has "
+                f"'{'nothing' if image is None else image}'); continue that one, choose another "
+                f"--output, or remove {journal.name}"
+            )
+    return images
+
+
+def _finish(
+    output: Path,
+    formats: Sequence[Format],
+    false_discovery_rate: float | None,
+    names: Sequence[str],
+    *,
+    stays: bool,
+) -> tuple[dict[Verdict, int], int | None, int]:
+    """Turn the journal into the final files; counts of verdicts, of flagged and of failed images."""
+    journal = output / _JOURNAL
+    verdicts: dict[Verdict, int] = {"good": 0, "unsure": 0, "bad": 0}
+    flagged, failed = 0, 0
+    q_values: Iterator[float] = iter(())
+    if false_discovery_rate is not None:
+        from supersimplenet.metrics.thresholds import false_discovery  # needs scipy
+
+        adjusted = false_discovery([row["p_value"] for row in read_journal(journal) if row["error"] is None])
+        flagged, q_values = int((adjusted <= false_discovery_rate).sum()), iter(adjusted.tolist())
+    with results_in(output, formats, names) as sinks:
+        for row in read_journal(journal):
+            if row["error"] is None:
+                verdicts[row["verdict"]] += 1
+                row["q_value"] = next(q_values, None)
+            failed += row["error"] is not None
+            for add in sinks:
+                add(row)
+    if not stays:
+        (output / _IDENTITY).unlink()
+        journal.unlink()  # last: a run that is killed here has nothing left to compute
+    return verdicts, None if false_discovery_rate is None else flagged, failed
+
+
+def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index: int) -> None:
+    """The overlay of an image, named by its place in the list, so that equal names in two folders stay apart."""
+    from supersimplenet.visualization.overlay import draw_overlay
+
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{index:06d}_{Path(str(image)).stem}.png"
+    temporary = target.with_name(f".{target.name}.part")
+    draw_overlay(image, prediction).save(temporary, format="PNG")
+    temporary.replace(target)

@@ -1,0 +1,121 @@
+"""From names of images and a model to files of predictions: what `supersimplenet predict` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from supersimplenet.errors import ConfigError
+from supersimplenet.inference.config import HERE, ComputeConfig
+from supersimplenet.prediction.inputs import Inputs, find_inputs
+from supersimplenet.prediction.job import PredictionSummary, predict_to_folder
+from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format
+from supersimplenet.prediction.watch import Arrivals, stopped_by_signals
+from supersimplenet.preprocessing.loading import OnError
+from supersimplenet.runtime.predictor import Looks
+from supersimplenet.utils.console import progress_bar
+
+
+def predict_files(
+    model: str | Path,
+    inputs: Sequence[str],
+    output: str | Path,
+    *,
+    list_file: Path | None = None,
+    watch: Path | None = None,
+    watch_for_s: float | None = None,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
+    overlays: bool = False,
+    false_discovery_rate: float | None = None,
+    batch_size: int | None = None,
+    compute: ComputeConfig = HERE,
+    on_error: OnError = "stop",
+    trust: bool = False,
+) -> PredictionSummary:
+    """Predict images into a folder; see `predict_to_folder`.
+
+    Args:
+        model: the model folder, or an exported file.
+        inputs: see `find_inputs`.
+        output: folder of the results.
+        list_file: see `find_inputs`.
+        watch: a folder whose images are predicted as they come, until a signal stops it, instead of ``inputs``.
+        watch_for_s: seconds after which that ends; None for never.
+        formats: of the results.
+        overlays: see `predict_to_folder`, as for the others.
+        false_discovery_rate: likewise.
+        batch_size: likewise.
+        compute: where and by what.
+        on_error: what an unreadable image does.
+        trust: also open a torch program, which may run code of whoever made it.
+
+    Raises:
+        ConfigError: inputs and a folder to watch, or a duration and none.
+        SuperSimpleNetError: of the kind that names the cause.
+    """
+    model, output = Path(model), Path(output)
+    if watch is None and watch_for_s is not None:
+        raise ConfigError("watch-for: says how long a folder is watched, and none is named; give --watch")
+    if watch is not None and (inputs or list_file is not None):
+        raise ConfigError("watch: a folder is watched, or inputs are named, not both; run the command twice")
+    if compute.engine == "ray" and (overlays or watch is not None):
+        raise ConfigError(
+            "engine: ray brings back no maps, and needs all names at once; leave --overlays and --watch to one machine"
+        )
+    found = None if watch is not None else find_inputs(inputs, list_file=list_file, leave_out=output)
+    detector = open_model(model, compute, trust=trust)
+    with nullcontext() if watch is None else stopped_by_signals() as stop, progress_bar() as bar:
+        images: Arrivals | Inputs
+        if watch is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            images = Arrivals(watch, until_s=watch_for_s, stop=stop, leave_out=output)
+        else:
+            assert found is not None
+            images = found
+        task = bar.add_task("predicting", total=None if found is None else found.total, detail="")
+        return predict_to_folder(
+            detector,
+            images,
+            output,
+            model_folder=model,
+            formats=formats,
+            overlays=overlays,
+            false_discovery_rate=false_discovery_rate,
+            batch_size=batch_size,
+            on_error=on_error,
+            progress=lambda images: bar.advance(task, images),
+        )
+
+
+def open_model(model: Path, compute: ComputeConfig = HERE, *, trust: bool = False) -> Looks:
+    """Return what predicts with a model folder, an exported file, or either on many machines.
+
+    An exported file needs no torch, and none is imported for it.
+
+    Args:
+        model: the model folder, or an exported file.
+        compute: where and by what.
+        trust: also open a torch program, which may run code of whoever made it.
+
+    Raises:
+        ConfigError: an exported file, and an option that it has decided already.
+        SuperSimpleNetError: of the kind that names the cause.
+    """
+    if compute.engine == "ray":
+        from supersimplenet.prediction.ray_cluster import Cluster
+
+        return Cluster(model, compute, trust=trust)
+    if not model.is_file():
+        from supersimplenet.inference.detector import load_detector
+
+        return load_detector(model, compute)
+    if compute not in (HERE, replace(HERE, device="cpu")):
+        raise ConfigError(
+            f"device, engine and precision: {model.name} is an exported file, which has decided them; leave them out, "
+            "or name the model folder"
+        )
+    from supersimplenet.runtime import Inspector
+
+    return Inspector.load(model, trust=trust)

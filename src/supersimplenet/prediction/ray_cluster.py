@@ -1,0 +1,271 @@
+"""Many machines look at images: Ray reads them on the processors, workers that each hold the model judge them.
+
+The driver, where the command runs, hands out the names of the images and takes the predictions back in order, without
+their maps: what it writes, and how it goes on after an interruption, is as with one machine. What a worker had in hand
+when it was lost is done again by another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from supersimplenet.errors import ConfigError, ImageError
+from supersimplenet.evaluation.evaluate import Part, look_at_part
+from supersimplenet.inference.config import ComputeConfig
+from supersimplenet.inference.detector import Detector
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.prediction.ray_reader import Batch, Reader, column
+from supersimplenet.preprocessing.loading import Failure, ImageFile, OnError
+from supersimplenet.runtime import Inspector
+from supersimplenet.runtime.predictor import Indexed
+from supersimplenet.types import Resolution, Sample
+
+_BLOCK_IMAGES = 32  # that are read together, and lost together with a worker
+_PART_IMAGES = 64  # of a test, whose metrics are merged
+# Shares of a core, so that on a processor a worker and what reads for it fit on one.
+_WORKER_CORES, _READER_CORES = 0.7, 0.3
+
+
+class Cluster:
+    """Looks at files with many workers; a `supersimplenet.runtime.predictor.Looks`.
+
+    Args:
+        model: the model folder, or an exported file; it is sent to the workers.
+        config: where they are.
+        trust: also open a torch program, which may run code of whoever made it.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no such cluster.
+        ModelFolderError: the model cannot be read.
+    """
+
+    images_at_once = 1
+
+    def __init__(self, model: Path, config: ComputeConfig, *, trust: bool = False) -> None:
+        local = Inspector.load(model, trust=trust) if model.is_file() else Detector.load(model, device="cpu")
+        self.detector = local
+        self.calibration: Calibration | None = local.calibration
+        self.threshold_logit = local.threshold_logit
+        self.aligned = local.aligned
+        self._config, self._trust = config, trust
+        connect(config.address)
+        import ray
+
+        # In lists, or Ray would send them with each start of an actor, and warn that they might be lost.
+        self._files, self._sent_view = [ray.put(_read_model(model))], [ray.put(local.view)]
+
+    def predict_files(
+        self,
+        paths: Iterable[ImageFile | None],
+        *,
+        batch_size: int | None = None,
+        on_error: OnError = "stop",
+        then: Callable[[Indexed], None] = lambda item: None,
+    ) -> Iterator[Indexed | Failure]:
+        """Look at many files, in their order; predictions come without their maps.
+
+        Args:
+            paths: image files that the workers can read by the same path; not of a source that waits.
+            batch_size: images that a worker looks at together; by default one on a processor, 16 on a GPU.
+            on_error: ``stop`` raises at the first unreadable image, ``skip`` yields a `Failure` in its place.
+            then: done with each prediction as it is given out.
+
+        Raises:
+            ImageError: an image cannot be read and ``on_error`` is ``stop``.
+        """
+        import ray
+
+        kept: list[ImageFile] = []
+        tables = []
+        images = (_certain(image) for image in paths)
+        while block := list(islice(images, _BLOCK_IMAGES)):
+            tables.append(_table({"index": range(len(kept), len(kept) + len(block)), "file": map(pickle.dumps, block)}))
+            kept += block
+        if not kept:
+            return
+        on_gpu = self._on_gpu()
+        workers, options = self._workers(on_gpu=on_gpu)
+        # Actors, not tasks: Ray ends a process that waits for a second, and the next one would begin with its imports.
+        readers = {"min_size": 1, "max_size": self._available("CPU")} if on_gpu else {"size": workers}
+        dataset = (
+            ray.data.from_arrow(tables)
+            .map_batches(
+                Reader,
+                fn_constructor_args=[self._sent_view],
+                batch_size=None,
+                compute=ray.data.ActorPoolStrategy(**readers),
+                num_cpus=1 if on_gpu else _READER_CORES,
+            )
+            .map_batches(
+                _Worker,
+                fn_constructor_args=[self._files, self._config.device, self._config.precision, self._trust],
+                batch_size=batch_size or (16 if on_gpu else 1),
+                compute=ray.data.ActorPoolStrategy(size=workers),
+                **options,
+            )
+        )
+        for index, found in _results(dataset):
+            file = kept[index]
+            if isinstance(found, str):
+                if on_error == "stop":
+                    raise ImageError(found)
+                yield Failure(index=index, path=file, reason=found)
+            else:
+                item = Indexed(index=index, file=file, prediction=found)
+                then(item)
+                yield item
+
+    def test_parts(self, samples: Sequence[Sample], *, resolution: Resolution, on_error: OnError) -> Iterator[Part]:
+        """Look at test images part by part; see `supersimplenet.evaluation.evaluate.look_at_part`."""
+        import ray
+
+        parts = [samples[first : first + _PART_IMAGES] for first in range(0, len(samples), _PART_IMAGES)]
+        tables = [_table({"index": [place], "samples": [pickle.dumps(part)]}) for place, part in enumerate(parts)]
+        workers, options = self._workers(on_gpu=self._on_gpu())
+        dataset = ray.data.from_arrow(tables).map_batches(
+            _Tester,
+            fn_constructor_args=[self._files, self._config.device, self._config.precision, self._trust],
+            fn_kwargs={"resolution": resolution, "on_error": on_error},
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            **options,
+        )
+        for _, found in _results(dataset):
+            if isinstance(found, str):
+                raise ImageError(found)
+            yield found
+
+    def _on_gpu(self) -> bool:
+        import ray
+
+        if self._config.device == "cpu":
+            return False
+        return bool(ray.cluster_resources().get("GPU", 0) >= 1)
+
+    def _workers(self, *, on_gpu: bool) -> tuple[int, dict[str, Any]]:
+        """How many, and what each asks for."""
+        workers = self._config.workers or self._available("GPU" if on_gpu else "CPU")
+        return workers, {"num_gpus": 1} if on_gpu else {"num_cpus": _WORKER_CORES}
+
+    @staticmethod
+    def _available(kind: str) -> int:
+        import ray
+
+        return max(1, int(ray.cluster_resources().get(kind, 1)))
+
+
+def connect(address: str | None) -> None:
+    """Join a cluster, or start one on this machine; nothing where this process has done so before.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no such cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault(
+        "RAY_BACKEND_LOG_LEVEL", "fatal"
+    )  # its errors come as exceptions; the log warns of what is no error
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError as error:
+        raise ConfigError("engine: ray is not installed; pip install 'supersimplenet[ray]'") from error
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"address: no Ray cluster at '{address}' ({reason}); start one with ray start") from error
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _Worker:
+    """Holds the model in a process of the cluster."""
+
+    def __init__(self, files: Sequence[Any], device: str, precision: str, trust: bool) -> None:
+        self.detector = _load(files, device, precision, trust)
+
+    def __call__(self, batch: Batch) -> Batch:
+        readable = [place for place, error in enumerate(batch["error"]) if not error]
+        seen = [pickle.loads(batch["seen"][place]) for place in readable]
+        predictions = self.detector.predict_each(seen, [batch["name"][place] for place in readable])
+        found: list[Any] = [str(error) for error in batch["error"]]
+        for place, prediction in zip(readable, predictions, strict=True):
+            if isinstance(prediction, ImageError):
+                found[place] = str(prediction)
+            else:
+                found[place] = replace(prediction, map_logit=np.empty((0, 0), dtype=np.float32), ignored=None)
+        return {"index": batch["index"], "found": column(map(pickle.dumps, found))}
+
+
+class _Tester:
+    """Likewise, and looks at parts of a test."""
+
+    def __init__(self, files: Sequence[Any], device: str, precision: str, trust: bool) -> None:
+        self.detector = _load(files, device, precision, trust)
+
+    def __call__(self, batch: Batch, *, resolution: Resolution, on_error: OnError) -> Batch:
+        found: list[Any] = []
+        for content in batch["samples"]:
+            samples = pickle.loads(content)
+            assert isinstance(self.detector, Detector)  # the command takes no exported file
+            try:
+                found.append(look_at_part(self.detector, samples, resolution=resolution, on_error=on_error))
+            except ImageError as error:
+                found.append(str(error))
+        return {"index": batch["index"], "found": column(map(pickle.dumps, found))}
+
+
+def _results(dataset: Any) -> Iterator[tuple[int, Any]]:
+    for row in dataset.iter_rows():
+        yield int(row["index"]), pickle.loads(row["found"])
+
+
+def _load(sent: Sequence[Any], device: str, precision: str, trust: bool) -> Detector | Inspector:
+    """The model from a reference to its files."""
+    import ray
+
+    files: dict[str, bytes] = ray.get(sent[0])
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        if len(files) == 1:
+            return Inspector.load(Path(folder) / next(iter(files)), threads=1, trust=trust)
+        detector = Detector.load(Path(folder), device=device, precision=precision)
+    if detector.device.type == "cpu":
+        import torch
+
+        torch.set_num_threads(1)  # as each lane of a single machine has it
+    return detector
+
+
+def _read_model(model: Path) -> dict[str, bytes]:
+    """The files that make the model, by name; an exported one is alone."""
+    paths = [model] if model.is_file() else [path for path in sorted(model.iterdir()) if path.is_file()]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def _certain(image: ImageFile | None) -> ImageFile:
+    if image is None:
+        raise ConfigError("engine: ray needs all names at once; a watched folder or standard input is for one machine")
+    return image
+
+
+def _table(columns: Mapping[str, Iterable[Any]]) -> Any:
+    import pyarrow as pa
+
+    return pa.table({name: list(values) for name, values in columns.items()})

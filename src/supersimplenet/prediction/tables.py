@@ -1,0 +1,136 @@
+"""Files of predictions: CSV, JSON lines, Parquet. Each appears when all of it is written, and is the same each time."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+from supersimplenet.errors import ConfigError
+from supersimplenet.runtime.rows import COLUMNS
+from supersimplenet.types import Defect
+from supersimplenet.utils.files import temporary_path, whole_file
+
+Format = Literal["csv", "jsonl", "parquet"]
+Row = dict[str, Any]
+DEFAULT_FORMATS: tuple[Format, ...] = ("csv", "jsonl")
+CSV_FILE = "predictions.csv"
+JSONL_FILE = "predictions.jsonl"
+PARQUET_FILE = "predictions.parquet"
+DEFECTS_FILE = "defects.csv"
+_FILES: dict[Format, tuple[str, ...]] = {
+    "csv": (CSV_FILE, DEFECTS_FILE),
+    "jsonl": (JSONL_FILE,),
+    "parquet": (PARQUET_FILE,),
+}
+_DEFECT_COLUMNS = ("path", *(field.name for field in dataclasses.fields(Defect)))
+_GROUP_ROWS = 4096  # of a Parquet file's row groups, and so of what is held in memory
+
+
+class _Sink(Protocol):
+    def __call__(self, row: Row) -> None:
+        """Take a row of `supersimplenet.runtime.rows.as_row`."""
+
+
+def parse_formats(text: str) -> tuple[Format, ...]:
+    """Formats such as ``csv,parquet``.
+
+    Raises:
+        ConfigError: another one, or none.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in get_args(Format)]:
+        raise ConfigError(f"format: '{unknown[0]}'; choose among {', '.join(get_args(Format))}, commas between them")
+    return tuple(format_ for format_ in get_args(Format) if format_ in names)
+
+
+def table_file(formats: Sequence[Format]) -> str:
+    """Name of the first file."""
+    return _FILES[formats[0]][0]
+
+
+@contextmanager
+def results_in(folder: Path, formats: Sequence[Format], names: Sequence[str] = COLUMNS) -> Iterator[list[_Sink]]:
+    """Takers of rows of these columns; their files appear at the end, in place of an earlier run's in any format."""
+    with ExitStack() as files:
+        yield [files.enter_context(_SINKS[format_](folder, names)) for format_ in formats]
+    for format_, own_files in _FILES.items():
+        for name in own_files if format_ not in formats else ():
+            (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _csv(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
+    with whole_file(folder / DEFECTS_FILE) as defects_file, whole_file(folder / CSV_FILE) as table_file_:
+        table = csv.DictWriter(table_file_, fieldnames=names)
+        defects = csv.DictWriter(defects_file, fieldnames=_DEFECT_COLUMNS)
+        table.writeheader()
+        defects.writeheader()
+
+        def add(row: Row) -> None:
+            found = row["defects"]
+            defects.writerows({"path": row["path"], **defect} for defect in found or ())
+            table.writerow(row | {"defects": None if found is None else len(found)})
+
+        yield add
+
+
+@contextmanager
+def _jsonl(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
+    del names  # of a row as it is
+    with whole_file(folder / JSONL_FILE) as lines:
+
+        def add(row: Row) -> None:
+            lines.write(json.dumps(row) + "\n")
+
+        yield add
+
+
+@contextmanager
+def _parquet(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
+    import pyarrow.parquet as pq
+
+    temporary = temporary_path(folder / PARQUET_FILE)
+    waiting: list[Row] = []
+    with pq.ParquetWriter(temporary, row_schema(names)) as writer:
+
+        def add(row: Row) -> None:
+            waiting.append(row)
+            if len(waiting) == _GROUP_ROWS:
+                writer.write_table(as_table(waiting, names))
+                waiting.clear()
+
+        yield add
+        if waiting:
+            writer.write_table(as_table(waiting, names))
+    temporary.replace(folder / PARQUET_FILE)
+
+
+_SINKS = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
+
+
+def row_schema(names: Sequence[str] = COLUMNS) -> Any:
+    """The Arrow schema of rows."""
+    import pyarrow as pa
+
+    kinds = {"int": pa.int64(), "float": pa.float64()}
+    defect = pa.struct([(field.name, kinds[str(field.type)]) for field in dataclasses.fields(Defect)])
+    named = {"defects": pa.list_(defect), "calibrated": pa.bool_()}
+    named |= dict.fromkeys(("path", "verdict", "error"), pa.string())
+    return pa.schema([(name, named.get(name, pa.float64())) for name in names])
+
+
+def as_table(rows: Iterable[Row], names: Sequence[str] = COLUMNS) -> Any:
+    """Rows as an Arrow table. A name that is no Unicode has its odd bytes written out."""
+    import pyarrow as pa
+
+    plain = [row | {name: _unicode(row[name]) for name in ("path", "error")} for row in rows]
+    return pa.Table.from_pylist(plain, schema=row_schema(names))
+
+
+def _unicode(text: str | None) -> str | None:
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,125 @@
+"""Images as they come: a folder that is watched. By looking again and again, which works on network drives too."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from supersimplenet.errors import DataError
+from supersimplenet.preprocessing.images import list_images, natural_key
+
+_LOOKS_EVERY_S = 1.0
+
+
+class Arrivals:
+    """The images of a folder, at any depth, and those that are put there later.
+
+    A file is taken when it is as large as it was a look before, and its date the same, so that what is still being
+    copied is left alone; one that changes afterwards is taken again. Within a look they come in natural order.
+
+    Args:
+        folder: what is watched.
+        every_s: seconds between two looks.
+        until_s: seconds after which it ends; None for never.
+        stop: ends it when it is set.
+        leave_out: a folder below it whose files are passed over.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every_s: float = _LOOKS_EVERY_S,
+        until_s: float | None = None,
+        stop: threading.Event | None = None,
+        leave_out: Path | None = None,
+    ) -> None:
+        if not folder.is_dir():
+            raise DataError(f"watch: no such folder {folder}; make it before images are put there")
+        self.folder = folder
+        self.every_s = every_s
+        self.until_s = until_s
+        self.stop = stop or threading.Event()
+        self.leave_out = None if leave_out is None else leave_out.resolve()
+        self._taken: dict[Path, tuple[int, int]] = {}  # with the size and date that it had
+        self._done: set[Path] = set()
+        self._failed: dict[Path, int] = {}  # with the time from which on a change is one
+
+    def pass_over(self, looked_at: Iterable[tuple[str, bool]], *, until_ns: int) -> None:
+        """Leave out what an earlier run has looked at, but for what it could not read and what has changed since.
+
+        Args:
+            looked_at: the name of each image, and whether it could be read.
+            until_ns: when that run ended, as `os.stat` gives times.
+        """
+        for name, readable in looked_at:
+            path = Path(name)
+            if readable:
+                self._done.add(path)
+                self._failed.pop(path, None)
+            elif path not in self._done:
+                self._failed[path] = until_ns
+
+    def __iter__(self) -> Iterator[Path | None]:
+        ends = None if self.until_s is None else time.monotonic() + self.until_s
+        before: dict[Path, tuple[int, int]] = {}
+        while True:
+            now = self._look()
+            for path in sorted((path for path, state in now.items() if before.get(path) == state), key=natural_key):
+                if self.stop.is_set():
+                    return
+                self._taken[path] = now[path]
+                yield path
+            yield None
+            if self.stop.is_set() or (ends is not None and time.monotonic() >= ends):
+                return
+            before = now
+            left_s = self.every_s if ends is None else min(self.every_s, max(0.0, ends - time.monotonic()))
+            self.stop.wait(left_s)
+
+    def _look(self) -> dict[Path, tuple[int, int]]:
+        """Size and date of each file that was not taken as it is."""
+        found = {}
+        try:
+            paths = list_images(self.folder)
+        except DataError:  # nothing there yet
+            return {}
+        for path in paths:
+            if path in self._done or (self.leave_out is not None and self.leave_out in path.resolve().parents):
+                continue
+            try:
+                status = path.stat()
+            except OSError:  # gone again
+                continue
+            state = (status.st_size, status.st_mtime_ns)
+            if status.st_size and self._taken.get(path) != state and self._failed.get(path, 0) < status.st_mtime_ns:
+                found[path] = state
+        return found
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and a termination signal set, instead of ending the process; a second one ends it."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def set_stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, set_stop)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

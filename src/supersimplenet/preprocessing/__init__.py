@@ -1,0 +1,1 @@
+"""From files and arrays to what the network sees. numpy and Pillow alone."""

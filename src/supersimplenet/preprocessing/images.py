@@ -1,0 +1,363 @@
+"""From a file or an array to pixels: the one way of reading an image, for training, evaluation, export and serving.
+
+What "one way" means, in order, and why each step is as it is:
+
+1. Pillow decodes; of an animation or a stack of pages, the first frame.
+2. More than 8 bits become 8, rounded over the format's range (0..65535 -> 0..255). This comes before the resize, so
+   that a 16-bit file and an 8-bit copy of it give the same pixels. Colour with 16 bits is cut to 8 by Pillow itself.
+3. Transparency is laid over black: what an editor has erased must not come back from underneath it.
+4. EXIF orientation is applied, as far as it stands before the pixel data.
+5. Grey becomes RGB; CMYK and the like are converted without colour profiles.
+6. Antialiased bilinear resize to (height, width), on 8 bits, by Pillow.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+
+from supersimplenet.errors import DataError, ImageError
+from supersimplenet.preprocessing.geometry import checked_size, resize_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+MAX_PIXELS = 200_000_000
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+# Named, so that no other reader of Pillow's (EPS starts Ghostscript) ever sees a file.
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "PPM", "WEBP", "JPEG2000")
+_LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "JPEG2000"})
+_REPAIR = "re-export it"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image file whose bytes lie elsewhere than in a file of their own: in an archive, a table, a store.
+
+    Attributes:
+        name: what results and errors call it.
+        read: gives the bytes; called in the thread that decodes them, once for each time the image is looked at.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read_image(
+    path: str | os.PathLike[str] | Encoded, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Read an image file, upright and in RGB, as the module's docstring says.
+
+    Args:
+        path: BMP, GIF, JPEG, JPEG 2000, PNG, PBM/PGM/PPM, TIFF or WebP; or the bytes of such a file.
+        size_px: (height, width) to resize to; None keeps the file's own size.
+        max_pixels: largest height times width to decode, told from the header before any pixel is.
+
+    Returns:
+        (H, W, 3) uint8, writable.
+
+    Raises:
+        ImageError: no such file, a folder, empty, truncated, no image, too large, or pixels without a known range
+            (floating point, 32-bit integers).
+        ConfigError: ``size_px`` is not two positive integers.
+    """
+    return read_image_and_size(path, size_px=size_px, max_pixels=max_pixels)[0]
+
+
+def read_image_and_size(
+    path: str | os.PathLike[str] | Encoded, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """`read_image`, and the (height, width) in px that the image has of its own."""
+    pixels, _ = _decode(path if isinstance(path, Encoded) else Path(path), max_pixels)
+    return prepare_pixels(pixels, size_px=size_px), pixels.shape[:2]
+
+
+def prepare_pixels(pixels: NDArray[Any], *, size_px: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Bring an array to what ``read_image`` returns: a file and its pixels as an array give identical results.
+
+    Args:
+        pixels: uint8 (0..255) or uint16 (0..65535); (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGB and alpha,
+            which is laid over black. OpenCV's BGR must be turned round by the caller.
+        size_px: (height, width) to resize to; None keeps the array's own size.
+
+    Returns:
+        (H, W, 3) uint8, writable, never the array itself.
+
+    Raises:
+        ImageError: another type or shape; floating point, because its range cannot be known.
+        ConfigError: ``size_px`` is not two positive integers.
+    """
+    if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
+        raise ImageError(
+            f"array: {pixels.dtype} pixels, whose range is unknown; pass uint8 (0 to 255) or uint16 (0 to 65535), "
+            f"for values from 0 to 1 as (255 * pixels).round().astype('uint8')"
+        )
+    if pixels.ndim not in (2, 3) or pixels.size == 0 or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
+        raise ImageError(f"array: shape {pixels.shape}; wanted (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+    flat = _over_black(_to_8_bit(pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]))
+    rgb = np.array(np.broadcast_to(flat, (*flat.shape[:2], 3)))  # (H, W, 1 or 3) -> (H, W, 3)
+    if size_px is None:
+        return rgb
+    height, width = checked_size(size_px)
+    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=None))
+
+
+def read_mask(
+    path: str | os.PathLike[str],
+    *,
+    image_size_px: tuple[int, int] | None,
+    size_px: tuple[int, int] | None = None,
+    any_value: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.bool_]:
+    """Read a pixel mask: True on defective pixels.
+
+    A pixel is defective where its value is at least half of the *format's* range (128 of 255, 32768 of 65535),
+    whatever the largest value in the file. There is one exception: a losslessly stored mask that holds nothing but 0
+    and 1 is taken at its word. So faint remains of compression (0 to 3, say) are no defect, and neither are class
+    numbers: write those as 255. Of a coloured mask the brightest channel counts, so pure red is defective;
+    transparency counts as black.
+
+    Args:
+        path: the mask's file, any format of ``read_image``; its orientation is applied too.
+        image_size_px: (height, width) of the image it belongs to, upright, which it must match; None skips the check.
+        size_px: (height, width) to resize to: antialiased bilinear on floats 0 and 1, defective where at least 0.5.
+        any_value: every value but 0 is defective, as some data sets publish their masks.
+        max_pixels: as for ``read_image``.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        ImageError: as ``read_image``, and where the mask's size is not its image's.
+        ConfigError: ``size_px`` is not two positive integers.
+    """
+    path = Path(path)
+    pixels, lossy = _decode(path, max_pixels)
+    if image_size_px is not None and pixels.shape[:2] != tuple(image_size_px):
+        raise ImageError(
+            f"{path}: the mask is {_shown_size(pixels.shape)} (height x width), "
+            f"its image {_shown_size(image_size_px)}; export both at one size"
+        )
+    value = _over_black(pixels).max(axis=2)  # (H, W)
+    half = 128 if value.dtype == np.uint8 else 32768
+    threshold = 1 if any_value or (not lossy and value.max() == 1) else half
+    mask: NDArray[np.bool_] = value >= threshold
+    return mask if size_px is None else resize_mask(mask, size_px)
+
+
+def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) in px that ``read_image`` returns without a resize, told from the header alone.
+
+    Raises:
+        ImageError: as ``read_image``, as far as the header tells.
+    """
+    with _opened(Path(path), max_pixels) as image:
+        width, height = image.size
+        orientation = _orientation(image)
+        if isinstance(image, TiffImageFile):  # whether its ``size`` is upright already depends on Pillow's version
+            width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    return (width, height) if orientation >= 5 else (height, width)
+
+
+def list_images(path: str | os.PathLike[str]) -> list[Path]:
+    """Images below a folder, at any depth, told by their suffix (``IMAGE_SUFFIXES``) in capitals or not.
+
+    Hidden files and folders are skipped, linked folders are not entered. A path to a file gives that file.
+
+    Returns:
+        Paths that start with ``path``, in natural order (``2.png`` before ``10.png``), the same on every machine.
+
+    Raises:
+        DataError: no such path, or no image in it.
+    """
+    top = Path(path)
+    if top.is_file():
+        return [top]
+    if not top.is_dir():
+        raise DataError(f"{top}: no such folder; check the path")
+    found = []
+    for folder, subfolders, names in os.walk(top):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [Path(folder, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise DataError(f"{top}: no image in it; wanted files that end in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return sorted(found, key=natural_key)
+
+
+def natural_key(path: Path) -> tuple[Any, ...]:
+    """Sort key: folder by folder, numbers by their value, small and capital letters alike."""
+    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
+    return ([[int(t) if i % 2 else t for i, t in enumerate(tokens)] for tokens in parts], str(path))
+
+
+def _decode(path: Path | Encoded, max_pixels: int) -> tuple[NDArray[Any], bool]:
+    """Pixels as the file holds them, upright: (H, W, 1, 3 or 4) uint8 or uint16; and whether compression lost any."""
+    with _opened(path, max_pixels) as image:
+        # Pillow turns a TIFF as it loads it, and nothing else.
+        orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image)
+        has_12_bits = isinstance(image, TiffImageFile) and image.tag_v2[BITSPERSAMPLE] == (12,)
+        lossy = image.format in _LOSSY_FORMATS
+        pixels = np.array(_plain_mode(image, path))
+    if pixels.dtype.itemsize > 1:
+        pixels = pixels.astype(np.uint16)  # from either byte order, and from the int32 of mode "I"
+    if has_12_bits:  # 0..4095 to 0..65535, rounded
+        pixels = ((pixels.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
+    return _upright(pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis], orientation), lossy
+
+
+def _plain_mode(image: Image.Image, path: Path | Encoded) -> Image.Image:
+    """The image in a mode that numpy reads as it is: L, RGB, RGBA or 16-bit grey."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
+        return image  # PNG and PPM reach mode "I" with 16 bits only
+    if image.mode in {"I", "F"}:
+        kind = "floating-point" if image.mode == "F" else "signed or 32-bit integer"
+        raise ImageError(f"{path}: {kind} pixels, whose range is unknown; scale them and save as 8 or 16 bit")
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    return image.convert("L" if image.mode in {"1", "L"} else "RGB")
+
+
+@contextmanager
+def _opened(path: Path | Encoded, max_pixels: int) -> Iterator[Image.Image]:
+    """The file, its header read and checked; whatever goes wrong inside becomes an ImageError that names the file."""
+    source: Path | io.BytesIO
+    if isinstance(path, Encoded):
+        source = io.BytesIO(_bytes_of(path))
+        length = source.getbuffer().nbytes
+    else:
+        source, length = path, _file_length(path)
+    if length == 0:
+        raise ImageError(f"{path}: empty (0 bytes); {_REPAIR}")
+    try:
+        with _PILLOW_LIMIT_OFF, Image.open(source, formats=_FORMATS) as image:
+            _check_pixel_count(path, image.size, max_pixels)
+            yield image
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # on a damaged file Pillow's readers raise whatever their parsing stumbles over
+        raise ImageError(f"{path}: {_explained(error, length)}") from error
+
+
+def _bytes_of(image: Encoded) -> bytes:
+    try:
+        return image.read()
+    except Exception as error:  # each store raises what its library does
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise ImageError(f"{image.name}: cannot be read ({reason}); check where it lies") from error
+
+
+def _file_length(path: Path) -> int:
+    if path.is_dir():
+        raise ImageError(f"{path}: a folder; pass one of the images in it")
+    try:
+        return path.stat().st_size
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise ImageError(f"{path}: {_explained(error, 0)}") from error
+
+
+def _check_pixel_count(path: Path | Encoded, pillow_size: tuple[int, int], max_pixels: int) -> None:
+    width, height = pillow_size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{path}: {_shown_size((height, width))} (height x width) are above the limit of {max_pixels:,} pixels; "
+            f"make it smaller, or call read_image with a larger max_pixels"
+        )
+
+
+def _explained(error: Exception, length: int) -> str:
+    """What was found and what to do, from the exception that opening or decoding a file of ``length`` bytes raised."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not a readable image; wanted BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP; {_REPAIR}"
+    if isinstance(error, OSError) and error.strerror:  # the system's errors; Pillow's have no such text
+        return f"cannot be opened ({error.strerror}); check the path and its permissions"
+    if "truncated" in str(error).lower():
+        return f"truncated after {length:,} bytes; {_REPAIR}"
+    return f"damaged ({type(error).__name__}: {error}); {_REPAIR}"
+
+
+class _PillowLimitOff:
+    """Pillow's own pixel limit set aside, because ours stands in for it.
+
+    Pillow's is one number for the whole process, and it warns at half of what it refuses. Counted, so that threads
+    may overlap: the first one in sets it aside, the last one out puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_PILLOW_LIMIT_OFF = _PillowLimitOff()
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8, from what stands before the pixel data."""
+    if isinstance(image, TiffImageFile):
+        return int(image.tag_v2.get(ExifTags.Base.Orientation, 1))
+    # Not ``image.getexif()``: for a PNG that decodes every pixel, to look for a chunk behind them.
+    return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+
+
+def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undo an EXIF orientation; values outside 1..8 mean nothing and change nothing. Source: EXIF 2.3, tag 0x0112."""
+    if orientation in {5, 6, 7, 8}:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _to_8_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """0..65535 to 0..255, rounded: 65535 is 255 x 257, so this is exact."""
+    if pixels.dtype.itemsize == 1:
+        return pixels
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _over_black(pixels: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, 4) uint8 laid over black: (H, W, 3), rounded. Anything else as it is."""
+    if pixels.shape[2] != 4:
+        return pixels
+    colour, alpha = pixels[:, :, :3].astype(np.uint16), pixels[:, :, 3:].astype(np.uint16)
+    return ((colour * alpha + 127) // 255).astype(np.uint8)
+
+
+def _shown_size(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]:,} x {shape[1]:,} px"

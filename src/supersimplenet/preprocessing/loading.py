@@ -1,0 +1,173 @@
+"""From paths to batches of pixels, and what is made of them, in threads, in order, nothing dropped in silence."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supersimplenet.errors import ConfigError, ImageError
+from supersimplenet.preprocessing.images import Encoded
+from supersimplenet.preprocessing.prepared_image import Seen
+from supersimplenet.preprocessing.preprocessor import View
+
+OnError = Literal["stop", "skip"]
+ImageFile = Path | Encoded
+_DECODERS = 2
+_AHEAD = 1  # batches beyond those being worked on that may be finished and waiting; more where they are single images
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """An image that could not be read.
+
+    Attributes:
+        index: its place in the list of images.
+        path: its path.
+        reason: the error's message.
+    """
+
+    index: int
+    path: ImageFile
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBatch:
+    """Some consecutive images of a list.
+
+    Attributes:
+        index: the place of each readable image in the list; there may be none.
+        paths: its path.
+        seen: it, as the network sees it.
+        failures: images of the same stretch that could not be read.
+    """
+
+    index: list[int]
+    paths: list[ImageFile]
+    seen: list[Seen]
+    failures: list[Failure]
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(B, H, W, 3) of images that have one size; there must be one."""
+        return np.stack([seen.pixels for seen in self.seen])
+
+
+def decode_batches(
+    paths: Iterable[ImageFile], *, size_px: tuple[int, int], batch_size: int, on_error: OnError = "stop"
+) -> Iterator[ImageBatch]:
+    """Read and resize images ahead of their use, in their order; see `in_lanes`."""
+    view = View.stretch(size_px)
+    return in_lanes(lambda batch: batch, paths, lanes=_DECODERS, view=view, batch_size=batch_size, on_error=on_error)
+
+
+def in_lanes(
+    work: Callable[[ImageBatch], T],
+    paths: Iterable[ImageFile | None],
+    *,
+    lanes: int,
+    view: View,
+    batch_size: int,
+    ignored: Callable[[int], NDArray[np.bool_] | None] = lambda index: None,
+    on_error: OnError = "stop",
+) -> Iterator[T]:
+    """Read images and work on them in several threads at once, each carrying its own batch from the file to the result.
+
+    Results come in the order of the images. Memory does not grow with their number.
+
+    Args:
+        work: what is done with a batch; called in several threads at once.
+        paths: image files; may be an iterator without end. One that waits for images to come says so by None: what
+            came before is then worked on to the end, and handed out, before it is asked again.
+        lanes: number of threads.
+        view: how an image is brought before the network.
+        batch_size: images in a batch.
+        ignored: pixels (H, W) of an image that count nowhere, by its place in the list; called in several threads.
+        on_error: ``stop`` raises at the first unreadable image, ``skip`` reports it among the batch's failures.
+
+    Raises:
+        ImageError: an image cannot be read and ``on_error`` is ``stop``.
+        ConfigError: ``batch_size`` is less than 1.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: {batch_size}; it must be at least 1")
+    return _in_lanes(
+        lambda numbered: work(_read_batch(numbered, view, ignored, on_error)), iter(paths), lanes, batch_size
+    )
+
+
+def _in_lanes(
+    carry: Callable[[list[tuple[int, ImageFile]]], T], images: Iterator[ImageFile | None], lanes: int, batch_size: int
+) -> Iterator[T]:
+    waiting: deque[Future[T]] = deque()
+    most = lanes + max(_AHEAD, lanes // batch_size)
+    batches = _batches(images, batch_size)
+    paused = ended = False
+    with ThreadPoolExecutor(lanes, thread_name_prefix="lane") as pool:
+
+        def submit() -> None:
+            nonlocal paused, ended
+            while len(waiting) < most and not (paused or ended):
+                batch = next(batches, None)
+                paused, ended = batch == [], batch is None
+                if batch:
+                    waiting.append(pool.submit(carry, batch))
+
+        try:
+            submit()
+            while waiting or not ended:
+                if waiting:
+                    result = waiting.popleft().result()  # raises what the work raised
+                    submit()
+                    yield result
+                else:  # all that had come is handed out
+                    paused = False
+                    submit()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _batches(images: Iterator[ImageFile | None], batch_size: int) -> Iterator[list[tuple[int, ImageFile]]]:
+    """Numbered images in batches; where they pause, what there is, and an empty one."""
+    batch: list[tuple[int, ImageFile]] = []
+    index = 0
+    for image in images:
+        if image is not None:
+            batch.append((index, image))
+            index += 1
+        if batch and (image is None or len(batch) == batch_size):
+            yield batch
+            batch = []
+        if image is None:
+            yield []
+    if batch:
+        yield batch
+
+
+def _read_batch(
+    numbered: list[tuple[int, ImageFile]],
+    view: View,
+    ignored: Callable[[int], NDArray[np.bool_] | None],
+    on_error: OnError,
+) -> ImageBatch:
+    batch = ImageBatch(index=[], paths=[], seen=[], failures=[])
+    for index, path in numbered:
+        try:
+            seen = view.see(path, ignored(index))
+        except ImageError as error:
+            if on_error == "stop":
+                raise
+            batch.failures.append(Failure(index=index, path=path, reason=str(error)))
+            continue
+        batch.index.append(index)
+        batch.paths.append(path)
+        batch.seen.append(seen)
+    return batch

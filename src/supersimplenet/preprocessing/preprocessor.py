@@ -1,0 +1,337 @@
+"""An image as the network sees it: the one way from a file or an array to network inputs, for every use. No torch.
+
+1. The image is read (`supersimplenet.preprocessing.images`).
+2. It is moved onto the reference, where there is one: the *frame* is then what the reference shows, else the image.
+3. The frame is resized to the size of the *map*: to the network's input size (``stretch``), to what fits into it with
+   the proportions kept (``pad``), or by ``scale`` (``tiles``).
+4. The map's area is cut into tiles of the network's input size, one or many; a tile that reaches beyond it is continued
+   by its mirror image, which counts nowhere.
+
+What counts nowhere else: pixels outside the region of interest, of an ignore mask, or of the frame that the image does
+not show.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from supersimplenet.errors import ConfigError, DataError, ImageError
+from supersimplenet.preprocessing.alignment import Aligner, Alignment, Motion
+from supersimplenet.preprocessing.geometry import TOUCHED, Affine, Placement, resize_mask, warp_pixels, warp_plane
+from supersimplenet.preprocessing.images import (
+    Encoded,
+    image_size,
+    prepare_pixels,
+    read_image,
+    read_image_and_size,
+    read_mask,
+)
+from supersimplenet.preprocessing.prepared_image import Layout, Seen
+from supersimplenet.preprocessing.tiling import TileGrid
+
+Fit = Literal["stretch", "pad", "tiles"]
+_OUTSIDE_RGB = (124, 116, 104)  # the mean of ImageNet's photographs, to which backbones are used
+_ASPECT_TOLERANCE = 0.01  # by which the proportions of an image may differ from those of the region of interest
+_LARGEST_OVERLAP = 0.75
+_TILE_OVERLAP, _MAX_RESIDUAL = 0.25, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewConfig:
+    """How an image is brought before the network, in training and ever after.
+
+    Args:
+        fit: ``stretch`` resizes the image to the network's input size, proportions lost; ``pad`` keeps the proportions
+            and fills up with what counts nowhere; ``tiles`` looks at the image piece by piece, in tiles of the input
+            size, so that small defects of large images are not resized away.
+        tile_overlap: share of a tile that it has in common with the next one, at least.
+        scale: by which an image is resized before it is cut into tiles.
+        roi: the region of interest, outside which nothing counts and the network sees the reference, or one colour,
+            instead of the image: a mask image, white where to look, or a JSON file
+            with a polygon, a list of [x, y] in pixels. Drawn on the reference where there is one, else on any image;
+            images of other sizes must have the same proportions.
+        align: move each image onto the reference before anything else, ``translation`` alone or ``rigid``: also turned
+            (needs OpenCV: the extra ``align``).
+        reference: the image of a good part in its place, to which others are moved.
+        max_residual: an image that differs from the reference by more, once moved, is not looked at: 0 is equal, 1
+            unlike.
+    """
+
+    fit: Fit = "stretch"
+    tile_overlap: float = _TILE_OVERLAP
+    scale: float = 1.0
+    roi: Path | None = None
+    align: Motion = "none"
+    reference: Path | None = None
+    max_residual: float = _MAX_RESIDUAL
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("fit", self.fit, get_args(Fit)), ("align", self.align, get_args(Motion))):
+            if value not in choices:
+                raise ConfigError(f"view.{name}: '{value}'; choose {', '.join(choices)}")
+        if not 0 <= self.tile_overlap <= _LARGEST_OVERLAP:
+            raise ConfigError(f"view.tile_overlap: {self.tile_overlap}; wanted 0 to {_LARGEST_OVERLAP}")
+        if not self.scale > 0:
+            raise ConfigError(f"view.scale: {self.scale}; wanted above 0")
+        if not 0 < self.max_residual <= 1:
+            raise ConfigError(f"view.max_residual: {self.max_residual}; wanted above 0, at most 1")
+        if self.fit != "tiles" and (self.scale != 1 or self.tile_overlap != _TILE_OVERLAP):
+            raise ConfigError(f"view.scale and view.tile_overlap: count for tiles alone, and the fit is {self.fit}")
+        if (self.align == "none") != (self.reference is None):
+            given, wanted = ("align", "reference") if self.reference is None else ("reference", "align")
+            raise ConfigError(f"view.{given}: needs view.{wanted} too; give both, or neither")
+        if self.align == "none" and self.max_residual != _MAX_RESIDUAL:
+            raise ConfigError("view.max_residual: counts for aligned images alone; give view.align and view.reference")
+
+
+class View:
+    """How images are brought before a network of one input size.
+
+    Args:
+        config: see `ViewConfig`; its files are given as arrays.
+        size_px: (height, width) of the network's input.
+        strides: of the network's feature maps, in pixels, rising.
+        roi: (H, W) bool, True where to look; None for everywhere.
+        reference: (H, W, 3) uint8, RGB; None where images are not aligned.
+
+    Raises:
+        ConfigError: OpenCV is not installed, and images are to be aligned.
+        DataError: the region of interest does not lie on the reference, or leaves nothing.
+    """
+
+    def __init__(
+        self,
+        config: ViewConfig,
+        *,
+        size_px: tuple[int, int],
+        strides: tuple[int, ...] = (8, 16),
+        roi: NDArray[np.bool_] | None = None,
+        reference: NDArray[np.uint8] | None = None,
+    ) -> None:
+        self.config = config
+        self.size_px = size_px
+        self.step_px = max(strides)
+        self.least_px = min(strides) + 2  # holds a whole position of the map, which has half that stride
+        self.roi = roi
+        self.aligner = None if reference is None else Aligner(reference, config.align, max_residual=config.max_residual)
+        self._outside: tuple[tuple[int, int], NDArray[np.bool_]] | None = None
+        self._reference_on_map: NDArray[np.uint8] | None = None
+        if roi is not None and not roi.any():
+            raise DataError("view.roi: marks nothing, so nothing would be looked at; mark where to look")
+        if roi is not None and reference is not None and roi.shape != reference.shape[:2]:
+            raise DataError(
+                f"view.roi: is {_shown(roi.shape)}, the reference {_shown(reference.shape)} (height x width); draw it "
+                "on the reference"
+            )
+
+    @classmethod
+    def stretch(cls, size_px: tuple[int, int]) -> View:
+        """Every image resized to the network's input size, all of it looked at."""
+        return cls(ViewConfig(), size_px=size_px)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether images are resized to the network's input size, all of it looked at, and nothing else."""
+        return self.config.fit == "stretch" and self.roi is None and self.aligner is None
+
+    def see(
+        self,
+        image: str | Path | Encoded | NDArray[np.uint8] | NDArray[np.uint16],
+        ignored: NDArray[np.bool_] | None = None,
+    ) -> Seen:
+        """An image as the network sees it.
+
+        Args:
+            image: a path, an image file's bytes, or an array as `prepare_pixels` takes it.
+            ignored: (H, W) of the image, pixels that count nowhere; None for none.
+
+        Raises:
+            ImageError: it cannot be read or aligned, its proportions are not those of the region of interest, or
+                nothing of it counts.
+        """
+        resized_to = self.size_px if self.config.fit == "stretch" and self.aligner is None else None
+        if isinstance(image, np.ndarray):
+            name, image_size_px = "array", image.shape[:2]
+            pixels = prepare_pixels(image, size_px=resized_to)
+        else:
+            name = str(image)
+            pixels, image_size_px = read_image_and_size(image, size_px=resized_to)
+        turn, alignment = None, None
+        if self.aligner is not None:
+            turn, alignment = self.aligner.align(pixels, name)
+            frame_size_px = self.aligner.size_px
+            covered = warp_plane(np.ones(image_size_px, dtype=np.float32), turn, frame_size_px) > 0
+            # Where the image ends, the reference goes on: it counts nowhere, but is seen by what lies next to it.
+            pixels = np.where(covered[..., None], warp_pixels(pixels, turn, frame_size_px), self.aligner.reference)
+        layout = self._lay_out(image_size_px, ignored, name, turn=turn, alignment=alignment)
+        if pixels.shape[:2] != layout.placement.map_size_px:
+            pixels = prepare_pixels(pixels, size_px=layout.placement.map_size_px)
+        if self.roi is not None:
+            pixels = self._without_outside(pixels, self._outside_roi(layout.placement, name))
+        return Seen(pixels=pixels, layout=layout)
+
+    def lay_out(self, image: Path, ignored: NDArray[np.bool_] | None = None) -> Layout:
+        """How an image file is laid out; told from its header, unless images are aligned. See `see`."""
+        if self.aligner is not None:
+            return self.see(image, ignored).layout
+        return self._lay_out(image_size(image), ignored, str(image))
+
+    def _lay_out(
+        self,
+        image_size_px: tuple[int, int],
+        ignored: NDArray[np.bool_] | None,
+        name: str,
+        *,
+        turn: Affine | None = None,
+        alignment: Alignment | None = None,
+    ) -> Layout:
+        frame_size_px = image_size_px if self.aligner is None else self.aligner.size_px
+        placement = Placement(
+            map_size_px=self.map_size_px(frame_size_px),
+            image_size_px=image_size_px,
+            frame_size_px=frame_size_px,
+            turn=turn,
+        )
+        layout = Layout(
+            placement=placement,
+            grid=self.grid(placement.map_size_px),
+            ignored=self._ignored(placement, ignored, name),
+            least_px=self.least_px,
+            alignment=alignment,
+        )
+        if not layout.holds_anything:
+            raise ImageError(
+                f"{name}: nothing of it is left to look at; make the ignore mask smaller or the region of interest "
+                f"larger: {self.least_px} px of the resized image, either way, are the least"
+            )
+        return layout
+
+    def map_size_px(self, frame_size_px: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the map of a frame."""
+        height, width = frame_size_px
+        if self.config.fit == "stretch":
+            return self.size_px
+        share = self.config.scale
+        if self.config.fit == "pad":
+            share = min(self.size_px[0] / height, self.size_px[1] / width)
+        return max(1, round(height * share)), max(1, round(width * share))
+
+    def grid(self, map_size_px: tuple[int, int]) -> TileGrid:
+        """The tiles of a map."""
+        return TileGrid.of(map_size_px, self.size_px, overlap=self.config.tile_overlap, step_px=self.step_px)
+
+    def _ignored(self, placement: Placement, ignored: NDArray[np.bool_] | None, name: str) -> NDArray[np.bool_] | None:
+        """What counts nowhere, at the map's size; None for nothing."""
+        masks = []
+        if ignored is not None:
+            masks.append(placement.mask_on_map(ignored, at_least=TOUCHED))
+        if placement.turn is not None:
+            shown = np.ones(placement.image_size_px, dtype=np.float32)
+            missing = warp_plane(shown, placement.turn, placement.frame_size_px) < 1
+            if missing.any():
+                masks.append(resize_mask(missing, placement.map_size_px, at_least=TOUCHED))
+        if self.roi is not None:
+            masks.append(self._outside_roi(placement, name))
+        if not masks:
+            return None
+        result = masks[0]
+        for mask in masks[1:]:
+            result = result | mask
+        return result
+
+    def _outside_roi(self, placement: Placement, name: str) -> NDArray[np.bool_]:
+        assert self.roi is not None
+        (height, width), (roi_height, roi_width) = placement.frame_size_px, self.roi.shape
+        if abs(height * roi_width / (width * roi_height) - 1) > _ASPECT_TOLERANCE:
+            raise ImageError(
+                f"{name}: is {_shown(placement.frame_size_px)}, the region of interest was drawn on "
+                f"{_shown(self.roi.shape)} (height x width): the proportions differ; look at images of that shape, or "
+                "align them to a reference"
+            )
+        kept = self._outside  # of the size that came last: most images have one size
+        if kept is None or kept[0] != placement.map_size_px:
+            kept = (placement.map_size_px, resize_mask(~self.roi, placement.map_size_px, at_least=TOUCHED))
+            self._outside = kept
+        return kept[1]
+
+    def _without_outside(self, pixels: NDArray[np.uint8], outside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """What lies outside the region of interest made the same in every image, for the network sees beyond its edge.
+
+        There it is the reference, or one colour.
+        """
+        beyond: NDArray[np.uint8] = np.array(_OUTSIDE_RGB, dtype=np.uint8)
+        if self.aligner is not None:
+            kept = self._reference_on_map
+            if kept is None or kept.shape != pixels.shape:
+                kept = prepare_pixels(self.aligner.reference, size_px=outside.shape)
+                self._reference_on_map = kept
+            beyond = kept
+        return np.where(outside[..., None], beyond, pixels)
+
+
+def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
+    """A region of interest from its file: (H, W), True where to look.
+
+    Args:
+        path: a mask image, or a JSON file with a polygon: a list of [x, y], or a list of several such lists.
+        size_px: (height, width) of the image that a polygon lies on.
+
+    Raises:
+        DataError: no such file, or one that holds neither.
+    """
+    if path.suffix.lower() != ".json":
+        return read_mask(path, image_size_px=None)
+    wanted = "wanted a list of [x, y] in pixels, at least three of them, or a list of such lists"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        several = isinstance(content[0][0], list)
+        polygons = [[(float(x), float(y)) for x, y in polygon] for polygon in (content if several else [content])]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, TypeError, LookupError) as error:
+        raise DataError(f"{path}: not a polygon ({error}); {wanted}") from error
+    if any(len(polygon) < 3 for polygon in polygons):
+        raise DataError(f"{path}: a polygon of fewer than three corners; {wanted}")
+    for x, y in (corner for polygon in polygons for corner in polygon):
+        if not (0 <= x <= size_px[1] and 0 <= y <= size_px[0]):
+            raise DataError(
+                f"{path}: the corner [{x:g}, {y:g}] lies outside the image, which is {size_px[1]} px wide and "
+                f"{size_px[0]} px high; corners are [x, y] from its upper left"
+            )
+    image = Image.new("L", size_px[::-1])
+    for polygon in polygons:
+        ImageDraw.Draw(image).polygon(polygon, fill=255)
+    return np.asarray(image) > 0
+
+
+def read_view(
+    config: ViewConfig, *, size_px: tuple[int, int], strides: tuple[int, ...], drawn_on: tuple[int, int] | None = None
+) -> View:
+    """The view of a configuration, its files read.
+
+    Args:
+        config: names the files.
+        size_px: see `View`.
+        strides: likewise.
+        drawn_on: (height, width) of the images, on which a polygon lies where there is no reference.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    reference = None if config.reference is None else read_image(config.reference)
+    roi = None
+    if config.roi is not None:
+        size = drawn_on if reference is None else (reference.shape[0], reference.shape[1])
+        roi = read_roi(config.roi, (1, 1) if size is None else size)
+    return View(config, size_px=size_px, strides=strides, roi=roi, reference=reference)
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]:,} x {shape[1]:,} px"

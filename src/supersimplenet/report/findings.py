@@ -1,0 +1,93 @@
+"""Evaluation of a model folder, with a picture of what it finds and misses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.registry import describe_source, trained_on
+from supersimplenet.errors import DataError
+from supersimplenet.evaluation.evaluate import (
+    Part,
+    evaluate_samples,
+    look_again,
+    sum_up,
+    write_metrics,
+)
+from supersimplenet.evaluation.results import Evaluation
+from supersimplenet.inference.config import HERE, ComputeConfig
+from supersimplenet.inference.detector import Detector, load_detector
+from supersimplenet.preprocessing.loading import OnError
+from supersimplenet.types import Resolution, Sample
+from supersimplenet.utils.console import progress_bar
+from supersimplenet.visualization.contact_sheet import choose_outcomes, draw_contact_sheet
+
+if TYPE_CHECKING:
+    from supersimplenet.prediction.ray_cluster import Cluster
+
+CONTACT_SHEET = "findings.png"
+
+
+def evaluate_model(
+    model: str | Path,
+    *,
+    data: DataSource | None = None,
+    output: str | Path | None = None,
+    resolution: Resolution = "model",
+    compute: ComputeConfig = HERE,
+    on_error: OnError = "stop",
+) -> Evaluation:
+    """Evaluate a model folder; write metrics.json and a contact sheet of the best and worst findings.
+
+    Args:
+        model: the model folder.
+        data: whose test images; by default the data set it was trained on.
+        output: where to write; by default the model folder.
+        resolution: of the pixel metrics; see `evaluate`.
+        compute: where and by what.
+        on_error: what an unreadable image does.
+
+    Raises:
+        SuperSimpleNetError: of the kind that names the cause.
+    """
+    model = Path(model)
+    detector = load_detector(model, compute)
+    source = data or trained_on(detector.record, model)
+    samples = source.samples()
+    if compute.engine == "ray":
+        from supersimplenet.prediction.ray_cluster import Cluster
+
+        cluster = Cluster(model, compute)
+        evaluation = _evaluate_on(cluster, detector, samples, resolution=resolution, on_error=on_error)
+    else:
+        evaluation = evaluate_samples(detector, samples, resolution=resolution, on_error=on_error)
+    folder = Path(output or model)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_metrics(evaluation, folder, data=describe_source(source))
+    sheet = folder / CONTACT_SHEET
+    best, worst = choose_outcomes(evaluation.outcomes)
+    shown = list(look_again(detector, [*best, *worst]))
+    title = f"{source.name}: {len(evaluation.outcomes)} test images"
+    draw_contact_sheet(shown[: len(best)], shown[len(best) :], title).save(sheet)
+    return evaluation
+
+
+def _evaluate_on(
+    cluster: Cluster, detector: Detector, samples: Sequence[Sample], *, resolution: Resolution, on_error: OnError
+) -> Evaluation:
+    """`evaluate` on many machines, whose tallies of pixels add up."""
+    tested = [sample for sample in samples if sample.split == "test"]
+    with progress_bar() as bar:
+        task = bar.add_task("testing", total=len(tested), detail="")
+        whole: Part | None = None
+        for part in cluster.test_parts(tested, resolution=resolution, on_error=on_error):
+            bar.advance(task, len(part.outcomes) + len(part.failures))
+            if whole is None:
+                whole = part
+            else:
+                whole.add(part)
+    if whole is None:
+        raise DataError("the data set has no test image; name a data set with a test split")
+    return sum_up(whole, detector, resolution=resolution)

@@ -1,0 +1,79 @@
+"""From a model folder to its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.checks.check import check
+from supersimplenet.datasets.registry import trained_on
+from supersimplenet.evaluation.comparison import compare
+from supersimplenet.evaluation.evaluate import evaluate_samples
+from supersimplenet.inference.config import HERE, ComputeConfig
+from supersimplenet.inference.detector import load_detector
+from supersimplenet.metrics.thresholds import Costs
+from supersimplenet.preprocessing.loading import OnError
+from supersimplenet.report.page import write_page
+from supersimplenet.types import Resolution
+from supersimplenet.utils.console import progress_bar
+
+REPORT = "report.html"
+
+
+def write_report(
+    model: str | Path,
+    output: str | Path,
+    *,
+    data: DataSource | None = None,
+    other: str | Path | None = None,
+    resolution: Resolution = "model",
+    pictures: int = 400,
+    costs: Costs | None = None,
+    bad_share: float | None = None,
+    compute: ComputeConfig = HERE,
+    on_error: OnError = "stop",
+) -> Path:
+    """Evaluate a model folder and write the report, one HTML file.
+
+    Args:
+        model: the model folder.
+        output: folder of the report; made where missing.
+        data: whose test images; by default the data set it was trained on.
+        other: another model folder, to compare with on the same images.
+        resolution: of the pixel metrics; see `evaluate`.
+        pictures: at most so many images are shown, those nearest to a wrong verdict first.
+        costs: of a wrong verdict, for the cost curve.
+        bad_share: share of bad parts in production, for the same; by default that of the test parts.
+        compute: where and by what.
+        on_error: what an unreadable image does.
+
+    Returns:
+        The file written.
+
+    Raises:
+        SuperSimpleNetError: of the kind that names the cause.
+    """
+    model, output = Path(model), Path(output)
+    models = [load_detector(Path(path), compute) for path in (model, other) if path]
+    detector = models[0]
+    source = data or trained_on(detector.record, model)
+    samples = source.samples()
+    evaluations = [evaluate_samples(one, samples, resolution=resolution, on_error=on_error) for one in models]
+    with progress_bar() as bar:
+        task = bar.add_task("checking the data", total=len(samples), detail="")
+        checked = check(samples, progress=lambda stage, images: bar.advance(task, images * (stage == "reading")))
+    output.mkdir(parents=True, exist_ok=True)
+    return write_page(
+        output / REPORT,
+        evaluation=evaluations[0],
+        detector=detector,
+        samples=samples,
+        title=source.name,
+        data_name=source.name,
+        model_name=str(model),
+        findings=checked.findings,
+        comparison=None if other is None else compare(*evaluations, names=(str(model), str(other))),
+        pictures=pictures,
+        costs=costs,
+        bad_share=bad_share,
+    )

@@ -1,0 +1,85 @@
+"""Numbers and metrics in words; assets/counts.js writes rates and scores in the same way."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from supersimplenet.evaluation.evaluate import PREFIXES
+from supersimplenet.utils.formatting import shown_rate
+
+if TYPE_CHECKING:
+    from supersimplenet.metrics.ranking import Metric
+    from supersimplenet.preprocessing.preprocessor import ViewConfig
+    from supersimplenet.types import ScoreName
+
+SCORES: dict[ScoreName, str] = {
+    "head": "classification head's score",
+    "map": "map's maximum",
+    "fused": "fused score (mean of the head's and the map's)",
+}
+_MEANINGS = {
+    "I-AUROC": "how often a bad image scores above a good one",
+    "AP-det": "share of bad images among those called bad, averaged over all thresholds",
+    "I-F1-max": "best balance of both mistakes that any threshold gives",
+    "P-AUROC": "how often a defective pixel lies above a normal one",
+    "AUPRO": "how much of each defect is covered, up to 30 % false pixels",
+    "AUPRO@0.05": "the same, up to 5 % false pixels",
+    "AUPRO@0.01": "the same, up to 1 % false pixels",
+    "AP-loc": "share of defective pixels among those marked, averaged over all thresholds",
+    "P-F1-max": "best balance of missed and false pixels that any threshold gives",
+}
+
+
+def meaning(name: str) -> str:
+    """What a metric counts, in a phrase; without its score's prefix."""
+    return _MEANINGS.get(bare(name), "")
+
+
+def bare(name: str) -> str:
+    """A metric's name without the prefix of its score: ``seg-I-AUROC`` is ``I-AUROC``."""
+    for prefix in PREFIXES.values():
+        if prefix and name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
+
+
+def score_of(name: str) -> ScoreName | None:
+    """Which score a metric is of; None for metrics of pixels."""
+    if bare(name) not in ("I-AUROC", "AP-det", "I-F1-max"):
+        return None
+    return next((score for score in SCORES if PREFIXES[score] and name.startswith(PREFIXES[score])), "head")
+
+
+def at_most(bound: float) -> str:
+    """An upper bound, rounded up."""
+    return shown_rate(min(bound, 1.0))
+
+
+def certainty(metric: Metric) -> str:
+    """Interval or error bound of a metric; empty where it has neither."""
+    if metric.interval is not None:
+        if metric.interval.degenerate:
+            return "says nothing: every resample gives the same"
+        return f"{metric.interval.low:.3f} to {metric.interval.high:.3f}"
+    return f"counted in bins: off by at most {_rounded_up(metric.error_bound)}" if metric.error_bound else ""
+
+
+def _rounded_up(bound: float) -> str:
+    """One digit that is not 0, rounded up: 0.0000312 is 0.00004."""
+    digits = max(0, -math.floor(math.log10(bound)))
+    return f"{math.ceil(bound * 10**digits - 1e-9) / 10**digits:.{digits}f}"
+
+
+def view_words(config: ViewConfig) -> str:
+    """How images were brought before the network, where it is not by a resize alone; else nothing."""
+    said = []
+    if config.fit == "pad":
+        said.append("proportions kept, the rest filled")
+    if config.fit == "tiles":
+        said.append(f"tiles that overlap by {config.tile_overlap:g}, of the image at {config.scale:g} times its size")
+    if config.align != "none":
+        said.append(f"aligned to a reference ({config.align})")
+    if config.roi is not None:
+        said.append("a region of interest, beyond which nothing counts")
+    return "; ".join(said)

@@ -1,0 +1,90 @@
+"""Pictures for the page: a small photograph, its heat map, and outlines of truth and findings, all in one text."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from supersimplenet.evaluation.evaluate import Case
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.defects import EIGHT_CONNECTED
+from supersimplenet.preprocessing.geometry import TOUCHED, Placement
+from supersimplenet.preprocessing.images import read_image
+from supersimplenet.report.contours import outline
+from supersimplenet.visualization.overlay import heat_layer
+
+_LONG_SIDE_PX = 320
+_OUTLINE_LONG_SIDE_PX = 512
+_HEAT_LONG_SIDE_PX = 160  # the map is smooth: the browser enlarges it
+_PHOTOGRAPH_QUALITY, _HEAT_QUALITY = 76, 60
+
+
+def draw_picture(case: Case, calibration: Calibration | None) -> dict[str, Any]:
+    """What the page shows of one image, in plain values.
+
+    Args:
+        case: the image with its planes at the size of its map.
+        calibration: has the level from which a region of the map is a defect; None outlines none.
+
+    Returns:
+        ``photograph`` and ``heat`` as data URLs, the heat map with its opacity; ``truth``, ``found`` and ``ignored`` as
+        SVG paths in pixels of a picture of ``drawn`` height and width; ``size`` height and width of the image itself.
+        ``truth`` is None where pixel labels are unknown, ``found`` where there is no calibration.
+    """
+    placement = case.prediction.placement
+    own_size_px = placement.image_size_px
+    photograph = Image.fromarray(read_image(case.sample.image, size_px=_within(own_size_px, _LONG_SIDE_PX)))
+    heat = Image.fromarray(heat_layer(case.prediction, _within(own_size_px, _HEAT_LONG_SIDE_PX)))
+    return {
+        "photograph": _data_url(photograph, _PHOTOGRAPH_QUALITY),
+        "heat": _data_url(heat, _HEAT_QUALITY),
+        "truth": None if case.mask is None else outline(_to_draw(case.mask, placement)),
+        "found": None if calibration is None else outline(_to_draw(_found(case, calibration), placement)),
+        "ignored": "" if case.ignored is None else outline(_to_draw(case.ignored, placement)),
+        "drawn": list(_drawn_size(placement)),
+        "size": list(own_size_px),
+    }
+
+
+def _drawn_size(placement: Placement) -> tuple[int, int]:
+    """Height and width in whose pixels outlines are drawn: the map's, where it is small and not turned."""
+    if placement.turn is None and max(placement.map_size_px) <= _OUTLINE_LONG_SIDE_PX:
+        return placement.map_size_px
+    return _within(placement.image_size_px, _OUTLINE_LONG_SIDE_PX)
+
+
+def _to_draw(mask: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]:
+    """A mask of the map's size as it is drawn; nothing that it marks is too small to be drawn."""
+    size_px = _drawn_size(placement)
+    if placement.turn is None and size_px == mask.shape:
+        return mask
+    return placement.plane_on_image(mask.astype(np.float32), size_px=size_px, outside=0.0) >= TOUCHED
+
+
+def _found(case: Case, calibration: Calibration) -> NDArray[np.bool_]:
+    """The regions that `find_defects` lists, at the map's size."""
+    above = case.prediction.map_logit >= calibration.pixel_logit
+    if case.ignored is not None:
+        above &= ~case.ignored
+    region, _ = ndimage.label(above, structure=EIGHT_CONNECTED)
+    large = np.bincount(region.ravel()) >= calibration.min_area_px
+    large[0] = False
+    return large[region]
+
+
+def _within(size_px: tuple[int, int], long_side_px: int) -> tuple[int, int]:
+    """Height and width no longer than that on either side, in the same proportion; never enlarged."""
+    scale = min(1.0, long_side_px / max(size_px))
+    return max(1, round(size_px[0] * scale)), max(1, round(size_px[1] * scale))
+
+
+def _data_url(image: Image.Image, quality: int) -> str:
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

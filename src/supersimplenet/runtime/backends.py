@@ -1,0 +1,326 @@
+"""Exported files in their engines: from the bytes on the disk to map and score."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supersimplenet.errors import ConfigError, ModelFolderError
+from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, read_bundle
+from supersimplenet.utils.system import available_cores, lanes
+
+XML, BIN = "model.xml", "model.bin"  # of OpenVINO's pair, side by side in one uncompressed zip
+_ONNX_FIRST_FIELD = b"\x08"  # ir_version, a number: every ONNX file begins so
+# Of endings that say a format; a file of any other name is told by its content alone.
+_SUFFIXES: dict[str, FileFormat] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch", ".pt": "torch"}
+_RUN_AGAIN = "copy it again, or export the model again"
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class Runner(Protocol):
+    """An exported network, loaded.
+
+    Attributes:
+        bundle: its metadata.
+    """
+
+    bundle: Bundle
+
+    def prepare(self, size_px: tuple[int, int]) -> None:
+        """Make ready for images of a size; called once, before `run`."""
+
+    def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
+        """(B, H, W, 3) uint8 to maps (B, H, W) and scores (B,), logits. May be called from any thread.
+
+        Pixels of ``ignored`` (B, H, W) count in no score; a file of a model that looks at whole images takes None.
+        """
+
+    def lanes(self) -> Any:
+        """A context in which `run` is called from several threads at once; gives their best number."""
+
+    def version(self) -> str:
+        """The engine's name and version."""
+
+
+def open_file(path: Path, *, threads: int | None = None, trust: bool = False) -> Runner:
+    """Load an exported file.
+
+    Args:
+        path: as `supersimplenet export` wrote it, or the XML file of an OpenVINO pair that was unpacked from one.
+        threads: for one image; by default the cores that this process may use.
+        trust: open a torch program, which may run code of whoever made it. ONNX and OpenVINO files hold none.
+
+    Raises:
+        ModelFolderError: no such file, another kind of file, a damaged one, or a torch program that is not trusted.
+        ConfigError: its engine is not installed.
+    """
+    kinds: dict[FileFormat, Any] = {"onnx": OnnxRunner, "openvino": OpenVinoRunner, "torch": TorchRunner}
+    kind = kind_of(path)
+    if kind == "torch" and not trust:
+        raise ModelFolderError(
+            f"{path}: a torch program, which can run code when it is opened; where you trust who made it, add --trust "
+            "(in Python trust=True), else ask for an ONNX or OpenVINO file"
+        )
+    return kinds[kind](path, threads or available_cores())  # type: ignore[no-any-return]
+
+
+def kind_of(path: Path) -> FileFormat:
+    """Return the engine that a file is for, told from its content; its name must not say another.
+
+    Raises:
+        ModelFolderError: for none, or for another than the name says.
+    """
+    kind = _kind_of_content(path)
+    named = _SUFFIXES.get(path.suffix.lower(), kind)
+    if named != kind:
+        raise ModelFolderError(
+            f"{path}: named as a file for {named}, but its content is for {kind}; do not use it unless you know why"
+        )
+    return kind
+
+
+def require_suffix(path: Path, file_format: FileFormat) -> None:
+    """Refuse a file name whose ending says another format.
+
+    Raises:
+        ConfigError: it does.
+    """
+    named = _SUFFIXES.get(path.suffix.lower(), file_format)
+    if named != file_format:
+        raise ConfigError(f"output: {path.name} is named as a file for {named}, the format is {file_format}; rename it")
+
+
+def _kind_of_content(path: Path) -> FileFormat:
+    if path.is_dir():
+        raise ModelFolderError(f"{path}: a folder; wanted a file that `supersimplenet export` wrote")
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise ModelFolderError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
+    if start.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = sorted(archive.namelist())
+        except zipfile.BadZipFile as error:
+            raise ModelFolderError(f"{path}: damaged ({error}); {_RUN_AGAIN}") from error
+        if names == [BIN, XML]:  # these two, each once, and nothing else
+            return "openvino"
+        if any(name.endswith("archive_format") for name in names):
+            return "torch"
+    elif path.suffix == ".xml" and start.startswith(b"<?xml"):
+        return "openvino"
+    elif start.startswith(_ONNX_FIRST_FIELD):
+        return "onnx"
+    raise ModelFolderError(f"{path}: no exported model; wanted a file that `supersimplenet export` wrote")
+
+
+class OnnxRunner:
+    """An ONNX file in ONNX Runtime, on the processor.
+
+    Args:
+        path: of the file.
+        threads: for one image.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._engine = _imported("onnxruntime", "onnx")
+        self._path, self._threads = path, threads
+        self._alone = self._session(threads)
+        text = self._alone.get_modelmeta().custom_metadata_map.get(KEY)
+        self.bundle = read_bundle(text, where=str(path))
+        self._active = self._alone
+
+    def prepare(self, size_px: tuple[int, int]) -> None:
+        """See `Runner`; there is nothing to do."""
+
+    def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
+        """See `Runner`."""
+        inputs = network_inputs(pixels, ignored, masked=self.bundle.masked)
+        score, heat = self._active.run(["score", "map"], inputs)
+        return heat, score
+
+    @contextmanager
+    def lanes(self) -> Iterator[int]:
+        """See `Runner`."""
+        self._active = self._single
+        try:
+            yield self._threads
+        finally:
+            self._active = self._alone
+
+    def version(self) -> str:
+        """See `Runner`."""
+        return f"onnxruntime {self._engine.__version__}"
+
+    @cached_property
+    def _single(self) -> Any:
+        """A session that computes an image in the thread that asks: threads that share one wait for each other."""
+        return self._alone if self._threads == 1 else self._session(1)
+
+    def _session(self, threads: int) -> Any:
+        options = self._engine.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors, which are also raised
+        try:
+            return self._engine.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the engine's own classes have no base but this
+            raise ModelFolderError(
+                f"{self._path}: not readable as ONNX ({_first_line(error)}); {_RUN_AGAIN}"
+            ) from error
+
+
+class OpenVinoRunner:
+    """OpenVINO's pair of files in a zip, or the pair itself, compiled on the processor.
+
+    Args:
+        path: of the file.
+        threads: for one image.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._engine = _imported("openvino", "openvino")
+        self._threads = threads
+        self._core = self._engine.Core()
+        try:
+            if path.suffix == ".xml":
+                self._model = self._core.read_model(path)
+            else:
+                with zipfile.ZipFile(path) as archive:  # whose checksums are compared
+                    self._model = self._core.read_model(archive.read(XML), archive.read(BIN))
+        except Exception as error:
+            raise ModelFolderError(
+                f"{path}: not readable as OpenVINO's IR ({_first_line(error)}); {_RUN_AGAIN}"
+            ) from error
+        text = self._model.get_rt_info([KEY]).astype(str) if self._model.has_rt_info([KEY]) else None
+        self.bundle = read_bundle(text, where=str(path))
+        self._requests = threading.local()
+
+    def prepare(self, size_px: tuple[int, int]) -> None:
+        """See `Runner`; compiles for one image of that size."""
+        shapes = {"image": [1, *size_px, 3], "ignored": [1, *size_px]}
+        self._model.reshape({name: shapes[name] for name in ("image", "ignored")[: len(self._model.inputs)]})
+        self._active = self._alone = self._compiled("LATENCY", 1)
+
+    def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
+        """See `Runner`."""
+        compiled = self._active
+        if getattr(self._requests, "compiled", None) is not compiled:
+            self._requests.compiled, self._requests.request = compiled, compiled.create_infer_request()
+        request = self._requests.request
+        inputs = network_inputs(pixels, ignored, masked=self.bundle.masked)
+        maps = np.empty(pixels.shape[:3], dtype=np.float32)
+        scores = np.empty(len(pixels), dtype=np.float32)
+        for place in range(len(pixels)):
+            one = {name: values[place : place + 1] for name, values in inputs.items()}
+            request.infer(one, share_inputs=True)
+            scores[place] = request.get_output_tensor(0).data[0]
+            maps[place] = request.get_output_tensor(1).data[0]
+        return maps, scores
+
+    @contextmanager
+    def lanes(self) -> Iterator[int]:
+        """See `Runner`."""
+        self._active = self._streams
+        try:
+            yield self._threads
+        finally:
+            self._active = self._alone
+
+    def version(self) -> str:
+        """See `Runner`."""
+        return f"openvino {self._engine.__version__}"
+
+    @cached_property
+    def _streams(self) -> Any:
+        return self._alone if self._threads == 1 else self._compiled("THROUGHPUT", self._threads)
+
+    def _compiled(self, hint: str, streams: int) -> Any:
+        settings = {
+            "PERFORMANCE_HINT": hint,
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": self._threads,
+            # The processor's own choice may be coarser than what the certificate is of.
+            "INFERENCE_PRECISION_HINT": "bf16" if self.bundle.precision == "bf16" else "f32",
+        }
+        return self._core.compile_model(self._model, "CPU", settings)
+
+
+class TorchRunner:
+    """A program of `torch.export`, on the processor. Opening one may run code of whoever made it: see `open_file`.
+
+    Args:
+        path: of the file.
+        threads: of torch, for one image.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._engine = _imported("torch", "train")
+        self._engine.set_num_threads(threads)
+        extra = {KEY: ""}
+        try:
+            program = self._engine.export.load(str(path), extra_files=extra)
+        except Exception as error:
+            raise ModelFolderError(
+                f"{path}: not readable as torch's program ({_first_line(error)}); {_RUN_AGAIN}"
+            ) from error
+        self.bundle = read_bundle(extra[KEY] or None, where=str(path))
+        self._module = program.module()
+
+    def prepare(self, size_px: tuple[int, int]) -> None:
+        """See `Runner`; there is nothing to do."""
+
+    def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
+        """See `Runner`."""
+        with self._engine.inference_mode():
+            inputs = network_inputs(pixels, ignored, masked=self.bundle.masked).values()
+            score, heat = self._module(*map(self._engine.from_numpy, inputs))[:2]
+            return heat.numpy(), score.numpy()
+
+    def lanes(self) -> Any:
+        """See `Runner`."""
+        return lanes(self._engine.device("cpu"))
+
+    def version(self) -> str:
+        """See `Runner`."""
+        return f"torch {self._engine.__version__}"
+
+
+def network_inputs(
+    pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None, *, masked: bool
+) -> dict[str, NDArray[np.uint8]]:
+    """What a graph takes, by name and in its order.
+
+    Raises:
+        ConfigError: pixels are to be ignored, and the graph looks at all of them.
+    """
+    inputs = {"image": np.ascontiguousarray(pixels)}
+    if masked:
+        nothing = np.zeros(pixels.shape[:3], dtype=np.uint8)
+        inputs["ignored"] = nothing if ignored is None else np.ascontiguousarray(ignored, dtype=np.uint8)
+    elif ignored is not None:
+        raise ConfigError("ignored: this exported network looks at every pixel; use the model folder")
+    return inputs
+
+
+def _imported(module: str, extra: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"{module}: not installed, and this file needs it; pip install 'supersimplenet[{extra}]' ({error})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

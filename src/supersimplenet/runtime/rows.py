@@ -1,0 +1,43 @@
+"""A prediction as a row of a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from supersimplenet.preprocessing.loading import Failure
+from supersimplenet.runtime.predictor import Indexed
+
+COLUMNS = (
+    "path",
+    "score",
+    "verdict",
+    "calibrated",
+    "p_value",
+    "q_value",
+    "defects",
+    "score_logit",
+    "head_logit",
+    "map_max_logit",
+    "fused_logit",
+    "error",
+)
+ALIGNMENT_COLUMNS = ("align_shift_px", "align_angle_deg", "align_residual")  # only where images are aligned
+
+
+def as_row(item: Indexed | Failure, *, calibrated: bool, aligned: bool = False) -> dict[str, Any]:
+    """A prediction or a failure in plain values, by the names of `columns`; defects as a list, None where unknown."""
+    row: dict[str, Any] = dict.fromkeys(columns(aligned=aligned)) | {"calibrated": calibrated}
+    if isinstance(item, Failure):
+        return row | {"path": str(item.path), "error": item.reason}
+    prediction = item.prediction
+    own = {name: getattr(prediction, name) for name in COLUMNS if hasattr(prediction, name)}
+    defects = None if prediction.defects is None else [dataclasses.asdict(defect) for defect in prediction.defects]
+    if aligned and prediction.alignment is not None:
+        row |= {f"align_{name}": value for name, value in dataclasses.asdict(prediction.alignment).items()}
+    return row | own | {"defects": defects}
+
+
+def columns(*, aligned: bool) -> tuple[str, ...]:
+    """Names of the columns of a table of predictions."""
+    return (*COLUMNS, *(ALIGNMENT_COLUMNS if aligned else ()))

@@ -1,0 +1,202 @@
+"""What a person watching a training run wants to know: how far it is, how fast, how well, how long it will take."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies.ddp import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from supersimplenet.errors import TrainingInterruptedError
+from supersimplenet.training.config import TrainerConfig
+from supersimplenet.training.distributed import PATIENCE, Processes
+from supersimplenet.training.module import TrainingModule, batch_loader
+from supersimplenet.training.plan import Plan
+from supersimplenet.training.sampler import EpochBatches
+from supersimplenet.utils.console import progress_bar
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # rows, and what was read of them
+_SMOOTHING = 0.05  # weight of the newest loss in the one that is shown
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+
+
+class TrainingProgress(Callback):
+    """A progress bar over the whole training: loss, images a second, time left.
+
+    Args:
+        total_steps: steps of the whole run.
+        epochs: epochs of the whole run.
+    """
+
+    def __init__(self, total_steps: int, epochs: int) -> None:
+        self.total_steps = total_steps
+        self.epochs = epochs
+        self.bar = progress_bar()
+        self.loss: float | None = None
+        self.images = 0
+        self.started = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Show the bar, where a resumed run left off."""
+        del module
+        self.started = time.monotonic()
+        self.bar.start()
+        self.task = self.bar.add_task("training", total=self.total_steps, completed=trainer.global_step, detail="")
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: tuple[torch.Tensor, ...],
+        batch_index: int,
+    ) -> None:
+        """Advance the bar by a step."""
+        del module, batch_index
+        loss = float(outputs["loss"])
+        self.loss = loss if self.loss is None else self.loss + _SMOOTHING * (loss - self.loss)
+        self.images += len(batch[0]) * trainer.world_size
+        rate = self.images / max(time.monotonic() - self.started, 1e-9)
+        self.bar.update(
+            self.task,
+            completed=trainer.global_step,
+            description=f"epoch {trainer.current_epoch + 1}/{self.epochs}",
+            detail=f"loss {self.loss:.3f}  {rate:.1f} images/s",
+        )
+
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Leave the finished bar on the screen."""
+        del trainer, module
+        self.bar.stop()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        del trainer, module, exception
+        self.bar.stop()
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, also where the system's folder for temporary files is elsewhere."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write beside the target, then rename."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.part")
+        super().save_checkpoint(checkpoint, temporary, storage_options)
+        temporary.replace(target)
+
+
+def fit(
+    module: TrainingModule,
+    plan: Plan,
+    folder: Path,
+    trainer: TrainerConfig,
+    batches: EpochBatches,
+    held_out: Sequence[int],
+) -> None:
+    """Train to the end, from the folder's checkpoint where it has one."""
+    checkpoint = folder / CHECKPOINT
+    size = module.recipe.batch_size
+    held_out_batches = [list(held_out[first : first + size]) for first in range(0, len(held_out), size)]
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            dirpath=checkpoint.parent,
+            filename=checkpoint.stem,
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+        TrainingProgress(plan.total_steps, plan.epochs),
+    ]
+    if module.processes.count > 1:
+        callbacks.append(StopTogether(module.processes))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    with warnings.catch_warnings():
+        # Lightning advises on worker processes, logging intervals and resumed folders; none of it applies here: the
+        # loader hands out integers, and the checkpoint folder is the run's own.
+        warnings.filterwarnings("ignore", module="lightning")
+        fit = L.Trainer(
+            max_epochs=plan.epochs,
+            accelerator=trainer.accelerator,
+            devices=trainer.devices,
+            num_nodes=trainer.num_nodes,
+            # The statistics of each BatchNorm are those of all processes already.
+            strategy=DDPStrategy(timeout=PATIENCE, broadcast_buffers=False) if trainer.processes > 1 else "auto",
+            gradient_clip_val=module.label_recipe.gradient_clip_norm,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            logger=[CSVLogger(folder / "logs", name="csv"), TensorBoardLogger(folder / "logs", name="tensorboard")],
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the batches are shared out where they are made
+        )
+        try:
+            fit.fit(
+                module,
+                train_dataloaders=batch_loader(module.source, batches, num_workers=trainer.num_workers),
+                val_dataloaders=batch_loader(module.source, held_out_batches) if held_out else None,
+                ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
+                weights_only=True,
+            )
+        except (SystemExit, SIGTERMException) as stop:  # what Lightning makes of Ctrl-C and of a termination signal
+            raise TrainingInterruptedError(
+                f"stopped in epoch {fit.current_epoch + 1} of {plan.epochs}; "
+                f"continue with: supersimplenet train --resume --output {folder}"
+            ) from stop
+        finally:
+            signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves Ctrl-C ignored, which a notebook would keep
+
+
+class StopTogether(Callback):
+    """Asks after each step whether any process was told to end, by Ctrl-C or a termination signal.
+
+    Lightning's own handler tells the others from inside the signal, amid whatever they exchange just then, and all wait
+    for good. A second signal ends a process at once.
+
+    Args:
+        processes: that share the training.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._asked = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals over from Lightning, which gives them back at the end."""
+        del trainer, pl_module
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._ask)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """End where one was asked to.
+
+        Raises:
+            SIGTERMException: in all processes.
+        """
+        del trainer, outputs, batch, batch_idx
+        if self._processes.add_up(torch.tensor(float(self._asked), device=pl_module.device)).item():
+            raise SIGTERMException
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._asked = True
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -1,0 +1,169 @@
+"""The nouns that everything passes around. No torch here: reading a data set must not cost its import."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from supersimplenet.errors import ConfigError
+from supersimplenet.preprocessing.alignment import Alignment
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from supersimplenet.preprocessing.geometry import Placement
+
+GOOD = 0
+BAD = 1
+Split = Literal["train", "test"]
+Verdict = Literal["good", "unsure", "bad"]
+Regime = Literal["unsupervised", "weak", "mixed", "full"]
+ScoreName = Literal["head", "map", "fused"]
+Resolution = Literal["model", "native"]  # of the metrics of pixels
+GroupsName = Literal["known", "found", "none"]  # what `data split` keeps together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One photograph and what is known of it.
+
+    Attributes:
+        image: path of the image file.
+        label: 0 good, 1 bad.
+        defect: the defect's type, ``"good"`` for a good part.
+        mask: path of the pixel mask, None where there is none.
+        mask_any_value: whether every value of the mask but 0 marks a defect; if not, those that `read_mask` says.
+        pixel_labels_known: whether each pixel's label is known. A good image's always is (all normal).
+        ignore: path of a second mask, None where there is none: its pixels count in no loss, no score and no metric.
+        group: name of the physical part, None where unknown. Images of one part belong in one split.
+        split: ``"train"`` or ``"test"``.
+    """
+
+    image: Path
+    label: int
+    split: Split
+    defect: str = "good"
+    mask: Path | None = None
+    mask_any_value: bool = False
+    pixel_labels_known: bool = True
+    ignore: Path | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreScale:
+    """Mean and standard deviation of both image scores over good training images: what makes them comparable.
+
+    Attributes:
+        head_mean: of the classification head's score, in logits.
+        head_std: likewise.
+        map_mean: of the map's maximum, in logits.
+        map_std: likewise.
+        images: how many they were measured on; 0 where they were not, and both scores stay as they are.
+    """
+
+    head_mean: float = 0.0
+    head_std: float = 1.0
+    map_mean: float = 0.0
+    map_std: float = 1.0
+    images: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("head_mean", "head_std", "map_mean", "map_std"):
+            value = getattr(self, name)
+            if not is_finite(value) or (name.endswith("std") and value <= 0):
+                wanted = "a finite number" + (" above 0" if name.endswith("std") else "")
+                raise ConfigError(f"{name} is {value!r}; wanted {wanted}")
+        if not isinstance(self.images, int) or self.images < 0:
+            raise ConfigError(f"images is {self.images!r}; wanted a whole number of 0 or more")
+
+    def fuse(self, head_logit: float, map_max_logit: float) -> float:
+        """The mean of both scores, the map's put on the head's scale first."""
+        map_on_head_scale = self.head_mean + self.head_std * (map_max_logit - self.map_mean) / self.map_std
+        return (head_logit + map_on_head_scale) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defect:
+    """A region of the map that reaches the pixel threshold; places and sizes are in pixels of the image itself.
+
+    Attributes:
+        left: of the box, from the image's left edge.
+        top: of the box, from the image's upper edge.
+        width: of the box.
+        height: of the box.
+        area_px: of the region, at most that of its box.
+        peak_logit: largest value of the map in it.
+        centroid_x: of the region's area, not weighed by the map.
+        centroid_y: likewise.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    area_px: float
+    peak_logit: float
+    centroid_x: float
+    centroid_y: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the detector says of one image.
+
+    Attributes:
+        path: where the image came from, None for an array.
+        head_logit: the classification head's score, any real number, higher is worse.
+        map_max_logit: the largest value of ``map_logit``.
+        fused_logit: the mean of both, on the head's scale; see `ScoreScale`.
+        decides: which of the three is the image's score, and so decides the verdict.
+        verdict: ``"bad"`` where the score reaches the model's threshold, ``"unsure"`` where only its second, lower
+            one, if it has one; see `supersimplenet.postprocessing.calibration`.
+        p_value: how often a good part scores at least this high, (0, 1]; None where the model is not calibrated.
+        defects: by falling peak; None where the model is not calibrated.
+        map_logit: (H, W) float32, smoothed, higher is worse; at the network's input size where the image was resized to
+            it, else larger (tiles) or of the image's proportions; see `ViewConfig`.
+        placement: where the map lies on the image.
+        ignored: (H, W) bool of the map, pixels that count in no score and no defect; None for none.
+        alignment: None where images are not aligned.
+    """
+
+    path: str | None
+    head_logit: float
+    map_max_logit: float
+    fused_logit: float
+    decides: ScoreName
+    verdict: Verdict
+    p_value: float | None = None
+    defects: tuple[Defect, ...] | None = None
+    map_logit: NDArray[np.float32]
+    placement: Placement
+    ignored: NDArray[np.bool_] | None = None
+    alignment: Alignment | None = None
+
+    @property
+    def score_logit(self) -> float:
+        """The image's score, in logits."""
+        return {"head": self.head_logit, "map": self.map_max_logit, "fused": self.fused_logit}[self.decides]
+
+    @property
+    def score(self) -> float:
+        """The image's score on the scale of a probability, in [0, 1]."""
+        return probability(self.score_logit)
+
+
+def is_finite(value: object) -> bool:
+    """Return whether a value, from a file perhaps, is a number and finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def probability(logit: float) -> float:
+    """Logistic function in float64, without overflow at either end."""
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    odds = math.exp(logit)
+    return odds / (1.0 + odds)

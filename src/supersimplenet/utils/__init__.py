@@ -1,0 +1,1 @@
+"""What every room uses: console, files, formatting, seeding, serialization, system."""

@@ -1,0 +1,47 @@
+"""Settings as plain values, which YAML and JSON can hold, and back. Executes no code, needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from supersimplenet.errors import ModelFolderError, SuperSimpleNetError
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, paths and tuples as what YAML and JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    return value
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """A configuration dataclass from what `to_plain` made of it.
+
+    Raises:
+        ModelFolderError: a name the dataclass has not, or a value it refuses.
+    """
+    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ModelFolderError(f"{where}: unknown {', '.join(unknown)}; written by another version?")
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
+        if "Path" in str(known[name].type) and value is not None:
+            converted[name] = Path(value)
+        else:
+            converted[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**converted)
+    except (TypeError, ValueError, SuperSimpleNetError) as error:
+        raise ModelFolderError(f"{where}: {error}") from error

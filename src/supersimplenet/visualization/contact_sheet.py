@@ -1,0 +1,105 @@
+"""The best and the worst findings of a test split on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from supersimplenet.evaluation.evaluate import Case
+from supersimplenet.evaluation.results import Outcome
+from supersimplenet.postprocessing.calibration import UNCALIBRATED
+from supersimplenet.preprocessing.images import read_image
+from supersimplenet.types import BAD
+from supersimplenet.visualization.fonts import font
+from supersimplenet.visualization.overlay import AMBER, GREEN, INK, PAPER, RED, blend_heat
+
+_CELL_PX = 176
+_GAP_PX = 8
+_CASES = 5  # in each half of the contact sheet
+
+
+def draw_contact_sheet(best: Sequence[Case], worst: Sequence[Case], title: str) -> Image.Image:
+    """The best and the worst findings of a test split: image, ground truth, heat map, verdict.
+
+    Args:
+        best: see `choose_outcomes`.
+        worst: likewise.
+        title: a line above the pictures.
+    """
+    halves = [(name, cases) for name, cases in (("best findings", best), ("worst findings", worst)) if cases]
+    columns = max(len(cases) for _, cases in halves)
+    label_px, header_px, caption_px = 96, 76, 52
+    half_px = 34 + 3 * (_CELL_PX + _GAP_PX) + caption_px
+    width = label_px + columns * (_CELL_PX + _GAP_PX) + _GAP_PX
+    sheet = Image.new("RGB", (width, header_px + len(halves) * half_px + _GAP_PX), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((16, header_px / 2 - 14), title, fill=INK, font=font(20), anchor="lm")
+    scale = "heat map: no colour where the network takes a pixel for normal, yellow at the map's maximum"
+    draw.text((16, header_px / 2 + 8), scale, fill=INK, font=font(12), anchor="lm")
+    if any(case.prediction.p_value is None for _, cases in halves for case in cases):
+        draw.text((16, header_px / 2 + 26), UNCALIBRATED, fill=RED, font=font(12), anchor="lm")
+    for half, (name, cases) in enumerate(halves):
+        top = header_px + half * half_px
+        draw.text((16, top + 12), name, fill=INK, font=font(17), anchor="lm")
+        for row, label in enumerate(("image", "truth", "heat map")):
+            y = top + 34 + row * (_CELL_PX + _GAP_PX)
+            draw.text((16, y + _CELL_PX / 2), label, fill=INK, font=font(14), anchor="lm")
+        for column, case in enumerate(cases):
+            x = label_px + column * (_CELL_PX + _GAP_PX)
+            for row, picture in enumerate(_panels(case)):
+                sheet.paste(picture, (x, top + 34 + row * (_CELL_PX + _GAP_PX)))
+            y = top + 34 + 3 * (_CELL_PX + _GAP_PX)
+            prediction = case.prediction
+            right = "bad" if case.sample.label == BAD else "good"
+            colour = {right: GREEN, "unsure": AMBER}.get(prediction.verdict, RED)
+            draw.text(
+                (x, y + 8), f"{prediction.verdict} {prediction.score:.3f}", fill=colour, font=font(15), anchor="lm"
+            )
+            draw.text((x, y + 28), f"truth: {case.sample.defect}", fill=INK, font=font(13), anchor="lm")
+    return sheet
+
+
+def choose_outcomes(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """What a contact sheet shows: the best findings and the worst.
+
+    The best are the surest bad images of each defect type in turn; the worst are those of the others that lie furthest
+    on the wrong side of the threshold, or nearest to it where none is wrong.
+    """
+    bad = sorted((outcome for outcome in outcomes if outcome.sample.label == BAD), key=lambda outcome: -outcome.margin)
+    rank_in_type: dict[str, int] = {}
+    order = []
+    for outcome in bad:
+        rank_in_type[outcome.sample.defect] = rank_in_type.get(outcome.sample.defect, -1) + 1
+        order.append(rank_in_type[outcome.sample.defect])
+    best = [bad[place] for place in sorted(range(len(bad)), key=lambda place: (order[place], place))][:_CASES]
+    shown = {id(outcome) for outcome in best}
+    rest = sorted((outcome for outcome in outcomes if id(outcome) not in shown), key=lambda outcome: outcome.margin)
+    return best, rest[:_CASES]
+
+
+def _panels(case: Case) -> tuple[Image.Image, Image.Image, Image.Image]:
+    pixels = read_image(case.sample.image, size_px=(_CELL_PX, _CELL_PX))
+    truth = Image.new("RGB", (_CELL_PX, _CELL_PX), (232, 234, 237))
+    if case.mask is None:
+        ImageDraw.Draw(truth).text((_CELL_PX / 2,) * 2, "not known", fill=INK, font=font(14), anchor="mm")
+    else:
+        mask = np.asarray(Image.fromarray(_mask_on_image(case)).resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST))
+        edge = mask ^ ndimage.binary_erosion(mask, iterations=2)
+        marked = (pixels * 0.45 + 255 * 0.55 * 0.2).astype(np.uint8)
+        marked[mask] = pixels[mask]
+        marked[edge] = (255, 196, 0)
+        truth = Image.fromarray(marked)
+    return Image.fromarray(pixels), truth, Image.fromarray(blend_heat(pixels, case.prediction))
+
+
+def _mask_on_image(case: Case) -> NDArray[np.bool_]:
+    """The mask of a case, at the size of its map or of its image, as the image lies."""
+    mask, placement = case.mask, case.prediction.placement
+    assert mask is not None
+    if placement.turn is None or mask.shape != placement.map_size_px:
+        return mask
+    return placement.mask_on_image(mask, outside=False)

@@ -1,0 +1,84 @@
+"""Pictures of what the detector says: an overlay for one image, a contact sheet for a test split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from supersimplenet.preprocessing.images import Encoded, read_image
+from supersimplenet.types import Prediction
+from supersimplenet.visualization.fonts import font
+
+# Colours run from logit 0 (as likely normal as defective: no colour) to the map's maximum, but at least to this logit,
+# so that a part without a finding stays cold and a strong finding shows its shape.
+_HOT_LOGIT = 3.0
+_OPACITY = 0.75
+INK, PAPER, GREEN, AMBER, RED = (32, 33, 36), (255, 255, 255), (24, 128, 56), (176, 96, 0), (197, 34, 31)
+_VERDICT_COLOURS = {"good": GREEN, "unsure": AMBER, "bad": RED}
+_COLOURS = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.float32)  # (256, 3)
+_ROWS = 256  # that are blended at once: floats of all of a large image would not fit into a small memory
+
+
+def draw_overlay(path: Path | Encoded, prediction: Prediction) -> Image.Image:
+    """The image at its own size under its heat map, a box around each defect, verdict and score in a strip below.
+
+    Args:
+        path: the image file, or its bytes.
+        prediction: what the detector says of it.
+    """
+    pixels = read_image(path)
+    picture = Image.fromarray(blend_heat(pixels, prediction))
+    for defect in prediction.defects or ():
+        box = (defect.left, defect.top, defect.left + defect.width - 1, defect.top + defect.height - 1)
+        ImageDraw.Draw(picture).rectangle(box, outline=RED, width=max(1, round(picture.height / 250)))
+    lettering = font(max(12, round(picture.height / 24)))
+    calibrated = "" if prediction.p_value is not None else "  (not calibrated)"
+    text = f"{prediction.verdict}  score {prediction.score:.3f}{calibrated}"
+    height = round(lettering.size * 1.8)
+    # A small picture is centred over a strip wide enough for its text.
+    width = max(picture.width, round(lettering.getlength(text)) + 16)
+    sheet = Image.new("RGB", (width, picture.height + height), PAPER)
+    sheet.paste(picture, ((width - picture.width) // 2, 0))
+    colour = _VERDICT_COLOURS[prediction.verdict]
+    ImageDraw.Draw(sheet).text((8, picture.height + height / 2), text, fill=colour, font=lettering, anchor="lm")
+    return sheet
+
+
+def heat_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+    """The heat map that an overlay lays over the image, by itself: (H, W, 4), colour and opacity.
+
+    Args:
+        prediction: whose map.
+        size_px: height and width of the layer.
+    """
+    step = _heat_steps(prediction, size_px)
+    opacity = np.round(_OPACITY * step.astype(np.float32))
+    return np.concatenate([_COLOURS[step].round(), opacity[..., None]], axis=-1).astype(np.uint8)
+
+
+def blend_heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
+    """The image (H, W, 3) with the heat map blended in, the more the hotter it is."""
+    steps = _heat_steps(prediction, pixels.shape[:2])
+    blended = np.empty_like(pixels)
+    for top in range(0, len(pixels), _ROWS):
+        below, step = pixels[top : top + _ROWS], steps[top : top + _ROWS]
+        opacity = (_OPACITY / 255) * step[..., None].astype(np.float32)
+        blended[top : top + _ROWS] = (below + opacity * (_COLOURS[step] - below)).round().astype(np.uint8)
+    return blended
+
+
+def _heat_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+    """How hot the map is, 0 to 255, at another (height, width)."""
+    counted = prediction.map_logit
+    if prediction.ignored is not None:
+        counted = np.where(prediction.ignored, np.minimum(counted, 0), counted)  # what counts nowhere has no colour
+    resized = prediction.placement.plane_on_image(counted, size_px=size_px, outside=0.0)
+    steps = np.empty(size_px, dtype=np.uint8)
+    for top in range(0, len(resized), _ROWS):
+        strength = np.clip(resized[top : top + _ROWS] / max(prediction.map_max_logit, _HOT_LOGIT), 0, 1)
+        steps[top : top + _ROWS] = np.round(strength * 255)
+    return steps
