@@ -55,7 +55,7 @@ from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.losses import supersimplenet_loss
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.utils.system import keep_freed_memory
+from supersimplenet.utils.system import keep_freed_blocks
 
 ARCHITECTURES = {"wide_resnet50_2": "wide_resnet50_2.tv_in1k", "compact": "resnet18"}
 THRESHOLD, NOISE_STD = 0.2, 0.015  # anomalib's
@@ -248,7 +248,7 @@ class Side:
 
 def serve(side: str, what: str, name: str, options: argparse.Namespace) -> None:
     """Time the runs whose names arrive on standard input."""
-    kept = mock.patch("supersimplenet.inference.engines.keep_freed_memory") if side == "anomalib" else nullcontext()
+    kept = mock.patch("supersimplenet.inference.engines.keep_freed_blocks") if side == "anomalib" else nullcontext()
     with kept:
         theirs, ours = build(name, options.size)
         if what == "inference":
@@ -256,7 +256,7 @@ def serve(side: str, what: str, name: str, options: argparse.Namespace) -> None:
         else:
             runs, _ = training(theirs, ours, options.size, options.batch_training)
     if side == "ours":
-        keep_freed_memory()  # as `train` and the detector do
+        keep_freed_blocks()  # as `train` and the detector do
     for line in sys.stdin:
         begin = time.perf_counter()
         runs[line.strip()]()

@@ -27,7 +27,7 @@ from supersimplenet.model.heads import CONV, HIDDEN, convolve_map, output_size, 
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.model.ops import pointwise
 from supersimplenet.model.resample import TAPS, resampling, upscale, upscale_taps
-from supersimplenet.utils.system import keep_freed_memory
+from supersimplenet.utils.system import keep_freed_blocks
 
 
 def median_seconds(run: Callable[[], object], rounds: int) -> float:
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    keep_freed_blocks()
     config = ModelConfig(backbone=options.backbone, image_size=(options.size, options.size))
     network = SuperSimpleNet(config, backbone=build_backbone(config, with_weights=options.backbone == "compact")).eval()
     with torch.inference_mode():

@@ -74,9 +74,9 @@ def measure(point: Point, seconds: float) -> dict[str, float]:
     """What a child process does."""
     import torch
 
-    from supersimplenet.utils.system import keep_freed_memory
+    from supersimplenet.utils.system import keep_freed_blocks
 
-    keep_freed_memory()  # as every command does
+    keep_freed_blocks()  # as every command does
     torch.set_num_threads(point["threads"])
     if "images" not in point:
         return measure_calls(point, seconds)
@@ -121,7 +121,7 @@ def measure_files(point: Point, folder: Path) -> dict[str, float]:
     from supersimplenet.inference.model_folder import save_model
     from supersimplenet.prediction.inputs import find_images
     from supersimplenet.prediction.job import predict_to_folder
-    from supersimplenet.preprocessing.preprocessor import View
+    from supersimplenet.preprocessing.preprocessor import Preprocessor
     from supersimplenet.training.config import CacheConfig
     from supersimplenet.training.features import gather_features
 
@@ -152,7 +152,7 @@ def measure_files(point: Point, folder: Path) -> dict[str, float]:
         kept, _, _ = gather_features(
             network.backbone,
             sorted(files.iterdir()),
-            view=View.stretch(config.image_size),
+            preprocessor=Preprocessor.stretch(config.image_size),
             cache=CacheConfig(),
             folder=output,
         )

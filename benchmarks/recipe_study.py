@@ -40,7 +40,7 @@ from supersimplenet.training.module import TrainingModule
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.seeding import derive_seed
-from supersimplenet.utils.system import keep_freed_memory
+from supersimplenet.utils.system import keep_freed_blocks
 
 SIDE_PX = 256
 SHAPE = (SIDE_PX, SIDE_PX)
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--run", type=Run.parse, action="append", help="such as noise=0.8,perlin=0.6,seed=1")
     parser.add_argument("--backbone", default="compact")
     options = parser.parse_args()
-    keep_freed_memory()
+    keep_freed_blocks()
     backbone = build_backbone(ModelConfig(backbone=options.backbone))
     trained, held = split(Table(path=options.table).samples(), 0.25)
     shown, masks, kind = validation_set(held)

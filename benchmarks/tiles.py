@@ -142,7 +142,7 @@ def seams(options: argparse.Namespace) -> None:
 
     from supersimplenet import Detector, ModelConfig, SuperSimpleNet
     from supersimplenet.export.graph import at_size
-    from supersimplenet.preprocessing.preprocessor import View, ViewConfig
+    from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 
     tile, whole = options.tile, 3 * options.tile
     print("align_corners  period, px  overlap  largest difference  mean  spread of the map")
@@ -160,8 +160,8 @@ def seams(options: argparse.Namespace) -> None:
             image = np.tile(pixels, (times, times, 1))[:whole, :whole]
             wanted = whole_network.predict(image).map_logit
             for overlap in (0.0, 0.125, 0.25, 0.5, 0.75):
-                view = View(ViewConfig(fit="tiles", tile_overlap=overlap), size_px=(tile, tile))
-                found = Detector(network, device="cpu", view=view).predict(image).map_logit
+                preprocessor = Preprocessor(ViewConfig(fit="tiles", tile_overlap=overlap), size_px=(tile, tile))
+                found = Detector(network, device="cpu", preprocessor=preprocessor).predict(image).map_logit
                 off = np.abs(found - wanted)
                 print(
                     f"{align_corners!s:13}  {period:10}  {overlap:7}  {off.max():18.1e}  {off.mean():.1e}  "

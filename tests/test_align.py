@@ -17,13 +17,13 @@ from test_views import calibration
 from supersimplenet import Detector, ModelConfig, Recipe, SyntheticConfig, TrainerConfig, synthesize, train
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ConfigError, ImageError
-from supersimplenet.evaluation.evaluate import evaluate, look_again
-from supersimplenet.postprocessing.postprocessor import Judge
+from supersimplenet.evaluation.evaluate import evaluate, evaluate_again
+from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.prediction.predict import predict_files
 from supersimplenet.preprocessing.images import read_image
-from supersimplenet.preprocessing.preprocessor import View, ViewConfig, read_view
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
 from supersimplenet.report.report import write_report
-from supersimplenet.runtime.predictor import Looker
+from supersimplenet.runtime.predictor import ImagePredictor
 
 pytest.importorskip("cv2", reason="needs the extra align")
 
@@ -48,16 +48,16 @@ def draw_part(size_px: tuple[int, int], *, angle_deg: float = 0, shift: tuple[fl
     return np.repeat(grey.clip(0, 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
-def view_on(reference: np.ndarray, motion: str, **options: object) -> View:
+def view_on(reference: np.ndarray, motion: str, **options: object) -> Preprocessor:
     config = ViewConfig(align=motion, reference=Path("reference.png"), **options)
-    return View(config, size_px=SIZE, reference=reference)
+    return Preprocessor(config, size_px=SIZE, reference=reference)
 
 
 @pytest.mark.parametrize("size_px", [(300, 400), (1500, 1100)])
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (7.0, -11.0), (-40.5, 22.25)])
 def test_a_shift_is_found(size_px, shift):
     image = draw_part(size_px, shift=shift, seed=1)
-    alignment = view_on(draw_part(size_px), "translation").see(image).layout.alignment
+    alignment = view_on(draw_part(size_px), "translation").prepare(image).layout.alignment
     assert alignment.shift_px == pytest.approx(math.hypot(*shift), abs=0.5)
     assert (alignment.angle_deg, alignment.residual < 0.05) == (0, True)
 
@@ -66,8 +66,8 @@ def test_a_shift_is_found(size_px, shift):
 def test_an_angle_and_a_shift_are_found(angle_deg, shift):
     size_px = (600, 800)
     image = draw_part(size_px, angle_deg=angle_deg, shift=shift, seed=1)
-    view = view_on(draw_part(size_px), "rigid")
-    layout = view.see(image).layout
+    preprocessor = view_on(draw_part(size_px), "rigid")
+    layout = preprocessor.prepare(image).layout
     assert layout.alignment.angle_deg == pytest.approx(angle_deg, abs=0.1)
     assert layout.alignment.shift_px == pytest.approx(math.hypot(*shift), abs=0.5)
     # A place of the reference lies in the image where the drawing put it.
@@ -92,11 +92,13 @@ def test_boxes_are_in_the_image_as_it_was():
 
     image = draw_part(size_px, angle_deg=4, shift=(12, -8))
     image[120:140, 150:180] = 255
-    view = View(
+    preprocessor = Preprocessor(
         ViewConfig(align="rigid", reference=Path("reference.png"), fit="tiles"), size_px=size_px, reference=reference
     )
-    judge = Judge(calibration=calibration(min_area_px=30), image_score="map")
-    (prediction,) = Looker(run=differs, judge=judge, view=view).look_at_images([image])
+    postprocessor = PostProcessor(calibration=calibration(min_area_px=30), image_score="map")
+    (prediction,) = ImagePredictor(run=differs, postprocessor=postprocessor, preprocessor=preprocessor).look_at_images(
+        [image]
+    )
     (defect,) = prediction.defects  # the edges lie on each other, and what the image does not show does not count
     assert (defect.left, defect.top) == pytest.approx((150, 120), abs=2)  # a box around a turned box is a little larger
     assert (defect.left + defect.width, defect.top + defect.height) == pytest.approx((180, 140), abs=2)
@@ -108,14 +110,14 @@ def test_boxes_are_in_the_image_as_it_was():
 
 @pytest.mark.parametrize("motion", ["translation", "rigid"])
 def test_what_cannot_be_aligned_is_said(motion):
-    view = view_on(draw_part((300, 400)), motion)
+    preprocessor = view_on(draw_part((300, 400)), motion)
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     with pytest.raises(ImageError, match="array: cannot be aligned"):
-        view.see(noise)
+        preprocessor.prepare(noise)
     with pytest.raises(ImageError, match="it shows one even colour"):
-        view.see(np.full((300, 400, 3), 90, dtype=np.uint8))
+        preprocessor.prepare(np.full((300, 400, 3), 90, dtype=np.uint8))
     with pytest.raises(ImageError, match="it is 30 x 40 px"):
-        view.see(draw_part((30, 40)))
+        preprocessor.prepare(draw_part((30, 40)))
 
 
 def test_without_opencv_the_error_names_the_extra(monkeypatch):
@@ -161,7 +163,7 @@ def test_training_testing_and_prediction_are_aligned(tmp_path):
         evaluation = evaluate(loaded, samples, resolution=resolution)
         assert evaluation.failures == []
         assert evaluation.metrics["P-AUROC"].value is not None
-    for case in look_again(loaded, evaluation.outcomes[:2]):
+    for case in evaluate_again(loaded, evaluation.outcomes[:2]):
         assert case.ignored.shape == case.prediction.map_logit.shape
     blank = tmp_path / "blank.png"
     Image.new("RGB", size_px[::-1], (90, 90, 90)).save(blank)
@@ -184,8 +186,8 @@ def test_outside_the_region_of_interest_an_aligned_image_is_the_reference():
     roi = np.zeros((120, 160), dtype=bool)
     roi[30:90, 40:120] = True
     config = ViewConfig(align="rigid", reference=Path("reference.png"), fit="tiles")
-    view = View(config, size_px=(64, 64), roi=roi, reference=reference)
-    pixels = view.see(part).pixels
+    preprocessor = Preprocessor(config, size_px=(64, 64), roi=roi, reference=reference)
+    pixels = preprocessor.prepare(part).pixels
     np.testing.assert_array_equal(pixels[~roi], reference[~roi])
     assert (pixels[roi] != reference[roi]).any()
 
@@ -195,4 +197,4 @@ def test_a_region_of_interest_lies_on_the_reference(tmp_path):
     Image.new("L", (40, 30), 255).save(tmp_path / "roi.png")
     config = ViewConfig(align="translation", reference=tmp_path / "reference.png", roi=tmp_path / "roi.png")
     with pytest.raises(Exception, match="30 x 40 px, the reference 60 x 80 px"):
-        read_view(config, size_px=SIZE, strides=(8, 16))
+        read_preprocessor(config, size_px=SIZE, strides=(8, 16))

@@ -27,14 +27,14 @@ import sys
 import torch, torch.distributed as dist
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.losses import supersimplenet_loss
-from supersimplenet.model.ops import alone
+from supersimplenet.model.ops import identity
 from supersimplenet.model.anomalies import draw_anomalies
-from supersimplenet.training.distributed import Processes
+from supersimplenet.training.distributed import ProcessGroup
 
 rank, world, store, output = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-processes = Processes(count=world, rank=rank, local_rank=rank)
-add_up = alone if world == 1 else processes.add_up
+processes = ProcessGroup(count=world, rank=rank, local_rank=rank)
+all_reduce = alone if world == 1 else processes.all_reduce
 generator = torch.Generator().manual_seed(0)
 images, size = 5, (16, 12)
 features = [
@@ -55,10 +55,10 @@ for variant in ("jims", "icpr"):
         defective[own], channels=10, perlin_threshold=0.2, noise_std=0.5, dtype=torch.float64,
         generator=[torch.Generator().manual_seed(100 + place) for place in range(images)][own],
     )
-    output_ = heads([f[own] for f in features], anomalies, ignored=ignored[own], add_up=add_up)
+    output_ = heads([f[own] for f in features], anomalies, ignored=ignored[own], all_reduce=all_reduce)
     loss = supersimplenet_loss(
         output_, anomalies.mask | defective[own].repeat(2, 1, 1), anomalies.mask.flatten(1).any(1) | bad[own].repeat(2),
-        counted=counted[own].repeat(2, 1, 1), weight=weight[own].repeat(2, 1, 1), add_up=add_up,
+        counted=counted[own].repeat(2, 1, 1), weight=weight[own].repeat(2, 1, 1), all_reduce=all_reduce,
     )
     loss.backward()
     found = {"loss": loss.detach()} | {name: p.grad for name, p in heads.named_parameters()}
@@ -77,24 +77,25 @@ GATHER = """
 import sys
 from pathlib import Path
 import torch, torch.distributed as dist
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.model.backbone import build_backbone
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.training.config import CacheConfig
 from supersimplenet.training.features import gather_features, remove_cache_files
-from supersimplenet.training.distributed import Processes
+from supersimplenet.training.distributed import ProcessGroup
 
 rank, store, folder, output = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-processes = Processes(count=2, rank=rank, local_rank=rank)
-view = View.stretch((64, 64))
+processes = ProcessGroup(count=2, rank=rank, local_rank=rank)
+preprocessor = Preprocessor.stretch((64, 64))
 if rank == 1:
-    view.see = None
+    preprocessor.prepare = None
 backbone = build_backbone(ModelConfig(backbone="compact", image_size=(64, 64)))
 paths = sorted(folder.iterdir())
 for cache in (CacheConfig(), CacheConfig(memory_gib=100_000 / 2**30, disk_gib=0)):
     source, index, failures = gather_features(
-        backbone, paths, views=[4, 1, 1, 4], view=view, cache=cache, folder=output, on_error="skip", processes=processes
+        backbone, paths, views=[4, 1, 1, 4], preprocessor=preprocessor, cache=cache, folder=output, on_error="skip",
+        processes=processes,
     )
     found = source.features(torch.arange(len(source.views.image)))
     torch.save((source.placement, index, [f.reason for f in failures], found), output / f"{rank}-{cache.disk_gib}.pt")

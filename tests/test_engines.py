@@ -14,7 +14,7 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.inference.detector import Detector
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
-from supersimplenet.runtime.predictor import Indexed
+from supersimplenet.runtime.predictor import IndexedPrediction
 
 SIZE = (64, 96)
 
@@ -76,8 +76,8 @@ def test_ignored_pixels_count_in_no_score(engine, variant, pixels):
     np.testing.assert_allclose(maps[near], smooth.numpy()[near], rtol=0, atol=1e-4)
     assert near[~ignored].all()
     masks = [None, *ignored[1:3], None, ignored[4]]
-    seen = [detector.view.see(image, mask) for image, mask in zip(pixels, masks, strict=True)]
-    predictions = detector.predict_seen(seen, [None] * 5)
+    seen = [detector.preprocessor.prepare(image, mask) for image, mask in zip(pixels, masks, strict=True)]
+    predictions = detector.predict_prepared(seen, [None] * 5)
     assert [p.map_max_logit for p in predictions] == [
         float(np.where(mask, -np.inf, values).max()) for mask, values in zip(ignored, maps, strict=True)
     ]
@@ -106,7 +106,7 @@ def test_files_in_lanes_equal_single_images_in_their_order(engine, network, pixe
     assert torch.get_num_threads() == threads
     assert sorted(done) == [item.index for item in items] == list(range(15))
     for item in items:
-        assert isinstance(item, Indexed)
+        assert isinstance(item, IndexedPrediction)
         alone = detector.predict(paths[item.index % 5])
         assert item.prediction.path == alone.path
         # One thread or two may add in another order.
@@ -137,7 +137,7 @@ def test_what_cannot_compute_is_refused_by_name(options, message, network):
 
 def test_a_backbone_that_cannot_be_traced_is_used_as_it_is(pixels):
     class Hesitant(nn.Module):
-        """Looks at its values before it computes, which torch.fx cannot follow."""
+        """SupportsPredict at its values before it computes, which torch.fx cannot follow."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -13,7 +13,7 @@ from PIL import Image
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, evaluate, synthesize
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ConfigError, DataError, ImageError
-from supersimplenet.evaluation.evaluate import look_again, write_metrics
+from supersimplenet.evaluation.evaluate import evaluate_again, write_metrics
 from supersimplenet.evaluation.results import Outcome
 from supersimplenet.inference.model_folder import save_model
 from supersimplenet.metrics.pixels import region_overlap
@@ -83,7 +83,7 @@ def test_metrics_are_those_of_the_predictions(model, grain):
     assert [outcome.sample for outcome in evaluation.outcomes] == tested
     label = [sample.label for sample in tested]
     score = [p.head_logit for p in detector.predict([sample.image for sample in tested])]
-    cases = list(look_again(detector, evaluation.outcomes))
+    cases = list(evaluate_again(detector, evaluation.outcomes))
     maps = np.stack([case.prediction.map_logit for case in cases])
     masks = np.stack([case.mask for case in cases])
     assert masks.any(axis=(1, 2)).tolist() == [bool(y) for y in label]
@@ -129,7 +129,7 @@ def test_native_resolution_measures_the_masks_as_they_are(model, grain):
     native = evaluate(detector, grain.samples(), resolution="native")
     assert native.summary()["resolution"] == "native"
     maps, masks = [], []
-    for case in look_again(detector, native.outcomes):
+    for case in evaluate_again(detector, native.outcomes):
         wide = (2 * SIZE[1], 2 * SIZE[0])
         maps.append(np.asarray(Image.fromarray(case.prediction.map_logit).resize(wide, Image.Resampling.BILINEAR)))
         mask = case.sample.mask
@@ -222,7 +222,7 @@ def test_overlay_is_the_image_where_the_map_is_cold_and_bright_where_it_is_hot(t
 def test_contact_sheet_shows_each_half(model, grain):
     detector = Detector.load(model)
     best, worst = choose_outcomes(evaluate(detector, grain.samples()).outcomes)
-    cases = list(look_again(detector, [*best, *worst]))
+    cases = list(evaluate_again(detector, [*best, *worst]))
     assert [case.sample for case in cases] == [outcome.sample for outcome in [*best, *worst]]
     sheet = draw_contact_sheet(cases[: len(best)], cases[len(best) :], "cast grain")
     assert sheet.width > 300
@@ -238,7 +238,7 @@ def test_ignored_pixels_are_in_no_score_and_no_metric(model, grain, tmp_path):
     detector = Detector.load(model)
     evaluation = evaluate(detector, given)
     kept = covered == 0
-    cases = list(look_again(detector, evaluation.outcomes))
+    cases = list(evaluate_again(detector, evaluation.outcomes))
     for case in cases:
         assert case.prediction.map_max_logit == case.prediction.map_logit[kept].max()
     maps = np.stack([case.prediction.map_logit for case in cases])[:, kept]

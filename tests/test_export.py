@@ -23,11 +23,11 @@ from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError, ExportError
 from supersimplenet.export.export import export_model
-from supersimplenet.export.verification import TOLERANCES, Tolerance, certify
-from supersimplenet.inference.model_folder import hash_weights, save_model, save_view, write_calibration
+from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
+from supersimplenet.inference.model_folder import hash_weights, save_model, save_preprocessor, write_calibration
 from supersimplenet.model.resample import hat_upscale
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.preprocessing.preprocessor import View, ViewConfig
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.bundle import KEY
 from supersimplenet.utils.serialization import to_plain
@@ -117,8 +117,8 @@ def test_every_engine_says_what_the_model_says(file_format, files, detector, pho
     assert len({prediction.verdict for prediction in expected}) == 3
     assert any(prediction.defects for prediction in expected)
     alone = inspector.inspect(list(photographs))
-    in_lanes = [item.prediction for item in inspector.predict_files(photographs)]
-    for found, wanted in zip([*alone, *in_lanes], [*expected, *expected], strict=True):
+    map_in_threads = [item.prediction for item in inspector.predict_files(photographs)]
+    for found, wanted in zip([*alone, *map_in_threads], [*expected, *expected], strict=True):
         assert (found.path, found.verdict, found.p_value) == (wanted.path, wanted.verdict, wanted.p_value)
         # Another engine adds some thousand float32 products in another order.
         np.testing.assert_allclose(found.map_logit, wanted.map_logit, rtol=0, atol=2e-5)
@@ -240,9 +240,9 @@ def test_weights_that_changed_do_not_pass(damage, message, files, detector, phot
     damaged = tmp_path / "damaged.onnx"
     onnx.save(network, damaged)
     expected = detector.predict(list(photographs))
-    certify(files["onnx"], photographs, expected, tolerance=TOLERANCES["fp32"], source="here")
+    verify(files["onnx"], photographs, expected, tolerance=TOLERANCES["fp32"], source="here")
     with pytest.raises(ExportError, match=message):
-        certify(damaged, photographs, expected, tolerance=TOLERANCES["fp32"], source="here")
+        verify(damaged, photographs, expected, tolerance=TOLERANCES["fp32"], source="here")
 
 
 def test_an_engine_that_cannot_use_the_file_fails_the_gate(files, detector, photographs, tmp_path):
@@ -251,14 +251,14 @@ def test_an_engine_that_cannot_use_the_file_fails_the_gate(files, detector, phot
     with pytest.raises(
         ExportError, match=r"half\.onnx: its engine cannot use it: ModelFolderError: .*not readable as ONNX"
     ):
-        certify(half, photographs[:1], detector.predict(photographs[:1]), tolerance=TOLERANCES["fp32"], source="here")
+        verify(half, photographs[:1], detector.predict(photographs[:1]), tolerance=TOLERANCES["fp32"], source="here")
 
 
 def test_other_pixels_fail_the_gate(files, detector, photographs):
     """What a model sees of a file counts too: here the wrong files' predictions."""
     expected = detector.predict(list(reversed(photographs)))
     with pytest.raises(ExportError, match="not what the model is"):
-        certify(files["onnx"], photographs, expected, tolerance=TOLERANCES["fp32"], source="here")
+        verify(files["onnx"], photographs, expected, tolerance=TOLERANCES["fp32"], source="here")
 
 
 # --- options ------------------------------------------------------------------------------------------------------
@@ -406,7 +406,7 @@ def test_a_view_travels_with_the_file(file_format, view, model, photographs, tmp
         roi[20:70, 30:120] = True
         images = photographs[:1]  # the only one of the region's proportions
         record["view"] = {"roi": "roi.png"}
-        record["view_files"] = save_view(folder, View(ViewConfig(), size_px=SIZE, roi=roi))
+        record["view_files"] = save_preprocessor(folder, Preprocessor(ViewConfig(), size_px=SIZE, roi=roi))
     else:
         record["view"] = {"fit": view}
     (folder / "config.yaml").write_text(yaml.safe_dump(record))

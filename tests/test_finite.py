@@ -81,12 +81,12 @@ def test_only_the_image_itself_is_left_out_of_its_batch(tmp_path):
             return maps, maps.max(axis=(1, 2)) * 0 + 1
 
     inspector = Inspector(Runner())
-    seen = [inspector.view.see(_grey(level)) for level in (20, 7, 250)]
+    seen = [inspector.preprocessor.prepare(_grey(level)) for level in (20, 7, 250)]
     first, second, third = inspector.predict_each(seen, [None] * 3)
     assert (first.verdict, third.verdict) == ("good", "bad")
     assert isinstance(second, ImageError)
     with pytest.raises(ImageError, match="array: the head score is nan"):
-        inspector.predict_seen(seen, [None] * 3)
+        inspector.predict_prepared(seen, [None] * 3)
 
 
 def _grey(level: int):

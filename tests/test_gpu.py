@@ -23,7 +23,7 @@ from supersimplenet.evaluation.evaluate import evaluate
 from supersimplenet.model.anomalies import draw_anomalies
 from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.losses import supersimplenet_loss
-from supersimplenet.preprocessing.preprocessor import View, ViewConfig
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -96,9 +96,11 @@ def test_lanes_of_threads_give_each_file_its_own_answer(tmp_path):
 
 def test_a_view_of_tiles(tmp_path):
     network = unsettled(SIZE)
-    view = View(ViewConfig(fit="tiles"), size_px=SIZE, strides=network.config.feature_strides)
+    preprocessor = Preprocessor(ViewConfig(fit="tiles"), size_px=SIZE, strides=network.config.feature_strides)
     image = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    found, wanted = (Detector(network, view=view, device=device).predict(image) for device in ("cuda", "cpu"))
+    found, wanted = (
+        Detector(network, preprocessor=preprocessor, device=device).predict(image) for device in ("cuda", "cpu")
+    )
     np.testing.assert_allclose(found.map_logit, wanted.map_logit, rtol=0, atol=1e-4)
 
 

@@ -28,9 +28,9 @@ from supersimplenet.prediction.inputs import find_inputs
 from supersimplenet.prediction.job import predict_to_folder
 from supersimplenet.prediction.tables import parse_formats
 from supersimplenet.prediction.watch import Arrivals
-from supersimplenet.preprocessing.images import Encoded, read_image
-from supersimplenet.preprocessing.loading import in_lanes
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.preprocessing.images import EncodedImage, read_image
+from supersimplenet.preprocessing.loading import map_in_threads
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 
 SIZE = (64, 64)
 NAMES = [f"{number}.png" for number in range(1, 12)]  # natural order: 10 after 9
@@ -151,18 +151,20 @@ def test_a_url_gives_what_a_path_gives(photographs, expected, tmp_path):
 def test_bytes_and_files_are_read_one_way(photographs, tmp_path):
     path = photographs / "1.png"
     content = path.read_bytes()
-    view = View.stretch(SIZE)
-    assert np.array_equal(view.see(Encoded("a", lambda: content)).pixels, view.see(path).pixels)
+    preprocessor = Preprocessor.stretch(SIZE)
+    assert np.array_equal(
+        preprocessor.prepare(EncodedImage("a", lambda: content)).pixels, preprocessor.prepare(path).pixels
+    )
 
     def fail() -> bytes:
         raise PermissionError(13, "Permission denied")
 
     with pytest.raises(ImageError, match=r"s3://x: cannot be read \(Permission denied\)"):
-        read_image(Encoded("s3://x", fail))
+        read_image(EncodedImage("s3://x", fail))
     with pytest.raises(ImageError, match=r"a: empty \(0 bytes\)"):
-        read_image(Encoded("a", bytes))
+        read_image(EncodedImage("a", bytes))
     with pytest.raises(ImageError, match=r"a: truncated"):
-        read_image(Encoded("a", lambda: content[:-200]))
+        read_image(EncodedImage("a", lambda: content[:-200]))
 
 
 def test_what_has_come_is_handed_out_before_more_is_waited_for(photographs):
@@ -176,7 +178,7 @@ def test_what_has_come_is_handed_out_before_more_is_waited_for(photographs):
             yield None
             assert len(handed_out) == 3 * (round_ + 1)
 
-    for batch in in_lanes(lambda b: b, source(), lanes=2, view=View.stretch(SIZE), batch_size=4):
+    for batch in map_in_threads(lambda b: b, source(), lanes=2, preprocessor=Preprocessor.stretch(SIZE), batch_size=4):
         handed_out.extend(batch.index)
     assert handed_out == list(range(9))
 

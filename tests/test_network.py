@@ -71,7 +71,7 @@ def order(request, monkeypatch) -> Iterator[str]:
     resample.resampling.cache_clear()
     if request.param == "gpu":
         for module in (ops, resample):
-            monkeypatch.setattr(module, "goes_by_cache", lambda device: False)
+            monkeypatch.setattr(module, "is_cpu", lambda device: False)
     yield request.param
     resample.resampling.cache_clear()
 

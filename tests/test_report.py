@@ -22,7 +22,7 @@ from supersimplenet.datasets.checks.light import Light, measure_light
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.calibrate import ThresholdConfig
 from supersimplenet.evaluation.comparison import compare
-from supersimplenet.evaluation.evaluate import look_again
+from supersimplenet.evaluation.evaluate import evaluate_again
 from supersimplenet.evaluation.rates import nearest_to_wrong, numbers_of
 from supersimplenet.metrics.ranking import auroc
 from supersimplenet.metrics.thresholds import Costs
@@ -165,7 +165,7 @@ def test_a_picture_holds_photograph_heat_and_outlines(case, html):
     assert len(drawn) == 40
     bad = next(place for place, o in enumerate(case.evaluation.outcomes) if o.sample.label and o.defects)
     picture = drawn[str(bad)]
-    seen = next(look_again(case.detector, [case.evaluation.outcomes[bad]]))
+    seen = next(evaluate_again(case.detector, [case.evaluation.outcomes[bad]]))
     photograph, heat = (
         np.asarray(Image.open(io.BytesIO(base64.b64decode(picture[name].split(",")[1]))), dtype=float)
         for name in ("photograph", "heat")
@@ -195,7 +195,7 @@ def area_within(path: str) -> float:
 
 
 def test_the_heat_layer_laid_over_the_image_is_the_overlay(case):
-    seen = next(look_again(case.detector, case.evaluation.outcomes[-1:]))
+    seen = next(evaluate_again(case.detector, case.evaluation.outcomes[-1:]))
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     layer = heat_layer(seen.prediction, (64, 64)).astype(float)
     blended = pixels + layer[..., 3:] / 255 * (layer[..., :3] - pixels)

@@ -25,7 +25,7 @@ from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.runtime import Bundle, Inspector
 from supersimplenet.runtime.__main__ import main
 from supersimplenet.runtime.bundle import KEY, read_bundle
-from supersimplenet.runtime.predictor import Indexed
+from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.types import ScoreScale
 
 SIZE = (32, 48)
@@ -143,7 +143,7 @@ def test_files_arrays_and_lists_agree_and_stay_in_order(inspector, tmp_path):
     many = list(inspector.predict_files(paths))
     assert [item.index for item in many] == list(range(12))
     for index, (item, one) in enumerate(zip(many, alone, strict=True)):
-        assert isinstance(item, Indexed)
+        assert isinstance(item, IndexedPrediction)
         assert item.prediction.score_logit == one.score_logit
         assert item.prediction.path == one.path == str(paths[index])
         from_array = inspector.inspect(grey(20 * index, spot=255 - index))
@@ -158,7 +158,7 @@ def test_what_is_no_image_is_refused(inspector, tmp_path):
     half = np.zeros(SIZE, dtype=np.bool_)
     half[:, : SIZE[1] // 2] = True
     with pytest.raises(ConfigError, match="ignored: this exported network looks at every pixel"):
-        inspector.predict_seen([inspector.view.see(np.zeros((*SIZE, 3), np.uint8), half)], [None])
+        inspector.predict_prepared([inspector.preprocessor.prepare(np.zeros((*SIZE, 3), np.uint8), half)], [None])
 
 
 def test_an_open_size_is_taken_in_steps_and_calibrated_at_the_trainings_alone(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.training.feature_cache import CachedFeatures, RecomputedFeatures, Views
+from supersimplenet.training.feature_cache import CachedFeatures, FlipIndex, RecomputedFeatures
 from supersimplenet.training.module import batch_loader
 from supersimplenet.training.sampler import EpochBatches
 
@@ -84,7 +84,7 @@ def test_a_step_that_leaves_a_process_without_images_is_refused():
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than the machine has cores
 @pytest.mark.parametrize("num_workers", [0, 2, 4])
 def test_any_number_of_workers_draws_the_same_and_reads_the_same(num_workers):
-    views = Views.of([4] * 14)
+    views = FlipIndex.of([4] * 14)
     pixels = torch.randint(256, (14, 6, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     source = RecomputedFeatures(None, pixels, views)
     batches = EpochBatches(GOOD, BAD, batch_size=6, seed=2)
@@ -103,7 +103,7 @@ def test_any_number_of_workers_draws_the_same_and_reads_the_same(num_workers):
 DRAW = """
 import json, sys
 import torch, torch.distributed as dist
-from supersimplenet.training.features import CachedFeatures, Views
+from supersimplenet.training.features import CachedFeatures, FlipIndex
 from supersimplenet.training.module import batch_loader
 from supersimplenet.training.sampler import EpochBatches
 
@@ -114,7 +114,7 @@ bad = [[40 + 4 * i + v for v in range(4)] for i in range(4)]
 batches = EpochBatches(
     good, bad, batch_size=6, seed=5, process=dist.get_rank(), processes=dist.get_world_size()
 )
-source = CachedFeatures(torch.zeros(56, 1), [torch.Size((1, 1, 1))], "memory", Views.of([4] * 14))
+source = CachedFeatures(torch.zeros(56, 1), [torch.Size((1, 1, 1))], "memory", FlipIndex.of([4] * 14))
 drawn = []
 for epoch in range(first, 3):
     batches.set_epoch(epoch)
@@ -150,7 +150,7 @@ def test_one_and_two_processes_with_and_without_workers_draw_the_same_and_so_doe
 
 
 def test_rows_of_a_feature_source_are_an_images_views():
-    views = Views.of([1, 4, 1])
+    views = FlipIndex.of([1, 4, 1])
     assert views.rows() == [[0], [1, 2, 3, 4], [5]]
     source = CachedFeatures(torch.arange(12.0).view(6, 2), [torch.Size((1, 1, 2))], "memory", views)
     assert source.features(torch.tensor([4, 0]))[0].flatten().tolist() == [8, 9, 0, 1]

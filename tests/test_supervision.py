@@ -21,7 +21,7 @@ from supersimplenet.model.anomalies import draw_anomalies
 from supersimplenet.model.config import LabelRecipe, ModelConfig, Recipe, resolve_recipe
 from supersimplenet.model.heads import Heads
 from supersimplenet.training.config import CacheConfig, TrainerConfig
-from supersimplenet.training.feature_cache import FLIPS, CachedFeatures, Views
+from supersimplenet.training.feature_cache import FLIPS, CachedFeatures, FlipIndex
 from supersimplenet.training.module import TrainingModule
 from supersimplenet.training.pixel_labels import distance_weight, read_pixel_labels, widen
 from supersimplenet.training.train import train
@@ -220,7 +220,7 @@ def module_of(samples: list[Sample], regime: str, *, variant: str = "jims", reci
     channels, sizes = (6, 10), ((6, 5), (3, 3))
     heads = Heads(channels, variant=variant, align_corners=True, generator=generator).double()
     shapes = [torch.Size((*size, count)) for size, count in zip(sizes, channels, strict=True)]
-    views = Views.of([4] * len(samples))
+    views = FlipIndex.of([4] * len(samples))
     values = torch.rand(len(views.image), sum(shape.numel() for shape in shapes), generator=generator)
     source = CachedFeatures(values.double(), shapes, "memory", views)
     module = TrainingModule(heads, source, recipe=recipe, labels=labels, label_recipe=settings, seed=0)

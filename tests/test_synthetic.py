@@ -83,8 +83,8 @@ def test_good_images_are_exposed_and_differ_from_part_to_part(surface):
 
 def test_the_noise_is_that_of_the_camera():
     """An even grey, through the camera, has the standard deviation that its constants promise."""
-    view = synthetic.View(shape=(128, 128), light_rad=0.0)
-    picture = synthetic.Camera(view, np.random.default_rng(0)).read_out(np.full((128, 128, 3), 100.0))
+    scene = synthetic.Scene(shape=(128, 128), light_rad=0.0)
+    picture = synthetic.Camera(scene, np.random.default_rng(0)).read_out(np.full((128, 128, 3), 100.0))
     wanted = (READ_NOISE_LEVELS**2 + 100 * SHOT_VARIANCE_PER_LEVEL + 1 / 12) ** 0.5  # 1/12: rounding
     assert picture.mean() == pytest.approx(100, abs=5 * wanted / picture.size**0.5)
     assert picture.std() == pytest.approx(wanted, rel=0.02)  # 4 times 1/sqrt(2 * 49152)

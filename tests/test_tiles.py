@@ -24,11 +24,11 @@ from supersimplenet.errors import DataError
 from supersimplenet.export.graph import at_size
 from supersimplenet.model.backbone import build_backbone
 from supersimplenet.model.config import resolve_recipe
-from supersimplenet.postprocessing.postprocessor import Judge
+from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.prediction.predict import predict_files
-from supersimplenet.preprocessing.preprocessor import View, ViewConfig
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.preprocessing.tiling import TileGrid
-from supersimplenet.runtime.predictor import Looker
+from supersimplenet.runtime.predictor import ImagePredictor
 from supersimplenet.training.config import CacheConfig
 from supersimplenet.training.features import gather_features
 from supersimplenet.training.pixel_labels import read_pixel_labels
@@ -84,10 +84,10 @@ def test_tiles_of_a_periodic_texture_have_the_map_of_the_whole(period_px):
     network = make_network(tile, align_corners=False)
     pixels = np.random.default_rng(0).integers(0, 256, (period_px, period_px, 3), dtype=np.uint8)
     image = np.tile(pixels, (28, 28, 1))[: whole[0], : whole[1]]
-    view = View(ViewConfig(fit="tiles", tile_overlap=0.75), size_px=tile)
-    tiled = Detector(network, device="cpu", view=view).predict(image).map_logit
+    preprocessor = Preprocessor(ViewConfig(fit="tiles", tile_overlap=0.75), size_px=tile)
+    tiled = Detector(network, device="cpu", preprocessor=preprocessor).predict(image).map_logit
     untiled = Detector(at_size(network, whole), device="cpu").predict(image).map_logit
-    assert len(view.see(image).layout.grid) == 16
+    assert len(preprocessor.prepare(image).layout.grid) == 16
     assert np.abs(tiled - untiled).max() < 1e-3
     assert np.ptp(untiled) > 0.1  # not for being flat
 
@@ -99,21 +99,26 @@ def blots(pixels: np.ndarray, ignored: np.ndarray | None = None) -> tuple[np.nda
     return maps, hot.sum(axis=(1, 2)).astype(np.float32)
 
 
-def looker(view: View) -> Looker:
+def looker(preprocessor: Preprocessor) -> ImagePredictor:
     from test_views import calibration
 
-    return Looker(run=blots, judge=Judge(calibration=calibration(), image_score="map"), view=view, tiles_at_once=3)
+    return ImagePredictor(
+        run=blots,
+        postprocessor=PostProcessor(calibration=calibration(), image_score="map"),
+        preprocessor=preprocessor,
+        tiles_at_once=3,
+    )
 
 
 def test_a_defect_across_seams_is_one_and_the_score_is_the_highest_tiles():
     image = np.zeros((200, 200, 3), dtype=np.uint8)
     image[95:105, 5:195] = 255  # through each column of tiles
     image[150:154, 150:154] = 255
-    view = View(ViewConfig(fit="tiles", tile_overlap=0.25), size_px=TILE)
-    (prediction,) = looker(view).look_at_images([image])
+    preprocessor = Preprocessor(ViewConfig(fit="tiles", tile_overlap=0.25), size_px=TILE)
+    (prediction,) = looker(preprocessor).look_at_images([image])
     boxes = sorted((d.left, d.top, d.width, d.height) for d in prediction.defects)
     assert boxes == [(5, 95, 190, 10), (150, 150, 4, 4)]
-    tiles = [tile.pixels for tile in view.see(image).tiles()]
+    tiles = [tile.pixels for tile in preprocessor.prepare(image).tiles()]
     assert prediction.head_logit == max(blots(tile[None])[1][0] for tile in tiles) == 640
 
 
@@ -122,20 +127,20 @@ def test_tiles_in_which_nothing_counts_are_not_looked_at():
     ignored = np.ones((200, 200), dtype=bool)
     ignored[:40, :40] = False
     ignored[100:103, 100:103] = False  # too little for a score, but it is on the map
-    view = View(ViewConfig(fit="tiles", tile_overlap=0.25), size_px=TILE)
-    seen = view.see(image, ignored)
+    preprocessor = Preprocessor(ViewConfig(fit="tiles", tile_overlap=0.25), size_px=TILE)
+    seen = preprocessor.prepare(image, ignored)
     tiles = list(seen.tiles())
     assert [tile.number for tile in tiles if tile.scores] == [0]
     assert 1 < len(tiles) < len(seen.layout.grid)
-    (prediction,) = looker(view).look([seen], [None])
+    (prediction,) = looker(preprocessor).look([seen], [None])
     assert prediction.head_logit == 40 * 40
     assert len(prediction.defects) == 2
     assert np.array_equal(prediction.ignored, ignored)
 
 
 def test_an_image_smaller_than_a_tile_is_padded():
-    view = View(ViewConfig(fit="tiles"), size_px=TILE)
-    (prediction,) = looker(view).look_at_images([np.full((30, 200, 3), 255, dtype=np.uint8)])
+    preprocessor = Preprocessor(ViewConfig(fit="tiles"), size_px=TILE)
+    (prediction,) = looker(preprocessor).look_at_images([np.full((30, 200, 3), 255, dtype=np.uint8)])
     assert prediction.map_logit.shape == (30, 200)
     assert prediction.head_logit == 30 * 64
     (defect,) = prediction.defects
@@ -195,11 +200,11 @@ def test_labels_of_tiles(tmp_path):
     """A tile is bad where the mask reaches a position of the map in it, good where it is not touched."""
     samples = make_samples(tmp_path, good=1, bad=3)
     samples[3] = replace(samples[3], mask=None, pixel_labels_known=False)
-    view = View(ViewConfig(fit="tiles"), size_px=TILE)
+    preprocessor = Preprocessor(ViewConfig(fit="tiles"), size_px=TILE)
     recipe = replace(resolve_recipe(Recipe(), "full", variant="jims"), mask_dilation_px=1, distance_weight=None)
-    labels, failures = read_pixel_labels(samples, recipe, (16, 16), view=view)
+    labels, failures = read_pixel_labels(samples, recipe, (16, 16), preprocessor=preprocessor)
     assert failures == []
-    grid = view.grid((160, 192))
+    grid = preprocessor.grid((160, 192))
     assert [piece.tile for piece in labels.pieces if piece.sample == 0] == list(range(len(grid)))
     assert labels.left_out["of_bad_images_without_mask"] == len(grid)
     touched = 0
@@ -252,8 +257,8 @@ def test_a_training_on_tiles_leaves_a_folder_that_gives_the_same(tmp_path):
     record = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     training = record["training"]
     assert (training["good_images"], training["held_out_images"], training["bad_with_mask_images"]) == (3, 3, 3)
-    grid = trained.view.grid((160, 192))
-    within = sum(grid.corner(tile)[0] < 100 - trained.view.least_px for tile in range(len(grid)))
+    grid = trained.preprocessor.grid((160, 192))
+    within = sum(grid.corner(tile)[0] < 100 - trained.preprocessor.least_px for tile in range(len(grid)))
     counts = training["tiles"]
     assert counts["good"] + counts["bad"] + counts["left_out"]["touched"] == 6 * within < 6 * len(grid)
     assert trained.calibration.parts == trained.score_scale.images == 3
@@ -282,14 +287,14 @@ def test_a_training_on_tiles_leaves_a_folder_that_gives_the_same(tmp_path):
 def test_each_tile_has_its_own_features(tmp_path, cache):
     paths = [sample.image for sample in make_samples(tmp_path / "images", good=2, bad=0)]
     backbone = build_backbone(ModelConfig(backbone="compact", image_size=TILE))
-    view = View(ViewConfig(fit="tiles"), size_px=TILE)
+    preprocessor = Preprocessor(ViewConfig(fit="tiles"), size_px=TILE)
     source, index, _ = gather_features(
-        backbone, paths, tiles=[[0, 5], [3]], views=[1, 4, 1], view=view, cache=cache, folder=tmp_path
+        backbone, paths, tiles=[[0, 5], [3]], views=[1, 4, 1], preprocessor=preprocessor, cache=cache, folder=tmp_path
     )
     assert index == [0, 1, 2]
     assert source.views.rows() == [[0], [1, 2, 3, 4], [5]]
     for row, image, tile, axes in ((0, 0, 0, ()), (1, 0, 5, ()), (3, 0, 5, (1,)), (5, 1, 3, ())):
-        pixels = np.flip(view.see(paths[image]).tile_pixels(tile), axes)
+        pixels = np.flip(preprocessor.prepare(paths[image]).tile_pixels(tile), axes)
         wanted = backbone(torch.from_numpy(pixels.copy())[None])
         for found, expected in zip(source.features(torch.tensor([row])), wanted, strict=True):
             # bfloat16 keeps 8 bits, half a unit in the last of them is 1 part in 512.

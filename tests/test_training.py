@@ -26,7 +26,7 @@ from supersimplenet.model.backbone import Backbone, build_backbone
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.model.heads import Heads
 from supersimplenet.preprocessing.images import read_image
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.training.feature_cache import CachedFeatures
 from supersimplenet.training.features import gather_features, measure_feature_scale
@@ -157,7 +157,7 @@ def test_memory_disk_and_recomputed_features_give_the_same_losses(metal, tmp_pat
     for name, cache in caches.items():
         (tmp_path / name).mkdir()
         source, index, failures = gather_features(
-            backbone, paths, view=View.stretch(SIZE), cache=cache, folder=tmp_path / name
+            backbone, paths, preprocessor=Preprocessor.stretch(SIZE), cache=cache, folder=tmp_path / name
         )
         assert source.placement == {"read again": "recomputed"}.get(name, name)
         assert index == list(range(10))
@@ -191,7 +191,7 @@ def test_each_view_has_the_features_of_the_flipped_image(metal, tmp_path, cache)
         backbone,
         paths,
         views=[4, 1, 4],
-        view=View.stretch(SIZE),
+        preprocessor=Preprocessor.stretch(SIZE),
         cache=cache,
         folder=tmp_path,
         progress=read.append,

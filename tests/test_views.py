@@ -12,13 +12,13 @@ from PIL import Image
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, evaluate
 from supersimplenet.errors import ConfigError, DataError, ImageError, ModelFolderError
 from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
-from supersimplenet.inference.model_folder import hash_weights, load_view, save_model, save_view
+from supersimplenet.inference.model_folder import hash_weights, load_preprocessor, save_model, save_preprocessor
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.postprocessing.postprocessor import Judge
+from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.geometry import Placement, chained, inverse
 from supersimplenet.preprocessing.images import read_image
-from supersimplenet.preprocessing.preprocessor import View, ViewConfig, read_roi, read_view
-from supersimplenet.runtime.predictor import Looker
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor, read_roi
+from supersimplenet.runtime.predictor import ImagePredictor
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.visualization.overlay import heat_layer
 
@@ -61,10 +61,12 @@ def brightness(pixels: np.ndarray, ignored: np.ndarray | None = None) -> tuple[n
     return maps, counted.max(axis=(1, 2))
 
 
-def look(view: View, *images: np.ndarray) -> list:
-    return Looker(run=brightness, judge=Judge(calibration=calibration(), image_score="map"), view=view).look_at_images(
-        list(images)
-    )
+def look(preprocessor: Preprocessor, *images: np.ndarray) -> list:
+    return ImagePredictor(
+        run=brightness,
+        postprocessor=PostProcessor(calibration=calibration(), image_score="map"),
+        preprocessor=preprocessor,
+    ).look_at_images(list(images))
 
 
 @pytest.fixture(scope="module")
@@ -80,22 +82,22 @@ def noise(size_px: tuple[int, int], seed: int = 0) -> np.ndarray:
 def test_a_defect_has_its_box_area_and_centre_in_the_images_pixels(name):
     image = np.zeros((150, 230, 3), dtype=np.uint8)
     image[40:80, 100:130] = 255
-    view = View(FITS[name], size_px=SIZE)
-    (prediction,) = look(view, image)
+    preprocessor = Preprocessor(FITS[name], size_px=SIZE)
+    (prediction,) = look(preprocessor, image)
     (defect,) = prediction.defects
     down, across = prediction.placement.scale  # a pixel of the map, in the image
     assert (defect.left, defect.left + defect.width) == pytest.approx((100, 130), abs=max(1, across))
     assert (defect.top, defect.top + defect.height) == pytest.approx((40, 80), abs=max(1, down))
     assert (defect.centroid_x, defect.centroid_y) == pytest.approx((114.5, 59.5), abs=max(1, down / 2))
     assert defect.area_px == pytest.approx(40 * 30, rel=0.15)
-    assert prediction.map_logit.shape == prediction.placement.map_size_px == view.map_size_px((150, 230))
+    assert prediction.map_logit.shape == prediction.placement.map_size_px == preprocessor.map_size_px((150, 230))
 
 
 def test_where_nothing_is_resized_boxes_are_exact():
     image = np.zeros((150, 230, 3), dtype=np.uint8)
     image[40:80, 100:130] = 255
     image[0:3, 226:230] = 255
-    (prediction,) = look(View(FITS["tiles"], size_px=SIZE), image)
+    (prediction,) = look(Preprocessor(FITS["tiles"], size_px=SIZE), image)
     boxes = sorted((d.left, d.top, d.width, d.height, d.area_px) for d in prediction.defects)
     assert boxes == [(100, 40, 30, 40, 1200.0), (226, 0, 4, 3, 12.0)]
     # The blended tiles are the image, but for the rounding of weights that add up to 1.
@@ -117,10 +119,10 @@ def test_stretch_gives_the_network_what_it_always_got(network, tmp_path):
 
 def test_pad_keeps_the_proportions_and_its_padding_counts_nowhere(network):
     image = noise((40, 120))
-    detector = Detector(network, device="cpu", view=View(ViewConfig(fit="pad"), size_px=SIZE))
+    detector = Detector(network, device="cpu", preprocessor=Preprocessor(ViewConfig(fit="pad"), size_px=SIZE))
     prediction = detector.predict(image)
     assert prediction.map_logit.shape == (21, 64)  # 40 x 120 fits by 64 / 120
-    seen = detector.view.see(image)
+    seen = detector.preprocessor.prepare(image)
     (tile,) = seen.tiles()
     assert tile.ignored is not None
     assert (~tile.ignored).sum() == 21 * 64
@@ -135,7 +137,7 @@ def test_a_square_image_of_the_networks_size_is_the_same_in_every_fit(network):
     image = noise(SIZE)
     wanted = Detector(network, device="cpu").predict(image)
     for config in (ViewConfig(fit="pad"), ViewConfig(fit="tiles")):
-        found = Detector(network, device="cpu", view=View(config, size_px=SIZE)).predict(image)
+        found = Detector(network, device="cpu", preprocessor=Preprocessor(config, size_px=SIZE)).predict(image)
         assert np.array_equal(found.map_logit, wanted.map_logit)
         assert found.score_logit == wanted.score_logit
 
@@ -147,7 +149,7 @@ def test_outside_the_region_of_interest_nothing_counts(name):
     image[100:140, 10:60] = 255  # hotter, and outside
     roi = np.zeros((150, 230), dtype=bool)
     roi[:90, 20:] = True
-    inside, everywhere = (look(View(FITS[name], size_px=SIZE, roi=mask), image)[0] for mask in (roi, None))
+    inside, everywhere = (look(Preprocessor(FITS[name], size_px=SIZE, roi=mask), image)[0] for mask in (roi, None))
     assert len(everywhere.defects) == 2
     (defect,) = inside.defects
     assert abs(defect.left - 100) <= 4
@@ -182,14 +184,14 @@ def test_a_region_of_interest_is_a_mask_or_polygons(tmp_path):
 
 
 def test_what_a_region_of_interest_does_not_fit_is_an_error():
-    view = View(ViewConfig(), size_px=SIZE, roi=np.ones((40, 60), dtype=bool))
-    view.see(noise((80, 120)))  # of the same proportions
+    preprocessor = Preprocessor(ViewConfig(), size_px=SIZE, roi=np.ones((40, 60), dtype=bool))
+    preprocessor.prepare(noise((80, 120)))  # of the same proportions
     with pytest.raises(ImageError, match="the region of interest was drawn on 40 x 60 px"):
-        view.see(noise((80, 80)))
+        preprocessor.prepare(noise((80, 80)))
     with pytest.raises(DataError, match="marks nothing"):
-        View(ViewConfig(), size_px=SIZE, roi=np.zeros((40, 60), dtype=bool))
+        Preprocessor(ViewConfig(), size_px=SIZE, roi=np.zeros((40, 60), dtype=bool))
     with pytest.raises(ImageError, match="nothing of it is left to look at"):
-        view.see(noise((80, 120)), np.ones((80, 120), dtype=bool))
+        preprocessor.prepare(noise((80, 120)), np.ones((80, 120), dtype=bool))
 
 
 @pytest.mark.parametrize(
@@ -200,8 +202,8 @@ def test_what_a_region_of_interest_does_not_fit_is_an_error():
         ({"fit": "tiles", "tile_overlap": 0.9}, "view.tile_overlap: 0.9; wanted 0 to 0.75"),
         ({"fit": "tiles", "scale": 0.0}, "view.scale: 0.0; wanted above 0"),
         ({"fit": "pad", "scale": 0.5}, "count for tiles alone, and the fit is pad"),
-        ({"align": "rigid"}, "view.align: needs view.reference too"),
-        ({"reference": Path("a.png")}, "view.reference: needs view.align too"),
+        ({"align": "rigid"}, "view.align: needs preprocessor.reference too"),
+        ({"reference": Path("a.png")}, "view.reference: needs preprocessor.align too"),
         ({"max_residual": 0.2}, "counts for aligned images alone"),
     ],
 )
@@ -215,19 +217,19 @@ def test_the_model_folder_keeps_the_view(network, tmp_path):
     roi[:90, 20:] = 255
     Image.fromarray(roi).save(tmp_path / "drawn.png")
     config = ViewConfig(fit="tiles", tile_overlap=0.5, roi=tmp_path / "drawn.png")
-    view = read_view(config, size_px=SIZE, strides=(8, 16))
+    preprocessor = read_preprocessor(config, size_px=SIZE, strides=(8, 16))
     folder = tmp_path / "model"
     folder.mkdir()
     plain = {"fit": "tiles", "tile_overlap": 0.5, "scale": 1.0, "roi": str(tmp_path / "drawn.png"), "align": "none"}
-    save_model(folder, network, {"view": plain, "view_files": save_view(folder, view)})
+    save_model(folder, network, {"view": plain, "view_files": save_preprocessor(folder, preprocessor)})
     (tmp_path / "drawn.png").unlink()  # the folder alone must do
     image = noise((150, 230))
     loaded = Detector.load(folder, device="cpu")
-    wanted = Detector(network, device="cpu", view=view).predict(image)
+    wanted = Detector(network, device="cpu", preprocessor=preprocessor).predict(image)
     found = loaded.predict(image)
     assert np.array_equal(found.map_logit, wanted.map_logit)
     assert np.array_equal(found.ignored, wanted.ignored)
-    assert loaded.view.config.fit == "tiles"
+    assert loaded.preprocessor.config.fit == "tiles"
     Image.fromarray(255 - roi).save(folder / "roi.png")
     with pytest.raises(ModelFolderError, match=r"roi\.png: not the one of the training"):
         Detector.load(folder)
@@ -235,7 +237,7 @@ def test_the_model_folder_keeps_the_view(network, tmp_path):
     with pytest.raises(ModelFolderError, match=r"roi\.png is missing"):
         Detector.load(folder)
     with pytest.raises(ModelFolderError, match="view: unknown colour"):
-        load_view(folder, {"view": {"colour": "red"}}, network.config)
+        load_preprocessor(folder, {"view": {"colour": "red"}}, network.config)
 
 
 @pytest.mark.parametrize("name", ["pad", "tiles"])
@@ -260,7 +262,7 @@ def test_evaluation_and_calibration_take_images_of_several_sizes(network, tmp_pa
             )
         )
     save_model(tmp_path / "model", network, {})
-    detector = Detector(network, device="cpu", view=View(FITS[name], size_px=SIZE))
+    detector = Detector(network, device="cpu", preprocessor=Preprocessor(FITS[name], size_px=SIZE))
     calibrated = set_thresholds(
         detector,
         samples,
@@ -306,10 +308,12 @@ def test_what_lies_outside_the_region_of_interest_changes_nothing():
     rng = np.random.default_rng(0)
     one, other = (rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(2))
     other[roi] = one[roi]
-    found, same = Detector(network, device="cpu", view=View(ViewConfig(), size_px=SIZE, roi=roi)).predict([one, other])
+    found, same = Detector(
+        network, device="cpu", preprocessor=Preprocessor(ViewConfig(), size_px=SIZE, roi=roi)
+    ).predict([one, other])
     assert found.score_logit == same.score_logit
     np.testing.assert_array_equal(found.map_logit, same.map_logit)
-    seen = View(ViewConfig(fit="tiles"), size_px=SIZE, roi=roi).see(one).pixels
+    seen = Preprocessor(ViewConfig(fit="tiles"), size_px=SIZE, roi=roi).prepare(one).pixels
     np.testing.assert_array_equal(seen[roi], one[roi])
     assert len(np.unique(seen[~roi], axis=0)) == 1
 

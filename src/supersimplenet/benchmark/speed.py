@@ -34,7 +34,7 @@ from supersimplenet.model.losses import supersimplenet_loss
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.images import prepare_pixels, read_image
 from supersimplenet.utils.serialization import to_plain
-from supersimplenet.utils.system import cpu_name, keep_freed_memory
+from supersimplenet.utils.system import cpu_name, keep_freed_blocks
 
 _REFERENCE = Path(__file__).parents[3] / "tests" / "plain.py"
 COLUMNS = ("median_ms", "p10_ms", "p90_ms")
@@ -52,7 +52,7 @@ def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
     Raises:
         ConfigError: an engine, device or reference that is not here.
     """
-    keep_freed_memory()
+    keep_freed_blocks()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     network = _network(config)

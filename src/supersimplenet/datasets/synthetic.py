@@ -26,7 +26,7 @@ from supersimplenet.datasets.synthetic_config import (
     check_size,
     defects_on,
 )
-from supersimplenet.datasets.textures import SURFACES, Camera, Picture, Plane, Surface, View, noise
+from supersimplenet.datasets.textures import SURFACES, Camera, Picture, Plane, Scene, Surface, noise
 from supersimplenet.errors import ConfigError, OutputError
 
 Mask = NDArray[np.bool_]
@@ -89,9 +89,9 @@ def render(surface: str, *, defect: str | None, size_px: tuple[int, int], rng: G
     if defect is not None and defect not in possible:
         raise ConfigError(f"defect: found {defect!r}, wanted None or, on {surface}, one of {', '.join(possible)}")
     part_rng, defect_rng, camera_rng = (np.random.default_rng(int(seed)) for seed in rng.integers(2**63, size=3))
-    view = View(shape=size_px, light_rad=part_rng.normal(-0.75 * np.pi, 0.3))
-    part = SURFACES[surface](view, part_rng)
-    camera = Camera(view, camera_rng)
+    scene = Scene(shape=size_px, light_rad=part_rng.normal(-0.75 * np.pi, 0.3))
+    part = SURFACES[surface](scene, part_rng)
+    camera = Camera(scene, camera_rng)
     levels = camera.expose(part.reflectance)
     mask = np.zeros(size_px, dtype=bool)
     if defect is not None:
@@ -101,14 +101,14 @@ def render(surface: str, *, defect: str | None, size_px: tuple[int, int], rng: G
 
 def _with_defect(levels: Plane, part: Surface, draw: _DrawDefect, camera: Camera, rng: Generator) -> tuple[Plane, Mask]:
     """Expose the part with a defect on it; draw again, a little stronger, until enough of it can be seen."""
-    view = camera.view
+    scene = camera.scene
     clear_levels = 1.5 * VISIBLE_LEVELS * part.texture_contrast
-    smallest_area_px = 20 * view.unit_px**1.5
+    smallest_area_px = 20 * scene.unit_px**1.5
     strength = 1.0
     while True:
-        log_gain = draw(part, view, rng, strength)
+        log_gain = draw(part, scene, rng, strength)
         change = camera.expose(part.reflectance * np.exp(log_gain)) - levels
-        mask = _visible(change, view)
+        mask = _visible(change, scene)
         if (np.abs(change[mask]).max(axis=-1) >= clear_levels).sum() >= smallest_area_px:
             break
         strength *= 1.2
@@ -117,14 +117,14 @@ def _with_defect(levels: Plane, part: Surface, draw: _DrawDefect, camera: Camera
     return levels + change * fade[..., None], mask
 
 
-def _visible(change: Plane, view: View) -> Mask:
+def _visible(change: Plane, scene: Scene) -> Mask:
     """Mask of the change (H, W, 3) that can be seen, without pinholes and specks."""
     seen = np.abs(change).max(axis=-1) >= VISIBLE_LEVELS
-    reach_px = math.ceil(view.unit_px)
+    reach_px = math.ceil(scene.unit_px)
     inner = slice(reach_px, -reach_px)
     seen = ndimage.binary_closing(np.pad(seen, reach_px), iterations=reach_px)[inner, inner]
-    pinholes = ~_larger_parts(~seen, 16 * view.unit_px**2)
-    return _larger_parts(seen | pinholes, 5 * view.unit_px)
+    pinholes = ~_larger_parts(~seen, 16 * scene.unit_px**2)
+    return _larger_parts(seen | pinholes, 5 * scene.unit_px)
 
 
 def _larger_parts(mask: Mask, smallest_area_px: float) -> Mask:
@@ -136,106 +136,106 @@ def _larger_parts(mask: Mask, smallest_area_px: float) -> Mask:
     return kept
 
 
-_DrawDefect = Callable[[Surface, View, Generator, float], Plane]
+_DrawDefect = Callable[[Surface, Scene, Generator, float], Plane]
 
 
 """A defect on a part: logarithm (H, W, 3) or (H, W, 1) of the gain on the reflected light, 0 where nothing changes.
 The last argument is a strength, 1 at first."""
 
 
-def _scratch(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+def _scratch(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
     """Draw a tool across the part, one to three times: a groove with a lit and a shaded flank, pressed unevenly."""
-    unit = view.unit_px
+    unit = scene.unit_px
     strength *= _contrast(rng)
-    centre = view.place(rng)
+    centre = scene.place(rng)
     heading = rng.uniform(0, np.pi)
     length_px = unit * rng.uniform(55, 190)
-    log_gain = np.zeros(view.shape)
+    log_gain = np.zeros(scene.shape)
     for stroke in range(rng.choice([1, 1, 1, 2, 3])):
         start = centre + rng.normal(0, 5 * unit, size=2) * (stroke > 0)
         count = int(2 * length_px * rng.uniform(0.6, 1))
         bend = rng.normal(0, 0.25) * np.linspace(-1, 1, count)
         tremor = np.cumsum(rng.normal(0, 0.009 / np.sqrt(unit), size=count))
-        near = view.nearest(_walk(start, heading + rng.normal(0, 0.05) + bend + tremor))
+        near = scene.nearest(_walk(start, heading + rng.normal(0, 0.05) + bend + tremor))
         pressure = _pressure(count, rng)[near.index] * (1 if stroke == 0 else rng.uniform(0.3, 0.9))
         width_px = max(unit, 0.6) * rng.uniform(0.7, 1.5)
-        facing = np.cos(near.normal_rad - view.light_rad)
+        facing = np.cos(near.normal_rad - scene.light_rad)
         contrast = np.where(np.abs(facing) < 0.45, np.copysign(0.45, facing), facing)
         flank = _bump((near.signed_px - width_px) / width_px) - _bump((near.signed_px + width_px) / width_px)
         log_gain += strength * pressure * (0.75 * contrast * flank + 0.12 * _bump(near.away_px / width_px))
     return _relief(part, log_gain)
 
 
-def _pit(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+def _pit(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
     """Sink one to four craters: the wall near the light in shadow, the far wall lit, a raised rim lit the other way."""
     strength *= _contrast(rng)
-    centre = view.place(rng)
-    rough = 1 + 0.2 * noise(view.shape, rng, 1.2 * view.unit_px)
-    log_gain = np.zeros(view.shape)
+    centre = scene.place(rng)
+    rough = 1 + 0.2 * noise(scene.shape, rng, 1.2 * scene.unit_px)
+    log_gain = np.zeros(scene.shape)
     for pit in range(rng.choice([1, 1, 2, 3, 4])):
-        size_px = view.unit_px * float(np.clip(rng.lognormal(np.log(8), 0.5), 3.5, 22)) * (0.6 if pit else 1)
-        dx, dy = view.turned(0, centre)
+        size_px = scene.unit_px * float(np.clip(rng.lognormal(np.log(8), 0.5), 3.5, 22)) * (0.6 if pit else 1)
+        dx, dy = scene.turned(0, centre)
         bearing = np.arctan2(dy, dx)
-        outline = np.ones(view.shape)
+        outline = np.ones(scene.shape)
         for order in (1, 2, 3, 5):
             outline += rng.normal(0, 0.14 / order) * np.cos(order * bearing + rng.uniform(0, 2 * np.pi))
         radius = np.hypot(dy, dx) / (max(size_px, 2) * np.maximum(outline, 0.4))
-        towards_light = np.cos(bearing - view.light_rad)
+        towards_light = np.cos(bearing - scene.light_rad)
         inside = np.clip((1 - radius) * 4, 0, 1)
         wall = inside * np.clip(radius, 0, 1) ** 1.5
         rim = _bump((radius - 1.12) / 0.16)
         bowl = -0.8 * inside * rough - 0.85 * wall * towards_light
         log_gain += strength * (bowl + rim * (0.12 + 0.45 * towards_light))
-        centre = np.clip(centre + rng.normal(0, 20 * view.unit_px, size=2), 0, np.array(view.shape) - 1)
+        centre = np.clip(centre + rng.normal(0, 20 * scene.unit_px, size=2), 0, np.array(scene.shape) - 1)
     return _relief(part, log_gain)
 
 
-def _stain(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+def _stain(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
     """Spill and dry a liquid: a soft tinted blot with an uneven outline, darker towards its edge."""
-    unit = view.unit_px
-    depth = _blot(view, rng, rng.uniform(13, 38) * unit)
+    unit = scene.unit_px
+    depth = _blot(scene, rng, rng.uniform(13, 38) * unit)
     body = _step(depth / rng.uniform(0.15, 0.5))
     ring = _bump((depth - 0.14) / 0.1) * body
-    cloud = 1 + 0.18 * noise(view.shape, rng, 7 * unit)
+    cloud = 1 + 0.18 * noise(scene.shape, rng, 7 * unit)
     amount = rng.uniform(0.35, 0.65) * body * cloud + rng.uniform(0, 0.45) * ring
     strength *= _contrast(rng) * part.texture_contrast
     log_gain: Plane = strength * amount[..., None] * _LIQUIDS[rng.integers(len(_LIQUIDS))]
     return log_gain
 
 
-def _crack(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+def _crack(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
     """Break the part along a jagged dark line of uneven width that forks, its far lip catching the light."""
-    unit = view.unit_px
+    unit = scene.unit_px
     strength *= _contrast(rng)
-    start, heading, length_px = view.place(rng), rng.uniform(0, 2 * np.pi), unit * rng.uniform(60, 160)
+    start, heading, length_px = scene.place(rng), rng.uniform(0, 2 * np.pi), unit * rng.uniform(60, 160)
     widest_px = max(unit * rng.uniform(0.7, 1.5), 0.6)
     branches = list(_fork(start, heading, length_px, widest_px, unit, rng))
     path, half_width_px = (np.concatenate(parts[::-1]) for parts in zip(*branches, strict=True))  # trunk on top
-    near = view.nearest(path)
+    near = scene.nearest(path)
     half_px = half_width_px[near.index]
     gap = np.clip(half_px + 0.5 - near.away_px, 0, 1) * np.clip(1.6 * half_px, 0, 1)
-    facing = np.cos(near.normal_rad - view.light_rad) * np.sign(near.signed_px)
+    facing = np.cos(near.normal_rad - scene.light_rad) * np.sign(near.signed_px)
     lip = _bump((near.away_px - half_px - 0.9 * unit) / (0.9 * unit)) * np.clip(-facing, 0, 1) * (half_px > 0.3)
     return _relief(part, strength * np.where(gap > 0, -1.3 * gap, 0.25 * lip))
 
 
-def _missing_pattern(part: Surface, view: View, rng: Generator, strength: float) -> Plane:
+def _missing_pattern(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
     """Bare the ground where some threads are pulled, or where the ink did not take."""
     assert part.bare is not None
-    unit = view.unit_px
+    unit = scene.unit_px
     if part.threads is None:
-        depth = _blot(view, rng, strength * rng.uniform(17, 38) * unit)
-        depth += 0.03 * noise(view.shape, rng, 1.5 * unit)
+        depth = _blot(scene, rng, strength * rng.uniform(17, 38) * unit)
+        depth += 0.03 * noise(scene.shape, rng, 1.5 * unit)
         gone = _step(depth / 0.08) * rng.choice([1.0, 1.0, 0.8, 0.55])
     else:
         along, thread = part.threads
-        y, x = np.rint(view.place(rng)).astype(int)
-        gone = np.zeros(view.shape)
+        y, x = np.rint(scene.place(rng)).astype(int)
+        gone = np.zeros(scene.shape)
         reach = strength * rng.uniform(2, 8)
         for pulled in range(rng.choice([1, 1, 2, 2, 3, 4])):
             left, right = along[y, x] + reach * rng.uniform([-1.3, 0.4], [-0.4, 1.3])
             ends = np.minimum(along - left, right - along)
-            frayed = 0.5 * noise(view.shape, rng, unit)
+            frayed = 0.5 * noise(scene.shape, rng, unit)
             gone = np.where(thread == thread[y, x] + pulled, _step(4 * ends + frayed), gone)
     change: Plane = np.log1p(gone[..., None] * (part.bare / part.reflectance - 1))
     return change
@@ -281,12 +281,12 @@ def _relief(part: Surface, log_gain: Plane) -> Plane:
     return shown[..., None]
 
 
-def _blot(view: View, rng: Generator, radius_px: float) -> Plane:
+def _blot(scene: Scene, rng: Generator, radius_px: float) -> Plane:
     """Depth (H, W) inside an irregular blot, in radii: about 1 in its middle, 0 on its outline, negative outside."""
-    along, across = view.turned(rng.uniform(0, np.pi), view.place(rng))
+    along, across = scene.turned(rng.uniform(0, np.pi), scene.place(rng))
     stretch = rng.uniform(1, 1.5)
     depth = 1 - np.hypot(along / stretch, across * stretch) / radius_px
-    ragged = 0.22 * noise(view.shape, rng, 0.4 * radius_px) + 0.11 * noise(view.shape, rng, 0.12 * radius_px)
+    ragged = 0.22 * noise(scene.shape, rng, 0.4 * radius_px) + 0.11 * noise(scene.shape, rng, 0.12 * radius_px)
     return depth + ragged * np.clip(1.5 + depth, 0, 1)  # no islands far away
 
 

@@ -29,7 +29,7 @@ _ORANGE_INK = np.array([0.86, 0.34, 0.12])
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class Scene:
     """What the camera frames and where the light stands.
 
     Attributes:
@@ -142,30 +142,30 @@ def noise(
     return field
 
 
-def brushed_metal(view: View, rng: Generator) -> Surface:
+def brushed_metal(scene: Scene, rng: Generator) -> Surface:
     """Steel brushed along the rows: streaks of three widths, a few deeper hairlines, a soft band of reflected light."""
-    unit = view.unit_px
+    unit = scene.unit_px
     angle = rng.normal(0, np.deg2rad(2.5))
-    fine = noise(view.shape, rng, 34 * unit, 0.45 * unit, angle)
-    medium = noise(view.shape, rng, 80 * unit, 1.3 * unit, angle)
-    broad = noise(view.shape, rng, 250 * unit, 7 * unit, angle)
-    hair = noise(view.shape, rng, 22 * unit, 0.55 * unit, angle)
+    fine = noise(scene.shape, rng, 34 * unit, 0.45 * unit, angle)
+    medium = noise(scene.shape, rng, 80 * unit, 1.3 * unit, angle)
+    broad = noise(scene.shape, rng, 250 * unit, 7 * unit, angle)
+    hair = noise(scene.shape, rng, 22 * unit, 0.55 * unit, angle)
     hairlines = np.maximum(hair - 2.2, 0) - 0.8 * np.maximum(-hair - 2.2, 0)
-    _, across = view.turned(angle)
-    offset = (across / view.shape[0] - rng.uniform(-0.5, 0.5)) / rng.uniform(0.3, 0.5)
+    _, across = scene.turned(angle)
+    offset = (across / scene.shape[0] - rng.uniform(-0.5, 0.5)) / rng.uniform(0.3, 0.5)
     gloss = 1 + rng.uniform(0.15, 0.4) * np.exp(-(offset**2))
     level = 0.36 * gloss * np.exp(0.085 * fine + 0.075 * medium + 0.04 * broad + 0.25 * hairlines)
     return Surface(reflectance=level[..., None] * _STEEL)
 
 
-def cast_grain(view: View, rng: Generator) -> Surface:
+def cast_grain(scene: Scene, rng: Generator) -> Surface:
     """Sand-cast iron: a rough relief lit from the side, small pores, mottled oxide, a few glinting grains."""
-    unit = view.unit_px
-    relief = noise(view.shape, rng, 5.5 * unit) + 0.55 * noise(view.shape, rng, 2.2 * unit)
-    relief += 0.22 * noise(view.shape, rng, 0.9 * unit)
-    grain = noise(view.shape, rng, 0.9 * unit)
-    mottle = noise(view.shape, rng, 22 * unit)
-    slope = _slope_towards_light(relief, view) * unit
+    unit = scene.unit_px
+    relief = noise(scene.shape, rng, 5.5 * unit) + 0.55 * noise(scene.shape, rng, 2.2 * unit)
+    relief += 0.22 * noise(scene.shape, rng, 0.9 * unit)
+    grain = noise(scene.shape, rng, 0.9 * unit)
+    mottle = noise(scene.shape, rng, 22 * unit)
+    slope = _slope_towards_light(relief, scene) * unit
     pores = np.maximum(grain - 2.1, 0)
     glints = np.maximum(-grain - 2.7, 0)
     level = 0.2 * np.exp(0.62 * slope + 0.05 * relief + 0.07 * mottle - 0.9 * pores + 0.9 * glints)
@@ -173,11 +173,11 @@ def cast_grain(view: View, rng: Generator) -> Surface:
     return Surface(reflectance=level[..., None] * _IRON * tint, texture_contrast=1.5)
 
 
-def woven_cloth(view: View, rng: Generator) -> Surface:
+def woven_cloth(scene: Scene, rng: Generator) -> Surface:
     """Plain weave of blue warp and straw weft: round twisted yarns of uneven thickness, dark gaps between them."""
-    pitch_px = max(10 * view.unit_px, 5)
-    along, across = view.turned(rng.normal(0, np.deg2rad(2)))
-    sway = 0.12 * noise(view.shape, rng, 3 * pitch_px), 0.12 * noise(view.shape, rng, 3 * pitch_px)
+    pitch_px = max(10 * scene.unit_px, 5)
+    along, across = scene.turned(rng.normal(0, np.deg2rad(2)))
+    sway = 0.12 * noise(scene.shape, rng, 3 * pitch_px), 0.12 * noise(scene.shape, rng, 3 * pitch_px)
     u = along / pitch_px + sway[0] + rng.uniform(0, 1)
     v = across / pitch_px + sway[1] + rng.uniform(0, 1)
     column, row = np.floor(u), np.floor(v)
@@ -186,12 +186,12 @@ def woven_cloth(view: View, rng: Generator) -> Surface:
     warp_height = warp.profile + 0.55 * np.cos(np.pi * (v - 0.5 + column))
     weft_height = weft.profile - 0.55 * np.cos(np.pi * (u - 0.5 + row))
     top = np.maximum(warp_height, weft_height)
-    fuzz = 1 + 0.05 * noise(view.shape, rng, 0.7 * view.unit_px)
+    fuzz = 1 + 0.05 * noise(scene.shape, rng, 0.7 * scene.unit_px)
 
     def lit(height: Plane, colour: Plane) -> Plane:
         """Hollows lie in shadow, flanks turned to the light are brighter."""
         shadow = np.clip(0.3 + 0.5 * height, 0.1, 1.1)
-        flank = 1 + 0.09 * pitch_px * _slope_towards_light(height, view)
+        flank = 1 + 0.09 * pitch_px * _slope_towards_light(height, scene)
         return colour * (shadow * np.clip(flank, 0.5, 1.5) * fuzz)[..., None]
 
     warp_colour = warp.shade[..., None] * _WARP_YARN
@@ -206,11 +206,11 @@ def woven_cloth(view: View, rng: Generator) -> Surface:
     )
 
 
-def printed_pattern(view: View, rng: Generator) -> Surface:
+def printed_pattern(scene: Scene, rng: Generator) -> Surface:
     """Card printed in two inks: teal rings around flowers, orange diamonds between, a little off register."""
-    unit = view.unit_px
+    unit = scene.unit_px
     pitch_px = max(46 * unit, 16)
-    along, across = view.turned(rng.normal(0, np.deg2rad(1.5)))
+    along, across = scene.turned(rng.normal(0, np.deg2rad(1.5)))
     along += pitch_px * rng.uniform()
     across += pitch_px * rng.uniform()
     spread_px = rng.normal(0.1, 0.25) * unit  # ink that runs a little wider or narrower than its plate
@@ -228,9 +228,9 @@ def printed_pattern(view: View, rng: Generator) -> Surface:
     diamond -= np.abs(_centred(across / pitch_px + 0.5 + off_register[1]))
     orange = cover(diamond)
 
-    fibre = noise(view.shape, rng, 2.6 * unit, 0.7 * unit, 0.6) + noise(view.shape, rng, 2.6 * unit, 0.7 * unit, -0.7)
-    card = _CARD * np.exp(0.014 * fibre + 0.008 * noise(view.shape, rng, 14 * unit))[..., None]
-    density = 0.96 + 0.03 * noise(view.shape, rng, 18 * unit) + 0.03 * noise(view.shape, rng, 1.0 * unit)
+    fibre = noise(scene.shape, rng, 2.6 * unit, 0.7 * unit, 0.6) + noise(scene.shape, rng, 2.6 * unit, 0.7 * unit, -0.7)
+    card = _CARD * np.exp(0.014 * fibre + 0.008 * noise(scene.shape, rng, 14 * unit))[..., None]
+    density = 0.96 + 0.03 * noise(scene.shape, rng, 18 * unit) + 0.03 * noise(scene.shape, rng, 1.0 * unit)
     density = np.clip(density + rng.normal(0, 0.02), 0, 1)[..., None]
     printed = card * (1 - teal[..., None] * density * (1 - _TEAL_INK))
     printed *= 1 - orange[..., None] * density * (1 - _ORANGE_INK)
@@ -241,20 +241,20 @@ class Camera:
     """One exposure's light, lens and sensor, fixed when made.
 
     Args:
-        view: what it frames.
+        scene: what it frames.
         rng: source of this exposure's illumination, colour temperature, focus and sensor noise.
     """
 
-    def __init__(self, view: View, rng: Generator) -> None:
-        self.view = view
-        along, across = view.turned(rng.uniform(0, 2 * np.pi))
-        span_px = max(view.shape)
+    def __init__(self, scene: Scene, rng: Generator) -> None:
+        self.scene = scene
+        along, across = scene.turned(rng.uniform(0, 2 * np.pi))
+        span_px = max(scene.shape)
         falloff = rng.uniform(0.05, 0.15) * (along**2 + across**2) / (0.5 * span_px**2)
         self._light: Plane = (rng.normal(1, 0.04) + rng.uniform(0.05, 0.25) * along / span_px - falloff)[..., None]
         warmth = rng.normal(0, 0.018)
         self._light = self._light * np.array([1 + warmth, 1, 1 - warmth])
-        self._blur_px = rng.uniform(0.45, 0.7) * max(view.unit_px, 0.8)
-        self._grain = rng.standard_normal((*view.shape, 3))
+        self._blur_px = rng.uniform(0.45, 0.7) * max(scene.unit_px, 0.8)
+        self._grain = rng.standard_normal((*scene.shape, 3))
 
     def expose(self, reflectance: Plane) -> Plane:
         """Grey levels (H, W, 3) in [0, 255], gamma-encoded and not yet rounded, of a part's linear reflectance."""
@@ -294,15 +294,15 @@ def _centred(position: Plane) -> Plane:
     return position - np.rint(position)
 
 
-def _slope_towards_light(height: Plane, view: View) -> Plane:
+def _slope_towards_light(height: Plane, scene: Scene) -> Plane:
     """How much the relief faces the light: height lost per pixel walked towards it."""
     smooth = ndimage.gaussian_filter(height, 0.5)
     dy, dx = np.gradient(smooth)
-    slope: Plane = -dx * np.cos(view.light_rad) - dy * np.sin(view.light_rad)
+    slope: Plane = -dx * np.cos(scene.light_rad) - dy * np.sin(scene.light_rad)
     return slope
 
 
-SURFACES: dict[str, Callable[[View, Generator], Surface]] = {
+SURFACES: dict[str, Callable[[Scene, Generator], Surface]] = {
     "brushed_metal": brushed_metal,
     "cast_grain": cast_grain,
     "woven_cloth": woven_cloth,

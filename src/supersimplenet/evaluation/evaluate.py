@@ -41,7 +41,7 @@ _SEED = 0  # of the resamples of the intervals: the same figures each time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class EvaluatedImage:
     """One test image with its planes, for as long as it is looked at.
 
     Attributes:
@@ -58,7 +58,7 @@ class Case:
 
 
 @dataclass(kw_only=True)
-class Part:
+class PartialEvaluation:
     """What is left of test images once they were looked at; parts of a test add up to the whole.
 
     Attributes:
@@ -71,7 +71,7 @@ class Part:
     outcomes: list[Outcome]
     failures: list[Failure]
 
-    def add(self, other: Part) -> None:
+    def add(self, other: PartialEvaluation) -> None:
         """Take in the images that come next."""
         self.tally.merge(other.tally)
         self.outcomes += other.outcomes
@@ -106,13 +106,13 @@ def evaluate(
     tested = [sample for sample in samples if sample.split == "test"]
     if not tested:
         raise DataError("the data set has no test image; name a data set with a test split")
-    part = look_at_part(
+    part = evaluate_part(
         detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error, progress=progress
     )
-    return sum_up(part, detector, resolution=resolution)
+    return finish_evaluation(part, detector, resolution=resolution)
 
 
-def look_at_part(
+def evaluate_part(
     detector: Detector,
     tested: Sequence[Sample],
     *,
@@ -120,10 +120,10 @@ def look_at_part(
     batch_size: int | None = None,
     on_error: OnError = "stop",
     progress: Callable[[int], None] = lambda images: None,
-) -> Part:
+) -> PartialEvaluation:
     """Look at some test images; see `evaluate`."""
     calibration = detector.calibration
-    part = Part(
+    part = PartialEvaluation(
         tally=PixelTally(pixel_logit=None if calibration is None else calibration.pixel_logit), outcomes=[], failures=[]
     )
     for item in _cases(detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error):
@@ -137,7 +137,7 @@ def look_at_part(
     return part
 
 
-def sum_up(part: Part, detector: Detector, *, resolution: Resolution = "model") -> Evaluation:
+def finish_evaluation(part: PartialEvaluation, detector: Detector, *, resolution: Resolution = "model") -> Evaluation:
     """The evaluation of all test images.
 
     Args:
@@ -163,14 +163,14 @@ def sum_up(part: Part, detector: Detector, *, resolution: Resolution = "model") 
         image_score=detector.image_score,
         resolution=resolution,
         size_px=detector.image_size,
-        fit=detector.view.config.fit,
+        fit=detector.preprocessor.config.fit,
     )
 
 
-def look_again(detector: Detector, outcomes: Sequence[Outcome]) -> Iterator[Case]:
+def evaluate_again(detector: Detector, outcomes: Sequence[Outcome]) -> Iterator[EvaluatedImage]:
     """The cases of some outcomes with their planes at the size of their maps, in the same order."""
     for item in _cases(detector, [outcome.sample for outcome in outcomes]):
-        assert isinstance(item, Case)  # an unreadable image raises
+        assert isinstance(item, EvaluatedImage)  # an unreadable image raises
         yield item
 
 
@@ -197,7 +197,7 @@ def _cases(
     resolution: Resolution = "model",
     batch_size: int | None = None,
     on_error: OnError = "stop",
-) -> Iterator[Case | Failure]:
+) -> Iterator[EvaluatedImage | Failure]:
     """Each sample looked at, its planes beside it; in order, one result for each."""
     for item in detector.predict_files(
         [sample.image for sample in samples],
@@ -210,7 +210,7 @@ def _cases(
             continue
         sample, prediction = samples[item.index], item.prediction
         try:
-            yield Case(
+            yield EvaluatedImage(
                 sample=sample,
                 prediction=prediction,
                 mask=_pixel_labels(sample, prediction.placement, resolution),
@@ -235,7 +235,7 @@ def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) 
     return placement.mask_on_map(mask) if resolution == "model" else mask
 
 
-def _map_beside(case: Case) -> NDArray[np.float32]:
+def _map_beside(case: EvaluatedImage) -> NDArray[np.float32]:
     """The map at the size of the case's planes."""
     prediction, mask = case.prediction, case.mask
     if mask is None or mask.shape == prediction.map_logit.shape:
@@ -246,14 +246,14 @@ def _map_beside(case: Case) -> NDArray[np.float32]:
 def _ignored_on_image(detector: Detector, sample: Sample, prediction: Prediction) -> NDArray[np.bool_] | None:
     """Pixels of the image itself that count in no score; None for none."""
     own = read_ignored(sample)
-    if detector.view.is_plain or (prediction.ignored is None and prediction.placement.turn is None):
+    if detector.preprocessor.is_plain or (prediction.ignored is None and prediction.placement.turn is None):
         return own
     nowhere = np.zeros(prediction.map_logit.shape, dtype=bool)
     ignored = nowhere if prediction.ignored is None else prediction.ignored
     return prediction.placement.mask_on_image(ignored, outside=True)
 
 
-def _outcome(case: Case, threshold_logit: float) -> Outcome:
+def _outcome(case: EvaluatedImage, threshold_logit: float) -> Outcome:
     prediction = case.prediction
     return Outcome(
         sample=case.sample,

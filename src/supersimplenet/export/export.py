@@ -1,4 +1,4 @@
-"""What `supersimplenet export` does: trace, convert, quantise, compare, and only then a file."""
+"""What `supersimplenet export` does: trace, convert, quantize, compare, and only then a file."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.export.formats import convert, require_precision
 from supersimplenet.export.graph import at_size, step_px, trace
-from supersimplenet.export.quantization import CalibrationSplit, quantise
-from supersimplenet.export.verification import TOLERANCES, Tolerance, certify
+from supersimplenet.export.quantization import CalibrationSplit, quantize
+from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.detector import Detector
-from supersimplenet.inference.model_folder import hash_weights, load_model, load_view, read_calibration
+from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
 from supersimplenet.metrics.ranking import auroc
 from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.images import list_images
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.backends import require_suffix
 from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, encode_png
 from supersimplenet.types import BAD, GOOD, Sample
@@ -64,7 +64,7 @@ def export_model(
             ``int8``: quantised.
         size_px: (height, width) that the file takes; by default the training's, for which alone the thresholds hold.
         dynamic: leave height and width open.
-        max_drop: for int8; see `quantise`.
+        max_drop: for int8; see `quantize`.
         images: files or folders that the gate, and int8, look at; by default of the model's own data set.
         tolerance: of the verification; by default that of the precision.
 
@@ -82,26 +82,26 @@ def export_model(
         raise ConfigError("size and dynamic: a file has one size or leaves it open; give one of the two")
     network, record = load_model(model)
     trained_size_px = network.config.size_px
-    view = load_view(model, record, network.config)
+    preprocessor = load_preprocessor(model, record, network.config)
     size_px = trained_size_px if size_px is None else size_px
     _check_size(network, size_px, dynamic=dynamic)
-    if dynamic and not view.is_plain:
+    if dynamic and not preprocessor.is_plain:
         raise ConfigError("dynamic: a model with a view of its own (view.fit, view.roi, view.align) has one size")
     network = at_size(network, size_px)
-    view = View(
-        view.config,
+    preprocessor = Preprocessor(
+        preprocessor.config,
         size_px=size_px,
         strides=network.config.feature_strides,
-        roi=view.roi,
-        reference=None if view.aligner is None else view.aligner.reference,
+        roi=preprocessor.roi,
+        reference=None if preprocessor.aligner is None else preprocessor.aligner.reference,
     )
-    detector = Detector.of(network, record, read_calibration(model), view=view, device="cpu")
-    judge = detector.judge
-    calibration = judge.calibration if size_px == trained_size_px else None
-    if judge.calibration is not None and calibration is None:
+    detector = Detector.of(network, record, read_calibration(model), preprocessor=preprocessor, device="cpu")
+    postprocessor = detector.postprocessor
+    calibration = postprocessor.calibration if size_px == trained_size_px else None
+    if postprocessor.calibration is not None and calibration is None:
         trained = "x".join(map(str, trained_size_px))
         console().print(f"not calibrated at this size: the thresholds hold at {trained} alone", style="bold red")
-    detector.judge = judge = replace(judge, calibration=calibration)
+    detector.postprocessor = postprocessor = replace(postprocessor, calibration=calibration)
     with tempfile.TemporaryDirectory() as drawn:
         gate_images, source = _gate_images(record, images, Path(drawn), size_px)
         artifact = convert(
@@ -110,15 +110,21 @@ def export_model(
                 pixel_logit=None if calibration is None else calibration.pixel_logit,
                 precision=precision,
                 dynamic=dynamic,
-                masked=not view.is_plain,
+                masked=not preprocessor.is_plain,
             ),
             file_format,
         )
         drop, drop_of = None, None
         if precision == "int8":
-            split = _calibration_split(record, images, view)
-            artifact.model, drop, drop_of = quantise(
-                artifact.model, file_format, split, judge=judge, view=view, max_drop=max_drop, auroc=auroc
+            split = _calibration_split(record, images, preprocessor)
+            artifact.model, drop, drop_of = quantize(
+                artifact.model,
+                file_format,
+                split,
+                postprocessor=postprocessor,
+                preprocessor=preprocessor,
+                max_drop=max_drop,
+                auroc=auroc,
             )
         bundle = Bundle(
             engine=file_format,
@@ -127,13 +133,13 @@ def export_model(
             trained_size_px=trained_size_px,
             step_px=step_px(network) if dynamic else None,
             strides=network.config.feature_strides,
-            view=_named(view),
-            view_images=_view_images(view),
-            masked=not view.is_plain,
+            view=_named(preprocessor),
+            view_images=_view_images(preprocessor),
+            masked=not preprocessor.is_plain,
             preprocessing=_preprocessing(network),
             outputs=_outputs(calibrated=calibration is not None),
-            image_score=judge.image_score,
-            score_scale=judge.score_scale,
+            image_score=postprocessor.image_score,
+            score_scale=postprocessor.score_scale,
             calibration=calibration,
             backbone=_backbone(network, record),
             weights_sha256=hash_weights(model),
@@ -172,8 +178,8 @@ def _pass_gate(
             score_scale=detector.score_scale,
             device="cpu",
         )
-        certify(file, images, other.predict(list(images)), tolerance=tolerance, source=source, size_px=size_px)
-    return certify(file, images, detector.predict(list(images)), tolerance=tolerance, source=source)
+        verify(file, images, other.predict(list(images)), tolerance=tolerance, source=source, size_px=size_px)
+    return verify(file, images, detector.predict(list(images)), tolerance=tolerance, source=source)
 
 
 def _check_size(network: SuperSimpleNet, size_px: tuple[int, int], *, dynamic: bool) -> None:
@@ -208,7 +214,7 @@ def _gate_images(
     ), "synthetic images: the model's own were not found, and none named with --images"
 
 
-def _calibration_split(record: dict[str, Any], given: Sequence[Path], view: View) -> CalibrationSplit:
+def _calibration_split(record: dict[str, Any], given: Sequence[Path], preprocessor: Preprocessor) -> CalibrationSplit:
     """Good images that the training held out and the bad ones of its split; else those that are named, as good ones.
 
     Raises:
@@ -227,19 +233,23 @@ def _calibration_split(record: dict[str, Any], given: Sequence[Path], view: View
             "good parts with --images"
         )
     chosen = _evenly(chosen, _SPLIT_IMAGES)
-    return CalibrationSplit(seen=[view.see(path) for path, _ in chosen], labels=[label for _, label in chosen])
+    return CalibrationSplit(
+        seen=[preprocessor.prepare(path) for path, _ in chosen], labels=[label for _, label in chosen]
+    )
 
 
-def _named(view: View) -> dict[str, Any]:
+def _named(preprocessor: Preprocessor) -> dict[str, Any]:
     """The view's settings; its files are in the bundle, so their places on this machine say nothing."""
-    config = view.config
+    config = preprocessor.config
     roi, reference = (None if path is None else Path(path.name) for path in (config.roi, config.reference))
     return to_plain(replace(config, roi=roi, reference=reference))  # type: ignore[no-any-return]
 
 
-def _view_images(view: View) -> dict[str, str]:
-    images = {} if view.roi is None else {"roi": encode_png(view.roi.astype(np.uint8) * np.uint8(255))}
-    return images if view.aligner is None else images | {"reference": encode_png(view.aligner.reference)}
+def _view_images(preprocessor: Preprocessor) -> dict[str, str]:
+    images = {} if preprocessor.roi is None else {"roi": encode_png(preprocessor.roi.astype(np.uint8) * np.uint8(255))}
+    return (
+        images if preprocessor.aligner is None else images | {"reference": encode_png(preprocessor.aligner.reference)}
+    )
 
 
 def _samples(record: dict[str, Any]) -> list[Sample]:

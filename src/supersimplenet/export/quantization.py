@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.errors import ConfigError, ExportError
-from supersimplenet.postprocessing.postprocessor import Judge
-from supersimplenet.preprocessing.prepared_image import Seen
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.postprocessing.postprocessor import PostProcessor
+from supersimplenet.preprocessing.prepared_image import PreparedImage
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.backends import network_inputs
 from supersimplenet.runtime.bundle import FileFormat
-from supersimplenet.runtime.predictor import Looker, Run
+from supersimplenet.runtime.predictor import ImagePredictor, Run
 
 DROP_OF_RANKING = "I-AUROC of the score that decides, on the calibration split"
 DROP_OF_SCORES = "the share of the scores' variance that quantisation changes, on the calibration split"
@@ -35,17 +35,17 @@ class CalibrationSplit:
         labels: 0 good, 1 bad, of each.
     """
 
-    seen: Sequence[Seen]
+    seen: Sequence[PreparedImage]
     labels: Sequence[int]
 
 
-def quantise(
+def quantize(
     model: Any,
     file_format: FileFormat,
     split: CalibrationSplit,
     *,
-    judge: Judge,
-    view: View,
+    postprocessor: PostProcessor,
+    preprocessor: Preprocessor,
     max_drop: float,
     auroc: Callable[[Sequence[float], Sequence[int]], float],
 ) -> tuple[Any, float, str]:
@@ -57,8 +57,8 @@ def quantise(
         model: of ONNX or OpenVINO.
         file_format: which.
         split: what ranges and accuracy are measured with.
-        judge: says which score decides.
-        view: how images are brought before the network.
+        postprocessor: says which score decides.
+        preprocessor: how images are brought before the network.
         max_drop: largest loss that is allowed: of I-AUROC where the split has good and bad images. Where it has one
             class, of the scores' agreement 1 - mean((a - b)^2) / variance(a), for a noise on the scores lowers
             the AUROC by a share of about that size, or less.
@@ -76,10 +76,12 @@ def quantise(
     except ImportError as error:
         raise ConfigError("precision: int8 needs nncf; pip install 'supersimplenet[export]'") from error
     nncf.set_log_level(logging.ERROR)
-    two_classes, masked = len(set(split.labels)) == 2, not view.is_plain
+    two_classes, masked = len(set(split.labels)) == 2, not preprocessor.is_plain
 
     def scores(runnable: Any, places: Sequence[int]) -> NDArray[np.float64]:
-        looker = Looker(run=_run(runnable, file_format, masked=masked), judge=judge, view=view)
+        looker = ImagePredictor(
+            run=_run(runnable, file_format, masked=masked), postprocessor=postprocessor, preprocessor=preprocessor
+        )
         return np.array([looker.look([split.seen[place]], [None])[0].score_logit for place in places])
 
     everything = range(len(split.seen))

@@ -54,7 +54,7 @@ TOLERANCES: dict[FilePrecision, Tolerance] = {
 }
 
 
-def certify(
+def verify(
     file: Path,
     images: Sequence[Path],
     expected: Sequence[Prediction],

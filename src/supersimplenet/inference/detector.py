@@ -15,15 +15,15 @@ from torch import nn
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.inference.config import ComputeConfig
 from supersimplenet.inference.engines import build_engine
-from supersimplenet.inference.model_folder import load_model, load_view, read_calibration
+from supersimplenet.inference.model_folder import load_model, load_preprocessor, read_calibration
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.postprocessing.postprocessor import Judge
+from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.loading import Failure, ImageFile, OnError
-from supersimplenet.preprocessing.prepared_image import Seen
-from supersimplenet.preprocessing.preprocessor import View
-from supersimplenet.runtime.predictor import Image, Looker
-from supersimplenet.runtime.predictor import Indexed as Indexed
+from supersimplenet.preprocessing.prepared_image import PreparedImage
+from supersimplenet.preprocessing.preprocessor import Preprocessor
+from supersimplenet.runtime.predictor import Image, ImagePredictor
+from supersimplenet.runtime.predictor import IndexedPrediction as IndexedPrediction
 from supersimplenet.types import Prediction, ScoreName, ScoreScale
 from supersimplenet.utils.serialization import from_plain
 
@@ -37,7 +37,7 @@ class Detector:
             promises nothing.
         image_score: which score that is: the classification head's, the map's maximum, or both fused.
         score_scale: puts both on one scale.
-        view: how images are brought before the network; by default each is resized to its input size.
+        preprocessor: how images are brought before the network; by default each is resized to its input size.
         device: where to compute, such as ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
         engine: what computes, ``torch`` or ``openvino`` (on a processor, where it is installed).
         precision: ``float32``, or ``bfloat16``: faster where the processor computes in it, and coarser.
@@ -54,7 +54,7 @@ class Detector:
         calibration: Calibration | None = None,
         image_score: ScoreName = "head",
         score_scale: ScoreScale | None = None,
-        view: View | None = None,
+        preprocessor: Preprocessor | None = None,
         device: str = "auto",
         engine: str = "torch",
         precision: str = "float32",
@@ -63,8 +63,10 @@ class Detector:
         self.device = choose_device("cpu" if engine == "openvino" and device == "auto" else device)
         self.network = network.eval()
         self.engine = build_engine(network, name=engine, device=self.device, precision=precision)
-        self.judge = Judge(calibration=calibration, image_score=image_score, score_scale=score_scale or ScoreScale())
-        self.view = view or View.stretch(network.config.size_px)
+        self.postprocessor = PostProcessor(
+            calibration=calibration, image_score=image_score, score_scale=score_scale or ScoreScale()
+        )
+        self.preprocessor = preprocessor or Preprocessor.stretch(network.config.size_px)
         self.record = record or {}
 
     @classmethod
@@ -95,7 +97,7 @@ class Detector:
             network,
             record,
             read_calibration(Path(folder)),
-            view=load_view(Path(folder), record, network.config),
+            preprocessor=load_preprocessor(Path(folder), record, network.config),
             device=device,
             engine=engine,
             precision=precision,
@@ -108,7 +110,7 @@ class Detector:
         record: dict[str, Any],
         calibration: Calibration | None = None,
         *,
-        view: View | None = None,
+        preprocessor: Preprocessor | None = None,
         device: str = "auto",
         engine: str = "torch",
         precision: str = "float32",
@@ -119,7 +121,7 @@ class Detector:
             calibration=calibration,
             image_score=record.get("image_score", "head"),
             score_scale=from_plain(ScoreScale, record.get("score_scale", {}), where="config.yaml: score_scale"),
-            view=view,
+            preprocessor=preprocessor,
             device=device,
             engine=engine,
             precision=precision,
@@ -129,31 +131,31 @@ class Detector:
     @property
     def calibration(self) -> Calibration | None:
         """The thresholds and what they promise; None where there are none."""
-        return self.judge.calibration
+        return self.postprocessor.calibration
 
     @calibration.setter
     def calibration(self, calibration: Calibration | None) -> None:
-        self.judge = replace(self.judge, calibration=calibration)
+        self.postprocessor = replace(self.postprocessor, calibration=calibration)
 
     @property
     def image_score(self) -> ScoreName:
         """Which score decides the verdict."""
-        return self.judge.image_score
+        return self.postprocessor.image_score
 
     @property
     def score_scale(self) -> ScoreScale:
         """What puts both scores on one scale."""
-        return self.judge.score_scale
+        return self.postprocessor.score_scale
 
     @property
     def threshold_logit(self) -> float:
         """From this score on an image is ``bad``."""
-        return self.judge.threshold_logit
+        return self.postprocessor.threshold_logit
 
     @property
     def aligned(self) -> bool:
         """Whether images are aligned to a reference, and predictions say how they lay."""
-        return self.view.aligner is not None
+        return self.preprocessor.aligner is not None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -192,12 +194,12 @@ class Detector:
         ignored: Callable[[int], NDArray[np.bool_] | None] = lambda index: None,
         batch_size: int | None = None,
         on_error: OnError = "stop",
-        then: Callable[[Indexed], None] = lambda item: None,
-    ) -> Iterator[Indexed | Failure]:
+        then: Callable[[IndexedPrediction], None] = lambda item: None,
+    ) -> Iterator[IndexedPrediction | Failure]:
         """Look at many files, several at a time, in their order; memory does not grow with their number.
 
         Args:
-            paths: image files; see `supersimplenet.preprocessing.loading.in_lanes` for iterators that wait.
+            paths: image files; see `supersimplenet.preprocessing.loading.map_in_threads` for iterators that wait.
             ignored: pixels (H, W) of the image that count in no score, by its place in the list; called in several
                 threads.
             batch_size: images that go through the network together; None for what suits the engine.
@@ -218,8 +220,8 @@ class Detector:
                 then=then,
             )
 
-    def predict_seen(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction]:
-        """Look at images that `view.see` has brought before the network, all of them together.
+    def predict_prepared(self, seen: Sequence[PreparedImage], paths: Sequence[str | None]) -> list[Prediction]:
+        """Look at images that `preprocessor.prepare` has brought before the network, all of them together.
 
         Args:
             seen: the images; there may be none.
@@ -227,13 +229,18 @@ class Detector:
         """
         return self._looker.look(seen, paths)
 
-    def predict_each(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction | ImageError]:
-        """Return a prediction for each image, or the error in its place; see `predict_seen`."""
+    def predict_each(self, seen: Sequence[PreparedImage], paths: Sequence[str | None]) -> list[Prediction | ImageError]:
+        """Return a prediction for each image, or the error in its place; see `predict_prepared`."""
         return self._looker.look_each(seen, paths)
 
     @property
-    def _looker(self) -> Looker:
-        return Looker(run=self.engine.run, judge=self.judge, view=self.view, tiles_at_once=self.engine.batch_size)
+    def _looker(self) -> ImagePredictor:
+        return ImagePredictor(
+            run=self.engine.run,
+            postprocessor=self.postprocessor,
+            preprocessor=self.preprocessor,
+            tiles_at_once=self.engine.batch_size,
+        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -20,7 +20,7 @@ from supersimplenet.inference.cuda_graphs import Graphs
 from supersimplenet.inference.model_folder import move_to
 from supersimplenet.model.folded import FoldedNetwork
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
-from supersimplenet.utils.system import goes_by_cache, keep_freed_memory, lanes
+from supersimplenet.utils.system import is_cpu, keep_freed_blocks, lanes
 
 _GPU_BATCH = 16
 
@@ -94,13 +94,13 @@ class TorchEngine:
 
     def __init__(self, network: SuperSimpleNet, *, device: torch.device, precision: str) -> None:
         self.device = device
-        on_cpu = goes_by_cache(device)
+        on_cpu = is_cpu(device)
         folded = FoldedNetwork(network, dtype=getattr(torch, precision), dense=not on_cpu)
         self.network = move_to(folded, device).eval()
         self.batch_size = 1 if on_cpu else _GPU_BATCH
         self._graphs = Graphs(self.network, exact=precision == "float32") if device.type == "cuda" else None
         if on_cpu:
-            keep_freed_memory()
+            keep_freed_blocks()
 
     @torch.inference_mode()
     def run(
@@ -169,7 +169,7 @@ class OpenVinoEngine:
                 f"engine: openvino cannot convert this backbone ({reason}); use --engine torch"
             ) from error
         self._alone = self._compiled(self._model, "LATENCY", 1)
-        self._in_lanes: Any = None  # compiled when it is first asked for
+        self._map_in_threads: Any = None  # compiled when it is first asked for
         self._active = self._alone
         self._requests = threading.local()
 
@@ -201,9 +201,9 @@ class OpenVinoEngine:
     def lanes(self) -> Iterator[int]:
         """See `Engine`."""
         threads = torch.get_num_threads()
-        if self._in_lanes is None:
-            self._in_lanes = self._compiled(self._model, "THROUGHPUT", threads)
-        self._active = self._in_lanes
+        if self._map_in_threads is None:
+            self._map_in_threads = self._compiled(self._model, "THROUGHPUT", threads)
+        self._active = self._map_in_threads
         try:
             yield threads
         finally:

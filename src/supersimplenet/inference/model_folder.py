@@ -36,7 +36,7 @@ from supersimplenet.model.backbone import build_backbone, wrap_module
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.preprocessing.preprocessor import View, ViewConfig, read_view
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
 from supersimplenet.types import Split
 from supersimplenet.utils.files import file_sha256
 from supersimplenet.utils.files import write_text as write_text
@@ -178,15 +178,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def save_view(folder: Path, view: View) -> dict[str, str]:
+def save_preprocessor(folder: Path, preprocessor: Preprocessor) -> dict[str, str]:
     """Write a view's region of interest and reference into a model folder, which then needs no other file.
 
     Returns:
         SHA-256 of each file, for config.yaml (``view_files``).
     """
     images = {
-        ROI_FILE: None if view.roi is None else view.roi.astype(np.uint8) * np.uint8(255),
-        REFERENCE_FILE: None if view.aligner is None else view.aligner.reference,
+        ROI_FILE: None if preprocessor.roi is None else preprocessor.roi.astype(np.uint8) * np.uint8(255),
+        REFERENCE_FILE: None if preprocessor.aligner is None else preprocessor.aligner.reference,
     }
     hashes = {}
     for name, pixels in images.items():
@@ -199,16 +199,16 @@ def save_view(folder: Path, view: View) -> dict[str, str]:
     return hashes
 
 
-def load_view(folder: Path, record: Mapping[str, Any], model: ModelConfig) -> View:
-    """The view that a model was trained with.
+def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfig) -> Preprocessor:
+    """The preprocessor that a model was trained with.
 
     Args:
         folder: the model folder.
-        record: its config.yaml; one without a view is of a model whose images are resized.
+        record: its config.yaml; one without a preprocessor is of a model whose images are resized.
         model: of the network.
 
     Raises:
-        ModelFolderError: a file of the view is missing, or is not that of the training.
+        ModelFolderError: a file of the preprocessor is missing, or is not that of the training.
         ConfigError: OpenCV is not installed, and images are to be aligned.
     """
     config = from_plain(ViewConfig, record.get("view", {}), where=f"{folder / CONFIG_FILE}: view")
@@ -230,7 +230,7 @@ def load_view(folder: Path, record: Mapping[str, Any], model: ModelConfig) -> Vi
         roi=None if config.roi is None else folder / ROI_FILE,
         reference=None if config.reference is None else folder / REFERENCE_FILE,
     )
-    return read_view(own, size_px=model.size_px, strides=model.feature_strides)
+    return read_preprocessor(own, size_px=model.size_px, strides=model.feature_strides)
 
 
 def read_calibration(folder: Path) -> Calibration | None:

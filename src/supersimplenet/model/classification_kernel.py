@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from supersimplenet.model.ops import AddUp, Normalisation, alone, groups, mean_everywhere
+from supersimplenet.model.ops import AllReduce, Normalisation, groups, identity, mean_everywhere
 
 
 class PooledOutput(NamedTuple):
@@ -42,7 +42,7 @@ def normalise_activate_pool(
     gamma: Tensor,
     beta: Tensor,
     eps: float,
-    add_up: AddUp = alone,
+    all_reduce: AllReduce = identity,
 ) -> PooledOutput:
     """``relu(batch_norm(clean + seen + noise))``, its maximum and mean over space.
 
@@ -55,9 +55,9 @@ def normalise_activate_pool(
         gamma: (K,) scale of the normalisation.
         beta: (K,) offset of the normalisation.
         eps: added to the variance.
-        add_up: over the processes that share the batch.
+        all_reduce: over the processes that share the batch.
     """
-    return PooledOutput(*_NormaliseActivatePool.apply(clean, seen, noise, kept, gamma, beta, eps, add_up))
+    return PooledOutput(*_NormaliseActivatePool.apply(clean, seen, noise, kept, gamma, beta, eps, all_reduce))
 
 
 class _NormaliseActivatePool(torch.autograd.Function):
@@ -73,7 +73,7 @@ class _NormaliseActivatePool(torch.autograd.Function):
         gamma: Tensor,
         beta: Tensor,
         eps: float,
-        add_up: AddUp,
+        all_reduce: AllReduce,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
         images, pixels, channels = seen.shape
         centred = torch.empty_like(seen)  # (N, P, K)
@@ -86,14 +86,14 @@ class _NormaliseActivatePool(torch.autograd.Function):
                 if noise is not None:
                     response += noise.view_as(copies)[copy, group]
                 row_sum += response.sum((0, 1))
-        mean, total = mean_everywhere(row_sum, images * pixels, add_up)
+        mean, total = mean_everywhere(row_sum, images * pixels, all_reduce)
         variance = torch.zeros_like(mean)
         of_group = list(groups(images, seen.device))
         for group in of_group:
             response = centred[group].sub_(mean)
             variance += response.square().sum((0, 1))
-        variance = add_up(variance) / total
-        norm = Normalisation(gamma, beta, variance, eps=eps, total=total, add_up=add_up)
+        variance = all_reduce(variance) / total
+        norm = Normalisation(gamma, beta, variance, eps=eps, total=total, all_reduce=all_reduce)
         maximum, average = seen.new_empty(images, channels), seen.new_empty(images, channels)
         counts = seen.new_full((images, 1), pixels) if kept is None else kept.sum(1, keepdim=True)
         place = torch.empty(images, channels, dtype=torch.int64, device=seen.device)

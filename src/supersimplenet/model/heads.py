@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from supersimplenet.model.anomalies import Anomalies
 from supersimplenet.model.classification_kernel import normalise_activate_pool
 from supersimplenet.model.config import Variant
-from supersimplenet.model.ops import AddUp, alone, pointwise, update_running_statistics
+from supersimplenet.model.ops import AllReduce, identity, pointwise, update_running_statistics
 from supersimplenet.model.resample import TAPS, SparseMatrix, tap_coverage, upscale, upscale_taps
 from supersimplenet.model.segmentation_kernel import normalise_activate_project
 
@@ -96,7 +96,7 @@ class Heads(nn.Module):
         *,
         stop_gradient: bool = False,
         ignored: Tensor | None = None,
-        add_up: AddUp = alone,
+        all_reduce: AllReduce = identity,
     ) -> HeadOutput:
         """Map and score of each image, or of each image of the doubled, noised batch.
 
@@ -106,16 +106,16 @@ class Heads(nn.Module):
             stop_gradient: keep the score's gradient out of the map.
             ignored: (B, h, w) bool, positions that the score's maxima and means over space pass over; not all of an
                 image. (The batch's statistics and the 5x5 convolution still see them.)
-            add_up: in training, over the processes that share the batch, each of which calls this with its own images.
+            all_reduce: in training, over the processes that share the batch; each calls this with its own images.
 
         Returns:
             Logits of B images, or of 2B with ``anomalies``: first one copy of the batch, then the other.
         """
         projections = self.projections()
-        map_logit = self._segment(features, projections, anomalies, add_up)  # (N, h, w)
+        map_logit = self._segment(features, projections, anomalies, all_reduce)  # (N, h, w)
         seen_map = map_logit.detach() if stop_gradient else map_logit
         kept = None if ignored is None else (~ignored).repeat(len(map_logit) // len(ignored), 1, 1).flatten(1)  # (N, P)
-        maximum, average = self._pool(features, projections, anomalies, seen_map, kept, add_up)  # (N, CONV) each
+        maximum, average = self._pool(features, projections, anomalies, seen_map, kept, all_reduce)  # (N, CONV) each
         score_logit = classify(maximum, average, seen_map, self.score.weight, self.score.bias, kept)
         return HeadOutput(map_logit, score_logit)
 
@@ -140,7 +140,7 @@ class Heads(nn.Module):
         )
 
     def _segment(
-        self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None, add_up: AddUp
+        self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None, all_reduce: AllReduce
     ) -> Tensor:
         """The map (N, h, w)."""
         norm, weight, size = self.hidden_norm, self.map.weight[0], output_size(features)
@@ -160,7 +160,7 @@ class Heads(nn.Module):
                 weight=weight,
                 eps=norm.eps,
                 negative_slope=LEAKY_SLOPE,
-                add_up=add_up,
+                all_reduce=all_reduce,
             )
             update_running_statistics(norm, out.mean, out.variance, out.total)
             return out.projected
@@ -179,7 +179,7 @@ class Heads(nn.Module):
         anomalies: Anomalies | None,
         seen_map: Tensor,
         kept: Tensor | None,
-        add_up: AddUp,
+        all_reduce: AllReduce,
     ) -> tuple[Tensor, Tensor]:
         """Maximum and mean over the kept positions of the activated 5x5 convolution, (N, CONV) each."""
         norm, size = self.conv_norm, output_size(features)
@@ -192,7 +192,7 @@ class Heads(nn.Module):
             noise = sum_taps(spread.view(-1, CONV), anomalies).flatten(1, 2)
         if self.training:
             out = normalise_activate_pool(
-                clean, seen, noise, kept, gamma=norm.weight, beta=norm.bias, eps=norm.eps, add_up=add_up
+                clean, seen, noise, kept, gamma=norm.weight, beta=norm.bias, eps=norm.eps, all_reduce=all_reduce
             )
             update_running_statistics(norm, out.mean, out.variance, out.total)
             return out.maximum, out.average

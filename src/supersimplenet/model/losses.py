@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supersimplenet.model.heads import HeadOutput
-from supersimplenet.model.ops import AddUp, alone
+from supersimplenet.model.ops import AllReduce, identity
 
 _MARGIN = 0.5
 _GAMMA = 4.0
@@ -20,7 +20,7 @@ def supersimplenet_loss(
     *,
     counted: Tensor | None = None,
     weight: Tensor | None = None,
-    add_up: AddUp = alone,
+    all_reduce: AllReduce = identity,
 ) -> Tensor:
     """Truncated L1 on the map, focal loss on the map, focal loss on the score; all with weight 1.
 
@@ -32,8 +32,8 @@ def supersimplenet_loss(
             pixel labels are unknown do, nor do ignored ones.
         weight: (N, h, w) float, by which each pixel's terms are multiplied (a mean still divides by the number of
             pixels); None for 1.
-        add_up: over the processes that share the batch. The loss is then the one whose mean over them is the batch's,
-            as the mean of their gradients is its gradient.
+        all_reduce: over the processes that share the batch. The loss is then the one whose mean over them is that of
+            the batch, as the mean of their gradients is its gradient.
 
     Returns:
         () float32, or float64 where the logits are.
@@ -55,7 +55,7 @@ def supersimplenet_loss(
         (_focal(score_logit, label), torch.ones_like(label)),
     ]
     counts = torch.stack([chosen.sum() for _, chosen in terms] + [label.new_ones((), dtype=torch.int64)])
-    *of_terms, processes = add_up(counts).unbind()
+    *of_terms, processes = all_reduce(counts).unbind()
     # A mean over nothing is 0.
     means = [
         (values * chosen).sum() * processes / count.clamp_min(1)

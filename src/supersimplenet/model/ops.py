@@ -1,7 +1,7 @@
 """BatchNorm in training over rows that are held by groups of images: what both heads share.
 
 Where several processes share a batch, its statistics are those of all its rows, forward and backward: what is summed
-over rows is summed over processes too (`AddUp`).
+over rows is summed over processes too (`AllReduce`).
 
 The caller finds mean and variance, which need not cost a pass over the rows, and hands over centred rows chunk by
 chunk. Nothing of the size of the rows is stored here.
@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supersimplenet.utils.system import goes_by_cache
+from supersimplenet.utils.system import is_cpu
 
 # A chunk of float32 rows that stays in the second-level cache of two cores between element-wise passes.
 _CHUNK_BYTES_CPU = 1 << 21
 _CHUNK_BYTES_GPU = 1 << 28
 # Sums a tensor over the processes that share a batch, maybe in place; every process calls it, in the same order.
-AddUp = Callable[[Tensor], Tensor]
+AllReduce = Callable[[Tensor], Tensor]
 _CONVOLVED = (torch.float32, torch.bfloat16)
 
 
-def alone(values: Tensor) -> Tensor:
+def identity(values: Tensor) -> Tensor:
     """The sum over one process."""
     return values
 
@@ -41,7 +41,7 @@ class Normalisation:
         total: rows of the batch, of all processes.
         weight: (K,) what each channel is multiplied by after the activation, which must be piecewise linear through 0;
             the gradients that `add` and `through` are given lack this factor. None for 1.
-        add_up: over the processes that share the batch.
+        all_reduce: over the processes that share the batch.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Normalisation:
         eps: float,
         total: int,
         weight: Tensor | None = None,
-        add_up: AddUp = alone,
+        all_reduce: AllReduce = identity,
     ) -> None:
         self.beta = beta
         self.inverse_std = (variance + eps).rsqrt()
@@ -62,7 +62,7 @@ class Normalisation:
         self.weight = torch.ones_like(beta) if weight is None else weight
         self._sum = torch.zeros_like(beta)  # over rows, of the gradient
         self._deviation_sum = torch.zeros_like(beta)  # the same, each times the row's deviation from the mean
-        self._add_up = add_up
+        self._add_up = all_reduce
         self._everywhere: tuple[Tensor, Tensor] | None = None  # both sums, of all processes
 
     def __call__(self, centred: Tensor) -> Tensor:
@@ -110,18 +110,18 @@ class Normalisation:
         torch.sub(gradient.mul_(self.scale * self.weight), statistics, out=out)
 
 
-def mean_everywhere(row_sum: Tensor, rows: int, add_up: AddUp) -> tuple[Tensor, int]:
+def mean_everywhere(row_sum: Tensor, rows: int, all_reduce: AllReduce) -> tuple[Tensor, int]:
     """Mean over the rows of all processes, from their sum (K,) in this one, and how many they are."""
-    if add_up is alone:
+    if all_reduce is identity:
         return row_sum / rows, rows
-    both = add_up(torch.cat([row_sum, row_sum.new_tensor([rows])]).double())
+    both = all_reduce(torch.cat([row_sum, row_sum.new_tensor([rows])]).double())
     everywhere = round(both[-1].item())
     return (both[:-1] / everywhere).to(row_sum.dtype), everywhere
 
 
 def groups(images: int, device: torch.device) -> Iterator[slice]:
     """Slices of images that go through a pass together: one by one in a processor's cache, all at once on a GPU."""
-    length = 1 if goes_by_cache(device) else max(images, 1)
+    length = 1 if is_cpu(device) else max(images, 1)
     for start in range(0, images, length):
         yield slice(start, start + length)
 
@@ -129,7 +129,7 @@ def groups(images: int, device: torch.device) -> Iterator[slice]:
 def chunks(rows: Tensor) -> Iterator[slice]:
     """Slices of rows that are small enough to stay in cache between element-wise passes."""
     row_bytes = rows.shape[1] * rows.element_size()
-    length = max(1, (_CHUNK_BYTES_CPU if goes_by_cache(rows.device) else _CHUNK_BYTES_GPU) // row_bytes)
+    length = max(1, (_CHUNK_BYTES_CPU if is_cpu(rows.device) else _CHUNK_BYTES_GPU) // row_bytes)
     for start in range(0, len(rows), length):
         yield slice(start, start + length)
 

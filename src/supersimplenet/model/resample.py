@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.utils.system import goes_by_cache
+from supersimplenet.utils.system import is_cpu
 
 TAPS = 5  # side of the classification head's convolution
 _POOL = 3  # side of the average pooling
@@ -285,7 +285,7 @@ def resampling(
 
     (rows_in, columns_in), (rows_out, columns_out) = size_in, size_out
     across = axis(columns_in, columns_out).reshape(columns_out, -1)  # (w, w_l * x)
-    if not goes_by_cache(device):
+    if not is_cpu(device):
         dense = (across, axis(rows_in, rows_out).reshape(rows_out, -1))
         return DenseResampling(*(torch.from_numpy(matrix).to(device=device, dtype=dtype) for matrix in dense))
     columns = sparse.kron(sparse.eye_array(images * rows_in), sparse.csr_array(across), format="csr")

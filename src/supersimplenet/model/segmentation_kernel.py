@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supersimplenet.model.anomalies import Anomalies
-from supersimplenet.model.ops import AddUp, Normalisation, alone, chunks, groups, mean_everywhere
+from supersimplenet.model.ops import AllReduce, Normalisation, chunks, groups, identity, mean_everywhere
 from supersimplenet.model.resample import Resampling, resampling
 
 
@@ -47,7 +47,7 @@ class _Settings:
     align_corners: bool
     eps: float
     negative_slope: float
-    add_up: AddUp
+    all_reduce: AllReduce
 
 
 def normalise_activate_project(
@@ -63,7 +63,7 @@ def normalise_activate_project(
     weight: Tensor,
     eps: float,
     negative_slope: float,
-    add_up: AddUp = alone,
+    all_reduce: AllReduce = identity,
 ) -> HiddenOutput:
     """``leaky_relu(batch_norm(upscale(maps) + bias)) @ weight`` of each pixel.
 
@@ -80,12 +80,14 @@ def normalise_activate_project(
         weight: (H,) projection.
         eps: added to the variance.
         negative_slope: slope of the activation below zero.
-        add_up: over the processes that share the batch.
+        all_reduce: over the processes that share the batch.
 
     Returns:
         The projection of B images, or of 2B with ``anomalies``, and the statistics for the running averages.
     """
-    settings = _Settings(size=size, align_corners=align_corners, eps=eps, negative_slope=negative_slope, add_up=add_up)
+    settings = _Settings(
+        size=size, align_corners=align_corners, eps=eps, negative_slope=negative_slope, all_reduce=all_reduce
+    )
     return HiddenOutput(*_NormaliseActivateProject.apply(shift, bias, gamma, beta, weight, anomalies, settings, *maps))
 
 
@@ -170,7 +172,7 @@ class _NormaliseActivateProject(torch.autograd.Function):
         images, (height, width) = len(maps[0]), settings.size
         batch = _Batch(anomalies, images, height * width, gamma)
         operators = [_operator(m, settings.size, settings.align_corners) for m in maps]
-        mean, total = mean_everywhere(_sum(maps, operators, shift, batch), batch.total, settings.add_up)
+        mean, total = mean_everywhere(_sum(maps, operators, shift, batch), batch.total, settings.all_reduce)
         variance = torch.zeros_like(mean)
         centred = []  # (rows, H) of each group
         noised = torch.empty_like(shift[: len(batch.position)])  # (M, H)
@@ -183,9 +185,9 @@ class _NormaliseActivateProject(torch.autograd.Function):
             centred.append(values)
         for rows in chunks(noised):
             variance += noised[rows].square().sum(0)
-        variance = settings.add_up(variance) / total
+        variance = settings.all_reduce(variance) / total
         norm = Normalisation(
-            gamma, beta, variance, eps=settings.eps, total=total, weight=weight, add_up=settings.add_up
+            gamma, beta, variance, eps=settings.eps, total=total, weight=weight, all_reduce=settings.all_reduce
         )
 
         def project(values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from supersimplenet.types import Prediction, ScoreName, ScoreScale
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
+class PostProcessor:
     """What is decided from the network's outputs.
 
     Attributes:

@@ -1,7 +1,7 @@
 """Which images are to be looked at: files, folders, patterns, lists, archives, tables, stores; one after another.
 
-Whatever they lie in, images come out one way: as a path, or as a name and what reads the bytes (`Encoded`), in an order
-that is the same each time. Only a folder's or a pattern's own listing is held in memory.
+Whatever they lie in, images come out one way, in an order that is the same each time: as a path, or as a name and what
+reads the bytes (`EncodedImage`). Only a folder's or a pattern's own listing is held in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
 from supersimplenet.errors import DataError
-from supersimplenet.preprocessing.images import IMAGE_SUFFIXES, Encoded, list_images, natural_key
+from supersimplenet.preprocessing.images import IMAGE_SUFFIXES, EncodedImage, list_images, natural_key
 from supersimplenet.preprocessing.loading import ImageFile
 
 STANDARD_INPUT = "-"
@@ -34,7 +34,7 @@ class Inputs:
     """Images in their order, to be gone through once.
 
     Attributes:
-        images: None where the source waits for more to come; see `supersimplenet.preprocessing.loading.in_lanes`.
+        images: None where the source waits for more to come; see `supersimplenet.preprocessing.loading.map_in_threads`.
         total: how many there are, where that is known.
     """
 
@@ -172,20 +172,20 @@ def _unpacked(file: ImageFile) -> Iterator[ImageFile]:
     return _in_archive(file) if name.endswith(TAR_SUFFIXES) else iter([file])
 
 
-def _in_archive(file: ImageFile) -> Iterator[Encoded]:
+def _in_archive(file: ImageFile) -> Iterator[EncodedImage]:
     """A tar archive's images in its own order, named ``shard.tar/member.png``."""
     try:
         if isinstance(file, Path) and _is_plain_archive(file):
             with tarfile.open(file, "r:") as archive:
                 for member in _images_of(archive):
                     read = partial(_read_part, file, member.offset_data, member.size)
-                    yield Encoded(name=f"{file}/{member.name}", read=read)
+                    yield EncodedImage(name=f"{file}/{member.name}", read=read)
         else:  # compressed or far away: read from the first byte to the last
             with _opened(file) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
                 for member in _images_of(archive):
                     content = archive.extractfile(member)
                     assert content is not None  # it is a regular file
-                    yield Encoded(name=f"{file}/{member.name}", read=partial(_given, content.read()))
+                    yield EncodedImage(name=f"{file}/{member.name}", read=partial(_given, content.read()))
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{file}: not a readable tar archive ({error}); make it again") from error
     except OSError as error:
@@ -219,7 +219,7 @@ def _given(content: bytes) -> bytes:
     return content
 
 
-def _in_table(file: ImageFile) -> Iterator[Encoded]:
+def _in_table(file: ImageFile) -> Iterator[EncodedImage]:
     """The images of a Parquet table: bytes in the column ``image``, names in ``path``, else ``table.parquet/12``.
 
     Where ``image`` is a struct of ``bytes`` and ``path``, as in data sets of the Hugging Face hub, these are taken.
@@ -243,7 +243,7 @@ def _in_table(file: ImageFile) -> Iterator[Encoded]:
                         image, name = image.get("bytes"), name or image.get("path")
                     if image is not None and not isinstance(image, bytes):
                         raise DataError(f"{file}: its column image holds {type(image).__name__}; {wanted}")
-                    yield Encoded(name=str(name or f"{file}/{number}"), read=partial(_given, image or b""))
+                    yield EncodedImage(name=str(name or f"{file}/{number}"), read=partial(_given, image or b""))
                     number += 1
     except pa.ArrowInvalid as error:
         raise DataError(f"{file}: not a readable Parquet file ({error}); make it again") from error
@@ -261,7 +261,7 @@ def _opened(file: ImageFile) -> IO[bytes]:
     return opened
 
 
-def _find_remote(url: str) -> list[Encoded]:
+def _find_remote(url: str) -> list[EncodedImage]:
     """Images, archives and tables of a URL: of a file, a folder (searched at any depth) or a pattern.
 
     Raises:
@@ -283,4 +283,4 @@ def _find_remote(url: str) -> list[Encoded]:
     if not paths:
         raise DataError(f"{url}: no such file or folder, and no pattern that matches one; {_WANTED}")
     paths.sort(key=lambda name: natural_key(Path(name)))
-    return [Encoded(name=store.unstrip_protocol(name), read=partial(store.cat_file, name)) for name in paths]
+    return [EncodedImage(name=store.unstrip_protocol(name), read=partial(store.cat_file, name)) for name in paths]

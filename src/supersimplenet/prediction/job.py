@@ -14,7 +14,7 @@ from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format, results_in, table_file
 from supersimplenet.prediction.watch import Arrivals
 from supersimplenet.preprocessing.loading import ImageFile, OnError
-from supersimplenet.runtime.predictor import Indexed, Looks
+from supersimplenet.runtime.predictor import IndexedPrediction, SupportsPredict
 from supersimplenet.runtime.rows import as_row, columns
 from supersimplenet.types import Prediction, Verdict
 from supersimplenet.utils.files import cut_journal, read_journal, write_text
@@ -52,7 +52,7 @@ class PredictionSummary:
 
 
 def predict_to_folder(
-    detector: Looks,
+    detector: SupportsPredict,
     images: Iterable[ImageFile | None],
     output: Path,
     *,
@@ -114,7 +114,7 @@ def predict_to_folder(
     count = done
     with journal.open("a", encoding="utf-8") as lines:
 
-        def draw(item: Indexed) -> None:
+        def draw(item: IndexedPrediction) -> None:
             if overlays:
                 _write_overlay(item.file, item.prediction, output / OVERLAYS, done + item.index)
 

@@ -14,7 +14,7 @@ from supersimplenet.prediction.job import PredictionSummary, predict_to_folder
 from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format
 from supersimplenet.prediction.watch import Arrivals, stopped_by_signals
 from supersimplenet.preprocessing.loading import OnError
-from supersimplenet.runtime.predictor import Looks
+from supersimplenet.runtime.predictor import SupportsPredict
 from supersimplenet.utils.console import progress_bar
 
 
@@ -89,7 +89,7 @@ def predict_files(
         )
 
 
-def open_model(model: Path, compute: ComputeConfig = HERE, *, trust: bool = False) -> Looks:
+def open_model(model: Path, compute: ComputeConfig = HERE, *, trust: bool = False) -> SupportsPredict:
     """Return what predicts with a model folder, an exported file, or either on many machines.
 
     An exported file needs no torch, and none is imported for it.

@@ -1,4 +1,4 @@
-"""Many machines look at images: Ray reads them on the processors, workers that each hold the model judge them.
+"""Many machines look at images: Ray reads them on the processors, workers that each hold the model postprocessor them.
 
 The driver, where the command runs, hands out the names of the images and takes the predictions back in order, without
 their maps: what it writes, and how it goes on after an interruption, is as with one machine. What a worker had in hand
@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from supersimplenet.errors import ConfigError, ImageError
-from supersimplenet.evaluation.evaluate import Part, look_at_part
+from supersimplenet.evaluation.evaluate import PartialEvaluation, evaluate_part
 from supersimplenet.inference.config import ComputeConfig
 from supersimplenet.inference.detector import Detector
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.prediction.ray_reader import Batch, Reader, column
 from supersimplenet.preprocessing.loading import Failure, ImageFile, OnError
 from supersimplenet.runtime import Inspector
-from supersimplenet.runtime.predictor import Indexed
+from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.types import Resolution, Sample
 
 _BLOCK_IMAGES = 32  # that are read together, and lost together with a worker
@@ -37,7 +37,7 @@ _WORKER_CORES, _READER_CORES = 0.7, 0.3
 
 
 class Cluster:
-    """Looks at files with many workers; a `supersimplenet.runtime.predictor.Looks`.
+    """SupportsPredict at files with many workers; a `supersimplenet.runtime.predictor.SupportsPredict`.
 
     Args:
         model: the model folder, or an exported file; it is sent to the workers.
@@ -62,7 +62,7 @@ class Cluster:
         import ray
 
         # In lists, or Ray would send them with each start of an actor, and warn that they might be lost.
-        self._files, self._sent_view = [ray.put(_read_model(model))], [ray.put(local.view)]
+        self._files, self._sent_preprocessor = [ray.put(_read_model(model))], [ray.put(local.preprocessor)]
 
     def predict_files(
         self,
@@ -70,8 +70,8 @@ class Cluster:
         *,
         batch_size: int | None = None,
         on_error: OnError = "stop",
-        then: Callable[[Indexed], None] = lambda item: None,
-    ) -> Iterator[Indexed | Failure]:
+        then: Callable[[IndexedPrediction], None] = lambda item: None,
+    ) -> Iterator[IndexedPrediction | Failure]:
         """Look at many files, in their order; predictions come without their maps.
 
         Args:
@@ -101,7 +101,7 @@ class Cluster:
             ray.data.from_arrow(tables)
             .map_batches(
                 Reader,
-                fn_constructor_args=[self._sent_view],
+                fn_constructor_args=[self._sent_preprocessor],
                 batch_size=None,
                 compute=ray.data.ActorPoolStrategy(**readers),
                 num_cpus=1 if on_gpu else _READER_CORES,
@@ -121,12 +121,14 @@ class Cluster:
                     raise ImageError(found)
                 yield Failure(index=index, path=file, reason=found)
             else:
-                item = Indexed(index=index, file=file, prediction=found)
+                item = IndexedPrediction(index=index, file=file, prediction=found)
                 then(item)
                 yield item
 
-    def test_parts(self, samples: Sequence[Sample], *, resolution: Resolution, on_error: OnError) -> Iterator[Part]:
-        """Look at test images part by part; see `supersimplenet.evaluation.evaluate.look_at_part`."""
+    def evaluate_parts(
+        self, samples: Sequence[Sample], *, resolution: Resolution, on_error: OnError
+    ) -> Iterator[PartialEvaluation]:
+        """Look at test images part by part; see `supersimplenet.evaluation.evaluate.evaluate_part`."""
         import ray
 
         parts = [samples[first : first + _PART_IMAGES] for first in range(0, len(samples), _PART_IMAGES)]
@@ -224,7 +226,7 @@ class _Tester:
             samples = pickle.loads(content)
             assert isinstance(self.detector, Detector)  # the command takes no exported file
             try:
-                found.append(look_at_part(self.detector, samples, resolution=resolution, on_error=on_error))
+                found.append(evaluate_part(self.detector, samples, resolution=resolution, on_error=on_error))
             except ImageError as error:
                 found.append(str(error))
         return {"index": batch["index"], "found": column(map(pickle.dumps, found))}

@@ -10,7 +10,7 @@ import numpy as np
 
 from supersimplenet.errors import ImageError
 from supersimplenet.preprocessing.loading import ImageFile
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 
 Batch = dict[str, np.ndarray[Any, Any]]
 
@@ -19,13 +19,13 @@ class Reader:
     """Brings images before the network, in a process of the cluster.
 
     Args:
-        sent: a reference to the `View` that says how, in a list.
+        sent: a reference to the `Preprocessor` that says how, in a list.
     """
 
     def __init__(self, sent: Sequence[Any]) -> None:
         import ray
 
-        self._view: View = ray.get(sent[0])
+        self._preprocessor: Preprocessor = ray.get(sent[0])
 
     def __call__(self, batch: Batch) -> Batch:
         """Images as the network sees them, or why they cannot be read."""
@@ -35,7 +35,7 @@ class Reader:
             file: ImageFile = pickle.loads(content)
             names.append(str(file))
             try:
-                seen.append(pickle.dumps(self._view.see(file)))
+                seen.append(pickle.dumps(self._preprocessor.prepare(file)))
                 errors.append("")
             except ImageError as error:
                 seen.append(b"")

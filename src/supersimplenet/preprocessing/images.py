@@ -47,7 +47,7 @@ _REPAIR = "re-export it"
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedImage:
     """An image file whose bytes lie elsewhere than in a file of their own: in an archive, a table, a store.
 
     Attributes:
@@ -63,7 +63,7 @@ class Encoded:
 
 
 def read_image(
-    path: str | os.PathLike[str] | Encoded, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str] | EncodedImage, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.uint8]:
     """Read an image file, upright and in RGB, as the module's docstring says.
 
@@ -84,10 +84,10 @@ def read_image(
 
 
 def read_image_and_size(
-    path: str | os.PathLike[str] | Encoded, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str] | EncodedImage, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """`read_image`, and the (height, width) in px that the image has of its own."""
-    pixels, _ = _decode(path if isinstance(path, Encoded) else Path(path), max_pixels)
+    pixels, _ = _decode(path if isinstance(path, EncodedImage) else Path(path), max_pixels)
     return prepare_pixels(pixels, size_px=size_px), pixels.shape[:2]
 
 
@@ -210,7 +210,7 @@ def natural_key(path: Path) -> tuple[Any, ...]:
     return ([[int(t) if i % 2 else t for i, t in enumerate(tokens)] for tokens in parts], str(path))
 
 
-def _decode(path: Path | Encoded, max_pixels: int) -> tuple[NDArray[Any], bool]:
+def _decode(path: Path | EncodedImage, max_pixels: int) -> tuple[NDArray[Any], bool]:
     """Pixels as the file holds them, upright: (H, W, 1, 3 or 4) uint8 or uint16; and whether compression lost any."""
     with _opened(path, max_pixels) as image:
         # Pillow turns a TIFF as it loads it, and nothing else.
@@ -225,7 +225,7 @@ def _decode(path: Path | Encoded, max_pixels: int) -> tuple[NDArray[Any], bool]:
     return _upright(pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis], orientation), lossy
 
 
-def _plain_mode(image: Image.Image, path: Path | Encoded) -> Image.Image:
+def _plain_mode(image: Image.Image, path: Path | EncodedImage) -> Image.Image:
     """The image in a mode that numpy reads as it is: L, RGB, RGBA or 16-bit grey."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
         return image  # PNG and PPM reach mode "I" with 16 bits only
@@ -238,10 +238,10 @@ def _plain_mode(image: Image.Image, path: Path | Encoded) -> Image.Image:
 
 
 @contextmanager
-def _opened(path: Path | Encoded, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: Path | EncodedImage, max_pixels: int) -> Iterator[Image.Image]:
     """The file, its header read and checked; whatever goes wrong inside becomes an ImageError that names the file."""
     source: Path | io.BytesIO
-    if isinstance(path, Encoded):
+    if isinstance(path, EncodedImage):
         source = io.BytesIO(_bytes_of(path))
         length = source.getbuffer().nbytes
     else:
@@ -258,7 +258,7 @@ def _opened(path: Path | Encoded, max_pixels: int) -> Iterator[Image.Image]:
         raise ImageError(f"{path}: {_explained(error, length)}") from error
 
 
-def _bytes_of(image: Encoded) -> bytes:
+def _bytes_of(image: EncodedImage) -> bytes:
     try:
         return image.read()
     except Exception as error:  # each store raises what its library does
@@ -277,7 +277,7 @@ def _file_length(path: Path) -> int:
         raise ImageError(f"{path}: {_explained(error, 0)}") from error
 
 
-def _check_pixel_count(path: Path | Encoded, pillow_size: tuple[int, int], max_pixels: int) -> None:
+def _check_pixel_count(path: Path | EncodedImage, pillow_size: tuple[int, int], max_pixels: int) -> None:
     width, height = pillow_size
     if width * height > max_pixels:
         raise ImageError(

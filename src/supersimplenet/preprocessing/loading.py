@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.errors import ConfigError, ImageError
-from supersimplenet.preprocessing.images import Encoded
-from supersimplenet.preprocessing.prepared_image import Seen
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.preprocessing.images import EncodedImage
+from supersimplenet.preprocessing.prepared_image import PreparedImage
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 
 OnError = Literal["stop", "skip"]
-ImageFile = Path | Encoded
+ImageFile = Path | EncodedImage
 _DECODERS = 2
 _AHEAD = 1  # batches beyond those being worked on that may be finished and waiting; more where they are single images
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class ImageBatch:
 
     index: list[int]
     paths: list[ImageFile]
-    seen: list[Seen]
+    seen: list[PreparedImage]
     failures: list[Failure]
 
     @property
@@ -64,17 +64,19 @@ class ImageBatch:
 def decode_batches(
     paths: Iterable[ImageFile], *, size_px: tuple[int, int], batch_size: int, on_error: OnError = "stop"
 ) -> Iterator[ImageBatch]:
-    """Read and resize images ahead of their use, in their order; see `in_lanes`."""
-    view = View.stretch(size_px)
-    return in_lanes(lambda batch: batch, paths, lanes=_DECODERS, view=view, batch_size=batch_size, on_error=on_error)
+    """Read and resize images ahead of their use, in their order; see `map_in_threads`."""
+    preprocessor = Preprocessor.stretch(size_px)
+    return map_in_threads(
+        lambda batch: batch, paths, lanes=_DECODERS, preprocessor=preprocessor, batch_size=batch_size, on_error=on_error
+    )
 
 
-def in_lanes(
+def map_in_threads(
     work: Callable[[ImageBatch], T],
     paths: Iterable[ImageFile | None],
     *,
     lanes: int,
-    view: View,
+    preprocessor: Preprocessor,
     batch_size: int,
     ignored: Callable[[int], NDArray[np.bool_] | None] = lambda index: None,
     on_error: OnError = "stop",
@@ -88,7 +90,7 @@ def in_lanes(
         paths: image files; may be an iterator without end. One that waits for images to come says so by None: what
             came before is then worked on to the end, and handed out, before it is asked again.
         lanes: number of threads.
-        view: how an image is brought before the network.
+        preprocessor: how an image is brought before the network.
         batch_size: images in a batch.
         ignored: pixels (H, W) of an image that count nowhere, by its place in the list; called in several threads.
         on_error: ``stop`` raises at the first unreadable image, ``skip`` reports it among the batch's failures.
@@ -99,12 +101,12 @@ def in_lanes(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size: {batch_size}; it must be at least 1")
-    return _in_lanes(
-        lambda numbered: work(_read_batch(numbered, view, ignored, on_error)), iter(paths), lanes, batch_size
+    return _map_in_threads(
+        lambda numbered: work(_read_batch(numbered, preprocessor, ignored, on_error)), iter(paths), lanes, batch_size
     )
 
 
-def _in_lanes(
+def _map_in_threads(
     carry: Callable[[list[tuple[int, ImageFile]]], T], images: Iterator[ImageFile | None], lanes: int, batch_size: int
 ) -> Iterator[T]:
     waiting: deque[Future[T]] = deque()
@@ -154,14 +156,14 @@ def _batches(images: Iterator[ImageFile | None], batch_size: int) -> Iterator[li
 
 def _read_batch(
     numbered: list[tuple[int, ImageFile]],
-    view: View,
+    preprocessor: Preprocessor,
     ignored: Callable[[int], NDArray[np.bool_] | None],
     on_error: OnError,
 ) -> ImageBatch:
     batch = ImageBatch(index=[], paths=[], seen=[], failures=[])
     for index, path in numbered:
         try:
-            seen = view.see(path, ignored(index))
+            seen = preprocessor.prepare(path, ignored(index))
         except ImageError as error:
             if on_error == "stop":
                 raise

@@ -66,7 +66,7 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class PreparedImage:
     """An image, ready for the network.
 
     Attributes:

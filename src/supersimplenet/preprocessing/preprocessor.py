@@ -26,14 +26,14 @@ from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.preprocessing.alignment import Aligner, Alignment, Motion
 from supersimplenet.preprocessing.geometry import TOUCHED, Affine, Placement, resize_mask, warp_pixels, warp_plane
 from supersimplenet.preprocessing.images import (
-    Encoded,
+    EncodedImage,
     image_size,
     prepare_pixels,
     read_image,
     read_image_and_size,
     read_mask,
 )
-from supersimplenet.preprocessing.prepared_image import Layout, Seen
+from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.tiling import TileGrid
 
 Fit = Literal["stretch", "pad", "tiles"]
@@ -91,7 +91,7 @@ class ViewConfig:
             raise ConfigError("view.max_residual: counts for aligned images alone; give view.align and view.reference")
 
 
-class View:
+class Preprocessor:
     """How images are brought before a network of one input size.
 
     Args:
@@ -132,7 +132,7 @@ class View:
             )
 
     @classmethod
-    def stretch(cls, size_px: tuple[int, int]) -> View:
+    def stretch(cls, size_px: tuple[int, int]) -> Preprocessor:
         """Every image resized to the network's input size, all of it looked at."""
         return cls(ViewConfig(), size_px=size_px)
 
@@ -141,11 +141,11 @@ class View:
         """Whether images are resized to the network's input size, all of it looked at, and nothing else."""
         return self.config.fit == "stretch" and self.roi is None and self.aligner is None
 
-    def see(
+    def prepare(
         self,
-        image: str | Path | Encoded | NDArray[np.uint8] | NDArray[np.uint16],
+        image: str | Path | EncodedImage | NDArray[np.uint8] | NDArray[np.uint16],
         ignored: NDArray[np.bool_] | None = None,
-    ) -> Seen:
+    ) -> PreparedImage:
         """An image as the network sees it.
 
         Args:
@@ -175,12 +175,12 @@ class View:
             pixels = prepare_pixels(pixels, size_px=layout.placement.map_size_px)
         if self.roi is not None:
             pixels = self._without_outside(pixels, self._outside_roi(layout.placement, name))
-        return Seen(pixels=pixels, layout=layout)
+        return PreparedImage(pixels=pixels, layout=layout)
 
     def lay_out(self, image: Path, ignored: NDArray[np.bool_] | None = None) -> Layout:
-        """How an image file is laid out; told from its header, unless images are aligned. See `see`."""
+        """How an image file is laid out; told from its header, unless images are aligned. See `prepare`."""
         if self.aligner is not None:
-            return self.see(image, ignored).layout
+            return self.prepare(image, ignored).layout
         return self._lay_out(image_size(image), ignored, str(image))
 
     def _lay_out(
@@ -311,14 +311,14 @@ def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
     return np.asarray(image) > 0
 
 
-def read_view(
+def read_preprocessor(
     config: ViewConfig, *, size_px: tuple[int, int], strides: tuple[int, ...], drawn_on: tuple[int, int] | None = None
-) -> View:
+) -> Preprocessor:
     """The view of a configuration, its files read.
 
     Args:
         config: names the files.
-        size_px: see `View`.
+        size_px: see `Preprocessor`.
         strides: likewise.
         drawn_on: (height, width) of the images, on which a polygon lies where there is no reference.
 
@@ -330,7 +330,7 @@ def read_view(
     if config.roi is not None:
         size = drawn_on if reference is None else (reference.shape[0], reference.shape[1])
         roi = read_roi(config.roi, (1, 1) if size is None else size)
-    return View(config, size_px=size_px, strides=strides, roi=roi, reference=reference)
+    return Preprocessor(config, size_px=size_px, strides=strides, roi=roi, reference=reference)
 
 
 def _shown(shape: tuple[int, ...]) -> str:

@@ -10,10 +10,10 @@ from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.registry import describe_source, trained_on
 from supersimplenet.errors import DataError
 from supersimplenet.evaluation.evaluate import (
-    Part,
+    PartialEvaluation,
+    evaluate_again,
     evaluate_samples,
-    look_again,
-    sum_up,
+    finish_evaluation,
     write_metrics,
 )
 from supersimplenet.evaluation.results import Evaluation
@@ -68,7 +68,7 @@ def evaluate_model(
     write_metrics(evaluation, folder, data=describe_source(source))
     sheet = folder / CONTACT_SHEET
     best, worst = choose_outcomes(evaluation.outcomes)
-    shown = list(look_again(detector, [*best, *worst]))
+    shown = list(evaluate_again(detector, [*best, *worst]))
     title = f"{source.name}: {len(evaluation.outcomes)} test images"
     draw_contact_sheet(shown[: len(best)], shown[len(best) :], title).save(sheet)
     return evaluation
@@ -81,8 +81,8 @@ def _evaluate_on(
     tested = [sample for sample in samples if sample.split == "test"]
     with progress_bar() as bar:
         task = bar.add_task("testing", total=len(tested), detail="")
-        whole: Part | None = None
-        for part in cluster.test_parts(tested, resolution=resolution, on_error=on_error):
+        whole: PartialEvaluation | None = None
+        for part in cluster.evaluate_parts(tested, resolution=resolution, on_error=on_error):
             bar.advance(task, len(part.outcomes) + len(part.failures))
             if whole is None:
                 whole = part
@@ -90,4 +90,4 @@ def _evaluate_on(
                 whole.add(part)
     if whole is None:
         raise DataError("the data set has no test image; name a data set with a test split")
-    return sum_up(whole, detector, resolution=resolution)
+    return finish_evaluation(whole, detector, resolution=resolution)

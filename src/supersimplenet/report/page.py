@@ -16,7 +16,7 @@ from supersimplenet.datasets.checks.findings import Finding
 from supersimplenet.datasets.checks.light import measure_light
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.comparison import Comparison
-from supersimplenet.evaluation.evaluate import PREFIXES, look_again
+from supersimplenet.evaluation.evaluate import PREFIXES, evaluate_again
 from supersimplenet.evaluation.rates import Numbers, nearest_to_wrong, numbers_of, plain_images
 from supersimplenet.evaluation.results import Evaluation, shown_size_class
 from supersimplenet.metrics.thresholds import Costs
@@ -81,7 +81,7 @@ def write_page(
     images = plain_images(evaluation.outcomes)
     light = measure_light(samples)
     shown = order[:pictures]
-    cases = look_again(detector, [evaluation.outcomes[place] for place in shown])
+    cases = evaluate_again(detector, [evaluation.outcomes[place] for place in shown])
     drawn = {place: draw_picture(case, evaluation.calibration) for place, case in zip(shown, cases, strict=True)}
     plain = {
         **numbers.plain(),
@@ -119,7 +119,7 @@ def write_page(
         date=date.today().isoformat(),
         version=__version__,
         score=SCORES[evaluation.image_score],
-        view_words=view_words(detector.view.config),
+        view_words=view_words(detector.preprocessor.config),
         threshold_share=f"{probability(numbers.threshold_logit):.3f}",
         verdicts={"good": evaluation.counts(GOOD), "bad": evaluation.counts(BAD)},
         grey_zone=numbers.accept_logit < numbers.threshold_logit,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from supersimplenet.evaluation.evaluate import Case
+from supersimplenet.evaluation.evaluate import EvaluatedImage
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.defects import EIGHT_CONNECTED
 from supersimplenet.preprocessing.geometry import TOUCHED, Placement
@@ -25,7 +25,7 @@ _HEAT_LONG_SIDE_PX = 160  # the map is smooth: the browser enlarges it
 _PHOTOGRAPH_QUALITY, _HEAT_QUALITY = 76, 60
 
 
-def draw_picture(case: Case, calibration: Calibration | None) -> dict[str, Any]:
+def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[str, Any]:
     """What the page shows of one image, in plain values.
 
     Args:
@@ -67,7 +67,7 @@ def _to_draw(mask: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]
     return placement.plane_on_image(mask.astype(np.float32), size_px=size_px, outside=0.0) >= TOUCHED
 
 
-def _found(case: Case, calibration: Calibration) -> NDArray[np.bool_]:
+def _found(case: EvaluatedImage, calibration: Calibration) -> NDArray[np.bool_]:
     """The regions that `find_defects` lists, at the map's size."""
     above = case.prediction.map_logit >= calibration.pixel_logit
     if case.ignored is not None:

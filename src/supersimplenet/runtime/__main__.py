@@ -15,7 +15,7 @@ from supersimplenet.errors import ConfigError, DataError, ImageError, SuperSimpl
 from supersimplenet.preprocessing.images import list_images, natural_key
 from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.runtime.inspector import Inspector
-from supersimplenet.runtime.predictor import Indexed
+from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.runtime.rows import as_row
 from supersimplenet.utils.serialization import to_plain
 
@@ -70,15 +70,15 @@ def _inspect(options: argparse.Namespace) -> None:
         raise ConfigError("no image is named; name files, folders or patterns, or give --about")
     for index, path in enumerate(path for given in options.images for path in _named(given)):
         start = time.perf_counter()
-        item: Indexed | Failure
+        item: IndexedPrediction | Failure
         try:
-            item = Indexed(index=index, file=path, prediction=inspector.inspect(path))
+            item = IndexedPrediction(index=index, file=path, prediction=inspector.inspect(path))
         except ImageError as error:
             if options.on_error == "stop":
                 raise
             item = Failure(index=index, path=path, reason=str(error))
         seconds = time.perf_counter() - start
-        if options.maps is not None and isinstance(item, Indexed):
+        if options.maps is not None and isinstance(item, IndexedPrediction):
             np.save(options.maps / f"{index:06d}.npy", item.prediction.map_logit)
         row = as_row(item, calibrated=inspector.calibration is not None, aligned=inspector.aligned)
         print(json.dumps({**row, "seconds": round(seconds, 5)}), flush=True)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from supersimplenet.errors import ModelFolderError
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.postprocessing.postprocessor import Judge
-from supersimplenet.preprocessing.preprocessor import View, ViewConfig
+from supersimplenet.postprocessing.postprocessor import PostProcessor
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.types import ScoreName, ScoreScale
 from supersimplenet.utils.serialization import from_plain, to_plain
 
@@ -114,20 +114,20 @@ class Bundle:
     date: str
     certificate: Certificate | None = None
 
-    def judge(self, size_px: tuple[int, int]) -> Judge:
+    def postprocessor(self, size_px: tuple[int, int]) -> PostProcessor:
         """What decides at a size: with the calibration at that of the training, without one elsewhere."""
-        return Judge(
+        return PostProcessor(
             calibration=self.calibration if size_px == self.trained_size_px else None,
             image_score=self.image_score,
             score_scale=self.score_scale,
         )
 
-    def make_view(self, size_px: tuple[int, int]) -> View:
+    def make_preprocessor(self, size_px: tuple[int, int]) -> Preprocessor:
         """What brings images before the network at a size."""
         config = from_plain(ViewConfig, self.view, where="metadata: view")
         images = {name: decode_png(text) for name, text in self.view_images.items()}
         roi = images["roi"] > 0 if "roi" in images else None
-        return View(config, size_px=size_px, strides=self.strides, roi=roi, reference=images.get("reference"))
+        return Preprocessor(config, size_px=size_px, strides=self.strides, roi=roi, reference=images.get("reference"))
 
     def as_json(self) -> str:
         """The text that is kept in the file."""

@@ -11,10 +11,10 @@ import numpy as np
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.preprocessing.loading import Failure, ImageFile, OnError
-from supersimplenet.preprocessing.prepared_image import Seen
+from supersimplenet.preprocessing.prepared_image import PreparedImage
 from supersimplenet.runtime.backends import Runner, open_file
 from supersimplenet.runtime.bundle import Bundle
-from supersimplenet.runtime.predictor import Image, Indexed, Looker
+from supersimplenet.runtime.predictor import Image, ImagePredictor, IndexedPrediction
 from supersimplenet.types import Prediction
 
 
@@ -32,8 +32,8 @@ class Inspector:
     def __init__(self, runner: Runner, *, size_px: tuple[int, int] | None = None) -> None:
         self.bundle: Bundle = runner.bundle
         self.image_size = _checked(self.bundle, size_px)
-        self.judge = self.bundle.judge(self.image_size)
-        self.view = self.bundle.make_view(self.image_size)
+        self.postprocessor = self.bundle.postprocessor(self.image_size)
+        self.preprocessor = self.bundle.make_preprocessor(self.image_size)
         self._runner = runner
         runner.prepare(self.image_size)
 
@@ -63,17 +63,17 @@ class Inspector:
     @property
     def calibration(self) -> Calibration | None:
         """The thresholds and what they promise; None where there are none for this size."""
-        return self.judge.calibration
+        return self.postprocessor.calibration
 
     @property
     def threshold_logit(self) -> float:
         """From this score on an image is ``bad``."""
-        return self.judge.threshold_logit
+        return self.postprocessor.threshold_logit
 
     @property
     def aligned(self) -> bool:
         """Whether images are aligned to a reference, and predictions say how they lay."""
-        return self.view.aligner is not None
+        return self.preprocessor.aligner is not None
 
     @property
     def engine(self) -> str:
@@ -111,8 +111,8 @@ class Inspector:
         *,
         batch_size: int | None = None,
         on_error: OnError = "stop",
-        then: Callable[[Indexed], None] = lambda item: None,
-    ) -> Iterator[Indexed | Failure]:
+        then: Callable[[IndexedPrediction], None] = lambda item: None,
+    ) -> Iterator[IndexedPrediction | Failure]:
         """Look at many files, one in each thread, in their order; memory does not grow with their number.
 
         Args:
@@ -133,8 +133,8 @@ class Inspector:
                 then=then,
             )
 
-    def predict_seen(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction]:
-        """Look at images that `view.see` has brought before the network, all of them together.
+    def predict_prepared(self, seen: Sequence[PreparedImage], paths: Sequence[str | None]) -> list[Prediction]:
+        """Look at images that `preprocessor.prepare` has brought before the network, all of them together.
 
         Args:
             seen: the images; there may be none.
@@ -142,13 +142,13 @@ class Inspector:
         """
         return self._looker.look(seen, paths)
 
-    def predict_each(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction | ImageError]:
-        """Return a prediction for each image, or the error in its place; see `predict_seen`."""
+    def predict_each(self, seen: Sequence[PreparedImage], paths: Sequence[str | None]) -> list[Prediction | ImageError]:
+        """Return a prediction for each image, or the error in its place; see `predict_prepared`."""
         return self._looker.look_each(seen, paths)
 
     @property
-    def _looker(self) -> Looker:
-        return Looker(run=self._runner.run, judge=self.judge, view=self.view)
+    def _looker(self) -> ImagePredictor:
+        return ImagePredictor(run=self._runner.run, postprocessor=self.postprocessor, preprocessor=self.preprocessor)
 
 
 def _checked(bundle: Bundle, size_px: tuple[int, int] | None) -> tuple[int, int]:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from supersimplenet.errors import ImageError
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.postprocessing.postprocessor import Judge
-from supersimplenet.preprocessing.loading import Failure, ImageBatch, ImageFile, OnError, in_lanes
-from supersimplenet.preprocessing.prepared_image import Layout, Seen, Tile
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.postprocessing.postprocessor import PostProcessor
+from supersimplenet.preprocessing.loading import Failure, ImageBatch, ImageFile, OnError, map_in_threads
+from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage, Tile
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.types import Prediction
 
 Image = str | Path | NDArray[np.uint8] | NDArray[np.uint16]
@@ -25,7 +25,7 @@ _LARGE_IMAGES = 2  # that are looked at side by side, so that one is read while 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Indexed:
+class IndexedPrediction:
     """A prediction, the place of its image in the list it came from, and the image's file."""
 
     index: int
@@ -33,7 +33,7 @@ class Indexed:
     prediction: Prediction
 
 
-class Looks(Protocol):
+class SupportsPredict(Protocol):
     """What looks at files: all that a table of predictions asks for."""
 
     @property
@@ -58,8 +58,8 @@ class Looks(Protocol):
         *,
         batch_size: int | None = None,
         on_error: OnError = "stop",
-        then: Callable[[Indexed], None] = lambda item: None,
-    ) -> Iterator[Indexed | Failure]:
+        then: Callable[[IndexedPrediction], None] = lambda item: None,
+    ) -> Iterator[IndexedPrediction | Failure]:
         """Look at many files, in their order; see `Detector.predict_files`."""
 
 
@@ -73,26 +73,26 @@ class Run(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looker:
+class ImagePredictor:
     """What looks at images as the network sees them: the one place where they become predictions.
 
     Attributes:
         run: the network; may be called from any thread.
-        judge: what is decided from its outputs.
-        view: how images are brought before it.
+        postprocessor: what is decided from its outputs.
+        preprocessor: how images are brought before it.
         tiles_at_once: tiles of an image that go through the network together.
         pool: threads that share the tiles of an image; None for none.
         threads: how many they are.
     """
 
     run: Run
-    judge: Judge
-    view: View
+    postprocessor: PostProcessor
+    preprocessor: Preprocessor
     tiles_at_once: int = 1
     pool: Executor | None = None
     threads: int = 1
 
-    def look(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction]:
+    def look(self, seen: Sequence[PreparedImage], paths: Sequence[str | None]) -> list[Prediction]:
         """Return a prediction for each image.
 
         Args:
@@ -109,7 +109,7 @@ class Looker:
             predictions.append(found)
         return predictions
 
-    def look_each(self, seen: Sequence[Seen], paths: Sequence[str | None]) -> list[Prediction | ImageError]:
+    def look_each(self, seen: Sequence[PreparedImage], paths: Sequence[str | None]) -> list[Prediction | ImageError]:
         """Return a prediction for each image, or the error in its place; see `look`."""
         if not seen:
             return []
@@ -136,7 +136,7 @@ class Looker:
             if not isinstance(image, str | Path | np.ndarray):
                 raise ImageError(f"{type(image).__name__}: wanted a path or a numpy array")
             path = None if isinstance(image, np.ndarray) else str(image)
-            predictions += self.look([self.view.see(image)], [path])
+            predictions += self.look([self.preprocessor.prepare(image)], [path])
         return predictions
 
     def look_at_files(
@@ -147,8 +147,8 @@ class Looker:
         batch_size: int,
         ignored: Callable[[int], NDArray[np.bool_] | None] = lambda index: None,
         on_error: OnError = "stop",
-        then: Callable[[Indexed], None] = lambda item: None,
-    ) -> Iterator[Indexed | Failure]:
+        then: Callable[[IndexedPrediction], None] = lambda item: None,
+    ) -> Iterator[IndexedPrediction | Failure]:
         """Look at many files in several threads at once; see `Detector.predict_files`.
 
         Args:
@@ -159,7 +159,7 @@ class Looker:
             on_error: what an unreadable image does.
             then: done with each prediction in the thread that made it.
         """
-        if self.view.config.fit == "tiles" and self.pool is None:
+        if self.preprocessor.config.fit == "tiles" and self.pool is None:
             # Of large images two are in memory at a time, whatever the number of cores; these share out the tiles.
             with ThreadPoolExecutor(lanes, thread_name_prefix="tiles") as pool:
                 looker = replace(self, pool=pool, threads=lanes, tiles_at_once=batch_size)
@@ -168,13 +168,13 @@ class Looker:
                 )
             return
 
-        def work(batch: ImageBatch) -> list[Indexed | Failure]:
+        def work(batch: ImageBatch) -> list[IndexedPrediction | Failure]:
             found = self.look_each(batch.seen, [str(path) for path in batch.paths])
             batch.seen.clear()  # what follows needs the memory
-            items: list[Indexed | Failure] = [*batch.failures]
+            items: list[IndexedPrediction | Failure] = [*batch.failures]
             for index, file, prediction in zip(batch.index, batch.paths, found, strict=True):
                 if not isinstance(prediction, ImageError):
-                    item = Indexed(index=index, file=file, prediction=prediction)
+                    item = IndexedPrediction(index=index, file=file, prediction=prediction)
                     then(item)
                     items.append(item)
                 elif on_error == "stop":
@@ -183,8 +183,14 @@ class Looker:
                     items.append(Failure(index=index, path=file, reason=str(prediction)))
             return sorted(items, key=lambda item: item.index)
 
-        for items in in_lanes(
-            work, paths, lanes=lanes, view=self.view, batch_size=batch_size, ignored=ignored, on_error=on_error
+        for items in map_in_threads(
+            work,
+            paths,
+            lanes=lanes,
+            preprocessor=self.preprocessor,
+            batch_size=batch_size,
+            ignored=ignored,
+            on_error=on_error,
         ):
             yield from items
 
@@ -192,17 +198,17 @@ class Looker:
         self, map_logit: NDArray[np.float32], head_logit: float, layout: Layout, path: str | None
     ) -> Prediction | ImageError:
         try:
-            return self.judge.predict(map_logit, head_logit, layout=layout, path=path)
+            return self.postprocessor.predict(map_logit, head_logit, layout=layout, path=path)
         except ImageError as error:
             return error
 
-    def _look_at_once(self, seen: Sequence[Seen]) -> tuple[list[NDArray[np.float32]], list[float]]:
+    def _look_at_once(self, seen: Sequence[PreparedImage]) -> tuple[list[NDArray[np.float32]], list[float]]:
         """Maps and scores of images that are one tile each."""
         maps, heads = self._run([next(image.tiles()) for image in seen])
         sizes = [image.layout.placement.map_size_px for image in seen]
         return [values[:height, :width] for values, (height, width) in zip(maps, sizes, strict=True)], heads.tolist()
 
-    def _look_at_tiles(self, image: Seen) -> tuple[NDArray[np.float32], float]:
+    def _look_at_tiles(self, image: PreparedImage) -> tuple[NDArray[np.float32], float]:
         """Map and score of an image that may be many tiles: the maps blended, the highest score.
 
         A defect lies in one tile or in few, so their mean would drown it.

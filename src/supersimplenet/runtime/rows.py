@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from supersimplenet.preprocessing.loading import Failure
-from supersimplenet.runtime.predictor import Indexed
+from supersimplenet.runtime.predictor import IndexedPrediction
 
 COLUMNS = (
     "path",
@@ -25,7 +25,7 @@ COLUMNS = (
 ALIGNMENT_COLUMNS = ("align_shift_px", "align_angle_deg", "align_residual")  # only where images are aligned
 
 
-def as_row(item: Indexed | Failure, *, calibrated: bool, aligned: bool = False) -> dict[str, Any]:
+def as_row(item: IndexedPrediction | Failure, *, calibrated: bool, aligned: bool = False) -> dict[str, Any]:
     """A prediction or a failure in plain values, by the names of `columns`; defects as a list, None where unknown."""
     row: dict[str, Any] = dict.fromkeys(columns(aligned=aligned)) | {"calibrated": calibrated}
     if isinstance(item, Failure):

@@ -24,11 +24,11 @@ from supersimplenet.utils import console
 
 T = TypeVar("T")
 # How long one waits for another. The first reads all images meanwhile; one that dies is noticed at once.
-PATIENCE = timedelta(days=2)
+DDP_TIMEOUT = timedelta(days=2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Processes:
+class ProcessGroup:
     """How many there are, and which one this is.
 
     Attributes:
@@ -55,13 +55,13 @@ class Processes:
         """Whether it is the first on its machine."""
         return self.local_rank == 0
 
-    def add_up(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """The sum of all processes' values, in their place; without gradient. Each must call it, in the same order."""
         if self.count > 1:
             distributed.all_reduce(values)
         return values
 
-    def first(self, work: Callable[[], T]) -> T:
+    def on_rank_zero(self, work: Callable[[], T]) -> T:
         """What the first process makes of it, given to all; plain values, or what can be pickled.
 
         Raises:
@@ -84,7 +84,7 @@ class Processes:
             raise TrainingInterruptedError(f"process {self.rank} ends, because the first one did: {message}")
         return result  # type: ignore[return-value]  # no message: it is there
 
-    def leading(self, work: Callable[[], T], then: Callable[[], T]) -> T:
+    def on_local_rank_zero(self, work: Callable[[], T], then: Callable[[], T]) -> T:
         """What the first process of each machine makes of it; of what it leaves there, the others make theirs.
 
         Raises:
@@ -108,10 +108,10 @@ class Processes:
         return result if self.leads else then()  # type: ignore[return-value]  # no failure: it is there
 
 
-ALONE = Processes()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def start(config: TrainerConfig) -> Processes:
+def start(config: TrainerConfig) -> ProcessGroup:
     """Start the processes of a training, or find this one's place among those that were started.
 
     From here on all run the same lines; all but the first are silent.
@@ -120,18 +120,18 @@ def start(config: TrainerConfig) -> Processes:
         ConfigError: see `TrainerConfig`.
     """
     if config.processes == 1:
-        return ALONE
+        return SINGLE_PROCESS
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        strategy=DDPStrategy(timeout=PATIENCE),
+        strategy=DDPStrategy(timeout=DDP_TIMEOUT),
     )
     fabric.launch()
     if fabric.global_rank:
         console.silence()
-    return Processes(
+    return ProcessGroup(
         count=fabric.world_size,
         rank=fabric.global_rank,
         local_rank=fabric.local_rank,

@@ -16,10 +16,10 @@ from torch import Tensor
 from supersimplenet.model.backbone import Backbone
 from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.training.config import CacheConfig
-from supersimplenet.training.distributed import Processes
+from supersimplenet.training.distributed import ProcessGroup
 from supersimplenet.utils.files import write_text
 
-Placement = Literal["memory", "disk", "recomputed"]
+CacheLocation = Literal["memory", "disk", "recomputed"]
 _GIB = 1 << 30
 _CACHE_FILE = "features.cache"
 # Views of an image, by the axes of (H, W) that are flipped: as it is, top to bottom, left to right, both.
@@ -37,7 +37,7 @@ class Filled:
         failures: likewise.
     """
 
-    placement: Placement
+    placement: CacheLocation
     kept: Tensor | None
     index: list[int]
     failures: list[Failure]
@@ -52,7 +52,7 @@ class Store:
 
     folder: Path
     cache: CacheConfig
-    processes: Processes
+    processes: ProcessGroup
 
     @property
     def file(self) -> Path:
@@ -70,7 +70,7 @@ class Store:
         self.file.unlink(missing_ok=True)
         self.notes.unlink(missing_ok=True)
 
-    def place(self, size_bytes: int) -> Placement:
+    def place(self, size_bytes: int) -> CacheLocation:
         """Where something of that size can be kept."""
         shared = self.processes.count > 1
         if size_bytes <= self.cache.memory_gib * _GIB and not shared:
@@ -115,7 +115,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Views:
+class FlipIndex:
     """Which row is which view of which image.
 
     Attributes:
@@ -127,7 +127,7 @@ class Views:
     flip: Tensor
 
     @classmethod
-    def of(cls, counts: Sequence[int]) -> Views:
+    def of(cls, counts: Sequence[int]) -> FlipIndex:
         """Rows of images with so many views each, image by image."""
         image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64))
         flips = [flip for count in counts for flip in range(count)]
@@ -148,8 +148,8 @@ class Views:
 class FeatureSource(Protocol):
     """Features of training images by row."""
 
-    placement: Placement
-    views: Views
+    placement: CacheLocation
+    views: FlipIndex
 
     def read(self, row: Tensor) -> Tensor:
         """What a worker process may do ahead of `features`, which takes its result."""
@@ -171,12 +171,12 @@ class CachedFeatures:
     """
 
     def __init__(
-        self, rows: Tensor, shapes: Sequence[torch.Size], placement: Placement, views: Views | None = None
+        self, rows: Tensor, shapes: Sequence[torch.Size], placement: CacheLocation, views: FlipIndex | None = None
     ) -> None:
         self.rows = rows
         self.shapes = shapes
-        self.placement: Placement = placement
-        self.views = Views.of([1] * len(rows)) if views is None else views
+        self.placement: CacheLocation = placement
+        self.views = FlipIndex.of([1] * len(rows)) if views is None else views
 
     def read(self, row: Tensor) -> Tensor:
         """Nothing: the features are at hand."""
@@ -199,9 +199,9 @@ class RecomputedFeatures:
         views: what the rows are.
     """
 
-    placement: Placement = "recomputed"
+    placement: CacheLocation = "recomputed"
 
-    def __init__(self, backbone: Backbone, pixels: Tensor | Callable[[Tensor], Tensor], views: Views) -> None:
+    def __init__(self, backbone: Backbone, pixels: Tensor | Callable[[Tensor], Tensor], views: FlipIndex) -> None:
         self.backbone = backbone
         self.pixels = pixels
         self.views = views

@@ -19,18 +19,18 @@ from torch import Tensor
 from supersimplenet.errors import BackboneError, DataError
 from supersimplenet.inference.model_folder import move_to
 from supersimplenet.model.backbone import Backbone
-from supersimplenet.preprocessing.loading import Failure, ImageBatch, OnError, in_lanes
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.preprocessing.loading import Failure, ImageBatch, OnError, map_in_threads
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.training.config import CacheConfig
-from supersimplenet.training.distributed import ALONE, Processes
+from supersimplenet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from supersimplenet.training.feature_cache import (
     FLIPS,
     CachedFeatures,
     FeatureSource,
     Filled,
+    FlipIndex,
     RecomputedFeatures,
     Store,
-    Views,
 )
 from supersimplenet.utils.system import lanes
 
@@ -43,13 +43,13 @@ def gather_features(
     backbone: Backbone,
     paths: Sequence[Path],
     *,
-    view: View,
+    preprocessor: Preprocessor,
     tiles: Sequence[Sequence[int]] | None = None,
     views: Sequence[int] | None = None,
     cache: CacheConfig,
     folder: Path,
     on_error: OnError = "stop",
-    processes: Processes = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
     progress: Callable[[int], None] = lambda images: None,
 ) -> tuple[FeatureSource, list[int], list[Failure]]:
     """Decode each image once and arrange for its features, within the stated limits of memory and disk.
@@ -57,7 +57,7 @@ def gather_features(
     Args:
         backbone: the feature extractor, on its device.
         paths: the training images.
-        view: how they are brought before the network.
+        preprocessor: how they are brought before the network.
         tiles: which tiles of each are wanted, rising; by default the first, which is all where an image is one tile.
         views: how many views of each tile are wanted, 1 or 4, tile by tile; by default one.
         cache: the limits.
@@ -77,7 +77,7 @@ def gather_features(
         BackboneError: the backbone does not take images of this size.
     """
     device = backbone.mean.device
-    image_size = view.size_px
+    image_size = preprocessor.size_px
     shapes = feature_shapes(backbone, image_size)
     row_values = sum(prod(shape) for shape in shapes)
     wanted = [[0]] * len(paths) if tiles is None else tiles
@@ -88,7 +88,7 @@ def gather_features(
         return _fill(
             move_to(backbone.folded(torch.float32), device),
             paths,
-            view=view,
+            preprocessor=preprocessor,
             wanted=wanted,
             counts=counts,
             row_values=row_values,
@@ -98,11 +98,13 @@ def gather_features(
             progress=progress,
         )
 
-    done = processes.leading(fill, store.open)
-    rows = Views.of([counts[place] for place in done.index])
+    done = processes.on_local_rank_zero(fill, store.open)
+    rows = FlipIndex.of([counts[place] for place in done.index])
     if done.placement == "recomputed":
         flat_tiles = [(path, tile) for path, of_image in zip(paths, wanted, strict=True) for tile in of_image]
-        pixels_of = _reader([flat_tiles[place] for place in done.index], view) if done.kept is None else done.kept
+        pixels_of = (
+            _reader([flat_tiles[place] for place in done.index], preprocessor) if done.kept is None else done.kept
+        )
         return RecomputedFeatures(backbone, pixels_of, rows), done.index, done.failures
     assert done.kept is not None
     return CachedFeatures(done.kept, shapes, done.placement, rows), done.index, done.failures
@@ -112,7 +114,7 @@ def _fill(
     folded: torch.nn.Module,
     paths: Sequence[Path],
     *,
-    view: View,
+    preprocessor: Preprocessor,
     wanted: Sequence[Sequence[int]],
     counts: Sequence[int],
     row_values: int,
@@ -125,7 +127,7 @@ def _fill(
     store.remove()  # what a killed run left would count as used disk
     placement = store.place(sum(counts) * row_values * _CACHE_TYPE.itemsize)
     if placement == "recomputed":
-        kept = store.allocate((len(counts), *view.size_px, 3), torch.uint8)
+        kept = store.allocate((len(counts), *preprocessor.size_px, 3), torch.uint8)
     else:
         kept = store.allocate((sum(counts), row_values), _CACHE_TYPE)
     first = list(accumulate((len(of_image) for of_image in wanted), initial=0))  # place of each image's first tile
@@ -145,9 +147,11 @@ def _fill(
             return batch, torch.from_numpy(np.stack([pixels for pixels, _ in inputs]))
         return batch, _features_of(folded, inputs, device)
 
-    batch_size = _BACKBONE_BATCH if view.config.fit != "tiles" else 1
+    batch_size = _BACKBONE_BATCH if preprocessor.config.fit != "tiles" else 1
     with lanes(device) as threads:
-        for batch, values in in_lanes(look, paths, lanes=threads, view=view, batch_size=batch_size, on_error=on_error):
+        for batch, values in map_in_threads(
+            look, paths, lanes=threads, preprocessor=preprocessor, batch_size=batch_size, on_error=on_error
+        ):
             progress(len(batch.index) + len(batch.failures))
             failures += batch.failures
             if kept is not None and batch.index:
@@ -191,7 +195,7 @@ def feature_shapes(backbone: Backbone, image_size: tuple[int, int]) -> list[torc
         ) from error
 
 
-def remove_cache_files(folder: Path, processes: Processes = ALONE) -> None:
+def remove_cache_files(folder: Path, processes: ProcessGroup = SINGLE_PROCESS) -> None:
     """Delete what `gather_features` may have left in a folder."""
     if processes.leads:
         Store(folder, CacheConfig(), processes).remove()
@@ -223,9 +227,9 @@ def measure_feature_scale(source: FeatureSource, rows: Sequence[int]) -> float:
     return float((((mean_square - mean**2) * weight).sum() / weight.sum()).sqrt())
 
 
-def _reader(inputs: Sequence[tuple[Path, int]], view: View) -> Callable[[Tensor], Tensor]:
+def _reader(inputs: Sequence[tuple[Path, int]], preprocessor: Preprocessor) -> Callable[[Tensor], Tensor]:
     def read(index: Tensor) -> Tensor:
         chosen = [inputs[place] for place in index.tolist()]
-        return torch.stack([torch.from_numpy(view.see(path).tile_pixels(tile)) for path, tile in chosen])
+        return torch.stack([torch.from_numpy(preprocessor.prepare(path).tile_pixels(tile)) for path, tile in chosen])
 
     return read

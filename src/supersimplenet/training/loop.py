@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from supersimplenet.errors import TrainingInterruptedError
 from supersimplenet.training.config import TrainerConfig
-from supersimplenet.training.distributed import PATIENCE, Processes
+from supersimplenet.training.distributed import DDP_TIMEOUT, ProcessGroup
 from supersimplenet.training.module import TrainingModule, batch_loader
 from supersimplenet.training.plan import Plan
 from supersimplenet.training.sampler import EpochBatches
@@ -135,7 +135,7 @@ def fit(
             devices=trainer.devices,
             num_nodes=trainer.num_nodes,
             # The statistics of each BatchNorm are those of all processes already.
-            strategy=DDPStrategy(timeout=PATIENCE, broadcast_buffers=False) if trainer.processes > 1 else "auto",
+            strategy=DDPStrategy(timeout=DDP_TIMEOUT, broadcast_buffers=False) if trainer.processes > 1 else "auto",
             gradient_clip_val=module.label_recipe.gradient_clip_norm,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
@@ -173,7 +173,7 @@ class StopTogether(Callback):
         processes: that share the training.
     """
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: ProcessGroup) -> None:
         self._processes = processes
         self._asked = False
 
@@ -193,7 +193,7 @@ class StopTogether(Callback):
             SIGTERMException: in all processes.
         """
         del trainer, outputs, batch, batch_idx
-        if self._processes.add_up(torch.tensor(float(self._asked), device=pl_module.device)).item():
+        if self._processes.all_reduce(torch.tensor(float(self._asked), device=pl_module.device)).item():
             raise SIGTERMException
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

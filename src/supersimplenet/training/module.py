@@ -17,8 +17,8 @@ from supersimplenet.model.anomalies import draw_anomalies
 from supersimplenet.model.config import LabelRecipe, Recipe, resolve_recipe
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.losses import supersimplenet_loss
-from supersimplenet.model.ops import alone
-from supersimplenet.training.distributed import ALONE, Processes
+from supersimplenet.model.ops import identity
+from supersimplenet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from supersimplenet.training.feature_cache import FeatureSource
 from supersimplenet.training.pixel_labels import BatchLabels, PixelLabels
 from supersimplenet.utils.seeding import derive_seed
@@ -58,7 +58,7 @@ class TrainingModule(L.LightningModule):
         label_recipe: LabelRecipe | None = None,
         seed: int,
         precision: Precision = "float32",
-        processes: Processes = ALONE,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -82,7 +82,7 @@ class TrainingModule(L.LightningModule):
         del batch_index
         row, read = batch
         loss = self.loss(row, derive_seed(self.seed, "anomalies", self.global_step), read, among=self.processes)
-        sums = self.processes.add_up(torch.stack([loss.detach(), loss.new_tensor(len(row))]))
+        sums = self.processes.all_reduce(torch.stack([loss.detach(), loss.new_tensor(len(row))]))
         whole = sums[0] / self.processes.count
         if not whole.isfinite():  # in each process alike: it is the sum of all
             raise TrainingDivergedError(
@@ -106,7 +106,9 @@ class TrainingModule(L.LightningModule):
         loss = self.loss(row, derive_seed(self.seed, "holdout anomalies", batch_index), read)
         self.log("holdout_loss", loss, on_epoch=True, batch_size=len(row))
 
-    def loss(self, row: Tensor, anomaly_seed: int, read: Tensor | None = None, *, among: Processes = ALONE) -> Tensor:
+    def loss(
+        self, row: Tensor, anomaly_seed: int, read: Tensor | None = None, *, among: ProcessGroup = SINGLE_PROCESS
+    ) -> Tensor:
         """The loss of some images, anomalies drawn from a seed.
 
         Args:
@@ -133,13 +135,13 @@ class TrainingModule(L.LightningModule):
             ],
             dtype=self.feature_type,
         )
-        add_up = alone if among.count == 1 else among.add_up
+        all_reduce = identity if among.count == 1 else among.all_reduce
         output = self.heads(
             features,
             anomalies,
             stop_gradient=self.label_recipe.stop_gradient,
             ignored=labels.ignored if labels.ignored.any() else None,
-            add_up=add_up,
+            all_reduce=all_reduce,
         )
         return supersimplenet_loss(
             output,
@@ -147,7 +149,7 @@ class TrainingModule(L.LightningModule):
             anomalies.mask.flatten(1).any(1) | labels.bad.repeat(2),
             counted=None if labels.counted.all() else labels.counted.repeat(2, 1, 1),
             weight=None if labels.weight is None else labels.weight.repeat(2, 1, 1),
-            add_up=add_up,
+            all_reduce=all_reduce,
         )
 
     def _labels(self, row: Tensor, size: tuple[int, int]) -> BatchLabels:

@@ -19,12 +19,12 @@ from supersimplenet.postprocessing.defects import EIGHT_CONNECTED
 from supersimplenet.preprocessing.geometry import TOUCHED, resize_mask, resize_plane
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.preprocessing.prepared_image import Layout
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.types import BAD, Sample
 
 
 @dataclass(frozen=True)
-class Piece:
+class TrainingTile:
     """What of a training image goes through the network at once: all of it, or a tile.
 
     Attributes:
@@ -56,7 +56,7 @@ class PixelLabels:
         weight: (K, h, w) float32, None where every pixel weighs the same.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TrainingTile, ...]
     left_out: dict[str, int]
     bad: Tensor
     place: Tensor
@@ -123,7 +123,7 @@ def read_pixel_labels(
     recipe: LabelRecipe,
     size: tuple[int, int],
     *,
-    view: View | None = None,
+    preprocessor: Preprocessor | None = None,
     on_error: OnError = "stop",
 ) -> tuple[PixelLabels, list[Failure]]:
     """Cut training samples into what goes through the network at once, and bring their masks to the map's resolution.
@@ -136,7 +136,7 @@ def read_pixel_labels(
         samples: in the order of the images.
         recipe: widening and weights.
         size: (h, w) of the map that the network gives.
-        view: how images are brought before it; by default each is resized to its input size.
+        preprocessor: how images are brought before it; by default each is resized to its input size.
         on_error: what an image or mask that cannot be read does; with ``skip`` its sample is reported, and there is no
             piece of it.
 
@@ -145,7 +145,7 @@ def read_pixel_labels(
 
     Source: JIMS sections 3.4 and 4.2. Differs: tiles are this package's own.
     """
-    pieces: list[Piece] = []
+    pieces: list[TrainingTile] = []
     planes = _Planes(size)
     place: list[int] = []
     bad: list[bool] = []
@@ -153,7 +153,7 @@ def read_pixel_labels(
     left_out = {"touched": 0, "of_bad_images_without_mask": 0}
     for index, sample in enumerate(samples):
         try:
-            found = _pieces(sample, recipe, size, view)
+            found = _pieces(sample, recipe, size, preprocessor)
         except ImageError as error:
             if on_error == "stop":
                 raise
@@ -163,7 +163,7 @@ def read_pixel_labels(
             if isinstance(labels, str):
                 left_out[labels] += 1
                 continue
-            pieces.append(Piece(sample=index, tile=tile, own=own))
+            pieces.append(TrainingTile(sample=index, tile=tile, own=own))
             bad.append(labels.bad)
             place.append(planes.add(labels))
     return PixelLabels(
@@ -225,17 +225,17 @@ _Found = list[tuple[int, tuple[slice, slice], "_Labels | str"]]
 _ALL = (slice(None), slice(None))
 
 
-def _pieces(sample: Sample, recipe: LabelRecipe, size: tuple[int, int], view: View | None) -> _Found:
+def _pieces(sample: Sample, recipe: LabelRecipe, size: tuple[int, int], preprocessor: Preprocessor | None) -> _Found:
     """Each piece of a sample: number of the tile, its own part, its labels or the reason why it is left out."""
     is_bad = sample.label == BAD
-    if view is None or view.is_plain:
+    if preprocessor is None or preprocessor.is_plain:
         if not is_bad and sample.ignore is None:
             return [(0, _ALL, _Labels(bad=False))]
         mask, ignored = read_defects(sample), read_ignored(sample, size)
         known = not is_bad or (mask is not None and bool(mask.any()))
         defective, weight = _defective_and_weight(mask if known else None, recipe, size)
         return [(0, _ALL, _Labels(is_bad, known, defective, ignored, weight))]
-    layout = view.lay_out(sample.image, read_ignored(sample))
+    layout = preprocessor.lay_out(sample.image, read_ignored(sample))
     mask = read_defects(sample) if is_bad else None
     known = not is_bad or (mask is not None and bool(mask.any()))
     grid, placement = layout.grid, layout.placement

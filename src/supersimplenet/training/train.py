@@ -21,11 +21,11 @@ from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresh
 from supersimplenet.inference.detector import Detector, choose_device
 from supersimplenet.inference.model_folder import (
     hash_weights,
-    load_view,
+    load_preprocessor,
     move_to,
     read_record,
     save_model,
-    save_view,
+    save_preprocessor,
     write_calibration,
     write_known_images,
     write_record,
@@ -36,7 +36,7 @@ from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
 from supersimplenet.preprocessing.images import image_size
 from supersimplenet.preprocessing.loading import OnError
-from supersimplenet.preprocessing.preprocessor import View, ViewConfig, read_view
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.training.distributed import start
 from supersimplenet.training.features import measure_feature_scale, remove_cache_files
@@ -50,7 +50,7 @@ from supersimplenet.types import Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import file_sha256
 from supersimplenet.utils.serialization import to_plain
-from supersimplenet.utils.system import keep_freed_memory
+from supersimplenet.utils.system import keep_freed_blocks
 
 _FEW_STEPS = 200  # below which a run is said to be too short; the demo's surfaces are learned in about 300
 
@@ -98,7 +98,7 @@ def train(
         SuperSimpleNetError: of the kind that names the cause, see `supersimplenet.errors`.
     """
     started = time.monotonic()
-    keep_freed_memory()
+    keep_freed_blocks()
     folder = Path(output)
     model, recipe = model or ModelConfig(), recipe or Recipe()
     model = replace(model, image_size=model.image_size or data.image_size or model.size_px)
@@ -117,7 +117,7 @@ def train(
     }
     budget_s = None if time_budget is None else parse_duration(time_budget)
     processes = start(trainer)
-    earlier = processes.first(lambda: earlier_run(folder, {**settings, "model": to_plain(model)}, resume=resume))
+    earlier = processes.on_rank_zero(lambda: earlier_run(folder, {**settings, "model": to_plain(model)}, resume=resume))
     samples, empty_masks = without_empty_masks(data.samples())
     supervised = supervise(samples, supervision, masks=masks, seed=seed)
     list_sha256 = training_list_hash(supervised.training)
@@ -136,22 +136,22 @@ def train(
     move_to(network, device)
     folder.mkdir(parents=True, exist_ok=True)
     if earlier is None:
-        seen_by = read_view(
+        preprocessor = read_preprocessor(
             view_config,
             size_px=model.size_px,
             strides=model.feature_strides,
             drawn_on=image_size(supervised.training[0].image),
         )
-        settings["view_files"] = processes.first(lambda: save_view(folder, seen_by))
+        settings["view_files"] = processes.on_rank_zero(lambda: save_preprocessor(folder, preprocessor))
     else:
         settings["view_files"] = earlier.get("view_files", {})
-        seen_by = load_view(folder, earlier, model)
+        preprocessor = load_preprocessor(folder, earlier, model)
     try:
         images = gather_images(
             network,
             supervised.training,
             label_recipe,
-            view=seen_by,
+            preprocessor=preprocessor,
             holdout_fraction=trainer.holdout_fraction,
             seed=seed,
             folder=folder,
@@ -186,7 +186,7 @@ def train(
                 module.noise_std = resolve_noise_std(recipe, model, network.backbone, scale)
                 return plan_run(module, batches, trainer, scale, budget_s, started)
 
-            plan = processes.first(decide)
+            plan = processes.on_rank_zero(decide)
         else:
             plan = Plan(**earlier["training"]["plan"])
         module.noise_std = plan.noise_std
@@ -207,10 +207,10 @@ def train(
                 "plan": to_plain(plan),
             },
         }
-        processes.first(lambda: write_record(folder, network, record))
+        processes.on_rank_zero(lambda: write_record(folder, network, record))
         fit(module, plan, folder, trainer, batches, images.held_out)
         # Not by the held-out images: they calibrate, and a scale of their own would cost the promise.
-        record["score_scale"] = processes.first(
+        record["score_scale"] = processes.on_rank_zero(
             lambda: to_plain(measure_score_scale(network, source, images.good_images, images.labels))
         )
     finally:
@@ -223,11 +223,13 @@ def train(
     known = [
         sample for sample in [*tested, *supervised.training] if sample not in calibrating and sample.image.is_file()
     ]
-    processes.first(lambda: write_known_images(folder, {file_sha256(sample.image): sample.split for sample in known}))
-    record, calibration = processes.first(
-        lambda: _finish(folder, network, record, held_out, view=seen_by, device=device, on_error=on_error)
+    processes.on_rank_zero(
+        lambda: write_known_images(folder, {file_sha256(sample.image): sample.split for sample in known})
     )
-    return Detector.of(network, record, calibration, view=seen_by, device=str(device))
+    record, calibration = processes.on_rank_zero(
+        lambda: _finish(folder, network, record, held_out, preprocessor=preprocessor, device=device, on_error=on_error)
+    )
+    return Detector.of(network, record, calibration, preprocessor=preprocessor, device=str(device))
 
 
 def _finish(
@@ -236,7 +238,7 @@ def _finish(
     record: dict[str, Any],
     held_out: Sequence[Sample],
     *,
-    view: View,
+    preprocessor: Preprocessor,
     device: torch.device,
     on_error: OnError,
 ) -> tuple[dict[str, Any], Calibration | None]:
@@ -248,7 +250,7 @@ def _finish(
             f"only {steps} steps were trained: expect little of this model before some {_FEW_STEPS}; "
             "give it more epochs or time, smaller batches (--recipe.batch_size), or a smaller --model.image_size"
         )
-    detector = Detector.of(network, read_record(folder), view=view, device=str(device))
+    detector = Detector.of(network, read_record(folder), preprocessor=preprocessor, device=str(device))
     if not held_out:
         console().print(f"{UNCALIBRATED} --good DIR")
         return detector.record, None

@@ -13,9 +13,9 @@ from supersimplenet.inference.config import CONFIG_FILE
 from supersimplenet.model.config import LabelRecipe
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.loading import Failure, OnError
-from supersimplenet.preprocessing.preprocessor import View
+from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.training.config import CacheConfig
-from supersimplenet.training.distributed import Processes
+from supersimplenet.training.distributed import ProcessGroup
 from supersimplenet.training.feature_cache import FLIPS, FeatureSource
 from supersimplenet.training.features import feature_shapes, gather_features
 from supersimplenet.training.pixel_labels import PixelLabels, read_pixel_labels
@@ -55,13 +55,13 @@ def gather_images(
     samples: Sequence[Sample],
     recipe: LabelRecipe,
     *,
-    view: View,
+    preprocessor: Preprocessor,
     holdout_fraction: float,
     seed: int,
     folder: Path,
     cache: CacheConfig,
     on_error: OnError,
-    processes: Processes,
+    processes: ProcessGroup,
 ) -> TrainingImages:
     """Read every image and mask once, and arrange for the features of every view.
 
@@ -69,7 +69,7 @@ def gather_images(
         network: its backbone computes them.
         samples: of the training.
         recipe: decides the flips and what labels are made of.
-        view: how images are brought before the network.
+        preprocessor: how images are brought before the network.
         holdout_fraction: share of the good images that are held out.
         seed: decides which.
         folder: the model's, for a cache on disk.
@@ -81,8 +81,10 @@ def gather_images(
         DataError: no good image is left, or bad tiles cannot be told.
         ImageError: an image or mask cannot be read and ``on_error`` is ``stop``.
     """
-    (height, width, _), *_ = feature_shapes(network.backbone, view.size_px)
-    labels, unreadable = read_pixel_labels(samples, recipe, (2 * height, 2 * width), view=view, on_error=on_error)
+    (height, width, _), *_ = feature_shapes(network.backbone, preprocessor.size_px)
+    labels, unreadable = read_pixel_labels(
+        samples, recipe, (2 * height, 2 * width), preprocessor=preprocessor, on_error=on_error
+    )
     _report_left_out(labels, samples)
     held_out = hold_out(samples, holdout_fraction, seed)
     flipped = {"none": (), "published": (BAD,), "symmetric": (GOOD, BAD)}[recipe.flips]
@@ -98,9 +100,9 @@ def gather_images(
         source, index, failures = gather_features(
             network.backbone,
             [samples[place].image for place in tiles],
-            tiles=None if view.config.fit != "tiles" else list(tiles.values()),
+            tiles=None if preprocessor.config.fit != "tiles" else list(tiles.values()),
             views=views,
-            view=view,
+            preprocessor=preprocessor,
             cache=cache,
             folder=folder,
             on_error=on_error,
@@ -132,7 +134,7 @@ def gather_images(
         good_images=list(good_images.values()),
         held_out=[of_piece[0] for piece, of_piece in zip(labels.pieces, rows, strict=True) if piece.sample in held_out],
         held_out_places=held_out_places,
-        counts=_count(samples, labels, held_out_places, tiles=view.config.fit == "tiles"),
+        counts=_count(samples, labels, held_out_places, tiles=preprocessor.config.fit == "tiles"),
         failures=failures,
     )
 

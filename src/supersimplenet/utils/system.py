@@ -19,7 +19,7 @@ _KEPT_BYTES = (1 << 31) - 1
 _GPU_LANES = 8  # threads that decode for a GPU, at most
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_blocks() -> bool:
     """Let the C library keep large freed blocks for the next request.
 
     By default glibc returns each block of more than 32 MiB to the system when it is freed, and the next one of the
@@ -43,7 +43,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def goes_by_cache(device: torch.device) -> bool:
+def is_cpu(device: torch.device) -> bool:
     """Whether work is cut into pieces that stay in cache: on a processor. A GPU takes it whole."""
     return device.type == "cpu"
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from supersimplenet.evaluation.evaluate import Case
+from supersimplenet.evaluation.evaluate import EvaluatedImage
 from supersimplenet.evaluation.results import Outcome
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.preprocessing.images import read_image
@@ -22,7 +22,7 @@ _GAP_PX = 8
 _CASES = 5  # in each half of the contact sheet
 
 
-def draw_contact_sheet(best: Sequence[Case], worst: Sequence[Case], title: str) -> Image.Image:
+def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[EvaluatedImage], title: str) -> Image.Image:
     """The best and the worst findings of a test split: image, ground truth, heat map, verdict.
 
     Args:
@@ -81,7 +81,7 @@ def choose_outcomes(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Ou
     return best, rest[:_CASES]
 
 
-def _panels(case: Case) -> tuple[Image.Image, Image.Image, Image.Image]:
+def _panels(case: EvaluatedImage) -> tuple[Image.Image, Image.Image, Image.Image]:
     pixels = read_image(case.sample.image, size_px=(_CELL_PX, _CELL_PX))
     truth = Image.new("RGB", (_CELL_PX, _CELL_PX), (232, 234, 237))
     if case.mask is None:
@@ -96,7 +96,7 @@ def _panels(case: Case) -> tuple[Image.Image, Image.Image, Image.Image]:
     return Image.fromarray(pixels), truth, Image.fromarray(blend_heat(pixels, case.prediction))
 
 
-def _mask_on_image(case: Case) -> NDArray[np.bool_]:
+def _mask_on_image(case: EvaluatedImage) -> NDArray[np.bool_]:
     """The mask of a case, at the size of its map or of its image, as the image lies."""
     mask, placement = case.mask, case.prediction.placement
     assert mask is not None

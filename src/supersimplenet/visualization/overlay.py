@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from supersimplenet.preprocessing.images import Encoded, read_image
+from supersimplenet.preprocessing.images import EncodedImage, read_image
 from supersimplenet.types import Prediction
 from supersimplenet.visualization.fonts import font
 
@@ -23,7 +23,7 @@ _COLOURS = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.flo
 _ROWS = 256  # that are blended at once: floats of all of a large image would not fit into a small memory
 
 
-def draw_overlay(path: Path | Encoded, prediction: Prediction) -> Image.Image:
+def draw_overlay(path: Path | EncodedImage, prediction: Prediction) -> Image.Image:
     """The image at its own size under its heat map, a box around each defect, verdict and score in a strip below.
 
     Args:
