@@ -1,8 +1,8 @@
-"""How often a calibration keeps its promise, over many drawn calibrations whose true rates are known. Prints Markdown.
+"""How often a calibration keeps its guarantee, over many drawn calibrations whose true rates are known. Prints Markdown.
 
     python benchmarks/calibration_simulation.py --draws 10000
 
-- Promise: good parts from a distribution, the threshold by `false_alarm_threshold`, the true false-alarm rate at it
+- Guarantee: good parts from a distribution, the threshold by `false_alarm_threshold`, the true false-alarm rate at it
   from the distribution itself. *Exact* is what the binomial says for continuous scores, with ties it is more.
 - Fused: the score is (head + a map) / 2, a the ratio of both spreads, known beforehand or measured on the calibration
   parts themselves, over the same draws: the difference is what measuring it there costs.
@@ -30,7 +30,7 @@ from supersimplenet.metrics.thresholds import false_alarm_threshold, part_scores
 from supersimplenet.postprocessing.calibration import p_values
 
 CONFIDENCE = 0.95
-# Parts and the promised rate: the fewest parts that can promise it, and more.
+# Parts and the guaranteed rate: the fewest parts that can guarantee it, and more.
 SETTINGS = ((29, 0.1), (59, 0.05), (100, 0.05), (150, 0.05), (299, 0.01), (500, 0.01))
 DISTRIBUTIONS = {
     "normal": stats.norm(),
@@ -60,7 +60,7 @@ def exact(parts: int, rate: float) -> float:
     return float(stats.binom.cdf(rank - 1, parts, 1 - rate))
 
 
-def promise(draws: int, rng: np.random.Generator) -> None:
+def guarantee(draws: int, rng: np.random.Generator) -> None:
     print("| scores | good parts | at most | exact | kept | mean rate |\n| --- | --- | --- | --- | --- | --- |")
     for name, distribution in DISTRIBUTIONS.items():
         for parts, rate in SETTINGS:
@@ -175,7 +175,7 @@ def main() -> None:
         return
     noise = 2 * math.sqrt(0.95 * 0.05 / options.draws)
     print(f"{options.draws:,} draws, {CONFIDENCE:.0%} confidence; two standard deviations are {noise:.4f}\n")
-    promise(options.draws, rng)
+    guarantee(options.draws, rng)
     print("\nFused scores\n")
     fused(options.draws, rng)
     print(f"\n{PARTS} parts of {PHOTOGRAPHS} photographs, at most 5 %\n")

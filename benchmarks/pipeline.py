@@ -3,7 +3,7 @@
     python benchmarks/pipeline.py --output pipeline.json
 
 Runs the command line's own `train` (compact, 256x256, batch 16, seed 0) and then `predict` with that model, on files of
-1024x1024 made here (hard links to a few distinct ones, in the page cache). Of each process: wall and processor seconds,
+1024x1024 made here (hard links to a few distinct ones, in the page cache). Of each process: wall and CPU seconds,
 cores in use (their ratio), peak memory (Linux's VmHWM), and how often an image file was read: a wrapper of a few lines
 counts `read_image`. The run fails where an image was read more than once.
 
@@ -58,7 +58,7 @@ Report = dict[str, Any]
 
 
 def run_process(command: list[str], log: Path) -> Report:
-    """Wall and processor time of one process, the end of whose output is shown where it fails."""
+    """Wall and CPU time of one process, the end of whose output is shown where it fails."""
     with log.open("w") as output:
         begin = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

@@ -35,9 +35,7 @@ def make_samples(folder: Path) -> list[Sample]:
     ]
 
 
-def make_case(
-    folder: Path, samples: list[Sample], *, seed: int = 1, config: ThresholdConfig | None = None
-) -> Case:
+def make_case(folder: Path, samples: list[Sample], *, seed: int = 1, config: ThresholdConfig | None = None) -> Case:
     """A network that was never trained, so that it is often wrong; calibrated with ``config`` where one is given."""
     save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=seed).eval(), {})
     if config is not None:

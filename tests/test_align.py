@@ -23,7 +23,8 @@ from supersimplenet.prediction.predict import predict_files
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
 from supersimplenet.report.report import write_report
-from supersimplenet.runtime.predictor import ImagePredictor
+from supersimplenet.runtime.backends import FunctionBackend
+from supersimplenet.runtime.predictor import Predictor
 
 pytest.importorskip("cv2", reason="needs the extra align")
 
@@ -96,7 +97,7 @@ def test_boxes_are_in_the_image_as_it_was():
         ViewConfig(align="rigid", reference=Path("reference.png"), fit="tiles"), size_px=size_px, reference=reference
     )
     postprocessor = PostProcessor(calibration=calibration(min_area_px=30), image_score="map")
-    (prediction,) = ImagePredictor(run=differs, postprocessor=postprocessor, preprocessor=preprocessor).look_at_images(
+    (prediction,) = Predictor(FunctionBackend(differs), postprocessor=postprocessor, preprocessor=preprocessor).predict(
         [image]
     )
     (defect,) = prediction.defects  # the edges lie on each other, and what the image does not show does not count

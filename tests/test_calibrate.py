@@ -33,7 +33,7 @@ from supersimplenet.metrics.thresholds import (
     Costs,
     escape_threshold,
     false_alarm_threshold,
-    promised_rate,
+    guaranteed_rate,
     rate_upper_bound,
     uniform_upper_bound,
 )
@@ -114,16 +114,16 @@ def test_photographs_of_a_part_count_once_by_the_worst(model, parts):
     worst = scores(model, parts / "twice").reshape(30, 2).max(1)
     assert (found.calibration.parts, found.calibration.images) == (30, 60)
     assert np.allclose(found.calibration.part_logits, np.sort(worst), atol=1e-5)
-    assert "30 good parts in 60 photographs" in found.calibration.promise()
+    assert "30 good parts in 60 photographs" in found.calibration.guarantee()
 
 
-def test_few_parts_are_refused_with_what_they_can_promise_or_promise_it_where_asked(model, parts, tmp_path):
+def test_few_parts_are_refused_with_what_they_can_guarantee_or_guarantee_it_where_asked(model, parts, tmp_path):
     few = tmp_path / "few"
     shutil.copytree(parts / "good", few, ignore=lambda _, names: names[20:])
-    with pytest.raises(CalibrationError, match=r"20 good parts cannot promise at most 5 % .* at least 59; .* 14 %"):
+    with pytest.raises(CalibrationError, match=r"20 good parts cannot guarantee at most 5 % .* at least 59; .* 14 %"):
         calibrated(model, few)
     assert not (model / "calibration.yaml").exists()
-    assert calibrated(model, few, config=ThresholdConfig(lenient=True)).calibration.max_false_alarms == promised_rate(
+    assert calibrated(model, few, config=ThresholdConfig(lenient=True)).calibration.max_false_alarms == guaranteed_rate(
         20, 0.95
     )
 
@@ -140,7 +140,7 @@ def test_no_more_good_parts_show_a_defect_than_may_be_called_bad(model, parts):
     assert sum(bool(p.defects) for p in detector.predict(sorted((parts / "good").iterdir()))) == 30
 
 
-def test_two_promises_make_a_grey_zone_where_one_threshold_cannot_hold_both(model, parts):
+def test_two_guarantees_make_a_grey_zone_where_one_threshold_cannot_hold_both(model, parts):
     config = ThresholdConfig(max_escapes=0.25)
     calibration = calibrated(model, parts / "good", parts / "bad", config).calibration
     bad = scores(model, parts / "bad")
@@ -153,7 +153,7 @@ def test_two_promises_make_a_grey_zone_where_one_threshold_cannot_hold_both(mode
     assert verdicts.count("good") == calibration.escapes == (bad < accept).sum()
 
 
-def test_where_both_promises_agree_there_is_one_threshold(model, parts):
+def test_where_both_guarantees_agree_there_is_one_threshold(model, parts):
     """The bad parts score far above the good ones here, by construction."""
     detector = Detector.load(model)
     samples = Folder(good=[parts / "good"], bad=[parts / "bad"], test_fraction=0).samples()
@@ -165,7 +165,7 @@ def test_where_both_promises_agree_there_is_one_threshold(model, parts):
     assert (found.escapes, found.max_escapes) == (0, 0.25)
 
 
-def test_costs_take_the_cheapest_threshold_and_promise_what_holds_for_any(model, parts):
+def test_costs_take_the_cheapest_threshold_and_guarantee_what_holds_for_any(model, parts):
     costs = Costs(false_alarm=1, escape=5)
     config = ThresholdConfig(costs=costs, bad_share=0.1)
     found = calibrated(model, parts / "good", parts / "bad", config)
@@ -313,7 +313,7 @@ def test_a_training_calibrates_with_what_it_held_out(trained):
     calibration = detector.calibration
     held_out = held_out_samples(MVTecAD(root=model.parent, category="cast_grain"), detector.record)
     assert len(held_out) == calibration.parts == 3
-    assert calibration.max_false_alarms == promised_rate(3, 0.95)
+    assert calibration.max_false_alarms == guaranteed_rate(3, 0.95)
     assert calibration.basis == "held out of the training"
     expected = [detector.predict(sample.image).score_logit for sample in held_out]
     assert np.allclose(calibration.part_logits, sorted(expected), atol=1e-5)
@@ -451,16 +451,16 @@ def test_calibrate_and_predict_from_the_command_line(model, parts, tmp_path, cap
     assert "(in place of the one of " in said
     assert "taken to be bad" not in run("calibrate", "--model", model, *good, *bad, *costs, "--bad-share", "2%")
     one_percent = run("calibrate", "--model", model, *good, "--max-false-alarms", "1%", status=1)
-    assert "max_false_alarms: 60 good parts cannot promise at most 1 %" in one_percent
+    assert "max_false_alarms: 60 good parts cannot guarantee at most 1 %" in one_percent
     assert "at least 299" in one_percent
     both = run("calibrate", "--model", model, *good, *bad, *costs, "--max-false-alarms", "1%", status=1)
     assert "give one of the two" in both
 
 
-def test_a_promise_is_a_sentence_to_sign(model, parts):
+def test_a_guarantee_is_a_sentence_to_sign(model, parts):
     calibration: Calibration = calibrated(model, parts / "good").calibration
     today = calibration.date
-    assert calibration.promise() == (
+    assert calibration.guarantee() == (
         "at most 5 % of good parts are called bad, with 95 % confidence "
         f"(60 good parts, from {parts / 'good'}, {today})"
     )

@@ -104,7 +104,7 @@ def test_predicting_before_training_does_not_disturb_it(folder, photographs):
 
 
 def test_what_is_no_image_is_refused(folder):
-    with pytest.raises(ImageError, match="dict: wanted a path, a numpy array, or a list of either"):
+    with pytest.raises(ImageError, match="dict: wanted a path, a PIL image, a numpy array, or a list of these"):
         Detector.load(folder).predict({})  # type: ignore[call-overload]
 
 

@@ -127,7 +127,7 @@ def test_the_stages_are_parts_of_the_whole(engine, network, pixels):
     [
         ({"engine": "abacus"}, "engine: 'abacus'; choose torch or openvino"),
         ({"precision": "float8"}, "precision: 'float8'; choose float32 or bfloat16"),
-        ({"engine": "openvino", "device": "meta"}, "engine: openvino computes on the processor, not on 'meta'"),
+        ({"engine": "openvino", "device": "meta"}, "engine: openvino computes on the CPU, not on 'meta'"),
     ],
 )
 def test_what_cannot_compute_is_refused_by_name(options, message, network):

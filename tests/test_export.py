@@ -116,7 +116,7 @@ def test_every_engine_says_what_the_model_says(file_format, files, detector, pho
     expected = detector.predict(list(photographs))
     assert len({prediction.verdict for prediction in expected}) == 3
     assert any(prediction.defects for prediction in expected)
-    alone = inspector.inspect(list(photographs))
+    alone = inspector.predict(list(photographs))
     map_in_threads = [item.prediction for item in inspector.predict_files(photographs)]
     for found, wanted in zip([*alone, *map_in_threads], [*expected, *expected], strict=True):
         assert (found.path, found.verdict, found.p_value) == (wanted.path, wanted.verdict, wanted.p_value)
@@ -322,7 +322,7 @@ def test_an_open_size_is_the_models_at_every_size(file_format, variant, align_co
         inspector = Inspector.load(tmp_path / "file", size_px=size_px, trust=True)
         shutil.rmtree(tmp_path / "other", ignore_errors=True)
         wanted = Detector.load(make_model(tmp_path / "other", image_size=size_px, **settings), device="cpu")
-        for one, other in zip(inspector.inspect(photographs[:3]), wanted.predict(photographs[:3]), strict=True):
+        for one, other in zip(inspector.predict(photographs[:3]), wanted.predict(photographs[:3]), strict=True):
             # The upscaling's weights are computed in float32 here, in float64 there.
             np.testing.assert_allclose(one.map_logit, other.map_logit, rtol=0, atol=5e-5)
             assert one.head_logit == pytest.approx(other.head_logit, abs=5e-5)

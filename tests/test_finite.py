@@ -19,6 +19,7 @@ from test_runtime import BUNDLE, CALIBRATION, write
 from supersimplenet import Detector, Folder, ModelConfig, Recipe, SyntheticConfig, TrainerConfig, synthesize, train
 from supersimplenet.cli.main import main
 from supersimplenet.errors import CalibrationError, ConfigError, ImageError, ModelFolderError, TrainingDivergedError
+from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.bundle import read_bundle
 from supersimplenet.types import ScoreScale
@@ -52,7 +53,7 @@ def test_an_image_with_such_a_score_is_an_error_and_no_verdict(value, shown, on_
     onnx.save(network, tmp_path / "damaged.onnx")
     inspector = Inspector.load(tmp_path / "damaged.onnx")
     with pytest.raises(ImageError, match=rf"0\.png: the head score is {shown}, which is no verdict"):
-        inspector.inspect(IMAGES[0])
+        inspector.predict(IMAGES[0])
     command = ["predict", "--model", str(tmp_path / "damaged.onnx"), *map(str, IMAGES), "--on-error", on_error]
     status = main([*command, "--output", str(tmp_path / "out")])
     if on_error == "stop":
@@ -69,8 +70,9 @@ def test_an_image_with_such_a_score_is_an_error_and_no_verdict(value, shown, on_
 def test_only_the_image_itself_is_left_out_of_its_batch(tmp_path):
     """One map of three is not finite: the other two keep their verdicts."""
 
-    class Runner:
+    class Backend:
         bundle = BUNDLE
+        batch_size = 1
 
         def prepare(self, size_px):
             pass
@@ -80,11 +82,15 @@ def test_only_the_image_itself_is_left_out_of_its_batch(tmp_path):
             maps[maps == 7] = math.nan
             return maps, maps.max(axis=(1, 2)) * 0 + 1
 
-    inspector = Inspector(Runner())
+        def version(self):
+            return "none"
+
+    inspector = Inspector(Backend())
     seen = [inspector.preprocessor.prepare(_grey(level)) for level in (20, 7, 250)]
-    first, second, third = inspector.predict_each(seen, [None] * 3)
+    first, second, third = inspector.predict_prepared(seen, [None] * 3, on_error="skip")
     assert (first.verdict, third.verdict) == ("good", "bad")
-    assert isinstance(second, ImageError)
+    assert isinstance(second, Failure)
+    assert "the head score is nan" in second.reason
     with pytest.raises(ImageError, match="array: the head score is nan"):
         inspector.predict_prepared(seen, [None] * 3)
 

@@ -1,4 +1,4 @@
-"""On a GPU, where there is one: the processor's answers, a training, and a network that cannot be recorded."""
+"""On a GPU, where there is one: the CPU's answers, a training, and a network that cannot be recorded."""
 
 from __future__ import annotations
 

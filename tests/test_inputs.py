@@ -178,7 +178,9 @@ def test_what_has_come_is_handed_out_before_more_is_waited_for(photographs):
             yield None
             assert len(handed_out) == 3 * (round_ + 1)
 
-    for batch in map_in_threads(lambda b: b, source(), lanes=2, preprocessor=Preprocessor.stretch(SIZE), batch_size=4):
+    for batch in map_in_threads(
+        lambda b: b, source(), threads=2, preprocessor=Preprocessor.stretch(SIZE), batch_size=4
+    ):
         handed_out.extend(batch.index)
     assert handed_out == list(range(9))
 

@@ -63,5 +63,5 @@ def test_a_batch_of_failures_is_empty(greys):
     for path in greys[:2]:
         path.write_bytes(b"no image")
     first = next(decode_batches(islice(greys, 2), size_px=(6, 8), batch_size=2, on_error="skip"))
-    assert (first.index, first.seen) == ([], [])
+    assert (first.index, first.prepared) == ([], [])
     assert len(first.failures) == 2

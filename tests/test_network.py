@@ -67,7 +67,7 @@ def relative_error(value: Tensor, reference: Tensor) -> float:
 
 @pytest.fixture(params=["processor", "gpu"])
 def order(request, monkeypatch) -> Iterator[str]:
-    """How the work is cut: image by image through a processor's cache, or all at once as on a GPU."""
+    """How the work is cut: image by image through a CPU's cache, or all at once as on a GPU."""
     resample.resampling.cache_clear()
     if request.param == "gpu":
         for module in (ops, resample):

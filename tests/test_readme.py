@@ -55,7 +55,7 @@ def test_the_commands_of_the_readme_run(parts, capsys):
             bad = sorted((parts / "more" / "cast_grain" / "ground_truth").iterdir())[0].name
             rows = ["image,split,label", "more_good/000.png,test,good", f"more/cast_grain/test/{bad}/000.png,test,bad"]
             (parts / "golden.csv").write_text("\n".join(rows))
-        few = ["--max-false-alarms", "46%"]  # what five parts can promise
+        few = ["--max-false-alarms", "46%"]  # what five parts can guarantee
         more = {"train": SHORT, "calibrate": few}.get(command[0], [])
         assert main(command + more) == 0, command
     assert (parts / "check" / "check.json").is_file()

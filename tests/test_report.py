@@ -64,7 +64,7 @@ def html(case: Case, tmp_path_factory: pytest.TempPathFactory) -> str:
     return written(tmp_path_factory.mktemp("page") / "report.html", case, title="Grain <1> & co")
 
 
-def test_headline_says_verdicts_rates_and_promise(case, html):
+def test_headline_says_verdicts_rates_and_guarantee(case, html):
     evaluation, text = case.evaluation, plain_text(html)
     alarms, escapes = mistakes_at(evaluation, evaluation.threshold_logit)
     assert 0 < alarms < 8  # or this test shows little
@@ -78,7 +78,7 @@ def test_headline_says_verdicts_rates_and_promise(case, html):
     assert f"{alarms} of 8 good parts" in text
     assert f"at most {bounds[0]} with 95 % confidence" in text
     assert f"at most {bounds[1]})" in text
-    assert evaluation.calibration.promise() in text
+    assert evaluation.calibration.guarantee() in text
     assert "40 test images, 16 good (8 parts) and 24 bad (12 parts)" in text
     rows = dict(re.findall(r'<tr data-kind="(\w+)">(.*?)</tr>', html, flags=re.DOTALL))
     for kind, label in (("good", GOOD), ("bad", BAD)):
@@ -305,23 +305,23 @@ def test_a_test_without_flaw_is_warned_of_nothing():
     assert cautions_of(make_evaluation([*many(-1.0, 98), *many(1.0, 2)], many(1.0, 60))) == []
 
 
-def test_an_uncalibrated_model_is_said_to_promise_nothing(case, tmp_path):
+def test_an_uncalibrated_model_is_said_to_guarantee_nothing(case, tmp_path):
     evaluation = replace(case.evaluation, calibration=None, threshold_logit=0.0)
     html = written(tmp_path / "r.html", replace_case(case, evaluation), pictures=1)
     assert "Not calibrated. No guarantee holds at this threshold." in plain_text(html)
-    assert "Promised:" not in plain_text(html)
+    assert "Guaranteed:" not in plain_text(html)
     assert cautions_of(make_evaluation(many(-1.0, 90), many(1.0, 60), calibration=None)) == []  # said once is enough
     assert embedded(html, "pictures").popitem()[1]["found"] is None
 
 
 @pytest.mark.parametrize(("alarms", "contradicts"), [(9, False), (10, True)])
-def test_a_test_that_contradicts_the_promise_is_said_to(alarms, contradicts):
-    """100 good parts, 5 % promised: P(9 or more) = 6.3 %, P(10 or more) = 2.8 %."""
+def test_a_test_that_contradicts_the_guarantee_is_said_to(alarms, contradicts):
+    """100 good parts, 5 % guaranteed: P(9 or more) = 6.3 %, P(10 or more) = 2.8 %."""
     assert (stats.binom.sf(alarms - 1, 100, 0.05) < 0.05) == contradicts
     texts = [t for _, t in cautions_of(make_evaluation([*many(-1.0, 100 - alarms), *many(1.0, alarms)], many(1.0, 60)))]
-    assert any("contradicts the promise" in text for text in texts) == contradicts
+    assert any("contradicts the guarantee" in text for text in texts) == contradicts
     if contradicts:
-        assert "false alarms in 10 of 100 good parts (10.0 %), though at most 5 % are promised" in texts[0]
+        assert "false alarms in 10 of 100 good parts (10.0 %), though at most 5 % are guaranteed" in texts[0]
         assert "in at most 2.8 % of tests" in texts[0]
 
 
@@ -340,7 +340,7 @@ def test_few_parts_and_missing_kinds_are_said():
     few = replace(make_calibration(), part_logits=(-2.0,) * 20, max_false_alarms=0.14)
     (level, text), *_ = cautions_of(make_evaluation(many(-1.0, 100), many(1.0, 60), calibration=few))
     assert level == "doubt"
-    assert "20 can promise no less than 14 % false alarms. 59 good parts promise 5 %, 299 promise 1 %" in text
+    assert "20 can guarantee no less than 14 % false alarms. 59 good parts guarantee 5 %, 299 guarantee 1 %" in text
 
 
 def test_findings_of_weight_are_told_leaks_first_and_notes_left_out():

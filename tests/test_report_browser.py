@@ -139,7 +139,7 @@ def move(page: Page, slider: str, position: int) -> None:
 
 def cards(page: Page) -> list[int]:
     # The gallery follows in the next frame.
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.evaluate("() => new Guarantee((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return [int(card.get_attribute("data-image")) for card in page.locator("#cards > li").all()]
 
 

@@ -119,7 +119,7 @@ def grey(level: int, *, spot: int | None = None) -> np.ndarray:
 
 
 def test_what_is_said_of_an_image_follows_from_map_and_score(inspector):
-    bad, unsure, good = inspector.inspect([grey(10, spot=250), grey(155), grey(25)])
+    bad, unsure, good = inspector.predict([grey(10, spot=250), grey(155), grey(25)])
     assert [p.verdict for p in (bad, unsure, good)] == ["bad", "unsure", "good"]
     assert (good.head_logit, good.map_max_logit, good.score_logit) == pytest.approx((25, 25, 25), rel=1e-6)
     # ((25 - 5) / 4 * 2 + 1 + 25) / 2
@@ -139,22 +139,22 @@ def test_files_arrays_and_lists_agree_and_stay_in_order(inspector, tmp_path):
     for index in range(12):
         paths.append(tmp_path / f"{index}.png")
         Image.fromarray(grey(20 * index, spot=255 - index)).save(paths[-1])
-    alone = [inspector.inspect(str(path)) for path in paths]
+    alone = [inspector.predict(str(path)) for path in paths]
     many = list(inspector.predict_files(paths))
     assert [item.index for item in many] == list(range(12))
     for index, (item, one) in enumerate(zip(many, alone, strict=True)):
         assert isinstance(item, IndexedPrediction)
         assert item.prediction.score_logit == one.score_logit
         assert item.prediction.path == one.path == str(paths[index])
-        from_array = inspector.inspect(grey(20 * index, spot=255 - index))
+        from_array = inspector.predict(grey(20 * index, spot=255 - index))
         np.testing.assert_array_equal(from_array.map_logit, one.map_logit)
 
 
 def test_what_is_no_image_is_refused(inspector, tmp_path):
     with pytest.raises(ImageError, match=r"gone\.png: no such file"):
-        inspector.inspect(tmp_path / "gone.png")
-    with pytest.raises(ImageError, match="int: wanted a path or a numpy array"):
-        inspector.inspect([1])
+        inspector.predict(tmp_path / "gone.png")
+    with pytest.raises(ImageError, match="int: wanted a path, a PIL image or a numpy array"):
+        inspector.predict([1])
     half = np.zeros(SIZE, dtype=np.bool_)
     half[:, : SIZE[1] // 2] = True
     with pytest.raises(ConfigError, match="ignored: this exported network looks at every pixel"):

@@ -1,4 +1,4 @@
-"""The synthetic data set: what is promised of one image, of the folder, and of every message."""
+"""The synthetic data set: what is guaranteed of one image, of the folder, and of every message."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_good_images_are_exposed_and_differ_from_part_to_part(surface):
 
 
 def test_the_noise_is_that_of_the_camera():
-    """An even grey, through the camera, has the standard deviation that its constants promise."""
+    """An even grey, through the camera, has the standard deviation that its constants guarantee."""
     scene = synthetic.Scene(shape=(128, 128), light_rad=0.0)
     picture = synthetic.Camera(scene, np.random.default_rng(0)).read_out(np.full((128, 128, 3), 100.0))
     wanted = (READ_NOISE_LEVELS**2 + 100 * SHOT_VARIANCE_PER_LEVEL + 1 / 12) ** 0.5  # 1/12: rounding

@@ -19,10 +19,10 @@ from supersimplenet.metrics.thresholds import (
     escape_threshold,
     false_alarm_threshold,
     false_discovery,
+    guaranteed_rate,
     part_numbers,
     part_scores,
     parts_needed,
-    promised_rate,
     rate_upper_bound,
     rate_upper_bounds,
     uniform_upper_bound,
@@ -89,24 +89,24 @@ def test_parts_needed_at_95_percent(rate, parts):
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.8, 0.9, 0.95, 0.99])
-def test_what_parts_promise_they_can_keep(confidence):
+def test_what_parts_guarantee_they_can_keep(confidence):
     for parts in (*range(1, 400), 2995, 100_000):
-        rate = promised_rate(parts, confidence)
+        rate = guaranteed_rate(parts, confidence)
         assert parts_needed(rate, confidence) == parts
-        # The promise is rounded up by 1e-12 of itself, and both sides carry rounding errors of 1e-16 times the parts.
+        # The guarantee is rounded up by 1e-12 of itself, and both sides carry rounding errors of 1e-16 times the parts.
         assert rate == pytest.approx(rate_upper_bound(0, parts, confidence), rel=1e-9)
     scores = np.arange(20.0)
-    promise = promised_rate(20, confidence)
-    assert false_alarm_threshold(scores, max_false_alarms=promise, confidence=confidence) == np.nextafter(19.0, 20)
-    assert promised_rate(0, confidence) == 1
+    guarantee = guaranteed_rate(20, confidence)
+    assert false_alarm_threshold(scores, max_false_alarms=guarantee, confidence=confidence) == np.nextafter(19.0, 20)
+    assert guaranteed_rate(0, confidence) == 1
 
 
-def test_too_few_parts_say_how_many_and_what_these_can_promise():
+def test_too_few_parts_say_how_many_and_what_these_can_guarantee():
     with pytest.raises(CalibrationError) as stop:
         false_alarm_threshold(np.arange(20.0), max_false_alarms=0.05, confidence=0.95)
     assert str(stop.value) == (  # 1 - 0.05^(1/20) is 13.9 %, rounded up
-        "max_false_alarms: 20 good parts cannot promise at most 5 % with 95 % confidence; wanted at least 59; "
-        "add parts, or ask for 14 %, which 20 can promise"
+        "max_false_alarms: 20 good parts cannot guarantee at most 5 % with 95 % confidence; wanted at least 59; "
+        "add parts, or ask for 14 %, which 20 can guarantee"
     )
     with pytest.raises(
         CalibrationError, match=r"max_escapes: 58 bad parts cannot .*; wanted at least 59; .* for 5.1 %"
@@ -197,7 +197,7 @@ def false_alarm_rates(name, count, threshold_of):
 
 @pytest.mark.parametrize("name", [*CONTINUOUS, *TIED])
 @pytest.mark.parametrize(("count", "rate"), [(29, 0.1), (100, 0.05), (150, 0.05)])
-def test_false_alarms_keep_the_promise_in_simulation(name, count, rate):
+def test_false_alarms_keep_the_guarantee_in_simulation(name, count, rate):
     rates = false_alarm_rates(
         name, count, lambda draw: false_alarm_threshold(draw, max_false_alarms=rate, confidence=0.95)
     )
@@ -210,16 +210,16 @@ def test_false_alarms_keep_the_promise_in_simulation(name, count, rate):
 
 
 @pytest.mark.parametrize("name", ["normal", "exponential", "uniform"])
-def test_one_rank_lower_would_break_the_promise(name):
+def test_one_rank_lower_would_break_the_guarantee(name):
     def one_lower(draw):
-        promised = false_alarm_threshold(draw, max_false_alarms=0.05, confidence=0.95)
-        return np.nextafter(np.sort(draw)[rank_of(promised, draw) - 2], np.inf)
+        guaranteed = false_alarm_threshold(draw, max_false_alarms=0.05, confidence=0.95)
+        return np.nextafter(np.sort(draw)[rank_of(guaranteed, draw) - 2], np.inf)
 
     rates = false_alarm_rates(name, 100, one_lower)
     assert (rates <= 0.05).mean() < 0.95 - margin(0.95)
 
 
-def test_a_threshold_on_the_score_itself_would_break_the_promise_with_ties():
+def test_a_threshold_on_the_score_itself_would_break_the_guarantee_with_ties():
     def on_it(draw):
         return np.nextafter(false_alarm_threshold(draw, max_false_alarms=0.02, confidence=0.8), -np.inf)
 
@@ -229,7 +229,7 @@ def test_a_threshold_on_the_score_itself_would_break_the_promise_with_ties():
 
 
 @pytest.mark.parametrize("name", [*CONTINUOUS, *TIED])
-def test_escapes_keep_the_promise_in_simulation(name):
+def test_escapes_keep_the_guarantee_in_simulation(name):
     distribution = {**CONTINUOUS, **TIED}[name]
     draws = distribution.rvs(size=(DRAWS, 60), random_state=np.random.default_rng(11))
     thresholds = np.array([escape_threshold(draw, max_escapes=0.1, confidence=0.9) for draw in draws])
@@ -247,7 +247,7 @@ def part_rate(threshold, photographs, spread):
     return 1 - below @ weight / weight.sum()
 
 
-def test_parts_of_several_photographs_keep_the_promise_and_photographs_counted_as_parts_do_not():
+def test_parts_of_several_photographs_keep_the_guarantee_and_photographs_counted_as_parts_do_not():
     rng = np.random.default_rng(3)
     parts, photographs, spread = 59, 3, 0.5
     groups = [f"part{n // photographs}" for n in range(parts * photographs)]
@@ -261,7 +261,7 @@ def test_parts_of_several_photographs_keep_the_promise_and_photographs_counted_a
     assert kept == pytest.approx(exact, abs=margin(exact))
     # A line that photographs each part once has fewer false alarms still.
     assert (part_rate(by_part, 1, spread) <= 0.05).mean() >= kept
-    # Photographs taken for parts: not even a promise about single photographs holds.
+    # Photographs taken for parts: not even a guarantee about single photographs holds.
     assert (part_rate(by_photograph, 1, spread) <= 0.05).mean() < 0.95 - margin(0.95)
 
 
@@ -305,7 +305,7 @@ def test_the_scale_of_the_fused_score_measured_on_the_same_parts_costs_little(na
     # Measured, it is no longer quite independent of the parts: docs/decisions/0014-thresholds.md has the figures.
     assert kept["quartiles"] / DRAWS >= 0.94 - margin(0.94)
     assert kept["deviations"] / DRAWS >= 0.92 - margin(0.92)
-    if name == "exponential":  # a few high scores widen the spread that scales them down: not what was promised
+    if name == "exponential":  # a few high scores widen the spread that scales them down: not what was guaranteed
         assert kept["deviations"] / DRAWS < 0.95 - margin(0.95)
 
 

@@ -28,7 +28,8 @@ from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.prediction.predict import predict_files
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.preprocessing.tiling import TileGrid
-from supersimplenet.runtime.predictor import ImagePredictor
+from supersimplenet.runtime.backends import FunctionBackend
+from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.training.config import CacheConfig
 from supersimplenet.training.features import gather_features
 from supersimplenet.training.pixel_labels import read_pixel_labels
@@ -99,14 +100,13 @@ def blots(pixels: np.ndarray, ignored: np.ndarray | None = None) -> tuple[np.nda
     return maps, hot.sum(axis=(1, 2)).astype(np.float32)
 
 
-def looker(preprocessor: Preprocessor) -> ImagePredictor:
+def looker(preprocessor: Preprocessor) -> Predictor:
     from test_views import calibration
 
-    return ImagePredictor(
-        run=blots,
+    return Predictor(
+        FunctionBackend(blots, batch_size=3),
         postprocessor=PostProcessor(calibration=calibration(), image_score="map"),
         preprocessor=preprocessor,
-        tiles_at_once=3,
     )
 
 
@@ -115,7 +115,7 @@ def test_a_defect_across_seams_is_one_and_the_score_is_the_highest_tiles():
     image[95:105, 5:195] = 255  # through each column of tiles
     image[150:154, 150:154] = 255
     preprocessor = Preprocessor(ViewConfig(fit="tiles", tile_overlap=0.25), size_px=TILE)
-    (prediction,) = looker(preprocessor).look_at_images([image])
+    (prediction,) = looker(preprocessor).predict([image])
     boxes = sorted((d.left, d.top, d.width, d.height) for d in prediction.defects)
     assert boxes == [(5, 95, 190, 10), (150, 150, 4, 4)]
     tiles = [tile.pixels for tile in preprocessor.prepare(image).tiles()]
@@ -132,7 +132,7 @@ def test_tiles_in_which_nothing_counts_are_not_looked_at():
     tiles = list(seen.tiles())
     assert [tile.number for tile in tiles if tile.scores] == [0]
     assert 1 < len(tiles) < len(seen.layout.grid)
-    (prediction,) = looker(preprocessor).look([seen], [None])
+    (prediction,) = looker(preprocessor).predict_prepared([seen], [None])
     assert prediction.head_logit == 40 * 40
     assert len(prediction.defects) == 2
     assert np.array_equal(prediction.ignored, ignored)
@@ -140,7 +140,7 @@ def test_tiles_in_which_nothing_counts_are_not_looked_at():
 
 def test_an_image_smaller_than_a_tile_is_padded():
     preprocessor = Preprocessor(ViewConfig(fit="tiles"), size_px=TILE)
-    (prediction,) = looker(preprocessor).look_at_images([np.full((30, 200, 3), 255, dtype=np.uint8)])
+    (prediction,) = looker(preprocessor).predict([np.full((30, 200, 3), 255, dtype=np.uint8)])
     assert prediction.map_logit.shape == (30, 200)
     assert prediction.head_logit == 30 * 64
     (defect,) = prediction.defects

@@ -11,7 +11,7 @@ import pytest
 from supersimplenet.cli.main import main
 
 FIXTURES = Path(__file__).parent / "fixtures" / "version_0_1"
-# Sums of some thousand float32 products: in another order on another processor.
+# Sums of some thousand float32 products: in another order on another CPU.
 TOLERANCE = 2e-5
 RAW = ("score_logit", "head_logit", "map_max_logit", "fused_logit")
 

@@ -18,7 +18,8 @@ from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.geometry import Placement, chained, inverse
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor, read_roi
-from supersimplenet.runtime.predictor import ImagePredictor
+from supersimplenet.runtime.backends import FunctionBackend
+from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.visualization.overlay import heat_layer
 
@@ -62,11 +63,11 @@ def brightness(pixels: np.ndarray, ignored: np.ndarray | None = None) -> tuple[n
 
 
 def look(preprocessor: Preprocessor, *images: np.ndarray) -> list:
-    return ImagePredictor(
-        run=brightness,
+    return Predictor(
+        FunctionBackend(brightness),
         postprocessor=PostProcessor(calibration=calibration(), image_score="map"),
         preprocessor=preprocessor,
-    ).look_at_images(list(images))
+    ).predict(list(images))
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +203,8 @@ def test_what_a_region_of_interest_does_not_fit_is_an_error():
         ({"fit": "tiles", "tile_overlap": 0.9}, "view.tile_overlap: 0.9; wanted 0 to 0.75"),
         ({"fit": "tiles", "scale": 0.0}, "view.scale: 0.0; wanted above 0"),
         ({"fit": "pad", "scale": 0.5}, "count for tiles alone, and the fit is pad"),
-        ({"align": "rigid"}, "view.align: needs preprocessor.reference too"),
-        ({"reference": Path("a.png")}, "view.reference: needs preprocessor.align too"),
+        ({"align": "rigid"}, "view.align: needs view.reference too"),
+        ({"reference": Path("a.png")}, "view.reference: needs view.align too"),
         ({"max_residual": 0.2}, "counts for aligned images alone"),
     ],
 )

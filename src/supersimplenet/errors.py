@@ -11,7 +11,7 @@
     ├── TrainingInterruptedError   a training that was stopped before its end; its checkpoint is kept
     ├── TrainingDivergedError      a training whose loss is not finite; no model is written
     ├── MetricError                a metric that is not defined on what was given
-    ├── CalibrationError           a threshold that the parts at hand cannot promise, or an unusable calibration
+    ├── CalibrationError           a threshold that the parts at hand cannot guarantee, or an unusable calibration
     ├── ExportError                an export that cannot be made, or that is not what the model is
     └── OutputError                a result that cannot be written where it was asked for
 """
@@ -56,7 +56,7 @@ class MetricError(SuperSimpleNetError):
 
 
 class CalibrationError(SuperSimpleNetError):
-    """A threshold that the parts at hand cannot promise, or a calibration that cannot be used."""
+    """A threshold that the parts at hand cannot guarantee, or a calibration that cannot be used."""
 
 
 class ExportError(SuperSimpleNetError):

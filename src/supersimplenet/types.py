@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from supersimplenet.errors import ConfigError
-from supersimplenet.preprocessing.alignment import Alignment
+from supersimplenet.errors import ConfigError, ImageError
+from supersimplenet.utils.formatting import counted
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
+    from supersimplenet.preprocessing.alignment import Alignment
     from supersimplenet.preprocessing.geometry import Placement
+    from supersimplenet.preprocessing.images import AnyImage
 
 GOOD = 0
 BAD = 1
@@ -22,6 +28,7 @@ Split = Literal["train", "test"]
 Verdict = Literal["good", "unsure", "bad"]
 Regime = Literal["unsupervised", "weak", "mixed", "full"]
 ScoreName = Literal["head", "map", "fused"]
+SCORE_FIELDS: dict[ScoreName, str] = {"head": "head_logit", "map": "map_max_logit", "fused": "fused_logit"}
 Resolution = Literal["model", "native"]  # of the metrics of pixels
 GroupsName = Literal["known", "found", "none"]  # what `data split` keeps together
 
@@ -111,7 +118,7 @@ class Defect:
     centroid_y: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Prediction:
     """What the detector says of one image.
 
@@ -145,15 +152,53 @@ class Prediction:
     ignored: NDArray[np.bool_] | None = None
     alignment: Alignment | None = None
 
+    def score_of(self, name: ScoreName) -> float:
+        """Return one of the scores, in logits."""
+        return float(getattr(self, SCORE_FIELDS[name]))
+
     @property
     def score_logit(self) -> float:
-        """The image's score, in logits."""
-        return {"head": self.head_logit, "map": self.map_max_logit, "fused": self.fused_logit}[self.decides]
+        """The deciding score, in logits."""
+        return self.score_of(self.decides)
 
     @property
     def score(self) -> float:
-        """The image's score on the scale of a probability, in [0, 1]."""
+        """The deciding score on the scale of a probability, in [0, 1]."""
         return probability(self.score_logit)
+
+    def overlay(self, image: AnyImage | None = None) -> Image.Image:
+        """Draw the image under its anomaly map, with a box around each defect, verdict and score.
+
+        Args:
+            image: in any form that `Detector.predict` takes; by default the file that the prediction is of.
+
+        Raises:
+            ImageError: the image cannot be read, or none is given and the prediction is of none that has a path.
+        """
+        from supersimplenet.visualization.overlay import draw_overlay  # matplotlib: not on the line's computer
+
+        if image is None and self.path is None:
+            raise ImageError("overlay: the prediction is of an array; pass it: prediction.overlay(image)")
+        return draw_overlay(self.path or "" if image is None else image, self)
+
+    def __repr__(self) -> str:
+        p_value = "not calibrated" if self.p_value is None else f"p={self.p_value:.3g}"
+        defects = "" if self.defects is None else f", {counted(len(self.defects), 'defect')}"
+        return f"Prediction({self.path or 'array'}: {self.verdict}, score={self.score:.3f}, {p_value}{defects})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the overlay, where the image can still be read, and the words of `repr`."""
+        picture = ""
+        if self.path is not None:
+            try:
+                buffer = io.BytesIO()
+                self.overlay().save(buffer, format="PNG")
+            except (ImageError, ImportError):  # moved, or on a computer that draws nothing
+                pass
+            else:
+                data = base64.b64encode(buffer.getvalue()).decode("ascii")
+                picture = f'<img style="max-width: 100%" alt="" src="data:image/png;base64,{data}"/><br/>'
+        return f"<div>{picture}<code>{html.escape(repr(self))}</code></div>"
 
 
 def is_finite(value: object) -> bool:

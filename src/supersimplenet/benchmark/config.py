@@ -29,7 +29,7 @@ class SpeedConfig:
         device: auto, cpu, cuda, ...
         engine: torch or openvino.
         precision: float32 or bfloat16.
-        threads: of a single call on a processor; by default one for each core.
+        threads: of a single call on a CPU; by default one for each core.
         training: also time a training step of the heads, features given.
         compare: ``plain`` also times the published order of operations (from a source checkout).
         rounds: timed repetitions, after ``warmup`` others.
@@ -70,7 +70,7 @@ class AccuracyConfig:
         seeds: each run is repeated with each.
         time_budget: of each training, such as ``10m``.
         devices: GPUs by their number or name, each of which carries out one run at a time.
-        jobs: runs at a time where no devices are named; the processor's threads are divided among them.
+        jobs: runs at a time where no devices are named; the CPU's threads are divided among them.
         keep_models: leave the model folders, which are removed else once their figures are noted.
     """
 

@@ -47,7 +47,7 @@ def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
     Returns:
         ``config``, ``machine``; ``stages``: milliseconds an image (median, 10th and 90th percentile) of each stage
         alone; ``calls``: of whole calls, in turn with what they are compared with; ``line``: images a second of many
-        images in lanes, from memory and from files; ``peak_memory_mib`` of the process.
+        images in several threads, from memory and from files; ``peak_memory_mib`` of the process.
 
     Raises:
         ConfigError: an engine, device or reference that is not here.
@@ -157,8 +157,8 @@ def _compare(runs: Mapping[str, Callable[[], object]], config: SpeedConfig) -> d
 def _in_memory(detector: Detector, pixels: NDArray[np.uint8], images: int) -> float:
     """Images a second where several threads call the engine at once."""
     calls = -(-images // len(pixels))
-    with detector.engine.lanes() as lanes, ThreadPoolExecutor(lanes) as pool:
-        list(pool.map(detector.engine.run, [pixels] * lanes))  # warms up each thread
+    with detector.engine.worker_threads() as threads, ThreadPoolExecutor(threads) as pool:
+        list(pool.map(detector.engine.run, [pixels] * threads))  # warms up each thread
         begin = time.perf_counter()
         list(pool.map(detector.engine.run, [pixels] * calls))
         return calls * len(pixels) / (time.perf_counter() - begin)

@@ -77,7 +77,7 @@ def _accuracy_parser() -> OptionParser:
     parser.add_argument("--cache", type=CacheConfig, default=CacheConfig())
     parser.add_argument("--time-budget", type=str | None, help="of each training, such as 10m")
     parser.add_argument("--devices", type=str | None, help="GPUs, such as 0,1: each has a run at a time")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time on a processor, which share its threads")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time on a CPU, which share its threads")
     parser.add_argument("--keep-models", action="store_true", help="leave every model in FOLDER/runs")
     return parser
 

@@ -129,7 +129,7 @@ def print_guarantee(calibration: Calibration | None) -> None:
     if calibration is None:
         results().print(UNCALIBRATED, style="bold red")
     else:
-        results().print(f"calibrated: {calibration.promise()}")
+        results().print(f"calibrated: {calibration.guarantee()}")
 
 
 def parse_share(text: str, option: str) -> float:

@@ -53,7 +53,7 @@ def _run(options: Namespace) -> int:
     for reason in result.reasons:
         say(f"- {reason}")
     for name, evaluation in zip(("candidate", "current"), evaluations, strict=True):
-        say(f"{name}: {UNCALIBRATED if evaluation.calibration is None else evaluation.calibration.promise()}")
+        say(f"{name}: {UNCALIBRATED if evaluation.calibration is None else evaluation.calibration.guarantee()}")
     if options.output is not None:
         say(f"details: {options.output / GATE_FILE}")
     return 0 if result.passed else 1

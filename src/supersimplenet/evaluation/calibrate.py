@@ -122,7 +122,7 @@ def _refuse_known_images(samples: Sequence[Sample], model: Path) -> None:
         if split is not None:
             of = "the model was trained on it" if split == "train" else "it is one of the model's test images"
             raise DataError(
-                f"{sample.image}: {of}, perhaps under another name, so the promise would be untrue; calibrate with "
+                f"{sample.image}: {of}, perhaps under another name, so the guarantee would be untrue; calibrate with "
                 "parts that the model has not seen and is not tested with"
             )
 

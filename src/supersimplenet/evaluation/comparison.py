@@ -27,7 +27,7 @@ class Side:
     Attributes:
         name: of it.
         image_score: which score decides.
-        promise: what its threshold promises, or that it promises nothing.
+        guarantee: what its threshold guarantees, or that it guarantees nothing.
         false_alarms: of good parts.
         escapes: of bad parts.
         unsure: images that a person is asked about.
@@ -35,7 +35,7 @@ class Side:
 
     name: str
     image_score: ScoreName
-    promise: str
+    guarantee: str
     false_alarms: PartRates
     escapes: PartRates
     unsure: int
@@ -199,7 +199,7 @@ def _side(evaluation: Evaluation, name: str) -> Side:
     return Side(
         name=name,
         image_score=evaluation.image_score,
-        promise=UNCALIBRATED if calibration is None else calibration.promise(),
+        guarantee=UNCALIBRATED if calibration is None else calibration.guarantee(),
         false_alarms=numbers.false_alarms,
         escapes=numbers.escapes,
         unsure=sum(outcome.verdict == "unsure" for outcome in evaluation.outcomes),

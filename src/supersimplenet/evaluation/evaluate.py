@@ -30,12 +30,12 @@ from supersimplenet.metrics.ranking import (
 )
 from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.preprocessing.loading import Failure, OnError
-from supersimplenet.types import BAD, GOOD, Prediction, Resolution, Sample
+from supersimplenet.types import BAD, GOOD, Prediction, Resolution, Sample, ScoreName
 from supersimplenet.utils.console import progress_bar
 from supersimplenet.utils.files import write_text
 
 # By what each score's metrics are called: published results rank by the classification head's.
-PREFIXES = {"head": "", "map": "seg-", "fused": "fused-"}
+PREFIXES: dict[ScoreName, str] = {"head": "", "map": "seg-", "fused": "fused-"}
 _IMAGE_METRICS = {"I-AUROC": ranked_auroc, "AP-det": ranked_average_precision, "I-F1-max": ranked_f1_max}
 _SEED = 0  # of the resamples of the intervals: the same figures each time
 
@@ -274,8 +274,7 @@ def _image_metrics(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
     groups = [outcome.sample.group for outcome in outcomes]
     metrics: dict[str, Metric] = {}
     for score, prefix in PREFIXES.items():
-        attribute = {"head": "head_logit", "map": "map_max_logit", "fused": "fused_logit"}[score]
-        scores = np.array([getattr(outcome, attribute) for outcome in outcomes])
+        scores = np.array([outcome.score_of(score) for outcome in outcomes])
         found = measure(_IMAGE_METRICS, partial(rank, scores, labels))
         try:
             intervals = bootstrap_intervals(scores, labels, groups, generator=np.random.default_rng(_SEED))

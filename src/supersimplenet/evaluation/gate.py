@@ -113,7 +113,7 @@ def gate(
 ) -> GateResult:
     """Whether a candidate may take the place of the model in use: no new mistakes on the images both looked at.
 
-    It may not either where it is not calibrated (its threshold promises nothing), where it was trained on some of the
+    It may not either where it is not calibrated (its threshold guarantees nothing), where it was trained on some of the
     images, where an image could not be read, or where the images are all good or all bad.
 
     Args:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from supersimplenet.metrics.ranking import Metric
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
-from supersimplenet.types import BAD, GOOD, Defect, Resolution, Sample, ScoreName, Verdict
+from supersimplenet.types import BAD, GOOD, SCORE_FIELDS, Defect, Resolution, Sample, ScoreName, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,10 @@ class Outcome:
     p_value: float | None
     defects: tuple[Defect, ...] | None
     has_pixel_labels: bool
+
+    def score_of(self, name: ScoreName) -> float:
+        """Return one of the scores, in logits."""
+        return float(getattr(self, SCORE_FIELDS[name]))
 
     @property
     def margin(self) -> float:
@@ -156,7 +160,7 @@ class Evaluation:
                 "bad_without_pixel_labels": sum(not outcome.has_pixel_labels for outcome in self.outcomes),
             },
             "image_score": self.image_score,
-            "calibration": UNCALIBRATED if self.calibration is None else self.calibration.promise(),
+            "calibration": UNCALIBRATED if self.calibration is None else self.calibration.guarantee(),
             "threshold_logit": self.threshold_logit,
             "false_alarms": good["bad"],
             "escapes": bad["good"],

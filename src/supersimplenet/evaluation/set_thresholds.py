@@ -19,8 +19,8 @@ from supersimplenet.metrics.thresholds import (
     cost_curve,
     escape_threshold,
     false_alarm_threshold,
+    guaranteed_rate,
     part_scores,
-    promised_rate,
     rate_upper_bound,
     uniform_upper_bound,
 )
@@ -37,13 +37,13 @@ class ThresholdConfig:
 
     Args:
         max_false_alarms: share of the good parts that may be called bad.
-        confidence: with which each promise holds, over the draw of the calibration parts.
+        confidence: with which each guarantee holds, over the draw of the calibration parts.
         max_escapes: share of the bad parts that may be called good; needs bad parts. Where one threshold cannot hold
             both, there are two, and a person is asked about what scores between them.
         costs: choose the cheapest threshold instead; needs bad parts.
         bad_share: share of bad parts in production, for the costs; by default that of the parts given.
         min_area_px: smallest defect that is listed, in pixels at the network's input size.
-        lenient: promise what the parts at hand can, where they cannot promise ``max_false_alarms``.
+        lenient: guarantee what the parts at hand can, where they cannot guarantee ``max_false_alarms``.
     """
 
     max_false_alarms: float = 0.05
@@ -212,7 +212,7 @@ def _choose(
     below = min(accept, reject)
     return _Thresholds(
         reject=reject,
-        accept=accept if accept < reject else None,  # else one threshold keeps both promises
+        accept=accept if accept < reject else None,  # else one threshold keeps both guarantees
         max_false_alarms=rate,
         max_escapes=config.max_escapes,
         escapes=int((bad < below).sum()),
@@ -220,14 +220,14 @@ def _choose(
 
 
 def _rate(parts: int, config: ThresholdConfig) -> float:
-    """The false-alarm rate to promise: what is asked, or what the parts can, where that is allowed."""
-    return max(config.max_false_alarms, promised_rate(parts, config.confidence) if config.lenient else 0.0)
+    """The false-alarm rate to guarantee: what is asked, or what the parts can, where that is allowed."""
+    return max(config.max_false_alarms, guaranteed_rate(parts, config.confidence) if config.lenient else 0.0)
 
 
 def _pixel_threshold(part_levels: NDArray[np.float64], config: ThresholdConfig) -> float:
     """The level of the map above which a good part has a defect to list as rarely as it may be called bad.
 
-    Where costs choose the threshold of the images, nothing was asked of the parts, and they promise what they can.
+    Where costs choose the threshold of the images, nothing was asked of the parts, and they guarantee what they can.
     """
     rate = _rate(part_levels.size, config if config.costs is None else replace(config, lenient=True))
     level = false_alarm_threshold(part_levels, max_false_alarms=rate, confidence=config.confidence)

@@ -25,7 +25,6 @@ from supersimplenet.export.quantization import CalibrationSplit, quantize
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
-from supersimplenet.metrics.ranking import auroc
 from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.images import list_images
@@ -37,7 +36,7 @@ from supersimplenet.utils.console import console
 from supersimplenet.utils.serialization import to_plain
 
 T = TypeVar("T")
-_GATE_IMAGES = 32
+_IMAGES = 32
 _SPLIT_IMAGES = 300
 _VERSIONED = ("supersimplenet", "torch", "timm", "numpy", "pillow", "onnx", "onnxscript", "openvino", "nncf")
 
@@ -60,7 +59,7 @@ def export_model(
         model: the model folder.
         output: the file; an earlier one is replaced once the new one has passed.
         file_format: ``onnx``, ``openvino`` or ``torch``.
-        precision: ``fp32``; ``fp16``: weights kept in 16 bits; ``bf16``: computed in it where the processor can;
+        precision: ``fp32``; ``fp16``: weights kept in 16 bits; ``bf16``: computed in it where the CPU can;
             ``int8``: quantised.
         size_px: (height, width) that the file takes; by default the training's, for which alone the thresholds hold.
         dynamic: leave height and width open.
@@ -103,7 +102,7 @@ def export_model(
         console().print(f"not calibrated at this size: the thresholds hold at {trained} alone", style="bold red")
     detector.postprocessor = postprocessor = replace(postprocessor, calibration=calibration)
     with tempfile.TemporaryDirectory() as drawn:
-        gate_images, source = _gate_images(record, images, Path(drawn), size_px)
+        verification_images, source = _verification_images(record, images, Path(drawn), size_px)
         artifact = convert(
             trace(
                 network,
@@ -124,7 +123,6 @@ def export_model(
                 postprocessor=postprocessor,
                 preprocessor=preprocessor,
                 max_drop=max_drop,
-                auroc=auroc,
             )
         bundle = Bundle(
             engine=file_format,
@@ -151,8 +149,8 @@ def export_model(
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as unfinished:
             file = Path(unfinished) / output.name
             artifact.write(file, bundle)
-            certificate = _pass_gate(
-                file, detector, gate_images, source, tolerance or TOLERANCES[precision], dynamic=dynamic
+            certificate = _verified(
+                file, detector, verification_images, source, tolerance or TOLERANCES[precision], dynamic=dynamic
             )
             bundle = replace(bundle, certificate=replace(certificate, measured_drop=drop, drop_of=drop_of))
             artifact.write(file, bundle)
@@ -160,7 +158,7 @@ def export_model(
     return bundle
 
 
-def _pass_gate(
+def _verified(
     file: Path,
     detector: Detector,
     images: Sequence[Path],
@@ -178,8 +176,8 @@ def _pass_gate(
             score_scale=detector.score_scale,
             device="cpu",
         )
-        verify(file, images, other.predict(list(images)), tolerance=tolerance, source=source, size_px=size_px)
-    return verify(file, images, detector.predict(list(images)), tolerance=tolerance, source=source)
+        verify(file, images, other.predict([*images]), tolerance=tolerance, source=source, size_px=size_px)
+    return verify(file, images, detector.predict([*images]), tolerance=tolerance, source=source)
 
 
 def _check_size(network: SuperSimpleNet, size_px: tuple[int, int], *, dynamic: bool) -> None:
@@ -194,24 +192,22 @@ def _check_size(network: SuperSimpleNet, size_px: tuple[int, int], *, dynamic: b
         )
 
 
-def _gate_images(
+def _verification_images(
     record: dict[str, Any], given: Sequence[Path], drawn: Path, size_px: tuple[int, int]
 ) -> tuple[list[Path], str]:
     """Image files for the gate, and where they came from: named, else the data set's test, else drawn."""
     if given:
         named = [path for place in given for path in list_images(place)]
-        return _evenly(named, _GATE_IMAGES), "named with --images"
+        return _evenly(named, _IMAGES), "named with --images"
     samples = _samples(record)
     test = [sample.image for sample in samples if sample.split == "test"] or [sample.image for sample in samples]
     if test:
-        return _evenly(test, _GATE_IMAGES), "test images of the model's data set"
+        return _evenly(test, _IMAGES), "test images of the model's data set"
     side = max(64, round(1.5 * max(size_px)))
     config = SyntheticConfig(size_px=(side, side), train_good=1, test_good=1, test_per_defect=1)
     folders = synthesize(drawn / "surfaces", config)
     found = [path for folder in folders for path in list_images(folder / "test")]
-    return _evenly(
-        found, _GATE_IMAGES
-    ), "synthetic images: the model's own were not found, and none named with --images"
+    return _evenly(found, _IMAGES), "synthetic images: the model's own were not found, and none named with --images"
 
 
 def _calibration_split(record: dict[str, Any], given: Sequence[Path], preprocessor: Preprocessor) -> CalibrationSplit:
@@ -234,7 +230,7 @@ def _calibration_split(record: dict[str, Any], given: Sequence[Path], preprocess
         )
     chosen = _evenly(chosen, _SPLIT_IMAGES)
     return CalibrationSplit(
-        seen=[preprocessor.prepare(path) for path, _ in chosen], labels=[label for _, label in chosen]
+        prepared=[preprocessor.prepare(path) for path, _ in chosen], labels=[label for _, label in chosen]
     )
 
 

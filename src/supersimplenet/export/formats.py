@@ -16,6 +16,7 @@ from supersimplenet.errors import ConfigError, ExportError
 from supersimplenet.export.graph import INPUTS, OUTPUTS
 from supersimplenet.runtime.backends import BIN, XML
 from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, FilePrecision
+from supersimplenet.utils.formatting import first_line
 
 PRECISIONS: dict[FileFormat, tuple[FilePrecision, ...]] = {
     "onnx": ("fp32", "fp16", "int8"),
@@ -23,7 +24,7 @@ PRECISIONS: dict[FileFormat, tuple[FilePrecision, ...]] = {
     "torch": ("fp32", "fp16", "bf16"),
 }
 _WHY_NOT: dict[tuple[FileFormat, FilePrecision], str] = {
-    ("onnx", "bf16"): "ONNX Runtime has no bfloat16 kernels for processors",
+    ("onnx", "bf16"): "ONNX Runtime has no bfloat16 kernels for CPUs",
     ("torch", "int8"): "NNCF's torch programs only imitate int8, in float",
 }
 _NO_LIMIT = 1 << 40
@@ -71,7 +72,7 @@ def convert(program: ExportedProgram, file_format: FileFormat) -> Artifact:
             f"pip install 'supersimplenet[export]'"
         ) from error
     except Exception as error:  # whatever the converter raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ExportError(f"export: {file_format}'s converter cannot take this network ({reason})") from error
 
 

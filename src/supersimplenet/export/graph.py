@@ -14,6 +14,7 @@ from supersimplenet.errors import ExportError
 from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.folded import FoldedNetwork
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
+from supersimplenet.utils.formatting import first_line
 
 INPUTS = ("image", "ignored")
 OUTPUTS = ("score", "map", "defects")
@@ -107,7 +108,7 @@ def trace(
                 module, tuple(example), dynamic_shapes=(open_axes, open_axes if masked else None)[: len(example)]
             )
         except Exception as error:  # whatever torch's tracer or the backbone's own code raises
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             kind = "for images of any size" if dynamic else f"at {height}x{width}"
             way = "; export at one size instead, with --size" if dynamic else ""
             raise ExportError(f"export: torch cannot follow this network {kind} ({reason}){way}") from error

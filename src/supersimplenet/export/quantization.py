@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.errors import ConfigError, ExportError
+from supersimplenet.metrics.ranking import auroc
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.prepared_image import PreparedImage
 from supersimplenet.preprocessing.preprocessor import Preprocessor
-from supersimplenet.runtime.backends import network_inputs
+from supersimplenet.runtime.backends import FunctionBackend, network_inputs, onnx_session, run_onnx
 from supersimplenet.runtime.bundle import FileFormat
-from supersimplenet.runtime.predictor import ImagePredictor, Run
+from supersimplenet.runtime.openvino_model import CompiledModel
+from supersimplenet.runtime.predictor import Predictor
+from supersimplenet.runtime.tiles import Run
+from supersimplenet.types import Prediction
 
 DROP_OF_RANKING = "I-AUROC of the score that decides, on the calibration split"
 DROP_OF_SCORES = "the share of the scores' variance that quantisation changes, on the calibration split"
@@ -31,11 +35,11 @@ class CalibrationSplit:
     """Images that quantisation is measured with; never those of the test.
 
     Attributes:
-        seen: each, as the network sees it.
+        prepared: each, as the network sees it.
         labels: 0 good, 1 bad, of each.
     """
 
-    seen: Sequence[PreparedImage]
+    prepared: Sequence[PreparedImage]
     labels: Sequence[int]
 
 
@@ -47,7 +51,6 @@ def quantize(
     postprocessor: PostProcessor,
     preprocessor: Preprocessor,
     max_drop: float,
-    auroc: Callable[[Sequence[float], Sequence[int]], float],
 ) -> tuple[Any, float, str]:
     """A model in int8, as far as its accuracy allows; operations that cost too much go back to float.
 
@@ -62,7 +65,6 @@ def quantize(
         max_drop: largest loss that is allowed: of I-AUROC where the split has good and bad images. Where it has one
             class, of the scores' agreement 1 - mean((a - b)^2) / variance(a), for a noise on the scores lowers
             the AUROC by a share of about that size, or less.
-        auroc: of scores and labels.
 
     Returns:
         The model, the measured drop, and what it is of.
@@ -78,14 +80,14 @@ def quantize(
     nncf.set_log_level(logging.ERROR)
     two_classes, masked = len(set(split.labels)) == 2, not preprocessor.is_plain
 
-    def scores(runnable: Any, places: Sequence[int]) -> NDArray[np.float64]:
-        looker = ImagePredictor(
-            run=_run(runnable, file_format, masked=masked), postprocessor=postprocessor, preprocessor=preprocessor
-        )
-        return np.array([looker.look([split.seen[place]], [None])[0].score_logit for place in places])
+    def scores(candidate: Any, places: Sequence[int]) -> NDArray[np.float64]:
+        backend = FunctionBackend(_run(candidate, file_format, masked=masked))
+        predictor = Predictor(backend, preprocessor=preprocessor, postprocessor=postprocessor)
+        found = [predictor.predict_prepared([split.prepared[place]], [None])[0] for place in places]
+        return np.array([prediction.score_logit for prediction in found if isinstance(prediction, Prediction)])
 
-    everything = range(len(split.seen))
-    reference = scores(_runnable(model, file_format), everything)
+    everything = range(len(split.prepared))
+    reference = scores(model, everything)
     spread = float(np.var(reference)) or 1.0
 
     def accuracy(found: NDArray[np.float64]) -> float:
@@ -96,12 +98,12 @@ def quantize(
     def validate(candidate: Any, places: Iterable[int]) -> tuple[float, list[float]]:
         """Of the whole split the accuracy; of some images, by which operations are ranked, how well scores agree."""
         chosen = list(places)
-        found = scores(_runnable(candidate, file_format), chosen)
+        found = scores(candidate, chosen)
         agreement = -np.square(found - reference[chosen])
         whole = len(chosen) == len(everything)
         return accuracy(found) if whole else float(agreement.mean()), agreement.tolist()
 
-    tiles = [tile for seen in split.seen for tile in seen.tiles()]
+    tiles = [tile for prepared in split.prepared for tile in prepared.tiles()]
     tiles = tiles[:: -(-len(tiles) // _MOST_TILES)]
     fed = [
         network_inputs(tile.pixels[None], None if tile.ignored is None else tile.ignored[None], masked=masked)
@@ -110,7 +112,7 @@ def quantize(
     items = nncf.Dataset(fed) if file_format == "onnx" else nncf.Dataset([list(inputs.values()) for inputs in fed])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of NNCF's own deprecated calls
-        quantised = nncf.quantize_with_accuracy_control(
+        quantized = nncf.quantize_with_accuracy_control(
             model,
             calibration_dataset=items,
             validation_dataset=nncf.Dataset(everything),
@@ -124,43 +126,24 @@ def quantize(
                 max_num_iterations=_ROUNDS, ranking_subset_size=_RANKED
             ),
         )
-    drop = accuracy(reference) - accuracy(scores(_runnable(quantised, file_format), everything))
-    of = f"{DROP_OF_RANKING if two_classes else DROP_OF_SCORES} ({len(split.seen)} images)"
+    drop = accuracy(reference) - accuracy(scores(quantized, everything))
+    of = f"{DROP_OF_RANKING if two_classes else DROP_OF_SCORES} ({len(split.prepared)} images)"
     if not drop <= max_drop:
         raise ExportError(
             f"int8: loses {drop * 100:.2g} % ({of}), {(drop - max_drop) * 100:.2g} % more "
             f"than the {max_drop * 100:.2g} % allowed; allow more with --max-drop, or choose fp16"
         )
-    return quantised, drop, of
+    return quantized, drop, of
 
 
-def _runnable(model: Any, file_format: FileFormat) -> Any:
-    """A model as its engine runs it; NNCF hands some over that are so already."""
+def _run(model: Any, file_format: FileFormat, *, masked: bool) -> Run:
+    """Return how a model of an engine is run; NNCF hands some over compiled."""
     if file_format == "onnx":
-        import onnxruntime
-
-        if not hasattr(model, "SerializeToString"):
-            return model
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnx_session(model.SerializeToString()) if hasattr(model, "SerializeToString") else model
+        return lambda pixels, ignored=None: run_onnx(session, network_inputs(pixels, ignored, masked=masked))
     import openvino
 
     if isinstance(model, openvino.Model):
-        return openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return model
-
-
-def _run(runnable: Any, file_format: FileFormat, *, masked: bool) -> Run:
-    def run(
-        pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        inputs = network_inputs(pixels, ignored, masked=masked)
-        if file_format == "onnx":
-            score, heat = runnable.run(["score", "map"], inputs)
-        else:
-            outputs = runnable(inputs)
-            score, heat = outputs[0].copy(), outputs[1].copy()  # the next call writes over them
-        return heat, score
-
-    return run
+        model = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = CompiledModel(model)
+    return lambda pixels, ignored=None: compiled.run(network_inputs(pixels, ignored, masked=masked))

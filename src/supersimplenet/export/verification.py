@@ -47,7 +47,7 @@ TOLERANCES: dict[FilePrecision, Tolerance] = {
     "fp32": Tolerance(share=1e-4, least=1e-4),
     # weights of 11 bits, computed with in 24
     "fp16": Tolerance(share=5e-3, least=5e-3),
-    # weights and, where the processor has it, values of 8 bits
+    # weights and, where the CPU has it, values of 8 bits
     "bf16": Tolerance(share=1e-1, least=5e-2),
     # 256 levels a layer; what that costs in ranking --max-drop bounds, this tells a broken file from a coarse one
     "int8": Tolerance(share=5e-1, least=1e-1),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supersimplenet.utils.console import console
+from supersimplenet.utils.formatting import first_line
 
 _WARM_UPS = 3  # runs before the recording, in which libraries choose kernels and matrices are made that are kept
 
@@ -25,7 +26,7 @@ class _Recording:
     outputs: list[Tensor]
 
 
-class Graphs:
+class CudaGraphs:
     """Runs a network by CUDA graphs; from any thread, one batch at a time.
 
     Batches are filled up to a power of two, so few graphs are recorded. All of them share one pool of memory, since no
@@ -49,7 +50,7 @@ class Graphs:
 
     @torch.inference_mode()
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Tensors (B, ...) of the processor's memory, through the network and back, in float32."""
+        """Tensors (B, ...) of the CPU's memory, through the network and back, in float32."""
         images = len(inputs[0])
         kind = 1 << (images - 1).bit_length(), len(inputs)
         with self._lock, torch.cuda.device(self._device), self._precision():
@@ -58,7 +59,7 @@ class Graphs:
                     self._recordings[kind] = self._record(kind[0], inputs)
                 except RuntimeError as error:
                     self.recordable = False
-                    reason = (str(error).splitlines() or [type(error).__name__])[0]
+                    reason = first_line(error)
                     console().print(f"this network cannot be recorded for the GPU and is slower so ({reason})")
             if not self.recordable:
                 return [values.float().cpu() for values in self._network(*[v.to(self._device) for v in inputs])]

@@ -1,11 +1,10 @@
-"""What computes: torch, or OpenVINO on a processor. One folded network, from pixels to map and score."""
+"""What computes: torch, or OpenVINO on a CPU. One folded network, from pixels to map and score."""
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, Protocol, get_args
 
@@ -16,41 +15,30 @@ from torch import Tensor, nn
 
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import EngineName, Precision
-from supersimplenet.inference.cuda_graphs import Graphs
+from supersimplenet.inference.cuda_graphs import CudaGraphs
 from supersimplenet.inference.model_folder import move_to
 from supersimplenet.model.folded import FoldedNetwork
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
-from supersimplenet.utils.system import is_cpu, keep_freed_blocks, lanes
+from supersimplenet.runtime.openvino_model import OpenVinoModel
+from supersimplenet.runtime.predictor import Backend
+from supersimplenet.runtime.tiles import Outputs
+from supersimplenet.utils.formatting import first_line
+from supersimplenet.utils.system import is_cpu, keep_freed_blocks, worker_threads
 
 _GPU_BATCH = 16
 
 
-class Engine(Protocol):
-    """Runs the network.
+class Engine(Backend, Protocol):
+    """A `Backend` of a network in this process.
 
     Attributes:
         name: of the engine.
-        batch_size: images that are best run together.
     """
 
     name: EngineName
-    batch_size: int
-
-    def run(
-        self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(B, H, W, 3) uint8 to the smoothed map (B, H, W) and score (B,), logits. May be called from any thread.
-
-        Pixels of ``ignored`` (B, H, W) count in no score, and reach the map nowhere but on themselves.
-        """
-        ...
-
-    def lanes(self) -> AbstractContextManager[int]:
-        """A context in which `run` is called from several threads at once; gives their best number."""
-        ...
 
     def stages(self, pixels: NDArray[np.uint8]) -> dict[str, Callable[[], object]]:
-        """The parts of `run` one by one, by name, for a benchmark."""
+        """Return the parts of `run` one by one, by name, for a benchmark."""
         ...
 
 
@@ -60,7 +48,7 @@ def build_engine(network: SuperSimpleNet, *, name: str, device: torch.device, pr
     Args:
         network: the trained network; it is copied.
         name: ``torch`` or ``openvino``.
-        device: where to compute; OpenVINO is used on the processor only.
+        device: where to compute; OpenVINO is used on the CPU only.
         precision: ``float32`` or ``bfloat16``: of the backbone and the wide matrices (torch), or of what OpenVINO
             chooses to compute in it.
 
@@ -73,7 +61,7 @@ def build_engine(network: SuperSimpleNet, *, name: str, device: torch.device, pr
         return TorchEngine(network, device=device, precision=precision)
     if name == "openvino":
         if device.type != "cpu":
-            raise ConfigError(f"engine: openvino computes on the processor, not on '{device}'; use --device cpu")
+            raise ConfigError(f"engine: openvino computes on the CPU, not on '{device}'; use --device cpu")
         return OpenVinoEngine(network, precision=precision)
     raise ConfigError(f"engine: '{name}'; choose {' or '.join(get_args(EngineName))}")
 
@@ -81,7 +69,7 @@ def build_engine(network: SuperSimpleNet, *, name: str, device: torch.device, pr
 class TorchEngine:
     """The folded network in torch.
 
-    On a processor images go one after another, and their intermediate values stay in cache. On a GPU a batch is one
+    On a CPU images go one after another, and their intermediate values stay in cache. On a GPU a batch is one
     recorded graph, because launching some hundred kernels takes longer than an image does.
 
     Args:
@@ -98,15 +86,13 @@ class TorchEngine:
         folded = FoldedNetwork(network, dtype=getattr(torch, precision), dense=not on_cpu)
         self.network = move_to(folded, device).eval()
         self.batch_size = 1 if on_cpu else _GPU_BATCH
-        self._graphs = Graphs(self.network, exact=precision == "float32") if device.type == "cuda" else None
+        self._graphs = CudaGraphs(self.network, exact=precision == "float32") if device.type == "cuda" else None
         if on_cpu:
             keep_freed_blocks()
 
     @torch.inference_mode()
-    def run(
-        self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """See `Engine`."""
+    def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
+        """See `Backend`."""
         inputs = [torch.from_numpy(values) for values in (pixels, ignored) if values is not None]
         parts = zip(*[torch.split(values, self.batch_size) for values in inputs], strict=True)
         outputs = [self._look(part) for part in parts]
@@ -118,9 +104,9 @@ class TorchEngine:
             return self._graphs.run(part)
         return [values.float().cpu() for values in self.network(*[values.to(self.device) for values in part])]
 
-    def lanes(self) -> AbstractContextManager[int]:
-        """See `Engine`."""
-        return lanes(self.device)
+    def worker_threads(self) -> AbstractContextManager[int]:
+        """See `Backend`."""
+        return worker_threads(self.device)
 
     def stages(self, pixels: NDArray[np.uint8]) -> dict[str, Callable[[], object]]:
         """See `Engine`."""
@@ -158,56 +144,33 @@ class OpenVinoEngine:
             raise ConfigError("engine: openvino is not installed; pip install 'supersimplenet[openvino]'") from error
         self._convert = openvino.convert_model
         self._core = openvino.Core()
-        self._settings = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision]}
+        self._precision = {"float32": "f32", "bfloat16": "bf16"}[precision]
         self._network = FoldedNetwork(network, dense=True).cpu().eval()
         example = torch.zeros(1, *self._network.image_size, 3, dtype=torch.uint8)
         try:
-            self._model = self._converted(self._network, example)
+            model = self._converted(self._network, example)
         except Exception as error:  # whatever the converter or the backbone's own code raises
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
-                f"engine: openvino cannot convert this backbone ({reason}); use --engine torch"
+                f"engine: openvino cannot convert this backbone ({first_line(error)}); use --engine torch"
             ) from error
-        self._alone = self._compiled(self._model, "LATENCY", 1)
-        self._map_in_threads: Any = None  # compiled when it is first asked for
-        self._active = self._alone
-        self._requests = threading.local()
+        self._plain = self._named(model)
 
-    def run(
-        self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """See `Engine`."""
-        compiled = self._active if ignored is None else self._ignoring
-        inputs = [values for values in (pixels, ignored) if values is not None]
-        if getattr(self._requests, "compiled", None) is not compiled:
-            self._requests.compiled, self._requests.request = compiled, compiled.create_infer_request()
-        request = self._requests.request
-        maps = np.empty((len(pixels), *self._network.image_size), dtype=np.float32)
-        scores = np.empty(len(pixels), dtype=np.float32)
-        for place in range(len(pixels)):
-            request.infer([values[place : place + 1] for values in inputs], share_inputs=True)
-            maps[place] = request.get_output_tensor(0).data[0]
-            scores[place] = request.get_output_tensor(1).data[0]
-        return maps, scores
+    def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
+        """See `Backend`."""
+        if ignored is None:
+            return self._plain.run({"image": pixels})
+        return self._masked.run({"image": pixels, "ignored": ignored})
 
     @cached_property
-    def _ignoring(self) -> Any:
+    def _masked(self) -> OpenVinoModel:
         """The network with a second input, compiled when it is first asked for."""
         height, width = self._network.image_size
         example = torch.zeros(1, height, width, 3, dtype=torch.uint8), torch.zeros(1, height, width, dtype=torch.bool)
-        return self._compiled(self._converted(self._network, *example), "THROUGHPUT", torch.get_num_threads())
+        return self._named(self._converted(self._network, *example), always_many=True)
 
-    @contextmanager
-    def lanes(self) -> Iterator[int]:
-        """See `Engine`."""
-        threads = torch.get_num_threads()
-        if self._map_in_threads is None:
-            self._map_in_threads = self._compiled(self._model, "THROUGHPUT", threads)
-        self._active = self._map_in_threads
-        try:
-            yield threads
-        finally:
-            self._active = self._alone
+    def worker_threads(self) -> AbstractContextManager[int]:
+        """See `Backend`."""
+        return self._plain.worker_threads()
 
     def stages(self, pixels: NDArray[np.uint8]) -> dict[str, Callable[[], object]]:
         """See `Engine`."""
@@ -227,7 +190,7 @@ class OpenVinoEngine:
             maps = Backbone()(batch)
         runs: dict[str, Callable[[], object]] = {}
         for name, part, example in (("backbone", Backbone(), (batch,)), ("heads, post-processing", Rest(), maps)):
-            request = self._compiled(self._converted(part, *example), "LATENCY", 1).create_infer_request()
+            request = self._compiled(self._converted(part, *example)).compile("LATENCY").create_infer_request()
             inputs = [values.contiguous().numpy() for values in example]
             runs[name] = partial(self._repeat, request, inputs, len(pixels))
         return runs
@@ -245,6 +208,13 @@ class OpenVinoEngine:
         model.reshape({port: list(values.shape) for port, values in zip(model.inputs, example, strict=True)})
         return model
 
-    def _compiled(self, model: Any, hint: str, streams: int) -> Any:
-        threads = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        return self._core.compile_model(model, "CPU", {**self._settings, "PERFORMANCE_HINT": hint, **threads})
+    def _named(self, model: Any, *, always_many: bool = False) -> OpenVinoModel:
+        """Return a compiled network whose inputs and outputs have the names of an exported one's."""
+        for ports, names in ((model.inputs, ("image", "ignored")), (model.outputs, ("map", "score"))):
+            for port, name in zip(ports, names, strict=False):  # the second input may not be there
+                port.get_tensor().set_names({name})
+        return self._compiled(model, always_many=always_many)
+
+    def _compiled(self, model: Any, *, always_many: bool = False) -> OpenVinoModel:
+        threads = torch.get_num_threads()
+        return OpenVinoModel(self._core, model, precision=self._precision, threads=threads, always_many=always_many)

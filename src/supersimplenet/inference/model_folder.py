@@ -5,7 +5,7 @@
     runs/bottle/
     ├── model.safetensors   the heads, and the backbone where its name alone does not bring it back
     ├── config.yaml         architecture, recipe, data, seed, versions, hash of the training list
-    ├── calibration.yaml    thresholds and what they promise; written by `train` and `supersimplenet calibrate`
+    ├── calibration.yaml    thresholds and what they guarantee; written by `train` and `supersimplenet calibrate`
     ├── roi.png             region of interest, where there is one
     ├── reference.png       the image that others are aligned to, where they are
     ├── metrics.json        written by `supersimplenet test`
@@ -251,7 +251,7 @@ def read_calibration(folder: Path) -> Calibration | None:
     calibration = from_plain(Calibration, content, where=str(path))
     if calibration.weights_sha256 != hash_weights(folder):
         raise ModelFolderError(
-            f"{path}: was made for other weights than {WEIGHTS_FILE}, so what it promises does not hold; "
+            f"{path}: was made for other weights than {WEIGHTS_FILE}, so what it guarantees does not hold; "
             "run `supersimplenet calibrate` again, or remove it"
         )
     return calibration

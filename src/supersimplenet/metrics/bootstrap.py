@@ -232,7 +232,7 @@ def _statistics(counts: Counts, is_bad: NDArray[np.bool_], ends: NDArray[np.intp
     bad, good = from_bad[:, -1:], from_good[:, -1:]  # (R, 1)
     bad_at, good_at = np.diff(from_bad, axis=1, prepend=0), np.diff(from_good, axis=1, prepend=0)
     called_bad = np.maximum(from_bad + from_good, 1)  # where nothing is called bad yet, all that counts below is 0
-    with np.errstate(invalid="ignore"):  # 0 / 0 where one class is missing: NaN, as promised
+    with np.errstate(invalid="ignore"):  # 0 / 0 where one class is missing: NaN, as guaranteed
         # Twice the pairs in which the bad one is above: those above the tie count twice, those in it once.
         area = (good_at * (2 * from_bad - bad_at)).sum(axis=1) / (2 * bad * good)[:, 0]
         precision = (bad_at * (from_bad / called_bad)).sum(axis=1) / bad[:, 0]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# A promise is rounded up by this much, so that the parts that can just keep it are not refused for a rounding error.
+# A guarantee is rounded up by this much, so that the parts that can just keep it are not refused for a rounding error.
 _MARGIN = 1e-12
 # Costs that differ by less are equal: they are sums of two products.
 _SAME_COST = 1e-12
@@ -34,7 +34,7 @@ def part_scores(scores: ArrayLike, groups: Sequence[str | None], *, worst: Liter
     """One score per part, of all photographs of it.
 
     A good part counts by its highest score: it is a false alarm as soon as one of its photographs is called bad. A bad
-    part counts by its lowest: it escapes as soon as one is called good. So a promise about parts holds for a line that
+    part counts by its lowest: it escapes as soon as one is called good. So a guarantee about parts holds for a line that
     takes one photograph of each, whichever it is, and for one that takes as many as were taken for the calibration
     and goes by the worst for it.
 
@@ -116,14 +116,14 @@ def escape_threshold(bad_scores: ArrayLike, *, max_escapes: float, confidence: f
 
 
 def parts_needed(rate: float, confidence: float) -> int:
-    """The smallest number of parts that can promise a rate: the lowest n with 1 - (1 - rate)^n >= confidence."""
+    """The smallest number of parts that can guarantee a rate: the lowest n with 1 - (1 - rate)^n >= confidence."""
     _check_open("rate", rate)
     _check_open("confidence", confidence)
     return math.ceil(math.log1p(-confidence) / math.log1p(-rate) * (1 - _MARGIN))
 
 
-def promised_rate(parts: int, confidence: float) -> float:
-    """The lowest rate that so many parts can promise, the threshold lying beyond all of them; 1.0 for no part."""
+def guaranteed_rate(parts: int, confidence: float) -> float:
+    """The lowest rate that so many parts can guarantee, the threshold lying beyond all of them; 1.0 for no part."""
     _check_open("confidence", confidence)
     return 1.0 if parts < 1 else -math.expm1(math.log1p(-confidence) / parts) * (1 + _MARGIN)
 
@@ -220,7 +220,7 @@ class CostCurve:
 def cost_curve(good_scores: ArrayLike, bad_scores: ArrayLike, costs: Costs, *, bad_share: float) -> CostCurve:
     """Expected cost per part at every threshold: (1 - bad_share) FA cost(FA) + bad_share Esc cost(Esc).
 
-    The rates are those of the parts at hand and promise nothing: `uniform_upper_bound` says what the false-alarm rate
+    The rates are those of the parts at hand and guarantee nothing: `uniform_upper_bound` says what the false-alarm rate
     is at most at a threshold chosen here.
 
     Args:
@@ -277,9 +277,9 @@ def _rank(parts: int, option: str, rate: float, confidence: float, kind: str) ->
     needed = parts_needed(rate, confidence)
     if parts < needed:
         raise CalibrationError(
-            f"{option}: {parts:,} {kind} parts cannot promise at most {rate * 100:.4g} % with {confidence * 100:.4g} % "
+            f"{option}: {parts:,} {kind} parts cannot guarantee at most {rate * 100:.4g} % with {confidence * 100:.4g} % "
             f"confidence; wanted at least {needed:,}; add parts, or ask for "
-            f"{_shown(promised_rate(parts, confidence))}, which {parts:,} can promise"
+            f"{_shown(guaranteed_rate(parts, confidence))}, which {parts:,} can guarantee"
         )
     # The quantile is the smallest r - 1. From `needed` on r = parts will do, whatever rounding says.
     return min(int(stats.binom.ppf(confidence, parts, 1 - rate)) + 1, parts)

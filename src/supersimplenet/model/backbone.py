@@ -23,6 +23,7 @@ from torch.fx.experimental.optimization import fuse
 
 from supersimplenet.errors import BackboneError
 from supersimplenet.model.config import ModelConfig
+from supersimplenet.utils.formatting import first_line
 
 COMPACT = "compact"
 _COMPACT_ARCHITECTURE = "resnet18"
@@ -330,7 +331,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _hub_message(name: str, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return (
         f"model.backbone: the weights of '{name}' could not be fetched from the model hub ({reason}). Three ways out:\n"
         "  1. --model.backbone compact: shipped with this package, needs no hub;\n"

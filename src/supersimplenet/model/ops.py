@@ -120,7 +120,7 @@ def mean_everywhere(row_sum: Tensor, rows: int, all_reduce: AllReduce) -> tuple[
 
 
 def groups(images: int, device: torch.device) -> Iterator[slice]:
-    """Slices of images that go through a pass together: one by one in a processor's cache, all at once on a GPU."""
+    """Slices of images that go through a pass together: one by one in a CPU's cache, all at once on a GPU."""
     length = 1 if is_cpu(device) else max(images, 1)
     for start in range(0, images, length):
         yield slice(start, start + length)
@@ -149,7 +149,7 @@ def pointwise(values: Tensor, weight: Tensor) -> Tensor:
     """``values @ weight.T``, computed in the type of ``values`` and returned in float32 or float64.
 
     On a CPU it goes through the 1x1 convolution of oneDNN, which uses the whole width of the vector units on every
-    processor; the matrix product of torch's MKL leaves half of it unused on AMD's (docs/performance.md).
+    CPU; the matrix product of torch's MKL leaves half of it unused on AMD's (docs/performance.md).
 
     Args:
         values: (..., C) float32, bfloat16 or float64.

@@ -206,7 +206,7 @@ class Resampling(Protocol):
 
 @dataclass(frozen=True)
 class SparseResampling:
-    """Each step as a sparse matrix and its transpose: the fewest operations, for a processor."""
+    """Each step as a sparse matrix and its transpose: the fewest operations, for a CPU."""
 
     columns: SparseMatrix
     rows: SparseMatrix
@@ -263,7 +263,7 @@ def resampling(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Resampling:
-    """Upscaling and pooling, with 5x5 taps or without, of one feature map of some images; dense but on a processor.
+    """Upscaling and pooling, with 5x5 taps or without, of one feature map of some images; dense but on a CPU.
 
     Args:
         size_in: (h_l, w_l).

@@ -24,7 +24,7 @@ UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `super
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Thresholds, what they promise, and the scores of the good parts that they rest on.
+    """Thresholds, what they guarantee, and the scores of the good parts that they rest on.
 
     Attributes:
         image_score: which score the thresholds are of.
@@ -36,7 +36,7 @@ class Calibration:
         max_false_alarms: the false-alarm rate that is not exceeded, with that confidence.
         max_escapes: the escape rate that is not exceeded, with that confidence; None where no bad part was given. An
             ``unsure`` bad part is no escape: a person sees it.
-        confidence: of either promise, over the draw of the parts it rests on.
+        confidence: of either guarantee, over the draw of the parts it rests on.
         part_logits: the score of each good part, rising; a part of several photographs counts by its highest.
         images: photographs of those parts.
         bad_parts: how many bad parts were looked at.
@@ -104,14 +104,14 @@ class Calibration:
 
     @property
     def parts(self) -> int:
-        """How many good parts the promise rests on."""
+        """How many good parts the guarantee rests on."""
         return len(self.part_logits)
 
     def p_value(self, score_logit: float) -> float:
         """How rarely a good part scores so high; see `p_values`."""
         return float(p_values(score_logit, self._rising))
 
-    def promise(self) -> str:
+    def guarantee(self) -> str:
         """What may be signed, in a sentence."""
         sure = f"with {self.confidence * 100:g} % confidence"
         of = f"{self.parts} good parts" + (f" in {self.images} photographs" if self.images != self.parts else "")

@@ -21,7 +21,7 @@ class PostProcessor:
     """What is decided from the network's outputs.
 
     Attributes:
-        calibration: the thresholds and what they promise; None for none, then an image is ``bad`` from logit 0 on.
+        calibration: the thresholds and what they guarantee; None for none, then an image is ``bad`` from logit 0 on.
         image_score: which score decides.
         score_scale: puts the scores on one scale.
 
@@ -47,7 +47,7 @@ class PostProcessor:
         """From this score on an image is ``bad``."""
         return UNCALIBRATED_LOGIT if self.calibration is None else self.calibration.threshold_logit
 
-    def predict(
+    def __call__(
         self, map_logit: NDArray[np.float32], head_logit: float, *, layout: Layout, path: str | None
     ) -> Prediction:
         """Return what the network's outputs say of an image.
@@ -64,14 +64,15 @@ class PostProcessor:
         counted = map_logit if layout.ignored is None else np.where(layout.ignored, np.float32(-np.inf), map_logit)
         map_max_logit = float(counted.max())
         fused_logit = self.score_scale.fuse(head_logit, map_max_logit)
-        for name, value in (("head", head_logit), ("map", map_max_logit), ("fused", fused_logit)):
+        scores: dict[ScoreName, float] = {"head": head_logit, "map": map_max_logit, "fused": fused_logit}
+        for name, value in scores.items():
             if not math.isfinite(value):
                 raise ImageError(
                     f"{path or 'array'}: the {name} score is {value}, which is no verdict; the model is damaged, or "
                     "its precision is too low for it: use the model folder in float32, or train again"
                 )
         calibration = self.calibration
-        score_logit = {"head": head_logit, "map": map_max_logit, "fused": fused_logit}[self.image_score]
+        score_logit = scores[self.image_score]
         return Prediction(
             path=path,
             head_logit=head_logit,

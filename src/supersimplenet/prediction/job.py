@@ -77,7 +77,7 @@ def predict_to_folder(
         output: folder of the results.
         model_folder: the detector's folder, or its exported file; a run is continued only with the same weights.
         formats: of the files.
-        overlays: also write each image with its heat map.
+        overlays: also write each image with its anomaly map.
         false_discovery_rate: also give each image its p-value adjusted for the number of images, ``q_value``, and
             count those at or below this rate.
         batch_size: images that go through the network together; None for what suits the engine.

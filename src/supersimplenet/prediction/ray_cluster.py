@@ -1,4 +1,4 @@
-"""Many machines look at images: Ray reads them on the processors, workers that each hold the model postprocessor them.
+"""Many machines look at images: Ray reads them on the CPUs, workers that each hold the model postprocessor them.
 
 The driver, where the command runs, hands out the names of the images and takes the predictions back in order, without
 their maps: what it writes, and how it goes on after an interruption, is as with one machine. What a worker had in hand
@@ -29,10 +29,11 @@ from supersimplenet.preprocessing.loading import Failure, ImageFile, OnError
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.types import Resolution, Sample
+from supersimplenet.utils.formatting import first_line
 
 _BLOCK_IMAGES = 32  # that are read together, and lost together with a worker
 _PART_IMAGES = 64  # of a test, whose metrics are merged
-# Shares of a core, so that on a processor a worker and what reads for it fit on one.
+# Shares of a core, so that on a CPU a worker and what reads for it fit on one.
 _WORKER_CORES, _READER_CORES = 0.7, 0.3
 
 
@@ -76,7 +77,7 @@ class Cluster:
 
         Args:
             paths: image files that the workers can read by the same path; not of a source that waits.
-            batch_size: images that a worker looks at together; by default one on a processor, 16 on a GPU.
+            batch_size: images that a worker looks at together; by default one on a CPU, 16 on a GPU.
             on_error: ``stop`` raises at the first unreadable image, ``skip`` yields a `Failure` in its place.
             then: done with each prediction as it is given out.
 
@@ -186,7 +187,7 @@ def connect(address: str | None) -> None:
         try:
             ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ConfigError(f"address: no Ray cluster at '{address}' ({reason}); start one with ray start") from error
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
@@ -203,12 +204,13 @@ class _Worker:
 
     def __call__(self, batch: Batch) -> Batch:
         readable = [place for place, error in enumerate(batch["error"]) if not error]
-        seen = [pickle.loads(batch["seen"][place]) for place in readable]
-        predictions = self.detector.predict_each(seen, [batch["name"][place] for place in readable])
+        prepared = [pickle.loads(batch["prepared"][place]) for place in readable]
+        names = [batch["name"][place] for place in readable]
+        predictions = self.detector.predict_prepared(prepared, names, on_error="skip")
         found: list[Any] = [str(error) for error in batch["error"]]
         for place, prediction in zip(readable, predictions, strict=True):
-            if isinstance(prediction, ImageError):
-                found[place] = str(prediction)
+            if isinstance(prediction, Failure):
+                found[place] = prediction.reason
             else:
                 found[place] = replace(prediction, map_logit=np.empty((0, 0), dtype=np.float32), ignored=None)
         return {"index": batch["index"], "found": column(map(pickle.dumps, found))}

@@ -29,18 +29,23 @@ class Reader:
 
     def __call__(self, batch: Batch) -> Batch:
         """Images as the network sees them, or why they cannot be read."""
-        seen: list[bytes] = []
+        prepared: list[bytes] = []
         names, errors = [], []
         for content in batch["file"]:
             file: ImageFile = pickle.loads(content)
             names.append(str(file))
             try:
-                seen.append(pickle.dumps(self._preprocessor.prepare(file)))
+                prepared.append(pickle.dumps(self._preprocessor.prepare(file)))
                 errors.append("")
             except ImageError as error:
-                seen.append(b"")
+                prepared.append(b"")
                 errors.append(str(error))
-        return {"index": batch["index"], "name": np.array(names), "seen": column(seen), "error": np.array(errors)}
+        return {
+            "index": batch["index"],
+            "name": np.array(names),
+            "prepared": column(prepared),
+            "error": np.array(errors),
+        }
 
 
 def column(values: Iterable[bytes]) -> np.ndarray[Any, Any]:

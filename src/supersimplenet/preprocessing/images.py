@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
@@ -33,8 +34,6 @@ from supersimplenet.preprocessing.geometry import checked_size, resize_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
 
 MAX_PIXELS = 200_000_000
 IMAGE_SUFFIXES = frozenset(
@@ -60,6 +59,9 @@ class EncodedImage:
 
     def __str__(self) -> str:
         return self.name
+
+
+AnyImage = str | Path | EncodedImage | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def read_image(
@@ -89,6 +91,52 @@ def read_image_and_size(
     """`read_image`, and the (height, width) in px that the image has of its own."""
     pixels, _ = _decode(path if isinstance(path, EncodedImage) else Path(path), max_pixels)
     return prepare_pixels(pixels, size_px=size_px), pixels.shape[:2]
+
+
+def read_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    """Return an image that Pillow has opened, upright and in RGB: what ``read_image`` returns of its file.
+
+    Args:
+        image: of any mode whose range is known; EXIF orientation is applied where the image still carries it.
+
+    Returns:
+        (H, W, 3) uint8, writable.
+
+    Raises:
+        ImageError: pixels without a known range (floating point, 32-bit integers), or a file that cannot be decoded.
+    """
+    name = Path(_name_of(image))
+    try:
+        with _PILLOW_LIMIT_OFF:
+            pixels, _ = _pixels_of(image, name)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # a file that Pillow opened lazily may be damaged
+        raise ImageError(f"{name}: {_explained(error, 0)}") from error
+    return prepare_pixels(pixels)
+
+
+def read_any(
+    image: AnyImage, *, size_px: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], tuple[int, int], str]:
+    """Read an image in any form that the package takes.
+
+    Args:
+        image: a path, an image file's bytes, an image that Pillow has opened, or an array as `prepare_pixels` takes it.
+        size_px: (height, width) to resize to; None keeps the image's own size.
+
+    Returns:
+        (H, W, 3) uint8; the (height, width) in px that the image has of its own; its name for errors.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return prepare_pixels(image, size_px=size_px), (image.shape[0], image.shape[1]), "array"
+    if isinstance(image, Image.Image):
+        pixels = read_pillow(image)
+        return prepare_pixels(pixels, size_px=size_px), (pixels.shape[0], pixels.shape[1]), _name_of(image)
+    return *read_image_and_size(image, size_px=size_px), str(image)
 
 
 def prepare_pixels(pixels: NDArray[Any], *, size_px: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -213,16 +261,24 @@ def natural_key(path: Path) -> tuple[Any, ...]:
 def _decode(path: Path | EncodedImage, max_pixels: int) -> tuple[NDArray[Any], bool]:
     """Pixels as the file holds them, upright: (H, W, 1, 3 or 4) uint8 or uint16; and whether compression lost any."""
     with _opened(path, max_pixels) as image:
-        # Pillow turns a TIFF as it loads it, and nothing else.
-        orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image)
-        has_12_bits = isinstance(image, TiffImageFile) and image.tag_v2[BITSPERSAMPLE] == (12,)
-        lossy = image.format in _LOSSY_FORMATS
-        pixels = np.array(_plain_mode(image, path))
+        return _pixels_of(image, path)
+
+
+def _pixels_of(image: Image.Image, path: Path | EncodedImage) -> tuple[NDArray[Any], bool]:
+    # Pillow turns a TIFF as it loads it, and nothing else.
+    orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image)
+    has_12_bits = isinstance(image, TiffImageFile) and image.tag_v2[BITSPERSAMPLE] == (12,)
+    lossy = image.format in _LOSSY_FORMATS
+    pixels = np.array(_plain_mode(image, path))
     if pixels.dtype.itemsize > 1:
         pixels = pixels.astype(np.uint16)  # from either byte order, and from the int32 of mode "I"
     if has_12_bits:  # 0..4095 to 0..65535, rounded
         pixels = ((pixels.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
     return _upright(pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis], orientation), lossy
+
+
+def _name_of(image: Image.Image) -> str:
+    return str(getattr(image, "filename", "") or "PIL image")
 
 
 def _plain_mode(image: Image.Image, path: Path | EncodedImage) -> Image.Image:

@@ -46,19 +46,19 @@ class ImageBatch:
     Attributes:
         index: the place of each readable image in the list; there may be none.
         paths: its path.
-        seen: it, as the network sees it.
+        prepared: it, as the network sees it.
         failures: images of the same stretch that could not be read.
     """
 
     index: list[int]
     paths: list[ImageFile]
-    seen: list[PreparedImage]
+    prepared: list[PreparedImage]
     failures: list[Failure]
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """(B, H, W, 3) of images that have one size; there must be one."""
-        return np.stack([seen.pixels for seen in self.seen])
+        return np.stack([prepared.pixels for prepared in self.prepared])
 
 
 def decode_batches(
@@ -67,7 +67,12 @@ def decode_batches(
     """Read and resize images ahead of their use, in their order; see `map_in_threads`."""
     preprocessor = Preprocessor.stretch(size_px)
     return map_in_threads(
-        lambda batch: batch, paths, lanes=_DECODERS, preprocessor=preprocessor, batch_size=batch_size, on_error=on_error
+        lambda batch: batch,
+        paths,
+        threads=_DECODERS,
+        preprocessor=preprocessor,
+        batch_size=batch_size,
+        on_error=on_error,
     )
 
 
@@ -75,7 +80,7 @@ def map_in_threads(
     work: Callable[[ImageBatch], T],
     paths: Iterable[ImageFile | None],
     *,
-    lanes: int,
+    threads: int,
     preprocessor: Preprocessor,
     batch_size: int,
     ignored: Callable[[int], NDArray[np.bool_] | None] = lambda index: None,
@@ -89,7 +94,7 @@ def map_in_threads(
         work: what is done with a batch; called in several threads at once.
         paths: image files; may be an iterator without end. One that waits for images to come says so by None: what
             came before is then worked on to the end, and handed out, before it is asked again.
-        lanes: number of threads.
+        threads: their number.
         preprocessor: how an image is brought before the network.
         batch_size: images in a batch.
         ignored: pixels (H, W) of an image that count nowhere, by its place in the list; called in several threads.
@@ -102,18 +107,18 @@ def map_in_threads(
     if batch_size < 1:
         raise ConfigError(f"batch_size: {batch_size}; it must be at least 1")
     return _map_in_threads(
-        lambda numbered: work(_read_batch(numbered, preprocessor, ignored, on_error)), iter(paths), lanes, batch_size
+        lambda numbered: work(_read_batch(numbered, preprocessor, ignored, on_error)), iter(paths), threads, batch_size
     )
 
 
 def _map_in_threads(
-    carry: Callable[[list[tuple[int, ImageFile]]], T], images: Iterator[ImageFile | None], lanes: int, batch_size: int
+    carry: Callable[[list[tuple[int, ImageFile]]], T], images: Iterator[ImageFile | None], threads: int, batch_size: int
 ) -> Iterator[T]:
     waiting: deque[Future[T]] = deque()
-    most = lanes + max(_AHEAD, lanes // batch_size)
+    most = threads + max(_AHEAD, threads // batch_size)
     batches = _batches(images, batch_size)
     paused = ended = False
-    with ThreadPoolExecutor(lanes, thread_name_prefix="lane") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="worker") as pool:
 
         def submit() -> None:
             nonlocal paused, ended
@@ -160,10 +165,10 @@ def _read_batch(
     ignored: Callable[[int], NDArray[np.bool_] | None],
     on_error: OnError,
 ) -> ImageBatch:
-    batch = ImageBatch(index=[], paths=[], seen=[], failures=[])
+    batch = ImageBatch(index=[], paths=[], prepared=[], failures=[])
     for index, path in numbered:
         try:
-            seen = preprocessor.prepare(path, ignored(index))
+            prepared = preprocessor.prepare(path, ignored(index))
         except ImageError as error:
             if on_error == "stop":
                 raise
@@ -171,5 +176,5 @@ def _read_batch(
             continue
         batch.index.append(index)
         batch.paths.append(path)
-        batch.seen.append(seen)
+        batch.prepared.append(prepared)
     return batch

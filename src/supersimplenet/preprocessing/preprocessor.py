@@ -25,14 +25,7 @@ from PIL import Image, ImageDraw
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.preprocessing.alignment import Aligner, Alignment, Motion
 from supersimplenet.preprocessing.geometry import TOUCHED, Affine, Placement, resize_mask, warp_pixels, warp_plane
-from supersimplenet.preprocessing.images import (
-    EncodedImage,
-    image_size,
-    prepare_pixels,
-    read_image,
-    read_image_and_size,
-    read_mask,
-)
+from supersimplenet.preprocessing.images import AnyImage, image_size, prepare_pixels, read_any, read_image, read_mask
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.tiling import TileGrid
 
@@ -143,13 +136,13 @@ class Preprocessor:
 
     def prepare(
         self,
-        image: str | Path | EncodedImage | NDArray[np.uint8] | NDArray[np.uint16],
+        image: AnyImage,
         ignored: NDArray[np.bool_] | None = None,
     ) -> PreparedImage:
-        """An image as the network sees it.
+        """Return an image as the network sees it.
 
         Args:
-            image: a path, an image file's bytes, or an array as `prepare_pixels` takes it.
+            image: see `read_any`.
             ignored: (H, W) of the image, pixels that count nowhere; None for none.
 
         Raises:
@@ -157,12 +150,7 @@ class Preprocessor:
                 nothing of it counts.
         """
         resized_to = self.size_px if self.config.fit == "stretch" and self.aligner is None else None
-        if isinstance(image, np.ndarray):
-            name, image_size_px = "array", image.shape[:2]
-            pixels = prepare_pixels(image, size_px=resized_to)
-        else:
-            name = str(image)
-            pixels, image_size_px = read_image_and_size(image, size_px=resized_to)
+        pixels, image_size_px, name = read_any(image, size_px=resized_to)
         turn, alignment = None, None
         if self.aligner is not None:
             turn, alignment = self.aligner.align(pixels, name)

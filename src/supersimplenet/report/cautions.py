@@ -16,13 +16,13 @@ from supersimplenet.evaluation.evaluate import PREFIXES
 from supersimplenet.evaluation.rates import Numbers
 from supersimplenet.evaluation.results import Evaluation
 from supersimplenet.metrics.bootstrap import paired_differences
-from supersimplenet.metrics.thresholds import Costs, parts_needed, promised_rate, rate_upper_bound
+from supersimplenet.metrics.thresholds import Costs, guaranteed_rate, parts_needed, rate_upper_bound
 from supersimplenet.preprocessing.loading import ImageFile
 from supersimplenet.report.text import SCORES, at_most
 from supersimplenet.types import ScoreName
 from supersimplenet.utils.formatting import counted, per_cent
 
-CONTRADICTION = "The test contradicts the promise"
+CONTRADICTION = "The test contradicts the guarantee"
 _USUAL_PROMISE = 0.05  # what `train` asks of the parts it held out
 _SIGNIFICANT = 0.05
 _TELLING = 0.1  # a rate that may hide behind a test without any mistake: from here on it says little
@@ -42,7 +42,7 @@ class Caution:
     """One reason for doubt.
 
     Attributes:
-        level: ``grave`` where figures or promises on the page may be wrong, ``doubt`` where they may mislead.
+        level: ``grave`` where figures or guarantees on the page may be wrong, ``doubt`` where they may mislead.
         text: a sentence or two.
         examples: of what it is about; may be empty.
     """
@@ -63,7 +63,7 @@ def find_cautions(
     """All of them, the gravest first."""
     found = [
         *_of_calibration(evaluation),
-        *_of_promise(evaluation, numbers),
+        *_of_guarantee(evaluation, numbers),
         *_of_failures(evaluation),
         *_of_findings(findings),
         *_of_light(light, findings),
@@ -87,32 +87,32 @@ def _of_calibration(evaluation: Evaluation) -> Iterator[Caution]:
             f"({at_most(calibration.max_false_alarms)}); where a limit must be signed, calibrate with "
             "--max-false-alarms.",
         )
-    elif calibration.max_false_alarms > _USUAL_PROMISE and promised_rate(parts, confidence) > _USUAL_PROMISE:
+    elif calibration.max_false_alarms > _USUAL_PROMISE and guaranteed_rate(parts, confidence) > _USUAL_PROMISE:
         yield Caution(
             level="doubt",
-            text=f"Few calibration parts: {parts} can promise no less than {at_most(promised_rate(parts, confidence))} "
-            f"false alarms. {parts_needed(_USUAL_PROMISE, confidence)} good parts promise 5 %, "
-            f"{parts_needed(0.01, confidence)} promise 1 %: supersimplenet calibrate --good DIR.",
+            text=f"Few calibration parts: {parts} can guarantee no less than {at_most(guaranteed_rate(parts, confidence))} "
+            f"false alarms. {parts_needed(_USUAL_PROMISE, confidence)} good parts guarantee 5 %, "
+            f"{parts_needed(0.01, confidence)} guarantee 1 %: supersimplenet calibrate --good DIR.",
         )
 
 
-def _of_promise(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]:
+def _of_guarantee(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]:
     calibration = evaluation.calibration
     if calibration is None:
         return
-    promises = [
+    guarantees = [
         ("good", "false alarms", numbers.false_alarms, calibration.max_false_alarms),
         ("bad", "escapes", numbers.escapes, calibration.max_escapes),
     ]
-    for kind, mistakes, rates, promised in promises:
-        if promised is None or not rates.parts:
+    for kind, mistakes, rates, guaranteed in guarantees:
+        if guaranteed is None or not rates.parts:
             continue
-        chance = float(stats.binomtest(rates.wrong, rates.parts, promised, alternative="greater").pvalue)
+        chance = float(stats.binomtest(rates.wrong, rates.parts, guaranteed, alternative="greater").pvalue)
         if chance < _SIGNIFICANT:
             yield Caution(
                 level="grave",
                 text=f"{CONTRADICTION}: {mistakes} in {rates.wrong} of {rates.parts} {kind} parts "
-                f"({per_cent(rates.rate)}), though at most {at_most(promised)} are promised. Were the promise true, so "
+                f"({per_cent(rates.rate)}), though at most {at_most(guaranteed)} are guaranteed. Were the guarantee true, so "
                 f"many would come up in {_rare(chance)} of tests. The parts may differ from those calibrated with: "
                 "compare light, supplier and date, and calibrate again with parts like those of the line.",
             )
@@ -187,10 +187,8 @@ def _of_scores(evaluation: Evaluation) -> Iterator[Caution]:
         if score != deciding and value is not None and value > own + _MUCH_BETTER:
             better.append((value, score))
     for value, score in sorted(better, reverse=True)[:1]:
-        attribute = {"head": "head_logit", "map": "map_max_logit", "fused": "fused_logit"}
         theirs, ours = (
-            np.array([getattr(outcome, attribute[name]) for outcome in evaluation.outcomes])
-            for name in (score, deciding)
+            np.array([outcome.score_of(name) for outcome in evaluation.outcomes]) for name in (score, deciding)
         )
         labels = [outcome.sample.label for outcome in evaluation.outcomes]
         groups = [outcome.sample.group for outcome in evaluation.outcomes]

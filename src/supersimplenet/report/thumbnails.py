@@ -1,4 +1,4 @@
-"""Pictures for the page: a small photograph, its heat map, and outlines of truth and findings, all in one text."""
+"""Pictures for the page: a small photograph, its anomaly map, and outlines of truth and findings, all in one text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[
         calibration: has the level from which a region of the map is a defect; None outlines none.
 
     Returns:
-        ``photograph`` and ``heat`` as data URLs, the heat map with its opacity; ``truth``, ``found`` and ``ignored`` as
+        ``photograph`` and ``heat`` as data URLs, the anomaly map with its opacity; ``truth``, ``found`` and ``ignored`` as
         SVG paths in pixels of a picture of ``drawn`` height and width; ``size`` height and width of the image itself.
         ``truth`` is None where pixel labels are unknown, ``found`` where there is no calibration.
     """

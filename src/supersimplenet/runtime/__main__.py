@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("images", nargs="*", help="image files, folders (searched at any depth), or glob patterns")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of a file that leaves the size open")
     parser.add_argument("--threads", type=int, help="for one image; by default the cores there are")
-    parser.add_argument("--maps", type=Path, help="folder in which each heat map is also left, 000000.npy and so on")
+    parser.add_argument("--maps", type=Path, help="folder in which each anomaly map is also left, 000000.npy and so on")
     parser.add_argument(
         "--on-error",
         choices=("stop", "skip"),
@@ -65,14 +65,14 @@ def _inspect(options: argparse.Namespace) -> None:
     if options.maps is not None:
         options.maps.mkdir(parents=True, exist_ok=True)
     if options.about:
-        print(json.dumps({"engine_version": inspector.engine, **to_plain(inspector.bundle)}), flush=True)
+        print(json.dumps({"engine_version": inspector.engine_version, **to_plain(inspector.bundle)}), flush=True)
     elif not options.images:
         raise ConfigError("no image is named; name files, folders or patterns, or give --about")
     for index, path in enumerate(path for given in options.images for path in _named(given)):
         start = time.perf_counter()
         item: IndexedPrediction | Failure
         try:
-            item = IndexedPrediction(index=index, file=path, prediction=inspector.inspect(path))
+            item = IndexedPrediction(index=index, file=path, prediction=inspector.predict(path))
         except ImageError as error:
             if options.on_error == "stop":
                 raise

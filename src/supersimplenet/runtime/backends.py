@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,42 +16,55 @@ from numpy.typing import NDArray
 
 from supersimplenet.errors import ConfigError, ModelFolderError
 from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, read_bundle
-from supersimplenet.utils.system import available_cores, lanes
+from supersimplenet.runtime.openvino_model import OpenVinoModel
+from supersimplenet.runtime.tiles import Outputs, Run
+from supersimplenet.utils.formatting import first_line
+from supersimplenet.utils.system import available_cores, worker_threads
 
 XML, BIN = "model.xml", "model.bin"  # of OpenVINO's pair, side by side in one uncompressed zip
 _ONNX_FIRST_FIELD = b"\x08"  # ir_version, a number: every ONNX file begins so
 # Of endings that say a format; a file of any other name is told by its content alone.
 _SUFFIXES: dict[str, FileFormat] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch", ".pt": "torch"}
 _RUN_AGAIN = "copy it again, or export the model again"
-Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-class Runner(Protocol):
-    """An exported network, loaded.
+class FileBackend(Protocol):
+    """A `Backend` of an exported file.
 
     Attributes:
-        bundle: its metadata.
+        bundle: the file's metadata.
+        batch_size: see `Backend`.
     """
 
     bundle: Bundle
+    batch_size: int
 
     def prepare(self, size_px: tuple[int, int]) -> None:
         """Make ready for images of a size; called once, before `run`."""
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
-        """(B, H, W, 3) uint8 to maps (B, H, W) and scores (B,), logits. May be called from any thread.
+        """See `Backend`; a file of a model that sees whole images takes no ``ignored``."""
 
-        Pixels of ``ignored`` (B, H, W) count in no score; a file of a model that looks at whole images takes None.
-        """
-
-    def lanes(self) -> Any:
-        """A context in which `run` is called from several threads at once; gives their best number."""
+    def worker_threads(self) -> AbstractContextManager[int]:
+        """See `Backend`."""
 
     def version(self) -> str:
-        """The engine's name and version."""
+        """Return the engine's name and version."""
 
 
-def open_file(path: Path, *, threads: int | None = None, trust: bool = False) -> Runner:
+@dataclass
+class FunctionBackend:
+    """A `Backend` of any function, in the calling thread."""
+
+    run: Run
+    batch_size: int = 1
+
+    def worker_threads(self) -> AbstractContextManager[int]:
+        """See `Backend`."""
+        return nullcontext(1)
+
+
+def open_file(path: Path, *, threads: int | None = None, trust: bool = False) -> FileBackend:
     """Load an exported file.
 
     Args:
@@ -62,7 +76,7 @@ def open_file(path: Path, *, threads: int | None = None, trust: bool = False) ->
         ModelFolderError: no such file, another kind of file, a damaged one, or a torch program that is not trusted.
         ConfigError: its engine is not installed.
     """
-    kinds: dict[FileFormat, Any] = {"onnx": OnnxRunner, "openvino": OpenVinoRunner, "torch": TorchRunner}
+    kinds: dict[FileFormat, Any] = {"onnx": OnnxBackend, "openvino": OpenVinoBackend, "torch": TorchBackend}
     kind = kind_of(path)
     if kind == "torch" and not trust:
         raise ModelFolderError(
@@ -123,68 +137,64 @@ def _kind_of_content(path: Path) -> FileFormat:
     raise ModelFolderError(f"{path}: no exported model; wanted a file that `supersimplenet export` wrote")
 
 
-class OnnxRunner:
-    """An ONNX file in ONNX Runtime, on the processor.
+class OnnxBackend:
+    """An ONNX file in ONNX Runtime, on the CPU.
 
     Args:
         path: of the file.
         threads: for one image.
     """
 
+    batch_size = 1
+
     def __init__(self, path: Path, threads: int) -> None:
         self._engine = _imported("onnxruntime", "onnx")
         self._path, self._threads = path, threads
-        self._alone = self._session(threads)
-        text = self._alone.get_modelmeta().custom_metadata_map.get(KEY)
+        self._active = self._shared = self._session(threads)
+        text = self._shared.get_modelmeta().custom_metadata_map.get(KEY)
         self.bundle = read_bundle(text, where=str(path))
-        self._active = self._alone
 
     def prepare(self, size_px: tuple[int, int]) -> None:
-        """See `Runner`; there is nothing to do."""
+        """Do nothing: a session takes images of any size that the file does."""
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
-        """See `Runner`."""
-        inputs = network_inputs(pixels, ignored, masked=self.bundle.masked)
-        score, heat = self._active.run(["score", "map"], inputs)
-        return heat, score
+        """See `FileBackend`."""
+        return run_onnx(self._active, network_inputs(pixels, ignored, masked=self.bundle.masked))
 
     @contextmanager
-    def lanes(self) -> Iterator[int]:
-        """See `Runner`."""
+    def worker_threads(self) -> Iterator[int]:
+        """See `Backend`."""
         self._active = self._single
         try:
             yield self._threads
         finally:
-            self._active = self._alone
+            self._active = self._shared
 
     def version(self) -> str:
-        """See `Runner`."""
+        """See `FileBackend`."""
         return f"onnxruntime {self._engine.__version__}"
 
     @cached_property
     def _single(self) -> Any:
         """A session that computes an image in the thread that asks: threads that share one wait for each other."""
-        return self._alone if self._threads == 1 else self._session(1)
+        return self._shared if self._threads == 1 else self._session(1)
 
     def _session(self, threads: int) -> Any:
-        options = self._engine.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors, which are also raised
         try:
-            return self._engine.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+            return onnx_session(str(self._path), threads=threads)
         except Exception as error:  # the engine's own classes have no base but this
-            raise ModelFolderError(
-                f"{self._path}: not readable as ONNX ({_first_line(error)}); {_RUN_AGAIN}"
-            ) from error
+            raise ModelFolderError(f"{self._path}: not readable as ONNX ({first_line(error)}); {_RUN_AGAIN}") from error
 
 
-class OpenVinoRunner:
-    """OpenVINO's pair of files in a zip, or the pair itself, compiled on the processor.
+class OpenVinoBackend:
+    """OpenVINO's pair of files in a zip, or the pair itself, compiled on the CPU.
 
     Args:
         path: of the file.
         threads: for one image.
     """
+
+    batch_size = 1
 
     def __init__(self, path: Path, threads: int) -> None:
         self._engine = _imported("openvino", "openvino")
@@ -198,69 +208,40 @@ class OpenVinoRunner:
                     self._model = self._core.read_model(archive.read(XML), archive.read(BIN))
         except Exception as error:
             raise ModelFolderError(
-                f"{path}: not readable as OpenVINO's IR ({_first_line(error)}); {_RUN_AGAIN}"
+                f"{path}: not readable as OpenVINO's IR ({first_line(error)}); {_RUN_AGAIN}"
             ) from error
         text = self._model.get_rt_info([KEY]).astype(str) if self._model.has_rt_info([KEY]) else None
         self.bundle = read_bundle(text, where=str(path))
-        self._requests = threading.local()
 
     def prepare(self, size_px: tuple[int, int]) -> None:
-        """See `Runner`; compiles for one image of that size."""
+        """Compile for one image of that size."""
         shapes = {"image": [1, *size_px, 3], "ignored": [1, *size_px]}
         self._model.reshape({name: shapes[name] for name in ("image", "ignored")[: len(self._model.inputs)]})
-        self._active = self._alone = self._compiled("LATENCY", 1)
+        precision = "bf16" if self.bundle.precision == "bf16" else "f32"
+        self._compiled = OpenVinoModel(self._core, self._model, precision=precision, threads=self._threads)
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
-        """See `Runner`."""
-        compiled = self._active
-        if getattr(self._requests, "compiled", None) is not compiled:
-            self._requests.compiled, self._requests.request = compiled, compiled.create_infer_request()
-        request = self._requests.request
-        inputs = network_inputs(pixels, ignored, masked=self.bundle.masked)
-        maps = np.empty(pixels.shape[:3], dtype=np.float32)
-        scores = np.empty(len(pixels), dtype=np.float32)
-        for place in range(len(pixels)):
-            one = {name: values[place : place + 1] for name, values in inputs.items()}
-            request.infer(one, share_inputs=True)
-            scores[place] = request.get_output_tensor(0).data[0]
-            maps[place] = request.get_output_tensor(1).data[0]
-        return maps, scores
+        """See `FileBackend`."""
+        return self._compiled.run(network_inputs(pixels, ignored, masked=self.bundle.masked))
 
-    @contextmanager
-    def lanes(self) -> Iterator[int]:
-        """See `Runner`."""
-        self._active = self._streams
-        try:
-            yield self._threads
-        finally:
-            self._active = self._alone
+    def worker_threads(self) -> AbstractContextManager[int]:
+        """See `Backend`."""
+        return self._compiled.worker_threads()
 
     def version(self) -> str:
-        """See `Runner`."""
+        """See `FileBackend`."""
         return f"openvino {self._engine.__version__}"
 
-    @cached_property
-    def _streams(self) -> Any:
-        return self._alone if self._threads == 1 else self._compiled("THROUGHPUT", self._threads)
 
-    def _compiled(self, hint: str, streams: int) -> Any:
-        settings = {
-            "PERFORMANCE_HINT": hint,
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": self._threads,
-            # The processor's own choice may be coarser than what the certificate is of.
-            "INFERENCE_PRECISION_HINT": "bf16" if self.bundle.precision == "bf16" else "f32",
-        }
-        return self._core.compile_model(self._model, "CPU", settings)
-
-
-class TorchRunner:
-    """A program of `torch.export`, on the processor. Opening one may run code of whoever made it: see `open_file`.
+class TorchBackend:
+    """A program of `torch.export`, on the CPU. Opening one may run code of whoever made it: see `open_file`.
 
     Args:
         path: of the file.
         threads: of torch, for one image.
     """
+
+    batch_size = 1
 
     def __init__(self, path: Path, threads: int) -> None:
         self._engine = _imported("torch", "train")
@@ -270,34 +251,55 @@ class TorchRunner:
             program = self._engine.export.load(str(path), extra_files=extra)
         except Exception as error:
             raise ModelFolderError(
-                f"{path}: not readable as torch's program ({_first_line(error)}); {_RUN_AGAIN}"
+                f"{path}: not readable as torch's program ({first_line(error)}); {_RUN_AGAIN}"
             ) from error
         self.bundle = read_bundle(extra[KEY] or None, where=str(path))
         self._module = program.module()
 
     def prepare(self, size_px: tuple[int, int]) -> None:
-        """See `Runner`; there is nothing to do."""
+        """Do nothing: the program takes images of any size that the file does."""
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
-        """See `Runner`."""
+        """See `FileBackend`."""
         with self._engine.inference_mode():
             inputs = network_inputs(pixels, ignored, masked=self.bundle.masked).values()
             score, heat = self._module(*map(self._engine.from_numpy, inputs))[:2]
             return heat.numpy(), score.numpy()
 
-    def lanes(self) -> Any:
-        """See `Runner`."""
-        return lanes(self._engine.device("cpu"))
+    def worker_threads(self) -> AbstractContextManager[int]:
+        """See `Backend`."""
+        return worker_threads(self._engine.device("cpu"))
 
     def version(self) -> str:
-        """See `Runner`."""
+        """See `FileBackend`."""
         return f"torch {self._engine.__version__}"
+
+
+def onnx_session(model: str | bytes, *, threads: int | None = None) -> Any:
+    """Return an ONNX Runtime session on the CPU of a file or of its bytes.
+
+    Args:
+        model: the file's path, or its content.
+        threads: for one image; None leaves it to the engine.
+    """
+    engine = _imported("onnxruntime", "onnx")
+    options = engine.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors, which are also raised
+    return engine.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run_onnx(session: Any, inputs: dict[str, NDArray[np.uint8]]) -> Outputs:
+    """Run a session; outputs are taken by their names."""
+    heat, score = session.run(["map", "score"], inputs)
+    return heat, score
 
 
 def network_inputs(
     pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None, *, masked: bool
 ) -> dict[str, NDArray[np.uint8]]:
-    """What a graph takes, by name and in its order.
+    """Return what a graph takes, by name and in its order.
 
     Raises:
         ConfigError: pixels are to be ignored, and the graph looks at all of them.
@@ -312,15 +314,9 @@ def network_inputs(
 
 
 def _imported(module: str, extra: str) -> Any:
-    from importlib import import_module
-
     try:
         return import_module(module)
     except ImportError as error:
         raise ConfigError(
             f"{module}: not installed, and this file needs it; pip install 'supersimplenet[{extra}]' ({error})"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

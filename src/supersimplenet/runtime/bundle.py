@@ -42,7 +42,7 @@ class Certificate:
         latency_ms: median from a file's path to its verdict, one image at a time.
         measured_drop: for int8, what quantisation cost on the calibration split; None elsewhere.
         drop_of: of what.
-        host: processor, cores, system.
+        host: CPU, cores, system.
         versions: of Python, the engine, numpy, Pillow and this package.
         date: such as 2026-11-25.
     """
@@ -83,7 +83,7 @@ class Bundle:
         labels: of the image labels 0 and 1.
         image_score: which score decides the verdict.
         score_scale: puts the scores on one scale.
-        calibration: thresholds and what they promise; None for none.
+        calibration: thresholds and what they guarantee; None for none.
         backbone: its name, origin, hash of the weights and, where known, their licence.
         weights_sha256: of the model folder's weights.
         versions: of what exported it.
@@ -114,8 +114,8 @@ class Bundle:
     date: str
     certificate: Certificate | None = None
 
-    def postprocessor(self, size_px: tuple[int, int]) -> PostProcessor:
-        """What decides at a size: with the calibration at that of the training, without one elsewhere."""
+    def make_postprocessor(self, size_px: tuple[int, int]) -> PostProcessor:
+        """Return the postprocessor at a size: with the calibration at that of the training, without one elsewhere."""
         return PostProcessor(
             calibration=self.calibration if size_px == self.trained_size_px else None,
             image_score=self.image_score,
@@ -123,7 +123,7 @@ class Bundle:
         )
 
     def make_preprocessor(self, size_px: tuple[int, int]) -> Preprocessor:
-        """What brings images before the network at a size."""
+        """Return the preprocessor at a size."""
         config = from_plain(ViewConfig, self.view, where="metadata: view")
         images = {name: decode_png(text) for name, text in self.view_images.items()}
         roi = images["roi"] > 0 if "roi" in images else None

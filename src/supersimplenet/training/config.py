@@ -22,12 +22,12 @@ class TrainerConfig:
         max_epochs: passes over the training images. Published: 300.
         max_steps: stop after this many steps, and set the schedule by them; -1 for no limit.
         accelerator: ``auto``, ``cpu``, ``gpu`` or another accelerator of Lightning's.
-        devices: how many of them on each machine, one process each; the result is that of one. On a processor, how many
+        devices: how many of them on each machine, one process each; the result is that of one. On a CPU, how many
             processes share it.
         num_nodes: machines; see docs/scale.md for how to start it on each.
         strategy: how the processes work together, ``ddp``, or ``auto``, which is the same.
         precision: type of the numbers that enter the wide multiplications, ``float32`` or ``bfloat16``; sums,
-            statistics and weights are float32 in both. bfloat16 is faster where the processor computes in it.
+            statistics and weights are float32 in both. bfloat16 is faster where the CPU computes in it.
         holdout_fraction: share of the good training images that is not trained on, whole parts: their scores put the
             classification head and the map on one scale, their loss under fixed synthetic anomalies is logged after
             each epoch.

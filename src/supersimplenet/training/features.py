@@ -32,7 +32,7 @@ from supersimplenet.training.feature_cache import (
     RecomputedFeatures,
     Store,
 )
-from supersimplenet.utils.system import lanes
+from supersimplenet.utils.system import worker_threads
 
 _BACKBONE_BATCH = 8
 _SCALE_IMAGES = 64  # images on which the scale of the features is measured
@@ -137,8 +137,8 @@ def _fill(
 
     def look(batch: ImageBatch) -> tuple[ImageBatch, Tensor]:
         inputs = [
-            (seen.tile_pixels(tile), counts[first[place] + number])
-            for place, seen in zip(batch.index, batch.seen, strict=True)
+            (prepared.tile_pixels(tile), counts[first[place] + number])
+            for place, prepared in zip(batch.index, batch.prepared, strict=True)
             for number, tile in enumerate(wanted[place])
         ]
         if not inputs or kept is None:
@@ -148,9 +148,9 @@ def _fill(
         return batch, _features_of(folded, inputs, device)
 
     batch_size = _BACKBONE_BATCH if preprocessor.config.fit != "tiles" else 1
-    with lanes(device) as threads:
+    with worker_threads(device) as threads:
         for batch, values in map_in_threads(
-            look, paths, lanes=threads, preprocessor=preprocessor, batch_size=batch_size, on_error=on_error
+            look, paths, threads=threads, preprocessor=preprocessor, batch_size=batch_size, on_error=on_error
         ):
             progress(len(batch.index) + len(batch.failures))
             failures += batch.failures

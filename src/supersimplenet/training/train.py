@@ -209,7 +209,7 @@ def train(
         }
         processes.on_rank_zero(lambda: write_record(folder, network, record))
         fit(module, plan, folder, trainer, batches, images.held_out)
-        # Not by the held-out images: they calibrate, and a scale of their own would cost the promise.
+        # Not by the held-out images: they calibrate, and a scale of their own would cost the guarantee.
         record["score_scale"] = processes.on_rank_zero(
             lambda: to_plain(measure_score_scale(network, source, images.good_images, images.labels))
         )
@@ -263,5 +263,5 @@ def _finish(
         on_error=on_error,
     ).calibration
     write_calibration(folder, calibration)
-    console().print(f"calibrated: {calibration.promise()}")
+    console().print(f"calibrated: {calibration.guarantee()}")
     return detector.record, calibration

@@ -50,3 +50,8 @@ def signed(value: float) -> str:
 def counted(number: int, thing: str) -> str:
     """`1 part`, `2,000 parts`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

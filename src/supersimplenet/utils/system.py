@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt(3)
 _KEPT_BYTES = (1 << 31) - 1
-_GPU_LANES = 8  # threads that decode for a GPU, at most
+_GPU_THREADS = 8  # threads that decode for a GPU, at most
 
 
 def keep_freed_blocks() -> bool:
@@ -44,21 +44,21 @@ def available_cores() -> int:
 
 
 def is_cpu(device: torch.device) -> bool:
-    """Whether work is cut into pieces that stay in cache: on a processor. A GPU takes it whole."""
+    """Whether work is cut into pieces that stay in cache: on a CPU. A GPU takes it whole."""
     return device.type == "cpu"
 
 
 @contextmanager
-def lanes(device: torch.device) -> Iterator[int]:
+def worker_threads(device: torch.device) -> Iterator[int]:
     """While several threads at once carry images from the file to the result by torch; gives their best number.
 
-    On a processor each thread computes alone: threads that share one image wait for each other at every operation, and
+    On a CPU each thread computes alone: threads that share one image wait for each other at every operation, and
     for long where another one is decoding.
     """
     import torch  # not before: the line's computer may have none
 
     if device.type != "cpu":
-        yield min(_GPU_LANES, available_cores())
+        yield min(_GPU_THREADS, available_cores())
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # of this thread, and of those that begin to compute from now on

@@ -48,7 +48,7 @@ def _draw_scores(axes: Axes, calibrated: Calibrated) -> None:
     _draw_thresholds(axes, calibrated.calibration)
     axes.set_ylabel("parts")
     axes.legend(frameon=False, fontsize=8)
-    axes.set_title(calibrated.calibration.promise().replace("; ", "\n").replace(", with", "\nwith"), fontsize=9)
+    axes.set_title(calibrated.calibration.guarantee().replace("; ", "\n").replace(", with", "\nwith"), fontsize=9)
 
 
 def _draw_costs(axes: Axes, curve: CostCurve, calibration: Calibration) -> None:

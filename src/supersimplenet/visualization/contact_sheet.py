@@ -23,7 +23,7 @@ _CASES = 5  # in each half of the contact sheet
 
 
 def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[EvaluatedImage], title: str) -> Image.Image:
-    """The best and the worst findings of a test split: image, ground truth, heat map, verdict.
+    """The best and the worst findings of a test split: image, ground truth, anomaly map, verdict.
 
     Args:
         best: see `choose_outcomes`.
@@ -38,14 +38,14 @@ def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[Evaluated
     sheet = Image.new("RGB", (width, header_px + len(halves) * half_px + _GAP_PX), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((16, header_px / 2 - 14), title, fill=INK, font=font(20), anchor="lm")
-    scale = "heat map: no colour where the network takes a pixel for normal, yellow at the map's maximum"
+    scale = "anomaly map: no colour where the network takes a pixel for normal, yellow at the map's maximum"
     draw.text((16, header_px / 2 + 8), scale, fill=INK, font=font(12), anchor="lm")
     if any(case.prediction.p_value is None for _, cases in halves for case in cases):
         draw.text((16, header_px / 2 + 26), UNCALIBRATED, fill=RED, font=font(12), anchor="lm")
     for half, (name, cases) in enumerate(halves):
         top = header_px + half * half_px
         draw.text((16, top + 12), name, fill=INK, font=font(17), anchor="lm")
-        for row, label in enumerate(("image", "truth", "heat map")):
+        for row, label in enumerate(("image", "truth", "anomaly map")):
             y = top + 34 + row * (_CELL_PX + _GAP_PX)
             draw.text((16, y + _CELL_PX / 2), label, fill=INK, font=font(14), anchor="lm")
         for column, case in enumerate(cases):

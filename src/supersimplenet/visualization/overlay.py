@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from supersimplenet.preprocessing.images import EncodedImage, read_image
+from supersimplenet.preprocessing.images import AnyImage, read_any
 from supersimplenet.types import Prediction
 from supersimplenet.visualization.fonts import font
 
@@ -23,14 +21,14 @@ _COLOURS = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.flo
 _ROWS = 256  # that are blended at once: floats of all of a large image would not fit into a small memory
 
 
-def draw_overlay(path: Path | EncodedImage, prediction: Prediction) -> Image.Image:
-    """The image at its own size under its heat map, a box around each defect, verdict and score in a strip below.
+def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
+    """Draw the image under its anomaly map, a box around each defect, verdict and score in a strip below.
 
     Args:
-        path: the image file, or its bytes.
+        image: in any form that `read_any` takes.
         prediction: what the detector says of it.
     """
-    pixels = read_image(path)
+    pixels = read_any(image)[0]
     picture = Image.fromarray(blend_heat(pixels, prediction))
     for defect in prediction.defects or ():
         box = (defect.left, defect.top, defect.left + defect.width - 1, defect.top + defect.height - 1)
@@ -49,7 +47,7 @@ def draw_overlay(path: Path | EncodedImage, prediction: Prediction) -> Image.Ima
 
 
 def heat_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """The heat map that an overlay lays over the image, by itself: (H, W, 4), colour and opacity.
+    """The anomaly map that an overlay lays over the image, by itself: (H, W, 4), colour and opacity.
 
     Args:
         prediction: whose map.
@@ -61,7 +59,7 @@ def heat_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.u
 
 
 def blend_heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
-    """The image (H, W, 3) with the heat map blended in, the more the hotter it is."""
+    """The image (H, W, 3) with the anomaly map blended in, the more the hotter it is."""
     steps = _heat_steps(prediction, pixels.shape[:2])
     blended = np.empty_like(pixels)
     for top in range(0, len(pixels), _ROWS):

@@ -1,4 +1,4 @@
-// What one image looks like: the photograph under its heat map and outlines, and the words below it.
+// What one image looks like: the photograph under its anomaly map and outlines, and the words below it.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -8,7 +8,7 @@ function wordsOf(image) {
   return `${image.path}: ${truth}, called ${verdict}, score ${logit(image.score)} logits`;
 }
 
-/** Photograph, heat map and outlines, one above the other. */
+/** Photograph, anomaly map and outlines, one above the other. */
 function pictureOf(image) {
   const picture = pictures[image.id];
   if (!picture) return make("div", { class: "layered empty" }, "no picture in this report");
