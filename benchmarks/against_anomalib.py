@@ -322,8 +322,8 @@ def main() -> None:
             for key, value in measured.items():
                 columns = value if isinstance(value, dict) else {"": value}
                 print(f"    {key:<32}" + "".join(f"{c:>7} {v:9.2f}" for c, v in columns.items()), flush=True)
-    CPU = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    machine = {"processor": processor[1] if processor else platform.machine(), "cores": os.cpu_count()}
+    cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    machine = {"processor": cpu[1] if cpu else platform.machine(), "cores": os.cpu_count()}
     versions = {name: version(name) for name in ("supersimplenet", "anomalib", "torch", "torchvision", "timm")}
     settings = ("size", "batch_training", "batch_memory", "rounds", "threads", "engine", "precision", "backbones")
     report = {"machine": machine, "versions": versions, **{name: getattr(options, name) for name in settings}}

@@ -1,4 +1,4 @@
-"""How often a calibration keeps its guarantee, over many drawn calibrations whose true rates are known. Prints Markdown.
+"""How often a calibration keeps its guarantee, over many drawn calibrations of known true rates. Prints Markdown.
 
     python benchmarks/calibration_simulation.py --draws 10000
 

@@ -524,7 +524,7 @@ def test_the_false_discovery_rate_is_kept_with_one_calibration_for_all():
     rng, draws, q = np.random.default_rng(17), 2000, 0.1
     shares, naive = [], []
     for _ in range(draws):
-        # 200 good parts to calibrate; then 40 good ones and 10 bad ones to postprocessor.
+        # 200 good parts to calibrate; then 40 good ones and 10 bad ones to judge.
         good, tested = rng.normal(size=200), rng.normal(size=50) + np.repeat([0.0, 3.0], [40, 10])
         p = p_values(tested, good)
         for found, into in ((false_discovery(p) <= q, shares), (p <= q, naive)):

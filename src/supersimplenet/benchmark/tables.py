@@ -22,10 +22,10 @@ _MASKS = {
     "seeded subset": "a subset drawn by the seed",
 }
 _READING = {
-    "AP-det": "AP-det and I-AUROC postprocessor images by the classification head's score",
+    "AP-det": "AP-det and I-AUROC judge images by the classification head's score",
     "seg-AP-det": ", seg- by the map's maximum",
     "fused-AP-det": ", fused- by both together",
-    "AP-loc": "; AP-loc, P-AUROC and AUPRO postprocessor pixels",
+    "AP-loc": "; AP-loc, P-AUROC and AUPRO judge pixels",
 }
 _NAMES = ("supervision", "metric", "category")  # headers of columns of words; all others hold numbers
 

@@ -34,9 +34,9 @@ def part_scores(scores: ArrayLike, groups: Sequence[str | None], *, worst: Liter
     """One score per part, of all photographs of it.
 
     A good part counts by its highest score: it is a false alarm as soon as one of its photographs is called bad. A bad
-    part counts by its lowest: it escapes as soon as one is called good. So a guarantee about parts holds for a line that
-    takes one photograph of each, whichever it is, and for one that takes as many as were taken for the calibration
-    and goes by the worst for it.
+    part counts by its lowest: it escapes as soon as one is called good. So a guarantee about parts holds for a line
+    that takes one photograph of each, whichever it is, and for one that takes as many as were taken for the
+    calibration and goes by the worst for it.
 
     Args:
         scores: (N,) floats, of photographs.
@@ -277,8 +277,8 @@ def _rank(parts: int, option: str, rate: float, confidence: float, kind: str) ->
     needed = parts_needed(rate, confidence)
     if parts < needed:
         raise CalibrationError(
-            f"{option}: {parts:,} {kind} parts cannot guarantee at most {rate * 100:.4g} % with {confidence * 100:.4g} % "
-            f"confidence; wanted at least {needed:,}; add parts, or ask for "
+            f"{option}: {parts:,} {kind} parts cannot guarantee at most {rate * 100:.4g} % with "
+            f"{confidence * 100:.4g} % confidence; wanted at least {needed:,}; add parts, or ask for "
             f"{_shown(guaranteed_rate(parts, confidence))}, which {parts:,} can guarantee"
         )
     # The quantile is the smallest r - 1. From `needed` on r = parts will do, whatever rounding says.

@@ -146,7 +146,7 @@ def p_values(score_logits: ArrayLike, part_logits: ArrayLike) -> NDArray[np.floa
     For a good part P(p <= a) <= a for every a, on the average over calibrations. Ties count against the part.
 
     Args:
-        score_logits: floats of any shape, of parts to postprocessor.
+        score_logits: floats of any shape, of the parts in question.
         part_logits: (n,) floats, one for each good part, not trained on; any order, quickest rising.
 
     Returns:

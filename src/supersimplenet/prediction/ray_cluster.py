@@ -1,4 +1,4 @@
-"""Many machines look at images: Ray reads them on the CPUs, workers that each hold the model postprocessor them.
+"""Prediction and evaluation on many machines: Ray reads images on CPUs, workers that each hold the model predict them.
 
 The driver, where the command runs, hands out the names of the images and takes the predictions back in order, without
 their maps: what it writes, and how it goes on after an interruption, is as with one machine. What a worker had in hand

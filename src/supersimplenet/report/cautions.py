@@ -90,8 +90,8 @@ def _of_calibration(evaluation: Evaluation) -> Iterator[Caution]:
     elif calibration.max_false_alarms > _USUAL_PROMISE and guaranteed_rate(parts, confidence) > _USUAL_PROMISE:
         yield Caution(
             level="doubt",
-            text=f"Few calibration parts: {parts} can guarantee no less than {at_most(guaranteed_rate(parts, confidence))} "
-            f"false alarms. {parts_needed(_USUAL_PROMISE, confidence)} good parts guarantee 5 %, "
+            text=f"Few calibration parts: {parts} can guarantee no less than "
+            f"{at_most(guaranteed_rate(parts, confidence))} false alarms. {parts_needed(_USUAL_PROMISE, confidence)} good parts guarantee 5 %, "
             f"{parts_needed(0.01, confidence)} guarantee 1 %: supersimplenet calibrate --good DIR.",
         )
 
@@ -112,8 +112,8 @@ def _of_guarantee(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]
             yield Caution(
                 level="grave",
                 text=f"{CONTRADICTION}: {mistakes} in {rates.wrong} of {rates.parts} {kind} parts "
-                f"({per_cent(rates.rate)}), though at most {at_most(guaranteed)} are guaranteed. Were the guarantee true, so "
-                f"many would come up in {_rare(chance)} of tests. The parts may differ from those calibrated with: "
+                f"({per_cent(rates.rate)}), though at most {at_most(guaranteed)} are guaranteed. Were the guarantee true, "
+                f"so many would come up in {_rare(chance)} of tests. The parts may differ from those calibrated with: "
                 "compare light, supplier and date, and calibrate again with parts like those of the line.",
             )
 

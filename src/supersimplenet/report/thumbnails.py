@@ -33,8 +33,8 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[
         calibration: has the level from which a region of the map is a defect; None outlines none.
 
     Returns:
-        ``photograph`` and ``heat`` as data URLs, the anomaly map with its opacity; ``truth``, ``found`` and ``ignored`` as
-        SVG paths in pixels of a picture of ``drawn`` height and width; ``size`` height and width of the image itself.
+        ``photograph`` and ``heat`` as data URLs, the anomaly map with its opacity; ``truth``, ``found`` and ``ignored``
+        as SVG paths in pixels of a picture of ``drawn`` height and width; ``size`` height and width of the image itself.
         ``truth`` is None where pixel labels are unknown, ``found`` where there is no calibration.
     """
     placement = case.prediction.placement
