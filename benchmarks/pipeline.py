@@ -1,4 +1,4 @@
-"""From PNG files on disk to a model and to a table, as whole processes, against the time of the arithmetic alone.
+"""From PNG files on disk to a model and to a table, as whole process_group, against the time of the arithmetic alone.
 
     python benchmarks/pipeline.py --output pipeline.json
 

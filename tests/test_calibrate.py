@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +18,15 @@ from PIL import Image
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, synthesize
 from supersimplenet.cli.main import main
 from supersimplenet.datasets.folder import Folder
-from supersimplenet.datasets.held_out import held_out_samples
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import CalibrationError, ConfigError, DataError, ModelFolderError
 from supersimplenet.evaluation.calibrate import calibrate
 from supersimplenet.evaluation.set_thresholds import Calibrated, ThresholdConfig, set_thresholds
 from supersimplenet.inference.config import ComputeConfig
+from supersimplenet.inference.image_records import held_out_samples, read_image_records, read_known_images
 from supersimplenet.inference.model_folder import (
     hash_weights,
     read_calibration,
-    read_known_images,
     save_model,
     write_calibration,
 )
@@ -311,7 +312,7 @@ def test_a_training_calibrates_with_what_it_held_out(trained):
     model, _ = trained
     detector = Detector.load(model)
     calibration = detector.calibration
-    held_out = held_out_samples(MVTecAD(root=model.parent, category="cast_grain"), detector.record)
+    held_out = held_out_samples(model, MVTecAD(root=model.parent, category="cast_grain"), detector.record)
     assert len(held_out) == calibration.parts == 3
     assert calibration.max_false_alarms == guaranteed_rate(3, 0.95)
     assert calibration.basis == "held out of the training"
@@ -323,15 +324,81 @@ def test_a_training_calibrates_with_what_it_held_out(trained):
     assert again.part_logits == calibration.part_logits
 
 
-def test_held_out_parts_cannot_be_told_after_the_data_changed(trained, tmp_path):
+@pytest.fixture
+def copied(trained, tmp_path) -> tuple[Path, Path]:
+    """The model and its data set in another place."""
     shutil.copytree(trained[0].parent, tmp_path / "copy")
     model = tmp_path / "copy" / "model"
     record = yaml.safe_load((model / "config.yaml").read_text())
     record["data"]["init_args"]["root"] = str(tmp_path / "copy")
     (model / "config.yaml").write_text(yaml.safe_dump(record))
-    sorted((tmp_path / "copy" / "cast_grain" / "train" / "good").iterdir())[0].unlink()
-    with pytest.raises(DataError, match="the training images changed since the training"):
+    return model, tmp_path / "copy" / "cast_grain"
+
+
+def test_held_out_parts_are_those_recorded_by_name_and_content(copied):
+    """Other images may come and go, and all may be renamed; a held-out one may not go."""
+    model, data = copied
+    recorded = Detector.load(model).calibration.list_sha256
+    config = ThresholdConfig(max_false_alarms=0.7)
+    roles = {image.name: image.role for image in read_image_records(model)}
+    good = data / "train" / "good"
+    next(path for path in sorted(good.iterdir()) if roles[f"train/good/{path.name}"] == "trained").unlink()
+    assert calibrate(model, config=config).calibration.list_sha256 == recorded
+    for path in sorted(good.iterdir()):
+        path.rename(path.with_name(f"renamed_{path.name}"))
+    assert calibrate(model, config=config).calibration.list_sha256 == recorded
+    record = yaml.safe_load((model / "config.yaml").read_text())
+    held_out_samples(model, MVTecAD(root=data.parent, category="cast_grain"), record)[0].image.unlink()
+    with pytest.raises(DataError, match="1 of the 3 images that the training held out are not there any more"):
         calibrate(model)
+
+
+def test_a_held_out_part_that_changed_is_refused(copied):
+    model, data = copied
+    record = yaml.safe_load((model / "config.yaml").read_text())
+    held_out = held_out_samples(model, MVTecAD(root=data.parent, category="cast_grain"), record)
+    with held_out[1].image.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(DataError, match="was held out of the training, and changed since; name good parts"):
+        calibrate(model)
+
+
+def test_the_record_of_images_says_what_each_is(trained):
+    model, data = trained
+    records = {image.name: image for image in read_image_records(model)}
+    files = [*data.rglob("train/good/*.png"), *data.rglob("test/*/*.png")]
+    assert set(records) == {path.relative_to(data).as_posix() for path in files}
+    for path in files:
+        image = records[path.relative_to(data).as_posix()]
+        assert image.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        if image.split == "test":
+            assert (image.role, image.pixels, image.height) == ("test", "", None)
+            continue
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        assert (image.height, image.width) == pixels.shape[:2]
+        assert (image.lowest, image.highest) == (pixels.min(), pixels.max())
+        wanted = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
+        assert image.pixels == wanted
+    assert [image.role for image in records.values()].count("held-out") == 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("held-out", "somewhere"),
+        lambda text: text.replace(",train,", ",training,"),
+        lambda text: text.replace("name,sha256", "name,hash"),
+        lambda text: text[: text.index("\n") + 40],
+        lambda text: re.sub(r",\d+,\d+,", ",wide,9,", text, count=1),
+    ],
+)
+def test_a_damaged_record_of_images_is_refused(trained, tmp_path, damage):
+    model = Path(shutil.copytree(trained[0], tmp_path / "model"))
+    text = (model / "images.csv").read_text()
+    assert damage(text) != text
+    (model / "images.csv").write_text(damage(text))
+    with pytest.raises(ModelFolderError, match=r"images\.csv: damaged .*; bring it back, or train the model again"):
+        read_image_records(model)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +408,9 @@ def test_images_that_the_model_was_trained_on_or_is_tested_with_are_refused(trai
     model, data = trained
     held_out = {
         sample.image
-        for sample in held_out_samples(MVTecAD(root=model.parent, category="cast_grain"), Detector.load(model).record)
+        for sample in held_out_samples(
+            model, MVTecAD(root=model.parent, category="cast_grain"), Detector.load(model).record
+        )
     }
     known = sorted(path for path in (data / split / "good").iterdir() if path not in held_out)[0]
     shutil.copytree(parts / "good", tmp_path / "good")
@@ -356,7 +425,7 @@ def test_held_out_images_and_others_are_not_known(trained, parts, tmp_path):
     known = read_known_images(model)
     record = Detector.load(model).record
     source = MVTecAD(root=model.parent, category="cast_grain")
-    held_out = {file_sha256(sample.image) for sample in held_out_samples(source, record)}
+    held_out = {file_sha256(sample.image) for sample in held_out_samples(model, source, record)}
     splits = {file_sha256(sample.image): sample.split for sample in source.samples()}
     assert known == {digest: split for digest, split in splits.items() if digest not in held_out}
     shutil.copytree(model, tmp_path / "copied")

@@ -33,8 +33,8 @@ from supersimplenet.training.distributed import ProcessGroup
 
 rank, world, store, output = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-processes = ProcessGroup(count=world, rank=rank, local_rank=rank)
-all_reduce = alone if world == 1 else processes.all_reduce
+process_group = ProcessGroup(world_size=world, rank=rank, local_rank=rank)
+all_reduce = identity if world == 1 else process_group.all_reduce
 generator = torch.Generator().manual_seed(0)
 images, size = 5, (16, 12)
 features = [
@@ -86,7 +86,7 @@ from supersimplenet.training.distributed import ProcessGroup
 
 rank, store, folder, output = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-processes = ProcessGroup(count=2, rank=rank, local_rank=rank)
+process_group = ProcessGroup(world_size=2, rank=rank, local_rank=rank)
 preprocessor = Preprocessor.stretch((64, 64))
 if rank == 1:
     preprocessor.prepare = None
@@ -94,13 +94,14 @@ backbone = build_backbone(ModelConfig(backbone="compact", image_size=(64, 64)))
 paths = sorted(folder.iterdir())
 for cache in (CacheConfig(), CacheConfig(memory_gib=100_000 / 2**30, disk_gib=0)):
     source, index, failures = gather_features(
-        backbone, paths, views=[4, 1, 1, 4], preprocessor=preprocessor, cache=cache, folder=output, on_error="skip",
-        processes=processes,
+        backbone, paths, flip_counts=[4, 1, 1, 4], preprocessor=preprocessor, cache=cache, folder=output,
+        on_error="skip",
+        process_group=process_group,
     )
-    found = source.features(torch.arange(len(source.views.image)))
-    torch.save((source.placement, index, [f.reason for f in failures], found), output / f"{rank}-{cache.disk_gib}.pt")
+    found = source.features(torch.arange(len(source.flip_index.image)))
+    torch.save((source.location, index, [f.reason for f in failures], found), output / f"{rank}-{cache.disk_gib}.pt")
     dist.barrier()
-    remove_cache_files(output, processes)
+    remove_cache_files(output, process_group)
     dist.barrier()
 dist.destroy_process_group()
 """
@@ -134,9 +135,9 @@ def test_features_are_computed_once_and_shared(tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     run_processes(GATHER, 2, tmp_path / "store", folder, output)
-    for disk_gib, placement in ((32.0, "disk"), (0, "recomputed")):
+    for disk_gib, location in ((32.0, "disk"), (0, "recomputed")):
         first, second = (torch.load(output / f"{rank}-{disk_gib}.pt") for rank in range(2))
-        assert first[:2] == second[:2] == (placement, [0, 2, 3])
+        assert first[:2] == second[:2] == (location, [0, 2, 3])
         assert "001.png: not a readable image" in second[2][0]
         assert all(torch.equal(a, b) for a, b in zip(first[3], second[3], strict=True))
         assert len(first[3][0]) == 4 + 1 + 4
@@ -144,7 +145,7 @@ def test_features_are_computed_once_and_shared(tmp_path):
 
 
 def test_settings_of_devices_are_checked():
-    assert TrainerConfig(devices=2, num_nodes=3, strategy="ddp").processes == 6
+    assert TrainerConfig(devices=2, num_nodes=3, strategy="ddp").world_size == 6
     with pytest.raises(ConfigError, match=r"trainer\.devices: 0; it must be at least 1"):
         TrainerConfig(devices=0)
     with pytest.raises(ConfigError, match=r"trainer\.strategy: 'fsdp'; choose auto, ddp"):

@@ -17,8 +17,9 @@ from report_case import Case, make_case, make_samples, mistakes_at, parts_of
 from scipy import stats
 from test_compare import make_calibration, make_evaluation
 
+from supersimplenet.datasets.checks.check import check
 from supersimplenet.datasets.checks.findings import Evidence, Finding
-from supersimplenet.datasets.checks.light import Light, measure_light
+from supersimplenet.datasets.checks.light import Light, check_light
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.calibrate import ThresholdConfig
 from supersimplenet.evaluation.comparison import compare
@@ -45,7 +46,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def written(path: Path, case: Case, **options) -> str:
     options = {"title": "t", "data_name": "grain", "model_name": "runs/grain", **options}
-    write_page(path, evaluation=case.evaluation, detector=case.detector, samples=case.samples, **options)
+    light = check(case.samples).light
+    write_page(path, evaluation=case.evaluation, detector=case.detector, light=light, **options)
     return path.read_text(encoding="utf-8")
 
 
@@ -292,8 +294,8 @@ def test_curves_are_left_out_where_a_kind_is_missing():
     assert "0 bad images" in figures.draw_histogram(numbers)
 
 
-def cautions_of(evaluation, *, findings=(), light=(), costs=None) -> list[tuple[str, str]]:
-    found = find_cautions(evaluation, numbers_of(evaluation, costs=costs), findings=findings, light=light, costs=costs)
+def cautions_of(evaluation, *, findings=(), costs=None) -> list[tuple[str, str]]:
+    found = find_cautions(evaluation, numbers_of(evaluation, costs=costs), findings=findings, costs=costs)
     return [(caution.level, caution.text) for caution in found]
 
 
@@ -353,7 +355,7 @@ def test_findings_of_weight_are_told_leaks_first_and_notes_left_out():
         Finding(level="note", code="mask-missing", message="no mask"),
     ]
     evaluation = make_evaluation(many(-1.0, 100), many(1.0, 60))
-    found = find_cautions(evaluation, numbers_of(evaluation), findings=findings, light=(), costs=None)
+    found = find_cautions(evaluation, numbers_of(evaluation), findings=findings, costs=None)
     assert [(caution.level, caution.text) for caution in found] == [
         ("grave", "The data: 2 images in both splits."),
         ("doubt", "The data: 5 images not 64x64."),
@@ -364,7 +366,7 @@ def test_findings_of_weight_are_told_leaks_first_and_notes_left_out():
 def test_unreadable_images_are_counted_and_named():
     failure = Failure(index=3, path=Path("a/x.png"), reason="a/x.png: the file is empty")
     evaluation = make_evaluation(many(-1.0, 100), many(1.0, 60), failures=[failure])
-    found = find_cautions(evaluation, numbers_of(evaluation), findings=(), light=(), costs=None)
+    found = find_cautions(evaluation, numbers_of(evaluation), findings=(), costs=None)
     assert found[0].level == "grave"
     assert found[0].text.startswith("1 test image could not be read")
     assert found[0].examples == ("x.png: the file is empty",)
@@ -393,22 +395,20 @@ def test_light_is_the_median_brightness_and_contrast_of_good_images(tmp_path):
         path = tmp_path / f"{place}.png"
         Image.fromarray(pixels).save(path)
         samples.append(Sample(image=path, label=GOOD, split=split))
-    brightness, contrast = measure_light(samples)
+    checked = check(samples)
+    brightness, contrast = checked.light
     assert (brightness.what, brightness.train, brightness.test) == ("brightness", 101, 101)
     assert not brightness.shifted
     assert (contrast.train, contrast.test, contrast.images) == (10, 30, (12, 12))
     assert contrast.shifted
-    assert measure_light(samples[:15]) == []
+    assert check(samples[:15]).light == ()
     evaluation = make_evaluation(many(-1.0, 100), many(1.0, 60))
-    ((level, text),) = cautions_of(evaluation, light=[brightness, contrast])
+    shift = [finding for finding in checked.findings if finding.code == "contrast-shift"]
+    ((level, text),) = cautions_of(evaluation, findings=shift)
     assert level == "doubt"
-    assert "more contrast than good training images: median 30 against 10 grey levels" in text
+    assert "of more contrast than good training images: median contrast 30 against 10 of 255" in text
     darker = Light(what="brightness", train=120.0, test=90.0, spread=8.0, images=(50, 50))
-    assert "less brightness" in cautions_of(evaluation, light=[darker])[0][1]
-    shift = Finding(level="warning", code="brightness-shift", message="good test images are darker")
-    assert [text for _, text in cautions_of(evaluation, light=[darker], findings=[shift])] == [
-        "The data: good test images are darker."
-    ]
+    assert [finding.code for finding in check_light([brightness, darker])] == ["brightness-shift"]
 
 
 def test_order_is_by_distance_to_a_wrong_verdict_with_a_grey_zone():

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from report_case import Case, make_case, make_samples, mistakes_at
 from scipy import stats
 
+from supersimplenet.datasets.checks.check import check
 from supersimplenet.evaluation.calibrate import ThresholdConfig
 from supersimplenet.evaluation.comparison import compare
 from supersimplenet.metrics.thresholds import Costs, cost_curve
@@ -56,7 +57,7 @@ def plain_report(folder: Path, plain_case: Case) -> Path:
         folder / "plain.html",
         evaluation=plain_case.evaluation,
         detector=plain_case.detector,
-        samples=plain_case.samples,
+        light=check(plain_case.samples).light,
         title="Grain",
         data_name="grain",
         model_name="plain",
@@ -79,7 +80,7 @@ def grey_report(folder: Path, grey_case: Case) -> Path:
         folder / "grey.html",
         evaluation=grey_case.evaluation,
         detector=grey_case.detector,
-        samples=grey_case.samples,
+        light=check(grey_case.samples).light,
         title="Grain, with a grey zone",
         data_name="grain",
         model_name="grey",
@@ -139,7 +140,7 @@ def move(page: Page, slider: str, position: int) -> None:
 
 def cards(page: Page) -> list[int]:
     # The gallery follows in the next frame.
-    page.evaluate("() => new Guarantee((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return [int(card.get_attribute("data-image")) for card in page.locator("#cards > li").all()]
 
 

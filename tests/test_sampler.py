@@ -68,7 +68,7 @@ def test_good_images_of_one_view_have_no_flips():
 
 def test_processes_share_each_batch_out():
     whole = epochs(EpochBatches(GOOD, BAD, batch_size=6, seed=1), range(3))
-    shares = [epochs(EpochBatches(GOOD, BAD, batch_size=6, seed=1, process=p, processes=2), range(3)) for p in range(2)]
+    shares = [epochs(EpochBatches(GOOD, BAD, batch_size=6, seed=1, rank=p, world_size=2), range(3)) for p in range(2)]
     for number, epoch in enumerate(whole):
         for step, batch in enumerate(epoch):
             first, second = shares[0][number][step], shares[1][number][step]
@@ -78,7 +78,7 @@ def test_processes_share_each_batch_out():
 
 def test_a_step_that_leaves_a_process_without_images_is_refused():
     with pytest.raises(ConfigError, match=r"recipe\.batch_size: 4; a step would have 2 images for 3 processes"):
-        EpochBatches([[0], [1], [2], [3], [4]], [], batch_size=4, seed=0, processes=3)
+        EpochBatches([[0], [1], [2], [3], [4]], [], batch_size=4, seed=0, world_size=3)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than the machine has cores
@@ -112,7 +112,7 @@ dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_
 good = [[4 * i + v for v in range(4)] for i in range(10)]
 bad = [[40 + 4 * i + v for v in range(4)] for i in range(4)]
 batches = EpochBatches(
-    good, bad, batch_size=6, seed=5, process=dist.get_rank(), processes=dist.get_world_size()
+    good, bad, batch_size=6, seed=5, rank=dist.get_rank(), world_size=dist.get_world_size()
 )
 source = CachedFeatures(torch.zeros(56, 1), [torch.Size((1, 1, 1))], "memory", FlipIndex.of([4] * 14))
 drawn = []
@@ -154,4 +154,4 @@ def test_rows_of_a_feature_source_are_an_images_views():
     assert views.rows() == [[0], [1, 2, 3, 4], [5]]
     source = CachedFeatures(torch.arange(12.0).view(6, 2), [torch.Size((1, 1, 2))], "memory", views)
     assert source.features(torch.tensor([4, 0]))[0].flatten().tolist() == [8, 9, 0, 1]
-    assert source.views.axes(torch.tensor([0, 2, 4])) == [(), (0,), (0, 1)]
+    assert source.flip_index.axes(torch.tensor([0, 2, 4])) == [(), (0,), (0, 1)]

@@ -205,10 +205,10 @@ def test_labels_of_tiles(tmp_path):
     labels, failures = read_pixel_labels(samples, recipe, (16, 16), preprocessor=preprocessor)
     assert failures == []
     grid = preprocessor.grid((160, 192))
-    assert [piece.tile for piece in labels.pieces if piece.sample == 0] == list(range(len(grid)))
+    assert [tile.number for tile in labels.tiles if tile.sample == 0] == list(range(len(grid)))
     assert labels.left_out["of_bad_images_without_mask"] == len(grid)
     touched = 0
-    kinds = {(piece.sample, piece.tile): bool(bad) for piece, bad in zip(labels.pieces, labels.bad, strict=True)}
+    kinds = {(tile.sample, tile.number): bool(bad) for tile, bad in zip(labels.tiles, labels.bad, strict=True)}
     for sample in (1, 2):
         mask = np.asarray(Image.open(samples[sample].mask)) > 0
         for tile in range(len(grid)):
@@ -289,10 +289,16 @@ def test_each_tile_has_its_own_features(tmp_path, cache):
     backbone = build_backbone(ModelConfig(backbone="compact", image_size=TILE))
     preprocessor = Preprocessor(ViewConfig(fit="tiles"), size_px=TILE)
     source, index, _ = gather_features(
-        backbone, paths, tiles=[[0, 5], [3]], views=[1, 4, 1], preprocessor=preprocessor, cache=cache, folder=tmp_path
+        backbone,
+        paths,
+        tiles=[[0, 5], [3]],
+        flip_counts=[1, 4, 1],
+        preprocessor=preprocessor,
+        cache=cache,
+        folder=tmp_path,
     )
     assert index == [0, 1, 2]
-    assert source.views.rows() == [[0], [1, 2, 3, 4], [5]]
+    assert source.flip_index.rows() == [[0], [1, 2, 3, 4], [5]]
     for row, image, tile, axes in ((0, 0, 0, ()), (1, 0, 5, ()), (3, 0, 5, (1,)), (5, 1, 3, ())):
         pixels = np.flip(preprocessor.prepare(paths[image]).tile_pixels(tile), axes)
         wanted = backbone(torch.from_numpy(pixels.copy())[None])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import yaml
 from safetensors.torch import load_file
 
 from supersimplenet import SyntheticConfig, synthesize
+from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.datasets.splits import hold_out
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
@@ -33,6 +35,8 @@ from supersimplenet.training.features import gather_features, measure_feature_sc
 from supersimplenet.training.module import TrainingModule, build_optimizer
 from supersimplenet.training.plan import resolve_noise_std
 from supersimplenet.training.train import train
+from supersimplenet.types import BAD, Sample
+from supersimplenet.utils.files import file_sha256
 from supersimplenet.utils.seeding import derive_seed
 
 SIZE = (64, 64)
@@ -159,7 +163,7 @@ def test_memory_disk_and_recomputed_features_give_the_same_losses(metal, tmp_pat
         source, index, failures = gather_features(
             backbone, paths, preprocessor=Preprocessor.stretch(SIZE), cache=cache, folder=tmp_path / name
         )
-        assert source.placement == {"read again": "recomputed"}.get(name, name)
+        assert source.location == {"read again": "recomputed"}.get(name, name)
         assert index == list(range(10))
         assert failures == []
         heads = Heads(backbone.channels, variant="jims", align_corners=True, generator=torch.Generator().manual_seed(0))
@@ -190,14 +194,14 @@ def test_each_view_has_the_features_of_the_flipped_image(metal, tmp_path, cache)
     source, index, _ = gather_features(
         backbone,
         paths,
-        views=[4, 1, 4],
+        flip_counts=[4, 1, 4],
         preprocessor=Preprocessor.stretch(SIZE),
         cache=cache,
         folder=tmp_path,
         progress=read.append,
     )
     assert (index, sum(read)) == ([0, 1, 2], 3)  # each image is decoded once
-    assert source.views.rows() == [[0, 1, 2, 3], [4], [5, 6, 7, 8]]
+    assert source.flip_index.rows() == [[0, 1, 2, 3], [4], [5, 6, 7, 8]]
     for row, axes in ((0, ()), (1, (0,)), (2, (1,)), (3, (0, 1)), (4, ()), (7, (1,))):
         image = read_image(paths[[0, 0, 0, 0, 1, 2, 2, 2, 2][row]], size_px=SIZE)
         expected = backbone(torch.from_numpy(np.flip(image, axes).copy())[None])
@@ -424,28 +428,54 @@ def test_a_module_of_ones_own_as_backbone(metal, tmp_path):
         Detector.load(tmp_path / "run")
 
 
-def test_each_training_image_is_decoded_once(metal, tmp_path, monkeypatch):
-    from supersimplenet.preprocessing import preprocessor
+def test_each_training_file_is_decoded_and_hashed_once(metal, tmp_path, monkeypatch):
+    """Images and masks; the held-out images once more, when they calibrate."""
+    from supersimplenet.datasets import base, masks
+    from supersimplenet.preprocessing import images
+    from supersimplenet.training import training_set
 
-    read: list[Path] = []
+    decoded: list[str] = []
+    hashed: list[str] = []
 
-    def counting(path: Path, **options: object) -> object:
-        read.append(path)
-        return read_image(path, **options)
+    def decoding(path: object, limit: int) -> object:
+        decoded.append(str(path))
+        return decode(path, limit)
 
-    read_image = preprocessor.read_image_and_size
-    monkeypatch.setattr(preprocessor, "read_image_and_size", counting)
+    def hashing(path: Path) -> str:
+        hashed.append(str(path))
+        return file_sha256(path)
+
+    decode = images._decode
+    monkeypatch.setattr(images, "_decode", decoding)
+    for module in (base, masks, training_set):
+        monkeypatch.setattr(module, "file_sha256", hashing)
+    samples = [
+        replace(sample, split="train") if sample.label == BAD and sample.image.stem == "000" else sample
+        for sample in metal.samples()
+    ]
+
+    class Supervised(DataSource):
+        name = "supervised"
+
+        def samples(self) -> list[Sample]:
+            return sort_samples(samples)
+
     train(
-        metal,
+        Supervised(),
         output=tmp_path / "run",
         model=MODEL,
         recipe=RECIPE,
-        trainer=TrainerConfig(max_epochs=3, accelerator="cpu"),
+        trainer=TrainerConfig(max_epochs=2, accelerator="cpu"),
     )
-    good = [sample.image for sample in metal.samples() if sample.split == "train"]
+    trained = [sample for sample in samples if sample.split == "train"]
+    counts = Counter(decoded)
     calibrated_with = yaml.safe_load((tmp_path / "run" / "calibration.yaml").read_text())["images"]
-    assert sorted(set(read)) == sorted(good)
-    assert len(read) == len(good) + calibrated_with  # the held-out ones once more, as `predict` will look at them
+    of_images = [counts[str(sample.image)] for sample in trained]
+    assert sorted(of_images) == [1] * (len(trained) - calibrated_with) + [2] * calibrated_with
+    of_masks = [sample.mask for sample in trained if sample.label == BAD]
+    assert [counts[str(mask)] for mask in of_masks] == [1] * len(of_masks)
+    assert len(of_masks) > 1
+    assert set(hashed) == {str(sample.image) for sample in samples if sample.split == "test"}
 
 
 def test_bfloat16_training_follows_float32(metal, tmp_path):

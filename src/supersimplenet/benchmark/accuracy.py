@@ -1,4 +1,4 @@
-"""The benchmark as a whole: what is missing is run, and what there is is summed up."""
+"""Run the accuracy benchmark: carry out the missing runs and summarise all results."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CSV_FILE, MARKDOWN_FILE, PLOT_FILE = "results.csv", "results.md", "ap_against_ma
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What a benchmark found.
+    """Results of an accuracy benchmark.
 
     Attributes:
-        lines: of every run in the folder.
-        figures: their means, beside what is published.
+        lines: the lines of every run in the folder.
+        figures: their means, with the published figures.
         failed: keys of the runs that failed.
     """
 
@@ -48,21 +48,21 @@ def benchmark_accuracy(
     trainer: TrainerConfig | None = None,
     cache: CacheConfig | None = None,
 ) -> Study:
-    """Train and test every run that is not in the folder yet; write its tables and plot.
+    """Train and test every run that is not in the folder yet; write the folder's tables and plot.
 
     Args:
         data: the data set.
         output: the benchmark's folder, see `supersimplenet.benchmark.journal`.
-        config: which runs, and where.
-        model: as for `supersimplenet.train`; so are those that follow.
+        config: which runs, and where they are carried out.
+        model: as for `supersimplenet.train`, like the next three.
         recipe: likewise.
         trainer: likewise.
         cache: likewise.
 
     Raises:
-        ConfigError: the folder's runs have other settings, or an option cannot be.
-        DataError: no category, or the data set of the first run cannot be read.
-        OutputError: another benchmark is at work in the folder.
+        ConfigError: the folder's runs have other settings, or an option is not valid.
+        DataError: there is no category, or the data set of the first missing run cannot be read.
+        OutputError: another benchmark is running in the folder.
     """
     folder, config = Path(output), config or AccuracyConfig()
     settings: dict[str, Any] = {
@@ -81,7 +81,7 @@ def benchmark_accuracy(
         known = {line["key"] for line in lines}
         missing = [run for run in runs if run.key not in known]
         if missing:
-            source_from(missing[0].data).samples()  # a wrong root is said once, and not by each run
+            source_from(missing[0].data).samples()  # so that a wrong root is reported once, and not by each run
         console().print(f"runs: {len(runs)}, done before: {len(runs) - len(missing)}")
         failed = _run(missing, folder, config, settings, lines, lock) if missing else []
         figures = write_results(folder, lines, failures=len(failed)) if lines else []
@@ -93,7 +93,7 @@ def benchmark_accuracy(
 
 
 def write_results(folder: Path, lines: Sequence[Line], *, failures: int = 0) -> list[Figure]:
-    """Write results.csv, results.md and the plot of one run or more; gives the figures."""
+    """Write results.csv, results.md and the plot of one run or more; return the figures."""
     figures = summarise(lines)
     drawn = plot.draw(lines, figures, folder / PLOT_FILE, title=f"{tables.title(lines)}: what masks bring")
     text = tables.results_markdown(lines, figures, failures=failures, picture=PLOT_FILE if drawn else None)
@@ -105,7 +105,7 @@ def write_results(folder: Path, lines: Sequence[Line], *, failures: int = 0) -> 
 def _run(
     runs: Sequence[Run], folder: Path, config: AccuracyConfig, settings: dict[str, Any], lines: list[Line], lock: int
 ) -> list[str]:
-    """Carry out runs, adding to the lines and to the results after each; gives the keys of those that failed."""
+    """Carry out runs, add each to the lines and to the results; return the keys of those that failed."""
     failed: list[str] = []
     at_work: list[str] = []
     with progress_bar() as bar:

@@ -1,4 +1,4 @@
-"""What the benchmarks of speed and accuracy are asked for. No torch."""
+"""Configs of the benchmarks of speed and accuracy. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Literal
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import EngineName, Precision
 
-STOPS_WITHIN_S = 60.0  # in which a training of the accuracy benchmark that is let go has ended
-_REGIME = re.compile(r"unsupervised|weak|full|mixed(:[1-9]\d*|:0\.\d*[1-9])?")  # one way of writing each
+STOPS_WITHIN_S = 60.0  # a training that the accuracy benchmark stops has ended within this time
+_REGIME = re.compile(r"unsupervised|weak|full|mixed(:[1-9]\d*|:0\.\d*[1-9])?")  # each has only one spelling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +60,18 @@ class SpeedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyConfig:
-    """Which runs a benchmark of accuracy consists of, and where they are carried out.
+    """The runs of a benchmark of accuracy, and where they are carried out.
 
     Args:
-        categories: of the data set, where it has any; ``all`` for each that its root holds.
-        folds: of the data set, where it has any; none named for all of them.
-        regimes: ``unsupervised``, ``weak``, ``mixed`` with the masks there are, ``mixed:16`` with that many,
+        categories: categories of the data set, if it has any; ``all`` for each that its root holds.
+        folds: folds of the data set, if it has any; empty for all of them.
+        regimes: ``unsupervised``, ``weak``, ``mixed`` with all the masks there are, ``mixed:16`` with that many,
             ``mixed:0.25`` with that share of them, ``full``.
-        seeds: each run is repeated with each.
-        time_budget: of each training, such as ``10m``.
-        devices: GPUs by their number or name, each of which carries out one run at a time.
-        jobs: runs at a time where no devices are named; the CPU's threads are divided among them.
-        keep_models: leave the model folders, which are removed else once their figures are noted.
+        seeds: each run is repeated with each seed.
+        time_budget: time budget of each training, such as ``10m``.
+        devices: GPUs by their number or name; each carries out one run at a time.
+        jobs: runs at a time if no devices are named; the CPU's threads are divided among them.
+        keep_models: keep the model folders, which are otherwise removed once their figures are saved.
     """
 
     categories: tuple[str, ...] = ("all",)

@@ -1,14 +1,14 @@
-"""The runs that are done: a line of JSON each, and no line twice.
+"""Read the journal of the finished runs: one line of JSON for each, and no line twice.
 
 ::
 
     FOLDER/
     ├── runs.jsonl            a line for each run: what it was, its metrics, times, settings, versions
     ├── failures.jsonl        a line for each attempt that failed; the next call tries again
-    ├── runs/<key>/           what is at work, what failed, and with --keep-models what is done
+    ├── runs/<key>/           current and failed runs, and with --keep-models finished ones
     ├── results.csv           mean and standard deviation beside the published figures
-    ├── results.md            the same for people
-    └── ap_against_masks.png  where there are bad training images
+    ├── results.md            the same for people to read
+    └── ap_against_masks.png  if there are bad training images
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from supersimplenet.utils.files import whole_lines
 
 RUNS_FILE = "runs.jsonl"
 FAILURES_FILE = "failures.jsonl"
-# What is kept of metrics.json, detection first: by the classification head, the map's maximum, both together.
+# Metrics kept from metrics.json, detection first: by the classification head, by the map's maximum, by both.
 METRICS = (
     "AP-det",
     "I-AUROC",
@@ -39,10 +39,10 @@ Line = dict[str, Any]
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Every whole line of a file; none where there is no file. A line that was cut off while written is no line.
+    """Return every complete line of a file, none if there is no file. A line cut off while being written is left out.
 
     Raises:
-        DataError: a line that is not what `append_line` writes.
+        DataError: a line is not one that `append_line` writes.
     """
     if not path.is_file():
         return []
@@ -58,10 +58,10 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def check_settings(path: Path, lines: list[Line], settings: Mapping[str, Any]) -> None:
-    """Lines of one file are of one study: the settings that all its runs share must be the same.
+    """Check that all runs of a file belong to one study: the settings that its runs share must be the same.
 
     Raises:
-        ConfigError: they differ; names each that does, with both values.
+        ConfigError: they differ; the message names each such setting with both values.
     """
     wanted = _flat(settings)
     for line in lines:
@@ -79,7 +79,7 @@ def check_settings(path: Path, lines: list[Line], settings: Mapping[str, Any]) -
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"model": {"backbone": ...}}`` as ``{"model.backbone": ...}``."""
+    """Return ``{"model": {"backbone": ...}}`` as ``{"model.backbone": ...}``."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

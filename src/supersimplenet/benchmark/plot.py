@@ -1,4 +1,4 @@
-"""The plot: what each mask brings, in detection and in localisation."""
+"""Plot average precision against the number of masks, for detection and for localisation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from supersimplenet.benchmark.summary import MEAN, Figure
 PANELS = {"AP-det": "Detection: AP of images, by the head", "AP-loc": "Localisation: AP of pixels"}
 _INK, _GREY = "#000000", "#808080"
 _TOP = 102.0  # per cent: no empty axis above what is possible
-_LABEL_GAP = 0.1  # of the axis: nearer points' values would run into each other
-_TOP = 102.0  # per cent: no empty axis above what is possible
-_LABEL_GAP = 0.1  # of the axis: nearer points' values would run into each other
+_LABEL_GAP = 0.1  # share of the axis: the values of nearer points would overlap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +39,12 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """What one metric's part of the plot shows.
+    """The data of the panel of one metric.
 
     Attributes:
-        here: weak, mixed and full.
-        published: the same of the paper, mixed only; empty where there is none.
-        unsupervised: per cent, without any bad image; None where it was not run.
+        here: results of the regimes weak, mixed and full.
+        published: the paper's results, mixed only; empty if there are none.
+        unsupervised: result without any bad image, in per cent; None if it was not run.
     """
 
     here: Curve
@@ -55,7 +53,7 @@ class Panel:
 
 
 def masks_are_shares(lines: Sequence[Line]) -> bool:
-    """Whether masks are counted as a share: of a data set that publishes them so, or of parts with unequal numbers."""
+    """Return whether masks are counted as shares: they are published so, or runs of one regime differ in number."""
     published = [masks for masks, _ in published_masks(dataset=lines[0]["dataset"], metric="AP-loc", source="jims")]
     if published:
         return published[-1] == 1
@@ -66,7 +64,7 @@ def masks_are_shares(lines: Sequence[Line]) -> bool:
 
 
 def prepare_panel(lines: Sequence[Line], figures: Sequence[Figure], metric: str) -> Panel:
-    """The points of a metric, of the data set as a whole."""
+    """Return the points of a metric for the data set as a whole."""
     whole = MEAN if any(figure.category == MEAN for figure in figures) else figures[0].category
     chosen = [f for f in figures if f.metric == metric and f.category == whole and f.mean is not None]
     here = sorted(
@@ -92,10 +90,10 @@ def prepare_panel(lines: Sequence[Line], figures: Sequence[Figure], metric: str)
 
 
 def draw(lines: Sequence[Line], figures: Sequence[Figure], path: Path, *, title: str) -> bool:
-    """Draw AP-det and AP-loc against masks, one above the other as a phone shows them.
+    """Draw AP-det and AP-loc against the number of masks, one above the other so that they fit a phone.
 
     Returns:
-        Whether there was anything to draw: something other than unsupervised runs.
+        Whether there was anything to draw: runs other than unsupervised ones.
     """
     panels = {metric: prepare_panel(lines, figures, metric) for metric in PANELS}
     panels = {metric: panel for metric, panel in panels.items() if panel.here.masks}
@@ -141,7 +139,7 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
 
 
 def _label_points(axis: Axes, panel: Panel) -> None:
-    """The values, on the side away from the published line; of crowded points the first and the last."""
+    """Write the values, on the side away from the published line; of crowded points only the first and the last."""
     here, published = panel.here, panel.published
     gap = _LABEL_GAP * (here.masks[-1] - here.masks[0])
     labelled: list[float] = []

@@ -1,4 +1,4 @@
-"""The published figures, shipped with the package."""
+"""Read the published figures, which are shipped with the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 
 _FILE = "published_results.csv"
-_MEAN = "mean"  # the category of the mean over categories, and the only one of a data set without any
+_MEAN = "mean"  # category of the mean over categories, and the only one of a data set without categories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +17,9 @@ class Published:
     """A published figure.
 
     Attributes:
-        source: ``jims`` and ``icpr`` are the papers', ``anomalib-jims`` and ``anomalib-icpr`` are anomalib's.
-        mean: over the source's runs, as a fraction.
-        std: over the source's runs; None where it names none.
+        source: ``jims`` and ``icpr`` for the papers, ``anomalib-jims`` and ``anomalib-icpr`` for anomalib.
+        mean: mean over the source's runs, as a fraction.
+        std: standard deviation over the source's runs; None if the source gives none.
     """
 
     source: str
@@ -33,23 +33,23 @@ Place = tuple[str, str, str | None, str, str]  # data set, regime, masks, catego
 def published_figures(
     *, dataset: str, regime: str, masks: str | None, category: str | None, metric: str
 ) -> dict[str, Published]:
-    """What each source says of one figure.
+    """Return what each source publishes for one figure.
 
     Args:
-        dataset: name of the source's class.
-        regime: of supervision.
-        masks: of the mixed regime, a number or a share, as the data set's split files count them.
-        category: of the data set; None for the mean over its categories, and for a data set without any.
-        metric: as in metrics.json.
+        dataset: name of the data source's class.
+        regime: regime of supervision.
+        masks: masks of the mixed regime, a number or a share, as the data set's split files count them.
+        category: category of the data set; None for the mean over its categories, and for a data set without any.
+        metric: name of the metric as in metrics.json.
 
     Returns:
-        By source; empty where nothing is published.
+        Figures by source; empty if nothing is published.
     """
     return dict(_table().get((dataset, regime, masks, category or _MEAN, metric), {}))
 
 
 def published_masks(*, dataset: str, metric: str, source: str) -> list[tuple[float, Published]]:
-    """The published figures of the mixed regime, mean over categories, by number or share of masks, ascending."""
+    """Return the published figures of the mixed regime, mean over categories, ascending by number or share of masks."""
     found = [
         (float(place[2] or 0), figures[source])
         for place, figures in _table().items()
@@ -59,7 +59,7 @@ def published_masks(*, dataset: str, metric: str, source: str) -> list[tuple[flo
 
 
 def published_categories(dataset: str) -> set[str]:
-    """The categories that a data set's results are published for; empty where it has none."""
+    """Return the categories that a data set's results are published for; empty if it has none."""
     return {place[3] for place in _table() if place[0] == dataset} - {_MEAN}
 
 
@@ -70,7 +70,7 @@ def _table() -> Mapping[Place, Mapping[str, Published]]:
         for row in csv.DictReader(file):
             masks = row["masks"] or None
             if row["dataset"] == "SensumSODF" and masks == "1":
-                masks = "1.0"  # the share; `mixed:1` is one mask
+                masks = "1.0"  # a share; `mixed:1` is one mask
             place = (row["dataset"], row["regime"], masks, row["category"], row["metric"])
             figure = Published(
                 source=row["source"], mean=float(row["mean"]), std=float(row["std"]) if row["std"] else None

@@ -1,4 +1,4 @@
-"""Which runs a benchmark consists of. No torch here: an option that cannot be is refused at once."""
+"""Plan the runs of an accuracy benchmark. Needs no torch, so that an invalid option is refused at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MasksFrom = Literal["split file", "seeded subset"]
 CHOSEN_BY_RUN = ("category", "fold", "masks")  # arguments of a source that each run sets
 _ALL = ("all",)
 _FOLDS = (0, 1, 2)
-# Masks as regimes write them, and the argument of the source that reads the split file with as many.
+# Masks as written in a regime, and the argument of the source that reads the split file with as many masks.
 _SPLIT_FILES: dict[str, dict[str, int]] = {
     "KSDD2": {str(count): count for count in (16, 53, 126)},
     "SensumSODF": {f"{percent / 100:g}": percent for percent in range(10, 100, 10)},
@@ -34,14 +34,14 @@ class Run:
     """One training and one test.
 
     Attributes:
-        dataset: the source's class, by which results are published.
-        category: of the data set; the source's name where it has none.
-        fold: of the data set, None where it has none.
-        regime: of supervision.
-        masks: how many of the mixed regime, as it was written: a number or a share; None for those there are.
-        masks_from: how they are chosen, None where nothing is.
-        seed: of training, and of a seeded subset.
-        data: the source, as `describe_source` says it.
+        dataset: name of the source's class, under which results are published.
+        category: category of the data set; the source's name if it has none.
+        fold: fold of the data set, None if it has none.
+        regime: regime of supervision.
+        masks: masks of the mixed regime as written, a number or a share; None for all the masks there are.
+        masks_from: how the masks are chosen, None if none are chosen.
+        seed: seed of the training, and of a seeded subset.
+        data: the source, as `describe_source` describes it.
     """
 
     dataset: str
@@ -55,20 +55,20 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Names the run, also as a folder."""
+        """Name of the run, also of its folder."""
         fold = "" if self.fold is None else f"_fold{self.fold}"
         masks = "" if self.masks is None else f"-{self.masks}"
         return re.sub(r"[^\w.-]", "-", f"{self.category}{fold}_{self.regime}{masks}_seed{self.seed}")
 
     @property
     def shared_data(self) -> dict[str, Any]:
-        """The source without what this run chooses of it: the same for each run of a benchmark."""
+        """The source without the arguments that each run sets: the same for all runs of a benchmark."""
         arguments = {name: value for name, value in self.data["init_args"].items() if name not in CHOSEN_BY_RUN}
         return {"class_path": self.data["class_path"], **arguments}
 
     @property
     def options(self) -> dict[str, Any]:
-        """Those of `supersimplenet train` that this run sets."""
+        """The options of `supersimplenet train` that this run sets."""
         supervised: dict[str, Any] = {"supervision": self.regime}
         if self.masks_from == "seeded subset":
             supervised["masks"] = self.masks
@@ -77,11 +77,11 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFamily:
-    """A data source without what each run chooses of it: category, fold, masks.
+    """A data source without the arguments that each run sets: category, fold, masks.
 
     Args:
         kind: the source's class, one of the package's own.
-        arguments: the others.
+        arguments: its other arguments.
     """
 
     kind: type[DataSource]
@@ -95,25 +95,25 @@ class DataFamily:
             )
 
     def has(self, argument: str) -> bool:
-        """Whether the source takes an argument."""
+        """Return whether the source takes an argument."""
         return argument in inspect.signature(self.kind.__init__).parameters
 
     def source(self, **chosen: Any) -> DataSource:
-        """The source of a run."""
+        """Return the source of a run, with the arguments that it sets."""
         return self.kind(**self.arguments, **chosen)
 
     def root(self) -> Path:
-        """The folder of its categories."""
+        """Return the folder that holds the categories."""
         default = inspect.signature(self.kind.__init__).parameters["root"].default
         return Path(self.arguments.get("root", default))
 
 
 def plan_runs(family: DataFamily, config: AccuracyConfig) -> list[Run]:
-    """Categories x folds x regimes x seeds; seeds outermost, so that an early look has a bit of everything.
+    """Return the runs: categories x folds x regimes x seeds, seeds outermost, so that early results cover everything.
 
     Raises:
-        ConfigError: categories or folds of a data set that has none.
-        DataError: no category, or one that is published and cannot be read.
+        ConfigError: categories or folds are given for a data set that has none.
+        DataError: there is no category, or one with published results cannot be read.
     """
     dataset = family.kind.__name__
     if not family.has("category") and config.categories != _ALL:
@@ -145,7 +145,7 @@ def _run(family: DataFamily, category: str | None, fold: int | None, written: st
     source = family.source(**chosen)
     return Run(
         dataset=dataset,
-        category=category or (dataset if family.has("masks") else source.name),  # a name that says no masks
+        category=category or (dataset if family.has("masks") else source.name),  # a name that leaves out the masks
         fold=fold,
         regime=cast("Regime", regime),
         masks=masks or None,
@@ -156,7 +156,7 @@ def _run(family: DataFamily, category: str | None, fold: int | None, written: st
 
 
 def _find_categories(family: DataFamily) -> list[str]:
-    """Every folder that the source can read as a category: below the root, or else one or two folders further down."""
+    """Return every folder that the source reads as a category: below the root, else one or two folders further down."""
     root, published = family.root(), published_categories(family.kind.__name__)
     for level in ("[!.]*", "*/[!.]*", "*/*/[!.]*"):
         names = {path.name for path in root.glob(level) if path.is_dir()}
@@ -173,7 +173,7 @@ def _find_categories(family: DataFamily) -> list[str]:
 
 
 def _problem(family: DataFamily, category: str) -> ConfigError | DataError | None:
-    """What keeps a folder from being read as a category."""
+    """Return the error that keeps a folder from being read as a category, None if there is none."""
     try:
         family.source(category=category).samples()
     except (ConfigError, DataError) as error:

@@ -1,4 +1,4 @@
-"""From the lines of runs to means and standard deviations, each beside what is published for it."""
+"""Compute means and standard deviations of the runs, each with its published figure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Figure:
     """One number of the table.
 
     Attributes:
-        regime: of supervision.
-        masks: as the regime was written, a number or a share; None where nothing was.
-        masks_from: how they were chosen.
-        category: of the data set; ``mean`` for the mean over its categories.
-        metric: as in metrics.json.
-        n: seeds that have it for each category and fold.
-        mean: over those seeds, as a fraction; None where there is none.
+        regime: regime of supervision.
+        masks: masks as written in the regime, a number or a share; None if none were written.
+        masks_from: how the masks were chosen.
+        category: category of the data set; ``mean`` for the mean over its categories.
+        metric: name of the metric as in metrics.json.
+        n: number of seeds that have a value for each category and fold.
+        mean: mean over those seeds, as a fraction; None if there are none.
         std: sample standard deviation over those seeds; None for fewer than two.
         published: the paper's figure for the same variant of the network.
-        anomalib: anomalib's.
+        anomalib: anomalib's figure for that variant.
     """
 
     regime: str
@@ -46,27 +46,27 @@ class Figure:
 
     @property
     def supervision(self) -> str:
-        """Regime and masks as they are written on the command line."""
+        """Regime and masks as written on the command line."""
         return written(self.regime, self.masks)
 
     def difference(self, other: Published | None) -> float | None:
-        """The mean less a published one."""
+        """Return the mean minus a published one, None if one of them is missing."""
         return None if other is None or self.mean is None else self.mean - other.mean
 
 
 def written(regime: str, masks: str | None) -> str:
-    """A regime as the command line has it."""
+    """Return a regime as written on the command line."""
     return regime if masks is None else f"{regime}:{masks}"
 
 
 def summarise(lines: Sequence[Line]) -> list[Figure]:
-    """Every figure that the lines of one benchmark give.
+    """Return every figure that the lines of one benchmark give.
 
-    A category's value for a seed is the mean over its folds, the data set's is the mean over its categories; mean and
-    standard deviation are then taken over seeds. A seed counts where each category and fold has a value.
+    A category's value for a seed is the mean over its folds; the data set's value is the mean over its categories. Mean
+    and standard deviation are then taken over the seeds. A seed counts only if each category and fold has a value.
 
     Returns:
-        By regime, ascending in supervision; the mean over categories first where there are several.
+        Figures by regime, the least supervised first; the mean over categories comes first if there are several.
     """
     categories = sorted({line["category"] for line in lines}, key=lambda name: natural_key(Path(name)))
     figures = []
@@ -96,7 +96,7 @@ def summarise(lines: Sequence[Line]) -> list[Figure]:
 
 
 def _supervisions(lines: Sequence[Line]) -> list[tuple[str, str | None, str | None]]:
-    """Regime, masks and how these were chosen, ascending in what was known."""
+    """Return regime, masks and how these were chosen, the least supervised first."""
     found: dict[tuple[str, str | None, str | None], list[int]] = {}
     for line in lines:
         place = (line["regime"], line["masks"], line["masks_from"])
@@ -105,7 +105,7 @@ def _supervisions(lines: Sequence[Line]) -> list[tuple[str, str | None, str | No
 
 
 def _of_seeds(lines: Sequence[Line], metric: str, categories: Sequence[str], folds: set[int | None]) -> list[float]:
-    """A value for each seed that has all of them."""
+    """Return a value for each seed that has values for all categories and folds."""
     values = {
         (line["seed"], line["category"], line["fold"]): line["metrics"].get(metric)
         for line in lines
@@ -115,14 +115,14 @@ def _of_seeds(lines: Sequence[Line], metric: str, categories: Sequence[str], fol
     for seed in sorted({line["seed"] for line in lines}):
         wanted = [(seed, category, fold) for category in categories for fold in folds]
         if all(place in values for place in wanted):
-            means.append(statistics.fmean(values[place] for place in wanted))  # as many folds in each category
+            means.append(statistics.fmean(values[place] for place in wanted))  # every category has as many folds
     return means
 
 
 def _beside(
     line: Line, regime: str, masks: str | None, category: str, metric: str, categories: Sequence[str]
 ) -> dict[str, Any]:
-    """The published figures: of a mean over categories only where these are all that it is published for."""
+    """Return the published figures; for a mean over categories only if it is published for the same categories."""
     known = published_categories(line["dataset"])
     if category == MEAN and set(categories) != known:
         return {}

@@ -1,4 +1,4 @@
-"""The summary as text, CSV and Markdown. People read per cent with one decimal, CSV holds fractions."""
+"""Write the summary as text, Markdown and CSV. Text and Markdown show per cent with one decimal, CSV fractions."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _READING = {
     "fused-AP-det": ", fused- by both together",
     "AP-loc": "; AP-loc, P-AUROC and AUPRO judge pixels",
 }
-_NAMES = ("supervision", "metric", "category")  # headers of columns of words; all others hold numbers
+_NAMES = ("supervision", "metric", "category")  # headers of columns with text; all others hold numbers
 
 
 def results_csv(figures: Sequence[Figure], dataset: str) -> str:
-    """A row for each figure; fractions, empty where there is none."""
+    """Return CSV text with a row for each figure; fractions, empty where there is none."""
     text = io.StringIO()
     rows = [_csv_row(figure, dataset) for figure in figures]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
@@ -41,13 +41,13 @@ def results_csv(figures: Sequence[Figure], dataset: str) -> str:
 
 
 def results_markdown(lines: Sequence[Line], figures: Sequence[Figure], *, failures: int, picture: str | None) -> str:
-    """The tables for people: the data set as a whole, each category, what was run and how.
+    """Return the tables for people, as Markdown: the data set as a whole, each category, what was run and how.
 
     Args:
-        lines: of the runs.
-        figures: of `summarise`.
-        failures: runs that have no line.
-        picture: file name of the plot beside the text, where there is one.
+        lines: the lines of the runs.
+        figures: the figures from `summarise`.
+        failures: number of runs that have no line.
+        picture: file name of the plot in the same folder, None if there is none.
     """
     whole, by_category = _split(figures)
     parts = [f"# Accuracy on {title(lines)}", *describe(lines, figures)]
@@ -67,7 +67,7 @@ def results_markdown(lines: Sequence[Line], figures: Sequence[Figure], *, failur
 
 
 def results_text(figures: Sequence[Figure]) -> RichTable:
-    """The data set as a whole, for a terminal of 80 columns: without anomalib's figures."""
+    """Return the table of the data set as a whole, for a terminal of 80 columns: without anomalib's figures."""
     header, rows = _beside(_split(figures)[0], anomalib=False)
     table = RichTable(box=None, pad_edge=False)
     for name in header:
@@ -80,7 +80,7 @@ def results_text(figures: Sequence[Figure]) -> RichTable:
 
 
 def describe(lines: Sequence[Line], figures: Sequence[Figure]) -> list[str]:
-    """What the figures are of: sentences, a paragraph each."""
+    """Return a description of how the figures came about, as a list of paragraphs."""
     settings = lines[0]["settings"]
     model = settings["model"]
     sizes = [f"{height}x{width}" for height, width in sorted({tuple(line["image_size"]) for line in lines})]
@@ -102,7 +102,7 @@ def describe(lines: Sequence[Line], figures: Sequence[Figure]) -> list[str]:
 
 
 def title(lines: Sequence[Line]) -> str:
-    """What the data set is called: with its category, where it is one."""
+    """Return the name of the data set, with its category if there is only one."""
     categories = {line["category"] for line in lines}
     dataset: str = lines[0]["dataset"]
     only: str = categories.pop() if len(categories) == 1 else dataset
@@ -110,7 +110,7 @@ def title(lines: Sequence[Line]) -> str:
 
 
 def _beside(figures: Sequence[Figure], *, anomalib: bool) -> Rows:
-    """A row for each figure, with what is published for it; a regime's name stands in its first row only."""
+    """Return a row for each figure, with what is published for it; a regime's name is in its first row only."""
     has_published = any(figure.published for figure in figures)
     has_anomalib = anomalib and any(figure.anomalib for figure in figures)
     header = ["supervision", "metric", "here", "n"]
@@ -128,7 +128,7 @@ def _beside(figures: Sequence[Figure], *, anomalib: bool) -> Rows:
 
 
 def _category_tables(figures: Sequence[Figure]) -> list[str]:
-    """A table for each regime: categories down, metrics across."""
+    """Return a table for each regime: a row for each category, a column for each metric."""
     parts = []
     for supervision in dict.fromkeys(figure.supervision for figure in figures):
         mine = [(figure.category, figure) for figure in figures if figure.supervision == supervision]
@@ -137,7 +137,7 @@ def _category_tables(figures: Sequence[Figure]) -> list[str]:
 
 
 def _across(figures: Sequence[tuple[str, Figure]], down: str, cell: Callable[[Figure], str]) -> Rows:
-    """Names down, metrics across."""
+    """Return a table with a row for each name and a column for each metric."""
     found = {(name, figure.metric): cell(figure) for name, figure in figures}
     metrics = [metric for metric in METRICS if any(metric == known for _, known in found)]
     names = dict.fromkeys(name for name, _ in found)
@@ -189,7 +189,7 @@ def _csv_row(figure: Figure, dataset: str) -> dict[str, Any]:
 
 
 def _split(figures: Sequence[Figure]) -> tuple[list[Figure], list[Figure]]:
-    """The data set as a whole, and its categories where there are several."""
+    """Return the figures of the data set as a whole, and those of its categories if there are several."""
     if not any(figure.category == MEAN for figure in figures):
         return list(figures), []
     return [f for f in figures if f.category == MEAN], [f for f in figures if f.category != MEAN]
@@ -204,7 +204,7 @@ def _average(lines: Sequence[Line]) -> str:
 
 
 def _versions(lines: Sequence[Line]) -> list[str]:
-    """More than one where lines were added after an update: their figures may not be of one kind."""
+    """Return the versions; several if lines were added after an update, whose figures may not be comparable."""
     found = {
         ", ".join(f"{name} {line['versions'][name]}" for name in ("supersimplenet", "torch", "timm")) for line in lines
     }
@@ -245,7 +245,7 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _markdown(table: Rows) -> str:
-    """Columns as wide as their longest cell, so that the text reads well as it is; numbers to the right."""
+    """Return a Markdown table, readable as text: columns as wide as their longest cell, numbers to the right."""
     header, rows = table
     widths = [max(3, *(len(row[column]) for row in (header, *rows))) for column in range(len(header))]
 

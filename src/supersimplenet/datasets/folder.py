@@ -1,4 +1,4 @@
-"""Folders of one's own as a data set."""
+"""Data source for your own folders of images."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from supersimplenet.preprocessing.images import list_images, natural_key
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.formatting import few
 
-_PLAIN_NAMES = ("good", "ok", "normal", "train")  # of a folder of good images: its parent names the part
+_PLAIN_NAMES = ("good", "ok", "normal", "train")  # where the good folder has such a name, its parent names the product
 _LABEL_OF = {"good": GOOD, "test_good": GOOD, "bad": BAD, "train_bad": BAD}
-Files = list[tuple[Path, Path]]  # (the folder that was named, a file at any depth in it)
+Files = list[tuple[Path, Path]]  # (the folder that was given, a file at any depth in it)
 
 
 class Folder(DataSource):
     r"""Folders of one's own: good images, and bad ones and masks where there are any.
 
-    Each folder is searched at any depth. The type of a defect is the name of the subfolder of ``bad`` or ``train_bad``
-    that it lies in, or else the name of that folder itself. A mask belongs to the bad image of the same stem, with or
-    without ``_mask`` behind it: first to the one in the same subfolder, else wherever it is.
+    Each folder is searched at any depth. The defect type of an image is the name of the subfolder of ``bad`` or
+    ``train_bad`` that holds it, or the name of that folder itself for an image directly in it. A mask belongs to the
+    bad image of the same stem, where the mask may have ``_mask`` at its end: first to the image in the same subfolder,
+    else to the one in any other.
 
     Args:
         good: Folder or folders of good images.
@@ -77,12 +78,12 @@ class Folder(DataSource):
         self.name = f"Folder/{named.parent.name if named.name.lower() in _PLAIN_NAMES else named.name}"
 
     def samples(self) -> list[Sample]:
-        """Every sample of both splits, sorted.
+        """Return every sample of both splits, sorted.
 
         Raises:
-            DataError: a folder without images, a file that stands in two of them, a mask without its image or with
-                several, a name that group_pattern finds no part in, a part that was put into both splits, or no good
-                image left for training.
+            DataError: a folder has no images, a file is in two of the folders, a mask belongs to no image or to
+                several, group_pattern finds no part in a name, a part was put into both splits, or no good image is
+                left for training.
         """
         images = {role: list_files(getattr(self, role)) for role in _LABEL_OF}
         masks, ignore = list_files(self.masks), list_files(self.ignore)
@@ -124,7 +125,7 @@ class Folder(DataSource):
         return match.group(1)
 
     def _splits(self, images: dict[str, Files], group_of: dict[Path, str | None]) -> dict[Path, Split]:
-        """The split of each image: that of its part; an image without a group is a part of its own."""
+        """Return the split of each image: that of its part. An image without a group counts as a part of its own."""
         parts: dict[Path | str, list[Path]] = defaultdict(list)
         roles: dict[Path | str, set[str]] = defaultdict(set)
         names: dict[Path | str, str] = {}
@@ -139,7 +140,7 @@ class Folder(DataSource):
         return {image: split_of[part] for part, members in parts.items() for image in members}
 
     def _split(self, name: str, roles: set[str]) -> Split:
-        """Where a part goes: where its images were put, or else where its name sends it."""
+        """Return the split of a part: the one its images were put into, or else the one drawn from its name."""
         put: dict[str, Split] = {"test_good": "test", "train_bad": "train"}
         if self.test_good:
             put["good"] = "train"
@@ -184,19 +185,19 @@ def _defect(folder: Path, image: Path) -> str:
 
 
 def list_files(folders: list[Path]) -> Files:
-    """Every image below each folder; of a path to one image, the folder is where it lies.
+    """Return every image below each folder. For a path to one image, the folder is the one that holds it.
 
     Raises:
-        DataError: no such folder, or no image in it.
+        DataError: a folder does not exist, or has no image in it.
     """
     return [(top if top.is_dir() else top.parent, image) for top in folders for image in list_images(top)]
 
 
 def check_no_overlap(roles: dict[str, Files]) -> None:
-    """Refuse a file that has two roles.
+    """Check that no file has two roles.
 
     Raises:
-        DataError: it stands in two of the lists, or twice in one.
+        DataError: a file is in two of the lists, or twice in one.
     """
     seen: dict[str, str] = {}
     for role, files in roles.items():
@@ -208,15 +209,15 @@ def check_no_overlap(roles: dict[str, Files]) -> None:
 
 
 def match_masks(images: Files, masks: Files, *, of: str) -> dict[Path, Path]:
-    """Mask of each image that has one: by subfolder and stem first, then by stem among what is left.
+    """Return the mask of each image that has one, matched by subfolder and stem first, then by stem among the rest.
 
     Args:
-        images: those that may have a mask.
-        masks: a mask's stem is its image's, with or without ``_mask`` behind it.
-        of: which images these are, for the error message.
+        images: the images that may have a mask.
+        masks: the masks; each has its image's stem, with or without ``_mask`` at the end.
+        of: what the images are called in the error message.
 
     Raises:
-        DataError: several masks for an image, several images for a mask, or a mask for no image.
+        DataError: an image has several masks, a mask fits several images, or a mask fits none.
     """
     mask_of: dict[Path, Path] = {}
     for with_subfolder in (True, False):

@@ -1,4 +1,4 @@
-"""KolektorSDD2: scratches, spots and dents on one surface, with published lists of which masks count."""
+"""Data source for KolektorSDD2: scratches, spots and dents on one surface, with published lists of masks to use."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _PAGE = "https://www.vicos.si/resources/kolektorsdd2/"
 class KSDD2(DataSource):
     """KolektorSDD2, as published.
 
-    Reads ``ROOT/train/NAME.png`` and ``ROOT/test/NAME.png``, each with its mask ``NAME_GT.png``. An image is bad where
-    its mask marks anything: every value but 0 does.
+    Reads ``ROOT/train/NAME.png`` and ``ROOT/test/NAME.png``, each with its mask ``NAME_GT.png``. An image is bad if its
+    mask marks anything; every value but 0 marks a defect.
 
     Args:
         root: The folder that holds train and test.
@@ -40,17 +40,17 @@ class KSDD2(DataSource):
         self.name = f"KSDD2/masks_{'all' if masks is None else masks}"
 
     def samples(self) -> list[Sample]:
-        """Every sample of both splits, sorted. Reads every mask.
+        """Return every sample of both splits, sorted. Every mask is read.
 
         Raises:
-            DataError: a folder, a mask or the split file is missing; or a split file of other images.
+            DataError: a folder, a mask or the split file is missing; or the split file lists other images.
         """
         counting = None if self.masks is None else self._counting_masks()
         samples = []
         for split in ("train", "test"):
             images = self._images(split)
             counts = dict.fromkeys(images, True) if counting is None else self._matched(images, counting, split)
-            # In the published files of few masks good images are marked as without one too; theirs are known.
+            # The published split files mark good images as without a mask, too; their pixel labels are known.
             samples += [self._sample(image, split, mask_counts=counts[image] or split == "test") for image in images]
         return sort_samples(samples)
 
@@ -58,7 +58,7 @@ class KSDD2(DataSource):
         folder = self.root / split
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; {self._advice()}")
-        # Only numbers are images: NAME_GT is a mask, and the published archive holds a stray "10301 (copy)".
+        # Images have numbers as names: NAME_GT is a mask, and the published archive holds a stray "10301 (copy)".
         return [path for path in list_images(folder) if path.stem.isdigit()]
 
     def _sample(self, image: Path, split: Split, *, mask_counts: bool) -> Sample:
@@ -81,7 +81,7 @@ class KSDD2(DataSource):
         return {"train": listed_images(lists[0], f"{path}, train"), "test": listed_images(lists[1], f"{path}, test")}
 
     def _matched(self, images: list[Path], counting: dict[Split, dict[int, bool]], split: Split) -> dict[Path, bool]:
-        """Whether each image's mask counts. A list of other images than are there would be another experiment."""
+        """Return whether each image's mask counts. A list of other images is refused: it is for another experiment."""
         numbered = by_number(images)
         missing = sorted(counting[split].keys() - numbered.keys())
         unlisted = sorted(numbered.keys() - counting[split].keys())

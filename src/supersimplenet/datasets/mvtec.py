@@ -1,4 +1,4 @@
-"""MVTec AD, and anything laid out like it."""
+"""Data source for MVTec AD and for any data set in its layout."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class MVTecAD(DataSource):
     Reads ``ROOT/CATEGORY/train/good``, ``test/good``, ``test/<defect type>`` and, for each defective image
     ``NNN.png``, the mask ``ground_truth/<defect type>/NNN_mask.png`` (or ``NNN.png``).
 
-    Beyond MVTec AD itself there may be bad training images, ``train/<defect type>``, with masks or without; masks by
-    split, ``ground_truth/<split>/<defect type>``; and, for any image, a mask of the pixels that count in no loss and
-    no metric, ``ignore/<split>/<type>/NNN.png``.
+    Other data sets in this layout may also have bad training images, ``train/<defect type>``, with or without masks;
+    masks by split, ``ground_truth/<split>/<defect type>``; and, for any image, a mask of the pixels that count in no
+    loss and no metric, ``ignore/<split>/<type>/NNN.png``.
 
     Args:
         category: The category's folder, such as bottle.
@@ -35,11 +35,11 @@ class MVTecAD(DataSource):
         self.name = f"MVTecAD/{category}"
 
     def samples(self) -> list[Sample]:
-        """Every sample of both splits, sorted.
+        """Return every sample of both splits, sorted.
 
         Raises:
             DataError: root, category, one of its folders, or the mask of a defective test image is missing; or a mask
-                fits a training and a test image.
+                fits both a training and a test image.
         """
         folder = self.root / self.category
         if not (folder / "train" / "good").is_dir():
@@ -59,15 +59,15 @@ class MVTecAD(DataSource):
 
 
 def read_layout(category: Path, *, advice: str, mask_any_value: bool = False) -> list[Sample]:
-    """Every sample of a category's folder in MVTec AD's layout, sorted.
+    """Return every sample of a category's folder in MVTec AD's layout, sorted.
 
     Args:
         category: the folder that holds train, test and ground_truth.
-        advice: what to do where something is missing, for the error message.
-        mask_any_value: as in `Sample`.
+        advice: what to do if something is missing, for the error message.
+        mask_any_value: see `Sample`.
 
     Raises:
-        DataError: no test images, a bad test image without mask, or a mask that fits a training and a test image.
+        DataError: no test images, a bad test image without mask, or a mask that fits both a training and a test image.
     """
     samples: list[Sample] = []
     image_of: dict[Path, Path] = {}

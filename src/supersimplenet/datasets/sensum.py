@@ -1,4 +1,4 @@
-"""SensumSODF: two kinds of capsules, with published folds and lists of which masks count."""
+"""Data source for SensumSODF: two kinds of capsules, with published folds and lists of masks to use."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class SensumSODF(DataSource):
     """One product of SensumSODF, in one of the published three folds.
 
     Reads ``ROOT/CATEGORY/negative/data/NNN.png`` and ``positive/data/NNN.png`` with the masks
-    ``positive/annotation/NNN.png``. Which image belongs where is read from the authors' lists below
-    ``ROOT/sensum_splits/CATEGORY/FOLD``: ``train/neg.pckl``, ``train/pos_<masks>.pckl``, ``test/neg.pckl`` and
-    ``test/pos.pckl``, each a list of (number, has mask) pairs, as their public code reads them.
+    ``positive/annotation/NNN.png``. The authors' lists below ``ROOT/sensum_splits/CATEGORY/FOLD`` say which image
+    belongs where: ``train/neg.pckl``, ``train/pos_<masks>.pckl``, ``test/neg.pckl`` and ``test/pos.pckl``. Each is a
+    list of (number, has mask) pairs, as the authors' public code reads them.
 
     Args:
         category: The product, capsule or softgel.
@@ -52,10 +52,10 @@ class SensumSODF(DataSource):
         self.name = f"SensumSODF/{category}/fold_{fold}/masks_{masks}"
 
     def samples(self) -> list[Sample]:
-        """Every sample of both splits, sorted.
+        """Return every sample of both splits, sorted.
 
         Raises:
-            DataError: a folder, a list, or an image or mask that a list names is missing; or an image stands in both
+            DataError: a folder, a list, or an image or mask that a list names is missing; or an image is in both
                 splits.
         """
         good, bad = self._numbered("negative/data"), self._numbered("positive/data")
@@ -73,7 +73,7 @@ class SensumSODF(DataSource):
                 samples += [Sample(image=good[number], label=GOOD, split="test") for number in testing]
             else:
                 samples += [self._bad(n, bad[n], masks, "train", mask_counts=c) for n, c in training.items()]
-                # Each test image has its mask, whatever its list says of it.
+                # Each test image has a mask, whatever its list says.
                 samples += [self._bad(n, bad[n], masks, "test", mask_counts=True) for n in testing]
         return sort_samples(samples)
 

@@ -1,4 +1,4 @@
-"""Published split files are pickles, and a pickle can run any program. These may hold plain values and nothing else."""
+"""Read published split files. They are pickles, which can run any program, so that only plain values are allowed."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import NoReturn
 
 from supersimplenet.errors import DataError
 
-_LARGEST_BYTES = 1 << 20  # KolektorSDD2 has 3,335 images: at most 73 kB, in the wordiest protocol
+_LARGEST_BYTES = 1 << 20  # the 3,335 images of KolektorSDD2 take at most 73 kB, in the longest protocol
 _LONGEST_NUMBER = 18  # digits
-# What Python's pickler writes for lists, tuples, whole numbers, truth values and text, in any protocol.
+# Opcodes that Python's pickler writes for lists, tuples, integers, booleans and text, in any protocol.
 _PLAIN = frozenset(
     {"PROTO", "FRAME", "STOP", "MARK", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "NEWTRUE", "NEWFALSE"}
     | {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "EMPTY_LIST", "LIST", "APPEND", "APPENDS"}
     | {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
     | {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"}
 )
-_NAMED = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"})  # fetch a function or a class, by name
+_NAMED = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"})  # load a function or a class by its name
 _KEEP = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 
 
 class _RefusedError(Exception):
-    """What a pickle asked for, in words."""
+    """A pickle asks for something that is not allowed; the message names it."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """An unpickler that finds no function and no class, whatever its name."""
+    """An unpickler that refuses every function and every class."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise _RefusedError(f"{module}.{name}")
 
 
 def read_pickle(path: Path) -> object:
-    """The value in a pickle of lists, tuples, whole numbers, truth values and text. Nothing in it is ever run.
+    """Return the value in a pickle of lists, tuples, integers, booleans and text. Nothing in it is ever run.
 
     Raises:
-        DataError: no such file, too large, damaged, or it asks for anything else; a function or class by its name.
+        DataError: the file is missing, too large or damaged, or holds anything else; a function or class is named.
     """
     try:
         with path.open("rb") as file:
@@ -56,22 +56,22 @@ def read_pickle(path: Path) -> object:
             f"{path}: asks for {refused}; a split file holds lists, tuples, whole numbers, truth values and text, so "
             "nothing in it was run; fetch it from its publisher again"
         ) from None
-    except Exception as error:  # on a damaged file the readers raise whatever they stumble over
+    except Exception as error:  # a damaged file makes pickle raise errors of any kind
         raise DataError(
             f"{path}: not a whole pickle ({type(error).__name__}: {error}, {len(data):,} bytes); fetch it again"
         ) from error
 
 
 def listed_images(entries: object, where: str) -> dict[int, bool]:
-    """Which images a split file lists, by number: whether each one's mask counts.
+    """Return the images that a split file lists: by number, whether each one's mask counts.
 
     Args:
-        entries: a list of pairs: the image's number, or its name in digits (``12`` and ``"0012"`` are one image), and
-            whether its mask counts.
-        where: the file, and the part of it, for the error message.
+        entries: a list of pairs: the image's number, or its name in digits (``12`` and ``"0012"`` are the same image),
+            and whether its mask counts.
+        where: the file, and the section of it, for the error message.
 
     Raises:
-        DataError: anything else, or an image that stands twice.
+        DataError: the entries are anything else, or list an image twice.
     """
     if not isinstance(entries, list | tuple):
         raise DataError(f"{where}: found {reprlib.repr(entries)}; wanted a list of (number, has mask) pairs")
@@ -92,10 +92,10 @@ def listed_images(entries: object, where: str) -> dict[int, bool]:
 
 
 def by_number(images: list[Path]) -> dict[int, Path]:
-    """Each image by the number that its name is, with or without zeros in front.
+    """Return the images by number. The name of each is its number, with or without leading zeros.
 
     Raises:
-        DataError: a name that is no number, or a number that stands twice.
+        DataError: a name is no number, or two images have the same number.
     """
     found: dict[int, Path] = {}
     for image in images:
@@ -112,15 +112,17 @@ def _is_number(name: str) -> bool:
 
 
 def _check_plain(data: bytes) -> None:
-    """Raises _RefusedError at the first thing that is not plain, except for a name: that the unpickler tells.
+    """Check that a pickle holds plain values only; end at a function or a class, which `_PlainUnpickler` refuses.
 
-    Raises ValueError where the pickle breaks off.
+    Raises:
+        _RefusedError: an opcode that is not plain.
+        ValueError: the pickle is cut off.
     """
     for operation, argument, position in pickletools.genops(data):
         if operation.name in _NAMED:
             return
         if operation.name not in _PLAIN:
             raise _RefusedError(f"{operation.name} at byte {position}")
-        # The unpickler's table grows to the largest place that is named, so a file of ten bytes could fill the memory.
+        # The unpickler's memo grows to the largest index in the file, so a file of ten bytes could fill the memory.
         if operation.name in _KEEP and argument is not None and not 0 <= argument < len(data):
             raise _RefusedError(f"place {argument} in a table at byte {position}")

@@ -1,8 +1,8 @@
-"""A small synthetic data set of surface defects in MVTec layout, for demonstrations and tests.
+"""Make a small synthetic data set of surface defects in MVTec AD's layout, for demonstrations and tests.
 
-A photograph is made in three steps: the bare surface (``textures``), a defect as a gain on the light it reflects, and
-the camera. Each step has its own random stream, so an image with and without its defect is otherwise the same to the
-byte, and the mask is what the defect visibly changed.
+An image is made in three steps: the surface without defect (``textures``), a defect as a gain on the reflected light,
+and the camera. Each step has its own random stream. So an image with a defect equals the same image without it, byte
+for byte, outside what the defect changes, and the mask marks what the defect visibly changes.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from supersimplenet.datasets.textures import SURFACES, Camera, Picture, Plane, S
 from supersimplenet.errors import ConfigError, OutputError
 
 Mask = NDArray[np.bool_]
-VISIBLE_LEVELS = 9.0  # of 255; over four times the sensor noise, so what the mask claims can be seen
-FADE_PX = 4  # the faint rest of a defect outside its mask is gone at this distance
+VISIBLE_LEVELS = 9.0  # of 255; over four times the sensor noise, so that what the mask marks is visible
+FADE_PX = 4  # at this distance from its mask, a defect has faded to nothing
 _LIQUIDS = np.log([[0.62, 0.40, 0.24], [0.45, 0.40, 0.32], [0.48, 0.60, 0.72], [0.40, 0.40, 0.41]])  # rust to grime
 
 
 def synthesize(root: Path, config: SyntheticConfig) -> list[Path]:
-    """Write the data set under ``root`` (made where missing) and return the category folders, in the config's order.
+    """Write the data set under ``root`` (made if missing) and return the category folders, in the config's order.
 
     Layout: ``<surface>/train/good/000.png``, ``<surface>/test/<good or defect>/000.png`` and
     ``<surface>/ground_truth/<defect>/000_mask.png`` (8-bit grey, 255 on the defect). Each image depends on seed, size,
-    surface, split, defect and index alone: asking for more of them leaves the earlier ones as they were. A category
-    appears under its name once it is complete.
+    surface, split, defect and index alone: a larger data set has the same first images. A category folder gets its name
+    once it is complete.
 
     Raises:
-        OutputError: a category folder that is not empty, or a folder that cannot be written.
+        OutputError: a category folder is not empty, or a folder cannot be written.
     """
     root = Path(root)
     folders = [root / surface for surface in config.surfaces]
@@ -58,7 +58,7 @@ def synthesize(root: Path, config: SyntheticConfig) -> list[Path]:
                 category = Path(unfinished) / folder.name
                 _write_category(category, config)
                 if folder.is_dir():
-                    folder.rmdir()  # empty, as checked above; Windows does not rename onto it
+                    folder.rmdir()  # empty, as checked above; Windows cannot rename onto it
                 category.rename(folder)
     except OSError as error:
         raise OutputError(f"{root}: cannot be written ({error}); choose another --output") from error
@@ -66,23 +66,23 @@ def synthesize(root: Path, config: SyntheticConfig) -> list[Path]:
 
 
 def render(surface: str, *, defect: str | None, size_px: tuple[int, int], rng: Generator) -> tuple[Picture, Mask]:
-    """One photograph and the mask of its defect.
+    """Return one image and the mask of its defect.
 
-    The same state of ``rng`` gives the same part under the same light whatever the defect: pixels 4 or further from
-    the mask are equal to those of the good image.
+    The same state of ``rng`` gives the same part under the same light, whatever the defect: pixels at a distance of 4
+    or more from the mask are equal to those of the good image.
 
     Args:
         surface: one of ``SURFACES``.
         defect: one of ``defects_on(surface)``; None for a good part.
         size_px: (height, width), each at least 64.
-        rng: advanced by a few draws, as many for every image.
+        rng: source of randomness; every image takes the same few draws from it.
 
     Returns:
-        Picture (H, W, 3) uint8 RGB, and mask (H, W) bool, True where the defect visibly changed the picture: never
-        empty with a defect, always without.
+        Picture (H, W, 3) uint8 RGB, and mask (H, W) bool, True where the defect visibly changed the picture. The mask
+        is never empty with a defect, always empty without.
 
     Raises:
-        ConfigError: an unknown surface, a defect it cannot have, or a size too small.
+        ConfigError: an unknown surface, a defect that the surface cannot have, or a size that is too small.
     """
     check_size(size_px)
     possible = defects_on(surface)
@@ -100,7 +100,7 @@ def render(surface: str, *, defect: str | None, size_px: tuple[int, int], rng: G
 
 
 def _with_defect(levels: Plane, part: Surface, draw: _DrawDefect, camera: Camera, rng: Generator) -> tuple[Plane, Mask]:
-    """Expose the part with a defect on it; draw again, a little stronger, until enough of it can be seen."""
+    """Return grey levels and mask of the part with a defect, drawn again, a little stronger, until it is visible."""
     scene = camera.scene
     clear_levels = 1.5 * VISIBLE_LEVELS * part.texture_contrast
     smallest_area_px = 20 * scene.unit_px**1.5
@@ -118,7 +118,7 @@ def _with_defect(levels: Plane, part: Surface, draw: _DrawDefect, camera: Camera
 
 
 def _visible(change: Plane, scene: Scene) -> Mask:
-    """Mask of the change (H, W, 3) that can be seen, without pinholes and specks."""
+    """Return the mask of the visible change; ``change`` is (H, W, 3). Pinholes are filled, specks removed."""
     seen = np.abs(change).max(axis=-1) >= VISIBLE_LEVELS
     reach_px = math.ceil(scene.unit_px)
     inner = slice(reach_px, -reach_px)
@@ -128,7 +128,7 @@ def _visible(change: Plane, scene: Scene) -> Mask:
 
 
 def _larger_parts(mask: Mask, smallest_area_px: float) -> Mask:
-    """The mask's (8-)connected parts of at least that area."""
+    """Return the mask's 8-connected regions of at least that area."""
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     area_px = np.bincount(labels.ravel(), minlength=count + 1)
     area_px[0] = 0
@@ -139,12 +139,12 @@ def _larger_parts(mask: Mask, smallest_area_px: float) -> Mask:
 _DrawDefect = Callable[[Surface, Scene, Generator, float], Plane]
 
 
-"""A defect on a part: logarithm (H, W, 3) or (H, W, 1) of the gain on the reflected light, 0 where nothing changes.
-The last argument is a strength, 1 at first."""
+"""Draws a defect on a part: returns the logarithm (H, W, 3) or (H, W, 1) of the gain on the reflected light, 0 where
+nothing changes. The last argument is the strength, 1 at first."""
 
 
 def _scratch(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
-    """Draw a tool across the part, one to three times: a groove with a lit and a shaded flank, pressed unevenly."""
+    """Draw a scratch of one to three strokes: a groove with a lit and a shaded flank, made with uneven pressure."""
     unit = scene.unit_px
     strength *= _contrast(rng)
     centre = scene.place(rng)
@@ -167,7 +167,7 @@ def _scratch(part: Surface, scene: Scene, rng: Generator, strength: float) -> Pl
 
 
 def _pit(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
-    """Sink one to four craters: the wall near the light in shadow, the far wall lit, a raised rim lit the other way."""
+    """Draw one to four pits: the wall near the light in shadow, the far wall lit, a raised rim lit the other way."""
     strength *= _contrast(rng)
     centre = scene.place(rng)
     rough = 1 + 0.2 * noise(scene.shape, rng, 1.2 * scene.unit_px)
@@ -191,7 +191,7 @@ def _pit(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
 
 
 def _stain(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
-    """Spill and dry a liquid: a soft tinted blot with an uneven outline, darker towards its edge."""
+    """Draw the stain of a dried liquid: a soft tinted blot with an uneven outline, darker towards its edge."""
     unit = scene.unit_px
     depth = _blot(scene, rng, rng.uniform(13, 38) * unit)
     body = _step(depth / rng.uniform(0.15, 0.5))
@@ -204,7 +204,7 @@ def _stain(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plan
 
 
 def _crack(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
-    """Break the part along a jagged dark line of uneven width that forks, its far lip catching the light."""
+    """Draw a crack: a jagged dark line of uneven width that forks; its edge away from the light is lit."""
     unit = scene.unit_px
     strength *= _contrast(rng)
     start, heading, length_px = scene.place(rng), rng.uniform(0, 2 * np.pi), unit * rng.uniform(60, 160)
@@ -220,7 +220,7 @@ def _crack(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plan
 
 
 def _missing_pattern(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
-    """Bare the ground where some threads are pulled, or where the ink did not take."""
+    """Draw a missing pattern: the ground is bare where some threads are pulled, or where ink is missing."""
     assert part.bare is not None
     unit = scene.unit_px
     if part.threads is None:
@@ -253,7 +253,7 @@ _DEFECTS: dict[str, _DrawDefect] = {
 def _fork(
     start: Plane, heading_rad: float, length_px: float, widest_px: float, unit_px: float, rng: Generator
 ) -> Iterator[tuple[Plane, Plane]]:
-    """Branches of a crack, the trunk first: path (N, 2) of (y, x), half a pixel a step, and half its width (N,)."""
+    """Yield the branches of a crack, trunk first: path (N, 2) of (y, x) in half-pixel steps, and half-width (N,)."""
     count = max(int(2 * length_px), 8)
     facet = np.cumsum(rng.random(count) < 0.1 / unit_px)  # straight for about five units, then a kink
     kinks = np.clip(rng.normal(0, 0.45, size=count), -1, 1)
@@ -271,18 +271,18 @@ def _fork(
 
 
 def _walk(start: Plane, heading_rad: Plane) -> Plane:
-    """Path (N, 2) of (y, x) that takes half a pixel's step along each heading (N,)."""
+    """Return the path (N, 2) of (y, x) that goes half a pixel along each heading (N,)."""
     return start + np.cumsum(0.5 * np.stack([np.sin(heading_rad), np.cos(heading_rad)], axis=1), axis=0)
 
 
 def _relief(part: Surface, log_gain: Plane) -> Plane:
-    """Shading (H, W) of a relief, as the part's material shows it: (H, W, 1)."""
+    """Return the shading (H, W) of a relief as the part's material shows it, as (H, W, 1)."""
     shown = part.texture_contrast * np.where(log_gain > 0, part.sheen * log_gain, log_gain)
     return shown[..., None]
 
 
 def _blot(scene: Scene, rng: Generator, radius_px: float) -> Plane:
-    """Depth (H, W) inside an irregular blot, in radii: about 1 in its middle, 0 on its outline, negative outside."""
+    """Return the depth (H, W) in an irregular blot, in radii: about 1 in the middle, 0 on the outline, < 0 outside."""
     along, across = scene.turned(rng.uniform(0, np.pi), scene.place(rng))
     stretch = rng.uniform(1, 1.5)
     depth = 1 - np.hypot(along / stretch, across * stretch) / radius_px
@@ -291,12 +291,12 @@ def _blot(scene: Scene, rng: Generator, radius_px: float) -> Plane:
 
 
 def _contrast(rng: Generator) -> float:
-    """Relative strength of a defect: one in six is faint."""
+    """Return the relative strength of a defect; one defect in six is faint."""
     return float(rng.uniform(0.4, 0.55) if rng.random() < 1 / 6 else rng.uniform(0.8, 1.3))
 
 
 def _pressure(count: int, rng: Generator) -> Plane:
-    """Pressure (N,) in [0, 1] along a stroke: set down, uneven, lifted off."""
+    """Return the pressure (N,) in [0, 1] along a stroke: it rises at the start, is uneven, and falls at the end."""
     t = np.linspace(0, 1, count)
     uneven = ndimage.gaussian_filter1d(rng.normal(size=count), count / 12) * np.sqrt(count / 3.5)
     pressure: Plane = np.clip(0.85 + 0.25 * uneven, 0, 1) * _step(t / 0.2) * _step((1 - t) / 0.35)
@@ -304,19 +304,19 @@ def _pressure(count: int, rng: Generator) -> Plane:
 
 
 def _bump(x: Plane) -> Plane:
-    """Gaussian of height 1 and width 1."""
+    """Return a Gaussian of height 1 and standard deviation 1."""
     gaussian: Plane = np.exp(-0.5 * x**2)
     return gaussian
 
 
 def _step(x: Plane) -> Plane:
-    """Smooth step from 0 below 0 to 1 above 1."""
+    """Return a smooth step: 0 below 0, 1 above 1."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 
 def _write_category(folder: Path, config: SyntheticConfig) -> None:
-    """Every image and mask of the surface that ``folder`` is named after."""
+    """Write every image and mask of the surface that ``folder`` is named after."""
     surface = folder.name
     counts = [("train", "good", config.train_good), ("test", "good", config.test_good)]
     counts += [("test", defect, config.test_per_defect) for defect in defects_on(surface)]

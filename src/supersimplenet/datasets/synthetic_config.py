@@ -1,4 +1,4 @@
-"""What a synthetic data set may consist of. No scipy: the command line explains it everywhere."""
+"""Options of a synthetic data set. Needs no scipy, so that the command line can explain them on every machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from supersimplenet.errors import ConfigError
 
 SMALLEST_SIDE_PX = 64
-# Part of every image's random key: append, never renumber, or every data set made before changes.
+# These numbers are in every image's random key: append, never renumber, or data sets made before would change.
 SURFACE_KEY = {"brushed_metal": 0, "cast_grain": 1, "woven_cloth": 2, "printed_pattern": 3}
 DEFECT_KEY = {"good": 0, "scratch": 1, "pit": 2, "stain": 3, "crack": 4, "missing_pattern": 5}
 SPLIT_KEY = {"train": 0, "test": 1}
@@ -51,7 +51,7 @@ class SyntheticConfig:
 
 
 def defects_on(surface: str) -> tuple[str, ...]:
-    """Defects that ``surface`` can have: a pattern can be missing only where there is one.
+    """Return the defects that ``surface`` can have: a pattern can be missing only where there is one.
 
     Raises:
         ConfigError: an unknown surface.
@@ -61,7 +61,7 @@ def defects_on(surface: str) -> tuple[str, ...]:
 
 
 def check_surface(option: str, surface: str) -> None:
-    """Refuse an unknown surface.
+    """Check that a surface is known.
 
     Raises:
         ConfigError: it is unknown.
@@ -71,10 +71,10 @@ def check_surface(option: str, surface: str) -> None:
 
 
 def check_size(size_px: tuple[int, int]) -> None:
-    """Refuse a size that is too small to draw.
+    """Check that a size is large enough to draw.
 
     Raises:
-        ConfigError: it is too small, or no size.
+        ConfigError: it is too small, or not two integers.
     """
     if len(size_px) != 2 or any(not isinstance(side, int) or side < SMALLEST_SIDE_PX for side in size_px):
         wanted = f"(height, width), whole numbers of {SMALLEST_SIDE_PX} or more"

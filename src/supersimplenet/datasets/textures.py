@@ -1,7 +1,7 @@
-"""Surfaces for the synthetic data set, four products, and the camera above the production line.
+"""Draw the surfaces of the synthetic data set, four products, and simulate the camera above the production line.
 
-Each surface is one fixed product (its colours, its pitch, its motif). What differs from image to image is what differs
-between parts of one batch: grain, phase, a slight turn, thread thickness, ink density. The camera adds what differs
+Each surface is one fixed product: its colours, its pitch and its motif stay the same. Images differ as the parts of
+one batch do: in grain, phase, a slight rotation, thread thickness, ink density. The camera adds the differences
 between exposures.
 """
 
@@ -30,7 +30,7 @@ _ORANGE_INK = np.array([0.86, 0.34, 0.12])
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What the camera frames and where the light stands.
+    """What the camera shows, and the direction of the light.
 
     Attributes:
         shape: (height, width) in pixels.
@@ -42,11 +42,11 @@ class Scene:
 
     @property
     def unit_px(self) -> float:
-        """Pixels in one length unit: 1/256 of the shorter side, so that a part looks alike at any resolution."""
+        """Pixels in one length unit: 1/256 of the shorter side, so that a part looks the same at any resolution."""
         return min(self.shape) / 256
 
     def turned(self, angle_rad: float, centre: Plane | None = None) -> tuple[Plane, Plane]:
-        """Coordinates (H, W) in pixels along and across ``angle_rad``, from a point (y, x) or the middle."""
+        """Return coordinates (H, W) in pixels along and across ``angle_rad``, from a point (y, x) or the middle."""
         middle_y, middle_x = (np.array(self.shape) - 1) / 2 if centre is None else centre
         y, x = np.indices(self.shape, dtype=np.float64)
         y -= middle_y
@@ -55,18 +55,22 @@ class Scene:
         return x * cos + y * sin, y * cos - x * sin
 
     def place(self, rng: Generator) -> Plane:
-        """Point (y, x) at least an eighth of the image away from its border."""
+        """Return a random point (y, x), at least an eighth of the image away from its border."""
         point: Plane = rng.uniform(0.125, 0.875, size=2) * (np.array(self.shape) - 1)
         return point
 
     def frames(self, path: Plane) -> NDArray[np.bool_]:
-        """Which (N,) of the points (N, 2), each (y, x), lie in the image."""
+        """Return which of the points (N, 2), each (y, x), lie in the image: (N,) bool."""
         cell = np.rint(path)
         inside: NDArray[np.bool_] = np.all((cell >= 0) & (cell < self.shape), axis=1)
         return inside
 
     def nearest(self, path: Plane) -> Nearest:
-        """What lies nearest to each pixel on a path (N, 2) of (y, x), half a pixel a step, at least partly framed."""
+        """Return the point of a path that is nearest to each pixel.
+
+        Args:
+            path: (N, 2) of (y, x), in steps of half a pixel, at least partly in the image.
+        """
         inside = self.frames(path)
         on_path = np.full(self.shape, -1)
         on_path[tuple(np.rint(path[inside]).astype(int).T)] = np.flatnonzero(inside)
@@ -83,12 +87,12 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest:
-    """For every pixel (H, W), the nearest point of a path.
+    """The nearest point of a path, for every pixel (H, W).
 
     Attributes:
         index: number of that point.
         normal_rad: direction of the path's left normal there.
-        away_px: distance from it.
+        away_px: distance from that point.
         signed_px: ``away_px``, negative on the path's right.
     """
 
@@ -100,15 +104,15 @@ class Nearest:
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """A part before light and camera.
+    """The surface of a part, before light and camera.
 
     Attributes:
         reflectance: (H, W, 3) float64 in linear light, positive, mostly below 1.
         bare: like ``reflectance``, with the pattern missing everywhere; None where there is no pattern.
         threads: (along, index) of the crosswise threads, each (H, W): position in pitches, and integer thread number.
-            None where nothing is woven.
-        texture_contrast: how strong relief must be to stand out from this texture; 1 on an even surface.
-        sheen: how strongly an edge turned to the light shines; 1 on metal, less on soft and matt material.
+            None where the surface is not woven.
+        texture_contrast: how strong a relief must be to stand out from this texture; 1 on an even surface.
+        sheen: how strongly an edge that faces the light shines; 1 on metal, less on soft and matt material.
     """
 
     reflectance: Plane
@@ -121,13 +125,13 @@ class Surface:
 def noise(
     shape: tuple[int, int], rng: Generator, along_px: float, across_px: float | None = None, angle_rad: float = 0.0
 ) -> Plane:
-    """Gaussian random field (H, W) of mean 0 and standard deviation 1, without visible borders when tiled.
+    """Return a Gaussian random field (H, W) of mean 0 and standard deviation 1, without visible borders when tiled.
 
     Args:
         shape: (height, width).
         rng: source of randomness.
         along_px: correlation length (a Gaussian's sigma) along ``angle_rad``.
-        across_px: the same across it; equal to ``along_px`` where None.
+        across_px: the same across ``angle_rad``; None for the value of ``along_px``.
         angle_rad: 0 is along the image's rows.
     """
     across_px = along_px if across_px is None else across_px
@@ -143,7 +147,7 @@ def noise(
 
 
 def brushed_metal(scene: Scene, rng: Generator) -> Surface:
-    """Steel brushed along the rows: streaks of three widths, a few deeper hairlines, a soft band of reflected light."""
+    """Draw steel brushed along the rows: streaks of three widths, a few deeper hairlines, a soft band of reflection."""
     unit = scene.unit_px
     angle = rng.normal(0, np.deg2rad(2.5))
     fine = noise(scene.shape, rng, 34 * unit, 0.45 * unit, angle)
@@ -159,7 +163,7 @@ def brushed_metal(scene: Scene, rng: Generator) -> Surface:
 
 
 def cast_grain(scene: Scene, rng: Generator) -> Surface:
-    """Sand-cast iron: a rough relief lit from the side, small pores, mottled oxide, a few glinting grains."""
+    """Draw sand-cast iron: a rough relief lit from the side, small pores, mottled oxide, a few glinting grains."""
     unit = scene.unit_px
     relief = noise(scene.shape, rng, 5.5 * unit) + 0.55 * noise(scene.shape, rng, 2.2 * unit)
     relief += 0.22 * noise(scene.shape, rng, 0.9 * unit)
@@ -174,7 +178,7 @@ def cast_grain(scene: Scene, rng: Generator) -> Surface:
 
 
 def woven_cloth(scene: Scene, rng: Generator) -> Surface:
-    """Plain weave of blue warp and straw weft: round twisted yarns of uneven thickness, dark gaps between them."""
+    """Draw a plain weave of blue warp and straw-coloured weft: round twisted yarns of uneven thickness, dark gaps."""
     pitch_px = max(10 * scene.unit_px, 5)
     along, across = scene.turned(rng.normal(0, np.deg2rad(2)))
     sway = 0.12 * noise(scene.shape, rng, 3 * pitch_px), 0.12 * noise(scene.shape, rng, 3 * pitch_px)
@@ -189,7 +193,7 @@ def woven_cloth(scene: Scene, rng: Generator) -> Surface:
     fuzz = 1 + 0.05 * noise(scene.shape, rng, 0.7 * scene.unit_px)
 
     def lit(height: Plane, colour: Plane) -> Plane:
-        """Hollows lie in shadow, flanks turned to the light are brighter."""
+        """Return the lit colour: hollows are in shadow, flanks that face the light are brighter."""
         shadow = np.clip(0.3 + 0.5 * height, 0.1, 1.1)
         flank = 1 + 0.09 * pitch_px * _slope_towards_light(height, scene)
         return colour * (shadow * np.clip(flank, 0.5, 1.5) * fuzz)[..., None]
@@ -207,16 +211,16 @@ def woven_cloth(scene: Scene, rng: Generator) -> Surface:
 
 
 def printed_pattern(scene: Scene, rng: Generator) -> Surface:
-    """Card printed in two inks: teal rings around flowers, orange diamonds between, a little off register."""
+    """Draw card printed in two inks: teal rings around flowers, orange diamonds between, a little off register."""
     unit = scene.unit_px
     pitch_px = max(46 * unit, 16)
     along, across = scene.turned(rng.normal(0, np.deg2rad(1.5)))
     along += pitch_px * rng.uniform()
     across += pitch_px * rng.uniform()
-    spread_px = rng.normal(0.1, 0.25) * unit  # ink that runs a little wider or narrower than its plate
+    spread_px = rng.normal(0.1, 0.25) * unit  # the ink prints a little wider or narrower than its plate
 
     def cover(inside: Plane) -> Plane:
-        """Coverage [0, 1] from the depth inside the outline, in pitches, over an edge about a pixel wide."""
+        """Return the coverage in [0, 1] at a depth inside the outline, in pitches; the edge is about a pixel wide."""
         return np.clip((inside * pitch_px + spread_px) / max(1.2 * unit, 1) + 0.5, 0, 1)
 
     x, y = _centred(along / pitch_px), _centred(across / pitch_px)
@@ -238,10 +242,10 @@ def printed_pattern(scene: Scene, rng: Generator) -> Surface:
 
 
 class Camera:
-    """One exposure's light, lens and sensor, fixed when made.
+    """Light, lens and sensor of one exposure, fixed when the object is made.
 
     Args:
-        scene: what it frames.
+        scene: what the camera shows.
         rng: source of this exposure's illumination, colour temperature, focus and sensor noise.
     """
 
@@ -257,27 +261,27 @@ class Camera:
         self._grain = rng.standard_normal((*scene.shape, 3))
 
     def expose(self, reflectance: Plane) -> Plane:
-        """Grey levels (H, W, 3) in [0, 255], gamma-encoded and not yet rounded, of a part's linear reflectance."""
+        """Return grey levels (H, W, 3) in [0, 255] of a part's linear reflectance, gamma-encoded, not yet rounded."""
         light = ndimage.gaussian_filter(reflectance * self._light, (self._blur_px, self._blur_px, 0))
         levels: Plane = 255 * np.clip(light, 0, 1) ** (1 / 2.2)
         return levels
 
     def read_out(self, levels: Plane) -> Picture:
-        """Add read and shot noise, round to 8 bits."""
+        """Add read and shot noise, round to 8 bits, and return the picture (H, W, 3)."""
         noise_std = np.sqrt(READ_NOISE_LEVELS**2 + SHOT_VARIANCE_PER_LEVEL * levels)
         return np.clip(np.rint(levels + noise_std * self._grain), 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Yarn:
-    """One set of parallel yarns, each plane (H, W): height of the round cross-section, and relative brightness."""
+    """One set of parallel yarns: height of the round cross-section and relative brightness, each (H, W)."""
 
     profile: Plane
     shade: Plane
 
     @staticmethod
     def spin(index: Plane, across: Plane, along: Plane, rng: Generator) -> _Yarn:
-        """Yarns numbered ``index``; ``across`` in [-0.5, 0.5) and ``along`` in pitches."""
+        """Return the yarns numbered ``index``; ``across``, in [-0.5, 0.5), and ``along`` are in pitches."""
         number = (index - index.min()).astype(np.int64)
         count = int(number.max()) + 1
         thickness = np.clip(rng.normal(0.94, 0.05, size=count), 0.8, 1.05)[number]
@@ -290,12 +294,12 @@ class _Yarn:
 
 
 def _centred(position: Plane) -> Plane:
-    """Position within its cell, in [-0.5, 0.5]."""
+    """Return the position within its cell, in [-0.5, 0.5]."""
     return position - np.rint(position)
 
 
 def _slope_towards_light(height: Plane, scene: Scene) -> Plane:
-    """How much the relief faces the light: height lost per pixel walked towards it."""
+    """Return how much the relief faces the light: the loss of height per pixel towards the light."""
     smooth = ndimage.gaussian_filter(height, 0.5)
     dy, dx = np.gradient(smooth)
     slope: Plane = -dx * np.cos(scene.light_rad) - dy * np.sin(scene.light_rad)

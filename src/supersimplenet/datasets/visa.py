@@ -1,4 +1,4 @@
-"""VisA, as shipped and as converted."""
+"""Data source for VisA, as published and as converted to MVTec AD's layout."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ _PAGE = "https://github.com/amazon-science/spot-diff"
 _TABLE = Path("split_csv", "1cls.csv")
 _COLUMNS = ("object", "split", "label", "image", "mask")
 _LABELS = {"normal": GOOD, "anomaly": BAD}
-_CONVERTED = ("visa_pytorch", "VisA_pytorch/1cls", ".")  # where anomalib and the publisher's own program put it
+_CONVERTED = ("visa_pytorch", "VisA_pytorch/1cls", ".")  # folders that anomalib and the publisher convert to
 
 
 class VisA(DataSource):
     """One category of VisA. Which form of it is there is found out.
 
-    As shipped: ``ROOT/CATEGORY/Data/Images`` and ``Masks``, split as ``ROOT/split_csv/1cls.csv`` says. Or converted:
-    ``ROOT/visa_pytorch/CATEGORY`` (or ``ROOT/CATEGORY``) laid out like MVTec AD. Every value of a mask but 0 marks a
-    defect.
+    As shipped: ``ROOT/CATEGORY/Data/Images`` and ``Masks``, with the split in ``ROOT/split_csv/1cls.csv``. Converted:
+    ``ROOT/visa_pytorch/CATEGORY`` (or ``ROOT/CATEGORY``) in MVTec AD's layout. Every mask value but 0 marks a defect.
 
     Args:
         category: The category's folder, such as candle.
@@ -40,10 +39,10 @@ class VisA(DataSource):
         self.name = f"VisA/{category}"
 
     def samples(self) -> list[Sample]:
-        """Every sample of both splits, sorted.
+        """Return every sample of both splits, sorted.
 
         Raises:
-            DataError: neither form is there, the table cannot be, or a file is missing.
+            DataError: neither form is found, the table is not valid, or a file is missing.
         """
         if (self.root / _TABLE).is_file() and (self.root / self.category / "Data").is_dir():
             return self._shipped()
@@ -80,7 +79,7 @@ class VisA(DataSource):
         return sort_samples(samples)
 
     def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """The rows of this category, numbered as an editor shows them."""
+        """Yield the rows of this category with their numbers, counted as an editor shows them."""
         path = self.root / _TABLE
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file, restval="")

@@ -10,13 +10,14 @@ import numpy as np
 from scipy import stats
 
 from supersimplenet.datasets.folder import Folder
-from supersimplenet.datasets.held_out import HELD_OUT, held_out_samples
+from supersimplenet.datasets.held_out import HELD_OUT
 from supersimplenet.datasets.registry import trained_on
 from supersimplenet.errors import CalibrationError, DataError
 from supersimplenet.evaluation.set_thresholds import Calibrated, ThresholdConfig, set_thresholds
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
-from supersimplenet.inference.model_folder import hash_weights, read_known_images, write_calibration
+from supersimplenet.inference.image_records import held_out_samples, read_known_images
+from supersimplenet.inference.model_folder import hash_weights, write_calibration
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import BAD, Sample
 from supersimplenet.utils.console import console, progress_bar
@@ -86,7 +87,7 @@ def _calibration_parts(
         return folder.samples(), f"from {few(good)}"
     if "training" not in detector.record:
         raise CalibrationError(f"{model} was not trained here, so it held out no parts; name good ones with --good")
-    held_out = held_out_samples(trained_on(detector.record, model), detector.record)
+    held_out = held_out_samples(model, trained_on(detector.record, model), detector.record)
     if not held_out:
         raise CalibrationError(f"{model}: its training held out no good image; name good ones with --good")
     if not bad:

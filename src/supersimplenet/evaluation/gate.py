@@ -15,7 +15,7 @@ from supersimplenet.evaluation.evaluate import evaluate_samples
 from supersimplenet.evaluation.results import Evaluation
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import load_detector
-from supersimplenet.inference.model_folder import read_known_images
+from supersimplenet.inference.image_records import read_known_images
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.types import BAD, GOOD
 from supersimplenet.utils.files import file_sha256, write_text

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import numpy as np
 import timm
 
-from supersimplenet.datasets.held_out import held_out_samples
 from supersimplenet.datasets.registry import source_from
 from supersimplenet.datasets.synthetic import synthesize
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
@@ -24,6 +23,7 @@ from supersimplenet.export.graph import at_size, step_px, trace
 from supersimplenet.export.quantization import CalibrationSplit, quantize
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.detector import Detector
+from supersimplenet.inference.image_records import held_out_samples
 from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
 from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.network import SuperSimpleNet
@@ -115,7 +115,7 @@ def export_model(
         )
         drop, drop_of = None, None
         if precision == "int8":
-            split = _calibration_split(record, images, preprocessor)
+            split = _calibration_split(model, record, images, preprocessor)
             artifact.model, drop, drop_of = quantize(
                 artifact.model,
                 file_format,
@@ -210,7 +210,9 @@ def _verification_images(
     return _evenly(found, _IMAGES), "synthetic images: the model's own were not found, and none named with --images"
 
 
-def _calibration_split(record: dict[str, Any], given: Sequence[Path], preprocessor: Preprocessor) -> CalibrationSplit:
+def _calibration_split(
+    model: Path, record: dict[str, Any], given: Sequence[Path], preprocessor: Preprocessor
+) -> CalibrationSplit:
     """Good images that the training held out and the bad ones of its split; else those that are named, as good ones.
 
     Raises:
@@ -218,7 +220,7 @@ def _calibration_split(record: dict[str, Any], given: Sequence[Path], preprocess
     """
     samples = _samples(record)
     if samples and "training" in record:
-        held_out = held_out_samples(source_from(record["data"]), record)
+        held_out = held_out_samples(model, source_from(record["data"]), record)
         bad = [sample for sample in samples if sample.split == "train" and sample.label == BAD]
         chosen = [(s.image, s.label) for s in [*held_out, *bad]]
     else:

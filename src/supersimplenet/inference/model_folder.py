@@ -37,7 +37,6 @@ from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
-from supersimplenet.types import Split
 from supersimplenet.utils.files import file_sha256
 from supersimplenet.utils.files import write_text as write_text
 from supersimplenet.utils.serialization import from_plain as from_plain
@@ -45,7 +44,6 @@ from supersimplenet.utils.serialization import to_plain as to_plain
 
 ROI_FILE = "roi.png"
 REFERENCE_FILE = "reference.png"
-KNOWN_IMAGES_FILE = "known_images.txt"
 _FORMAT = 1
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
 Module = TypeVar("Module", bound=nn.Module)
@@ -262,20 +260,6 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
     path = folder / CALIBRATION_FILE
     write_yaml(path, to_plain(calibration))
     return path
-
-
-def write_known_images(folder: Path, split_of: Mapping[str, Split]) -> None:
-    """Write the SHA-256 of each image that a model was trained on or is tested with, so that none calibrates it."""
-    lines = [f"{digest} {split}\n" for digest, split in sorted(split_of.items())]
-    write_text(folder / KNOWN_IMAGES_FILE, "".join(lines))
-
-
-def read_known_images(folder: Path) -> dict[str, str] | None:
-    """``train`` or ``test`` by an image's SHA-256; None for a model folder that does not know, as imported ones."""
-    path = folder / KNOWN_IMAGES_FILE
-    if not path.is_file():
-        return None
-    return dict(line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
 
 
 def hash_weights(folder: Path) -> str:

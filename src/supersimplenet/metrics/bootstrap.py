@@ -1,7 +1,7 @@
-"""How far a measured figure can be trusted: bootstrap intervals over parts, exact intervals and tests of counts.
+"""Uncertainty of measured metrics: bootstrap intervals over parts, exact intervals and tests of counts.
 
-A bootstrap draws parts, not photographs: photographs of one part are alike, and drawing them one by one would make the
-intervals too narrow. Plain numpy; no torch.
+The bootstrap draws parts, not photographs: photographs of one part are alike, and drawing them one by one would make
+the intervals too narrow. Plain numpy; no torch.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 STATISTICS = ("I-AUROC", "AP-det", "I-F1-max")
 _MEMORY_BYTES = 64 << 20
-_ARRAYS = 12  # that a block of replicates holds at once, at most: 8 bytes for each image and replicate
+_ARRAYS = 12  # most arrays that a block of replicates holds at once, each of 8 bytes for each image and replicate
 _FEWEST_LEFT = 0.5  # share of the replicates that must hold both classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Where a figure of other parts like these would lie.
+    """Interval in which the metric of other parts like these is expected.
 
     Attributes:
         low: lower end.
         high: upper end.
-        confidence: nominal; a percentile interval of few parts covers somewhat less.
-        replicates: how many resamples it rests on; those that held one class only are not among them.
-        degenerate: all resamples gave the same figure, as they do where good and bad are told apart without a mistake:
-            then the interval has no width and says nothing about how certain the figure is.
+        confidence: nominal; with few parts, a percentile interval covers somewhat less.
+        replicates: number of resamples it is based on, without those that hold one class only.
+        degenerate: whether all resamples give the same value, as they do where good and bad are separated without a
+            mistake: the interval then has no width and says nothing about how certain the value is.
     """
 
     low: float
@@ -50,12 +50,12 @@ class Interval:
 
 
 def detection_statistics(scores: ArrayLike, labels: ArrayLike, counts: ArrayLike) -> dict[str, Floats]:
-    """I-AUROC, AP-det and I-F1-max of R resamples of N images at once.
+    """Compute I-AUROC, AP-det and I-F1-max of R resamples of N images at once.
 
     ``I-F1-max`` is the largest F1 (harmonic mean of precision and recall) over all thresholds.
 
     Args:
-        scores: (N,) floats, any monotone scale, higher is worse; equal scores make one threshold.
+        scores: (N,) floats, any monotone scale, higher is worse; equal scores share one threshold.
         labels: (N,) bool or 0 and 1, 1 is bad.
         counts: (R, N) whole numbers, how often each image is in each resample.
 
@@ -82,25 +82,25 @@ def bootstrap_intervals(
     replicates: int = 2000,
     generator: np.random.Generator,
 ) -> dict[str, Interval]:
-    """Percentile bootstrap intervals of I-AUROC, AP-det and I-F1-max over parts.
+    """Compute percentile bootstrap intervals of I-AUROC, AP-det and I-F1-max over parts.
 
     Args:
         scores: (N,) floats, any monotone scale, higher is worse.
         labels: (N,) bool or 0 and 1, 1 is bad.
-        groups: (N,) the part that each image shows; None for a part of its own.
+        groups: (N,) the part that each image shows; an image with None is a part of its own.
         confidence: of each interval, in (0, 1).
-        replicates: resamples of the parts.
-        generator: draws them.
+        replicates: number of resamples of the parts.
+        generator: random source of the resamples.
 
     Returns:
         An interval for each name of `STATISTICS`. Memory stays below about 64 MB, or what one resample takes.
 
     Raises:
-        MetricError: one class only, in the images or in half of the resamples; shapes that differ; a score that is not
-            a number; a confidence outside (0, 1).
+        MetricError: one class only, in the images or in more than half of the resamples; shapes that differ; a score
+            that is not a number; a confidence outside (0, 1).
 
     Source: Efron and Tibshirani: An Introduction to the Bootstrap, 1993, section 13.3; parts as clusters: Davison and
-        Hinkley: Bootstrap Methods and their Application, 1997, section 3.8.
+    Hinkley: Bootstrap Methods and their Application, 1997, section 3.8.
     """
     values, is_bad = _checked(scores, labels)
     drawn = _resampled([values], is_bad, groups, replicates, generator)[0]
@@ -117,19 +117,19 @@ def paired_differences(
     replicates: int = 2000,
     generator: np.random.Generator,
 ) -> dict[str, Interval]:
-    """Intervals of first minus second, of two models that looked at the same images.
+    """Compute intervals of the first model's metrics minus the second's, on the same images.
 
-    Each resample is the same for both, so what makes a resample easy or hard for both cancels out. An interval that
-    holds 0 leaves open which one is better.
+    Both models get the same resamples, so whatever makes a resample easy or hard for both cancels out. An interval that
+    holds 0 leaves open which model is better.
 
     Args:
         first_scores: (N,) floats of one model.
-        second_scores: (N,) floats of the other; its scale may be another.
-        labels: as for `bootstrap_intervals`, like all that follow.
+        second_scores: (N,) floats of the other; its scale may differ.
+        labels: as for `bootstrap_intervals`, like all arguments that follow.
         groups: the part that each image shows.
         confidence: of each interval.
-        replicates: resamples of the parts.
-        generator: draws them.
+        replicates: number of resamples of the parts.
+        generator: random source of the resamples.
 
     Returns:
         An interval for each name of `STATISTICS`, in [-1, 1]; degenerate where every resample has the same difference.
@@ -144,14 +144,14 @@ def paired_differences(
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value that two verdicts on the same parts are right equally often.
+    """Compute the two-sided p-value of the hypothesis that two verdicts on the same parts are right equally often.
 
-    Exact: what both get right, or both get wrong, says nothing; of the others each falls to either with probability
-    one half.
+    The test is exact: parts that both get right, or both get wrong, say nothing; each of the others falls to either
+    verdict with probability one half.
 
     Args:
-        only_first: parts that only the first verdict gets right.
-        only_second: parts that only the second gets right.
+        only_first: number of parts that only the first verdict gets right.
+        only_second: number of parts that only the second gets right.
 
     Returns:
         In (0, 1]; 1.0 where there are no such parts.
@@ -165,7 +165,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def proportion_interval(events: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Both ends of the interval of a rate after that many events in so many trials; (0, 1) after no trial.
+    """Return both ends of the interval of a rate after this many events in this many trials; (0, 1) after no trial.
 
     Source: Clopper and Pearson, Biometrika 26, 1934: exact, so it covers at least ``confidence``, often more.
     """
@@ -185,7 +185,7 @@ def _resampled(
     replicates: int,
     generator: np.random.Generator,
 ) -> list[dict[str, Floats]]:
-    """The statistics of each model's scores over the same resamples, without those that hold one class only."""
+    """Compute the statistics of each model's scores over the same resamples, without those that hold one class only."""
     if is_bad.all() or not is_bad.any():
         raise MetricError(f"one class only among {is_bad.size:,} images; wanted good and bad ones")
     part = part_numbers(groups)
@@ -200,7 +200,7 @@ def _resampled(
             for name, block in _statistics(counts[:, part_in_order], bad_in_order, ends).items():
                 blocks[name].append(block)
     drawn = [{name: np.concatenate(blocks[name]) for name in STATISTICS} for blocks in found]
-    kept = np.isfinite(drawn[0]["I-AUROC"])  # both classes or not: the same for every model
+    kept = np.isfinite(drawn[0]["I-AUROC"])  # whether both classes are there is the same for every model
     if kept.sum() < _FEWEST_LEFT * replicates:
         parts = [len(np.unique(part[of_class])) for of_class in (~is_bad, is_bad)]
         raise MetricError(
@@ -211,14 +211,14 @@ def _resampled(
 
 
 def _draws(parts: int, images: int, replicates: int, generator: np.random.Generator) -> Iterator[Counts]:
-    """How often each part is in each resample, (block, parts), as many at once as memory allows."""
+    """Yield how often each part is in each resample, (block, parts), as many resamples at once as memory allows."""
     block = max(1, _MEMORY_BYTES // (8 * _ARRAYS * images))
     for start in range(0, replicates, block):
         yield generator.multinomial(parts, np.full(parts, 1 / parts), size=min(block, replicates - start))
 
 
 def _falling(scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The order of falling scores, and the place of the last of each run of equal ones."""
+    """Return the order of falling scores and, in that order, the index of the last of each run of equal ones."""
     order = np.argsort(-scores, kind="stable")
     falling = scores[order]
     ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
@@ -226,14 +226,17 @@ def _falling(scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _statistics(counts: Counts, is_bad: NDArray[np.bool_], ends: NDArray[np.intp]) -> dict[str, Floats]:
-    """Of (R, N) counts and (N,) labels by falling score; ``ends`` (K,) are the thresholds. Whole numbers throughout."""
+    """Compute the statistics of (R, N) counts and (N,) labels, both ordered by falling score.
+
+    ``ends`` (K,) are the thresholds. Counts are whole numbers throughout.
+    """
     from_bad = np.cumsum(counts * is_bad, axis=1)[:, ends]  # (R, K): bad ones at or above each threshold
     from_good = np.cumsum(counts, axis=1)[:, ends] - from_bad
     bad, good = from_bad[:, -1:], from_good[:, -1:]  # (R, 1)
     bad_at, good_at = np.diff(from_bad, axis=1, prepend=0), np.diff(from_good, axis=1, prepend=0)
-    called_bad = np.maximum(from_bad + from_good, 1)  # where nothing is called bad yet, all that counts below is 0
-    with np.errstate(invalid="ignore"):  # 0 / 0 where one class is missing: NaN, as guaranteed
-        # Twice the pairs in which the bad one is above: those above the tie count twice, those in it once.
+    called_bad = np.maximum(from_bad + from_good, 1)  # where nothing is called bad yet, the numerators below are 0
+    with np.errstate(invalid="ignore"):  # 0 / 0 where one class is missing: NaN, as documented
+        # Twice the pairs in which the bad image scores higher, plus the pairs in which both scores are equal.
         area = (good_at * (2 * from_bad - bad_at)).sum(axis=1) / (2 * bad * good)[:, 0]
         precision = (bad_at * (from_bad / called_bad)).sum(axis=1) / bad[:, 0]
     one_class = (bad * good == 0)[:, 0]

@@ -1,8 +1,8 @@
-"""Pixel metrics of any number of maps in one pass and fixed memory: histograms of scores, mergeable.
+"""Pixel metrics of any number of anomaly maps in one pass and fixed memory, from mergeable histograms of scores.
 
-A float32 is put into a bin by its sign, its exponent and the leading bits of its mantissa, in the order of its value,
-so nothing needs to be known of the scores beforehand. Two scores are mixed up only where they agree in all of these;
-what that may do to a metric is computed from the histograms and stands in the result as its error bound.
+The bin of a float32 is given by its sign, its exponent and the leading bits of its mantissa. Bins are ordered by value,
+so nothing needs to be known about the scores beforehand. Two scores are confused only if they agree in all of these;
+how far this may change a metric is computed from the histograms and given in the result as its error bound.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from supersimplenet.postprocessing.defects import EIGHT_CONNECTED
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-BIN_BITS = 20  # of the 32 of a float: sign, exponent and 11 bits of the mantissa, a part in 2048 of a score
+BIN_BITS = 20  # of the 32 of a float: sign, exponent and 11 bits of the mantissa, 1/2048 of a score
 _FEWEST_BITS, _MOST_BITS = 18, 24
 # Edges of the size classes: a region's share of its image, so that classes do not depend on the resolution.
 SIZE_EDGES = (0.001, 0.01, 0.05)
@@ -47,14 +47,14 @@ PIXEL_METRICS: dict[str, Callable[[Ranking], Metric]] = {
 
 @dataclass(kw_only=True)
 class _Defective:
-    """Histograms of defective pixels; as few bins are occupied, occupied ones only.
+    """Histograms of defective pixels; only occupied bins are stored, because few are.
 
     Attributes:
-        bins: (K,) int64, rising.
-        count: (K,) int64, pixels in each.
-        weight: (K,) float64, pixels in each, each counted as 1 / (pixels of its region).
-        regions: how many regions they are of.
-        found: how many of these reach the pixel threshold.
+        bins: (K,) int64, ascending.
+        count: (K,) int64, pixels in each bin.
+        weight: (K,) float64, pixels in each bin, each counted as 1 / (pixels of its region).
+        regions: number of regions that the pixels belong to.
+        found: number of these regions that reach the pixel threshold.
     """
 
     bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -64,7 +64,7 @@ class _Defective:
     found: int = 0
 
     def add(self, other: _Defective) -> None:
-        """Take in another's pixels."""
+        """Add the pixels of another histogram."""
         place = np.searchsorted(self.bins, other.bins)
         known = np.zeros(place.shape, dtype=bool)
         inside = place < self.bins.size
@@ -81,14 +81,14 @@ class _Defective:
 
 
 class PixelTally:
-    """Histograms of normal and of defective pixels, by type and size of the defect; maps come one by one.
+    """Histograms of normal and of defective pixels, by type and size of the defect; maps are added one by one.
 
     Args:
-        pixel_logit: a region with a pixel from here on counts as found; None where there is no such threshold.
-        bin_bits: leading bits of a float32 that tell bins apart, 18 to 24; 8 bytes for each bin.
+        pixel_logit: pixel threshold; a region with a pixel at or above it counts as found. None where there is none.
+        bin_bits: leading bits of a float32 that tell bins apart, 18 to 24; each bin takes 8 bytes.
 
     Raises:
-        MetricError: bits outside these bounds.
+        MetricError: ``bin_bits`` outside these bounds.
     """
 
     def __init__(self, *, pixel_logit: float | None = None, bin_bits: int = BIN_BITS) -> None:
@@ -107,16 +107,16 @@ class PixelTally:
         defect: str = "bad",
         ignored: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Count an image's pixels.
+        """Count the pixels of an image.
 
         Args:
             map_logit: (H, W) float32, any monotone scale, higher is worse.
-            mask: (H, W) bool, True on defective pixels; its 8-connected regions weigh the same, whatever their size.
+            mask: (H, W) bool, True on defective pixels; its 8-connected regions have equal weight, whatever their size.
             defect: the type of its regions.
             ignored: (H, W) bool, pixels that are left out, of regions too; None for none.
 
         Raises:
-            MetricError: shapes that differ, another type, or a score that is not a number.
+            MetricError: shapes that differ, a type other than these, or a score that is not a number.
         """
         _check(map_logit, mask, ignored)
         bins = _bins(map_logit, self.bin_bits)
@@ -142,7 +142,7 @@ class PixelTally:
         is_found = np.bincount(region_at[hot], minlength=regions + 1) > 0
         for size in np.unique(size_class[1:]):
             of_size = size_class == size
-            of_size[0] = False  # what is no region
+            of_size[0] = False  # label 0 is no region
             chosen = of_size[region_at]
             found, place, count = np.unique(bin_at[chosen], return_inverse=True, return_counts=True)
             self.defective.setdefault((defect, int(size)), _Defective()).add(
@@ -156,10 +156,10 @@ class PixelTally:
             )
 
     def merge(self, other: PixelTally) -> None:
-        """Take in the pixels of another, from another process or machine, say; the order does not matter.
+        """Add the pixels of another tally, for example from another process or machine; the order does not matter.
 
         Raises:
-            MetricError: other bins.
+            MetricError: the other's bins differ.
         """
         if other.bin_bits != self.bin_bits:
             raise MetricError(f"bin_bits: {other.bin_bits} cannot be merged into {self.bin_bits}; use the same")
@@ -168,7 +168,7 @@ class PixelTally:
             self.defective.setdefault(key, _Defective()).add(defective)
 
     def ranking(self, *, defect: str | None = None, size: int | None = None) -> Ranking:
-        """The defective pixels, of all regions or of those of a type or size class, against all normal pixels.
+        """Rank the defective pixels, of all regions or of those of a type or size class, against all normal pixels.
 
         Raises:
             MetricError: there is no such defective pixel, or no normal one.
@@ -190,11 +190,11 @@ class PixelTally:
         )
 
     def metrics(self, *, defect: str | None = None, size: int | None = None) -> dict[str, Metric]:
-        """`PIXEL_METRICS` by name; one that is not defined says why."""
+        """Compute `PIXEL_METRICS` by name; a metric that is not defined gives the reason."""
         return measure(PIXEL_METRICS, partial(self.ranking, defect=defect, size=size))
 
     def regions(self, *, defect: str | None = None, size: int | None = None) -> tuple[int, int]:
-        """How many defective regions there are, of a type or size class, and how many of them were found."""
+        """Return the number of defective regions, of a type or size class, and how many of them were found."""
         chosen = [
             defective
             for (type_, size_class), defective in self.defective.items()
@@ -204,7 +204,7 @@ class PixelTally:
 
 
 def region_overlap(maps: ArrayLike, masks: ArrayLike, *, max_false_positive_rate: float = 0.3) -> Metric:
-    """Area under the per-region overlap curve (AUPRO) of maps that lie in memory; see `ranked_overlap`.
+    """Compute the area under the per-region overlap curve (AUPRO) of maps in memory; see `ranked_overlap`.
 
     Args:
         maps: (N, H, W) float32, any monotone scale, higher is worse.
@@ -212,8 +212,8 @@ def region_overlap(maps: ArrayLike, masks: ArrayLike, *, max_false_positive_rate
         max_false_positive_rate: share of the normal pixels of all images, in (0, 1].
 
     Raises:
-        MetricError: no defective region, no normal pixel, a score that is not a number, shapes that differ, or a
-            limit outside (0, 1].
+        MetricError: no defective region, no normal pixel, a score that is not a number, shapes that differ, or a limit
+            outside (0, 1].
     """
     tally = PixelTally()
     scores, defective = np.asarray(maps), np.asarray(masks)
@@ -225,9 +225,9 @@ def region_overlap(maps: ArrayLike, masks: ArrayLike, *, max_false_positive_rate
 
 
 def _bins(scores: NDArray[np.float32], bin_bits: int) -> NDArray[np.int64]:
-    """The bin of each score, in [0, 2^bin_bits), in the order of their values; 0 and -0 share one."""
-    bits = (scores + np.float32(0)).view(np.int32)  # adding 0 makes -0 of -0 a 0
-    # Negative floats fall as their bits, read as a number, rise: all bits but the sign are turned over.
+    """Return the bin of each score, in [0, 2^bin_bits), in the order of their values; 0 and -0 share one."""
+    bits = (scores + np.float32(0)).view(np.int32)  # adding 0 turns -0 into 0
+    # The bits of negative floats, read as a number, rise as the value falls: all bits but the sign are inverted.
     ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
     bins: NDArray[np.int64] = (ordered >> np.int32(32 - bin_bits)).astype(np.int64) + (1 << (bin_bits - 1))
     return bins

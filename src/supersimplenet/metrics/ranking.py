@@ -1,9 +1,9 @@
-"""Metrics of detection and localisation, over every threshold, in plain numpy.
+"""Metrics of detection and localisation over all thresholds, in plain numpy.
 
-Scores may be on any monotone scale (logits here), higher is worse; equal scores make one threshold. Every metric is
-computed from a `Ranking`: of the scores themselves it is exact; of their bins (`supersimplenet.metrics.pixels`) it
-comes with a bound on what the bins may have changed. A metric that is not defined on what it is given raises
-MetricError with the reason instead of returning a number that means nothing.
+Scores may be on any monotone scale (logits here), higher is worse; equal scores share one threshold. Every metric is
+computed from a `Ranking`. From a ranking of the scores themselves it is exact; from a ranking of their bins
+(`supersimplenet.metrics.pixels`) it comes with a bound on what the bins may have changed. A metric that is not defined
+for its input raises MetricError with the reason instead of returning a number that means nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# Of the published results: the share of normal pixels up to which the per-region overlap is integrated.
+# As in published results: the share of normal pixels up to which the per-region overlap is integrated.
 MAX_FALSE_POSITIVE_RATE = 0.3
 
 
@@ -36,7 +36,7 @@ class Metric:
     Attributes:
         value: in [0, 1], None where the metric is not defined.
         reason: why there is no value, None where there is one.
-        error_bound: how far the value may lie from the exact one; 0 where it is exact, but for rounding.
+        error_bound: how far the value may be from the exact one; 0 where it is exact up to rounding.
         interval: in which the metric of all parts of this kind is expected; None where it was not estimated.
     """
 
@@ -48,18 +48,18 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """What every curve here is made of: the K levels at which a bad one stands, falling, and what lies around them.
+    """The input of every curve here: the K levels at which there is a bad item, falling, and the counts around them.
 
-    Thresholds between two of these change the false positives alone, so this loses nothing, and only the good ones'
-    scores (nearly all pixels) need sorting, without their indices.
+    An item is an image or a pixel. Thresholds between two of these levels change only the false positives, so nothing
+    is lost, and only the scores of good items (nearly all pixels) need sorting, without their indices.
 
     Attributes:
-        bad_at: (K,) int64, bad ones at exactly this level.
-        weight_at: (K,) float64, the sum of their weights; all weights together make 1.
-        good_above: (K,) int64, good ones at higher levels.
-        good_from: (K,) int64, good ones at this level or a higher one.
-        good_total: number of good ones.
-        binned: whether a level is a bin, in which the order of scores is not known, and not one score.
+        bad_at: (K,) int64, bad items at exactly this level.
+        weight_at: (K,) float64, the sum of their weights; all weights together sum to 1.
+        good_above: (K,) int64, good items at higher levels.
+        good_from: (K,) int64, good items at this level or a higher one.
+        good_total: number of good items.
+        binned: whether a level is a bin, in which the order of scores is not known, and not a single score.
     """
 
     bad_at: NDArray[np.int64]
@@ -71,7 +71,7 @@ class Ranking:
 
 
 def auroc(score: ArrayLike, label: ArrayLike) -> float:
-    """Area under the receiver operating characteristic: how often a bad one scores above a good one, ties half.
+    """Compute the area under the receiver operating characteristic: how often bad scores above good, ties count half.
 
     Args:
         score: floats of any shape, any monotone scale, higher is worse.
@@ -87,7 +87,9 @@ def auroc(score: ArrayLike, label: ArrayLike) -> float:
 
 
 def average_precision(score: ArrayLike, label: ArrayLike) -> float:
-    """Precision averaged over recall in steps, not interpolated: the sum of (R_n - R_(n-1)) P_n over the thresholds.
+    """Compute precision averaged over recall, in steps and not interpolated.
+
+    This is the sum of (R_n - R_(n-1)) P_n over the thresholds.
 
     Args:
         score: floats of any shape, any monotone scale, higher is worse.
@@ -99,14 +101,14 @@ def average_precision(score: ArrayLike, label: ArrayLike) -> float:
     Raises:
         MetricError: empty, one class only, a score that is not a number, or shapes that differ.
 
-    Source: the definition of scikit-learn's ``average_precision_score``. Differs: undefined, not 0 or 1, where there
-        is one class only.
+    Source: the definition of scikit-learn's ``average_precision_score``. Differs: not defined, instead of 0 or 1, where
+    there is one class only.
     """
     return _of_scores(ranked_average_precision, score, label)
 
 
 def f1_max(score: ArrayLike, label: ArrayLike) -> float:
-    """The largest harmonic mean of precision and recall that any threshold gives.
+    """Compute the largest harmonic mean of precision and recall that any threshold gives.
 
     Args:
         score: floats of any shape, any monotone scale, higher is worse.
@@ -122,7 +124,7 @@ def f1_max(score: ArrayLike, label: ArrayLike) -> float:
 
 
 def rank(score: ArrayLike, label: ArrayLike) -> Ranking:
-    """Scores of any shape with their labels, ranked exactly; each bad one weighs the same.
+    """Rank scores of any shape with their labels, exactly; each bad item has the same weight.
 
     Raises:
         MetricError: empty, one class only, a score that is not a number, or shapes that differ.
@@ -141,7 +143,7 @@ def rank(score: ArrayLike, label: ArrayLike) -> Ranking:
 
 
 def require_both(bad: int, good: int) -> None:
-    """Whether there is anything to rank.
+    """Check that there is at least one bad and one good item to rank.
 
     Raises:
         MetricError: nothing, or one class only.
@@ -155,7 +157,7 @@ def require_both(bad: int, good: int) -> None:
 def measure(
     metrics: Mapping[str, Callable[[Ranking], Metric]], make_ranking: Callable[[], Ranking]
 ) -> dict[str, Metric]:
-    """Metrics that share one ranking; where there is none, none is defined, and each says why."""
+    """Compute metrics that share one ranking; without a ranking no metric is defined, and each gives the reason."""
     try:
         ranking = make_ranking()
     except MetricError as error:
@@ -164,8 +166,8 @@ def measure(
 
 
 def ranked_auroc(ranking: Ranking) -> Metric:
-    """`auroc` of a ranking. Bins hide who is first within them: half of those pairs at most."""
-    # In whole numbers, so exact until the one division: twice the pairs in which the bad one is above.
+    """Compute `auroc` of a ranking. The order within a bin is unknown: this affects at most half of the bin's pairs."""
+    # Twice the pairs in which the bad item scores higher, in whole numbers, so exact up to the one division.
     twice_below = 2 * ranking.good_total - ranking.good_above - ranking.good_from
     pairs = int(ranking.bad_at.sum()) * ranking.good_total
     value = _whole_product(ranking.bad_at, twice_below) / (2 * pairs)
@@ -174,10 +176,10 @@ def ranked_auroc(ranking: Ranking) -> Metric:
 
 
 def ranked_average_precision(ranking: Ranking) -> Metric:
-    """`average_precision` of a ranking.
+    """Compute `average_precision` of a ranking.
 
-    Within a bin a bad one's precision is highest where all bad ones tie above all good ones, and lowest where they come
-    one by one below them.
+    Within a bin, the precision of a bad item is highest where all bad ones tie above all good ones, and lowest where
+    they come one by one below them.
     """
     positives = ranking.bad_at.cumsum()
     precision = positives / (positives + ranking.good_from)
@@ -193,7 +195,7 @@ def ranked_average_precision(ranking: Ranking) -> Metric:
 
 
 def ranked_f1_max(ranking: Ranking) -> Metric:
-    """`f1_max` of a ranking. A threshold at a bin's edge is a real one, so bins can only make the value too low."""
+    """Compute `f1_max` of a ranking. A bin's edge is a real threshold, so bins can only make the value too low."""
     positives = ranking.bad_at.cumsum()
     value = float((2 * positives / (positives + ranking.good_from + positives[-1])).max())
     highest = float((2 * positives / (positives + ranking.good_above + positives[-1])).max())
@@ -201,14 +203,14 @@ def ranked_f1_max(ranking: Ranking) -> Metric:
 
 
 def ranked_overlap(ranking: Ranking, *, max_false_positive_rate: float = MAX_FALSE_POSITIVE_RATE) -> Metric:
-    """Area under the per-region overlap curve (AUPRO), up to a false-positive rate and divided by it.
+    """Compute the area under the per-region overlap curve (AUPRO) up to a false-positive rate, divided by that rate.
 
-    The overlap is the share of a defective region's pixels at or above the threshold, averaged over all regions of
-    all images: the ranking's weights say so. The curve is linear between thresholds, at the limit too. Within a bin it
-    may run anywhere in the rectangle between the bin's corners.
+    The overlap is the share of a defective region's pixels at or above the threshold, averaged over all regions of all
+    images, as given by the ranking's weights. The curve is linear between thresholds, also at the limit. Within a bin
+    it may run anywhere in the rectangle between the bin's corners.
 
     Args:
-        ranking: of pixels, each bad one's weight 1 / (pixels of its region x number of regions).
+        ranking: of pixels; the weight of each bad pixel is 1 / (pixels of its region x number of regions).
         max_false_positive_rate: share of the normal pixels of all images, in (0, 1].
 
     Raises:
@@ -223,16 +225,17 @@ def ranked_overlap(ranking: Ranking, *, max_false_positive_rate: float = MAX_FAL
     value = _area(rate, overlap, limit)
     if not ranking.binned:
         return Metric(value=value)
-    # A bin's own stretch of the curve starts at an even place; upper and lower edge of its rectangle.
+    # Upper and lower edge of each bin's rectangle; between the bins the curve is level, and both follow it.
     upper = _area(rate, np.append(overlap[1:], 1.0), limit, step=True)
     lower = _area(rate, overlap, limit, step=True)
     return Metric(value=value, error_bound=max(upper - value, value - lower))
 
 
 def overlap_curve(ranking: Ranking) -> tuple[Floats, Floats]:
-    """The corners of the per-region overlap curve: false-positive rate and overlap, both rising from 0 to 1.
+    """Return the corners of the per-region overlap curve: false-positive rate and overlap, both rising from 0 to 1.
 
-    Each level gives two corners: all above it, and all from it on. Between them (ties) the curve is oblique.
+    Each level gives two corners: for the items above it, and for the items at or above it. Between them (ties) the
+    curve is oblique.
     """
     covered = np.append(0.0, ranking.weight_at.cumsum())  # (K + 1,), from 0 to 1
     corners = np.stack([ranking.good_above, ranking.good_from], axis=1).ravel()  # (2K,)
@@ -241,7 +244,10 @@ def overlap_curve(ranking: Ranking) -> tuple[Floats, Floats]:
 
 
 def _area(rate: Floats, height: Floats, limit: float, *, step: bool = False) -> float:
-    """The area below a curve up to a limit, divided by the limit; with ``step`` each height holds to the next rate."""
+    """Compute the area below a curve up to a limit, divided by the limit.
+
+    With ``step``, each height holds until the next rate.
+    """
     end = int(np.searchsorted(rate, limit, side="right"))  # at least 1: the first rate is 0
     if end < rate.size:
         ahead = (limit - rate[end - 1]) / (rate[end] - rate[end - 1])
@@ -252,7 +258,7 @@ def _area(rate: Floats, height: Floats, limit: float, *, step: bool = False) -> 
 
 
 def _whole_product(first: NDArray[np.int64], second: NDArray[np.int64]) -> int:
-    """The sum of products of whole numbers, exact beyond 64 bits: there may be 10^11 pixels of either kind."""
+    """Compute the sum of products of whole numbers, exact beyond 64 bits: there may be 10^11 pixels of either kind."""
     high, low = first >> 20, first & 0xFFFFF
     return (
         (int((high * (second >> 20)).sum()) << 40)

@@ -1,9 +1,10 @@
-"""Thresholds with a guarantee, and what a threshold costs. Pure functions of scores; no torch.
+"""Thresholds with a guarantee, and what a threshold costs: pure functions of scores, no torch.
 
 A score is a logit, any real number, higher is worse. A part is called ``bad`` where its score reaches the threshold
-(``>=``). A *false alarm* (overkill) is a good part called bad, an *escape* a bad part called good. The guarantees hold
-for any distribution of scores, with ties, where the parts at hand and the parts to come are drawn alike and
-independently. They are about parts: photographs of one part are one part. docs/thresholds.md says it in plain words.
+(``>=``). A *false alarm* (overkill) is a good part called bad, an *escape* is a bad part called good. The guarantees
+hold for any distribution of scores, also with ties, provided that the given parts and the future parts are drawn
+independently from the same distribution. They are about parts: several photographs of one part count as one part.
+docs/thresholds.md explains it in plain words.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# A guarantee is rounded up by this much, so that the parts that can just keep it are not refused for a rounding error.
+# Relative margin on guaranteed rates, so that a rounding error does not refuse a number of parts that just suffices.
 _MARGIN = 1e-12
-# Costs that differ by less are equal: they are sums of two products.
+# Costs that differ by less count as equal: they are sums of two products.
 _SAME_COST = 1e-12
 
 
 def part_scores(scores: ArrayLike, groups: Sequence[str | None], *, worst: Literal["max", "min"] = "max") -> Floats:
-    """One score per part, of all photographs of it.
+    """Return one score for each part, from all photographs of it.
 
     A good part counts by its highest score: it is a false alarm as soon as one of its photographs is called bad. A bad
-    part counts by its lowest: it escapes as soon as one is called good. So a guarantee about parts holds for a line
-    that takes one photograph of each, whichever it is, and for one that takes as many as were taken for the
-    calibration and goes by the worst for it.
+    part counts by its lowest: it escapes as soon as one is called good. So a guarantee about parts holds for a
+    production line that takes any one photograph of each part, and for one that takes as many photographs as the
+    calibration did and decides by the worst of them.
 
     Args:
         scores: (N,) floats, of photographs.
-        groups: (N,) the part of each; None for a part of its own.
+        groups: (N,) the part of each; a photograph with None is a part of its own.
         worst: ``max`` for good parts, ``min`` for bad ones.
 
     Returns:
         (parts,) float64, in the order in which parts first appear.
 
     Raises:
-        CalibrationError: no score, one that is not finite, or another number of groups.
+        CalibrationError: no score, one that is not finite, or a different number of groups.
     """
     values = _checked(scores)
     part = part_numbers(groups)
@@ -59,19 +60,20 @@ def part_scores(scores: ArrayLike, groups: Sequence[str | None], *, worst: Liter
 
 
 def part_numbers(groups: Sequence[str | None]) -> NDArray[np.int64]:
-    """(N,) the number of each photograph's part, from 0, in the order of first appearance; each None is a part."""
+    """Return the number (N,) of each photograph's part, from 0, by first appearance; each None is a part of its own."""
     number: dict[object, int] = {}
-    # A name is never equal to a place, so those without a name stay apart.
+    # A name (str) never equals an index (int), so photographs without a name stay apart.
     keys: list[str | int] = [place if group is None else group for place, group in enumerate(groups)]
     return np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64)
 
 
 def false_alarm_threshold(scores: ArrayLike, *, max_false_alarms: float, confidence: float) -> float:
-    """The lowest threshold at which at most that share of good parts is called bad, with that confidence.
+    """Compute the lowest threshold at which at most ``max_false_alarms`` of good parts are called bad.
 
-    It lies just above the r-th lowest score X_(r), r the smallest number with P(Bin(n, 1 - max_false_alarms) < r) at
-    least ``confidence``. Just above, because a part that scores exactly the threshold is bad: so equal scores are on
-    its good side. Compare it with scores in float64: in float32 it is X_(r) again.
+    This holds with ``confidence``. The threshold lies just above the r-th lowest score X_(r), where r is the smallest
+    number with P(Bin(n, 1 - max_false_alarms) < r) at least ``confidence``. It lies just above because a part that
+    scores exactly the threshold is bad; parts that score X_(r) are then good. Compare the threshold with scores in
+    float64: in float32 it is X_(r) again.
 
     Args:
         scores: (n,) floats, one for each good part, not trained on.
@@ -93,10 +95,11 @@ def false_alarm_threshold(scores: ArrayLike, *, max_false_alarms: float, confide
 
 
 def escape_threshold(bad_scores: ArrayLike, *, max_escapes: float, confidence: float) -> float:
-    """The highest threshold at which at most that share of bad parts is called good, with that confidence.
+    """Compute the highest threshold at which at most ``max_escapes`` of bad parts are called good.
 
-    The mirror image of `false_alarm_threshold`: the k-th lowest score itself, k the largest number with
-    P(Bin(n, max_escapes) >= k) at least ``confidence``. A bad part of exactly this score is called bad.
+    This holds with ``confidence``. It is the mirror image of `false_alarm_threshold`: the threshold is the k-th lowest
+    score itself, where k is the largest number with P(Bin(n, max_escapes) >= k) at least ``confidence``. A bad part of
+    exactly this score is called bad.
 
     Args:
         bad_scores: (n,) floats, one for each bad part, not trained on.
@@ -116,22 +119,22 @@ def escape_threshold(bad_scores: ArrayLike, *, max_escapes: float, confidence: f
 
 
 def parts_needed(rate: float, confidence: float) -> int:
-    """The smallest number of parts that can guarantee a rate: the lowest n with 1 - (1 - rate)^n >= confidence."""
+    """Return the fewest parts that can guarantee a rate: the lowest n with 1 - (1 - rate)^n >= confidence."""
     _check_open("rate", rate)
     _check_open("confidence", confidence)
     return math.ceil(math.log1p(-confidence) / math.log1p(-rate) * (1 - _MARGIN))
 
 
 def guaranteed_rate(parts: int, confidence: float) -> float:
-    """The lowest rate that so many parts can guarantee, the threshold lying beyond all of them; 1.0 for no part."""
+    """Return the lowest rate that this many parts can guarantee, with a threshold beyond them all; 1.0 for no part."""
     _check_open("confidence", confidence)
     return 1.0 if parts < 1 else -math.expm1(math.log1p(-confidence) / parts) * (1 + _MARGIN)
 
 
 def rate_upper_bound(events: int, trials: int, confidence: float) -> float:
-    """What a rate is at most, with that confidence, after that many events in so many trials; 1.0 after no trial.
+    """Return an upper bound of a rate, with this confidence, after ``events`` in ``trials``; 1.0 after no trial.
 
-    For a threshold that was fixed before these trials were looked at.
+    It holds for a threshold that was fixed before these trials were seen.
 
     Raises:
         ConfigError: events outside 0 to ``trials``, or a confidence outside (0, 1).
@@ -144,22 +147,22 @@ def rate_upper_bound(events: int, trials: int, confidence: float) -> float:
 
 
 def rate_upper_bounds(trials: int, confidence: float) -> Floats:
-    """`rate_upper_bound` after 0, 1, ... ``trials`` events: (trials + 1,), rising, the last is 1.0."""
+    """Return `rate_upper_bound` after 0, 1, ... ``trials`` events: (trials + 1,), ascending, the last is 1.0."""
     _check_open("confidence", confidence)
     events = np.arange(trials)
     return np.append(stats.beta.ppf(confidence, events + 1, trials - events), 1.0)
 
 
 def uniform_upper_bound(rate: float, trials: int, confidence: float) -> float:
-    """What the rate is at most at any threshold, also one chosen by looking at the very scores it is counted on.
+    """Return an upper bound of the rate that holds at every threshold, also at one chosen from the very scores counted.
 
     Args:
-        rate: share of the parts at hand, in [0, 1].
-        trials: how many parts those are, at least 1.
-        confidence: that it holds at all thresholds at once, in [0.5, 1).
+        rate: share of the given parts, in [0, 1].
+        trials: number of these parts, at least 1.
+        confidence: that the bound holds at all thresholds at once, in [0.5, 1).
 
     Source: Massart, Annals of Probability 18, 1990: the Dvoretzky-Kiefer-Wolfowitz inequality, one side; it holds from
-        confidence 0.5 on.
+    confidence 0.5 on.
     """
     if not 0.5 <= confidence < 1:
         raise ConfigError(f"confidence: {confidence:g}; wanted at least 0.5 and below 1")
@@ -170,7 +173,7 @@ def uniform_upper_bound(rate: float, trials: int, confidence: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What a wrong verdict costs, in any one unit.
+    """Costs of the two wrong verdicts, both in the same unit.
 
     Attributes:
         false_alarm: of a good part called bad; above 0.
@@ -188,13 +191,13 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class CostCurve:
-    """The expected cost of a part at each of the K thresholds that tell the parts at hand apart differently.
+    """Expected cost per part at each of the K thresholds that separate the given parts differently.
 
     Attributes:
-        threshold_logit: (K,) rising: the lowest score (all parts are bad), midway between neighbouring scores, and
+        threshold_logit: (K,) ascending: the lowest score (all parts are bad), midway between neighbouring scores, and
             just above the highest (all are good).
-        false_alarm_rate: (K,) share of the good parts at hand called bad.
-        escape_rate: (K,) share of the bad parts at hand called good.
+        false_alarm_rate: (K,) share of the given good parts that are called bad.
+        escape_rate: (K,) share of the given bad parts that are called good.
         cost: (K,) per part, in the unit of the costs.
     """
 
@@ -205,10 +208,10 @@ class CostCurve:
 
     @property
     def cheapest(self) -> int:
-        """Where the cost is lowest.
+        """Index of the threshold with the lowest cost.
 
-        Of equally cheap neighbours the middle one, of two in the middle the lower. Of several such stretches the
-        longest, of equally long ones the lowest: the fewest escapes.
+        Of equally cheap neighbours it is the middle one; of two in the middle, the lower. Of several such runs it is
+        the longest; of equally long ones, the lowest, which has the fewest escapes.
         """
         cheap = np.append(self.cost <= self.cost.min() * (1 + _SAME_COST), False).astype(np.int8)
         change = np.diff(cheap, prepend=0)
@@ -218,16 +221,16 @@ class CostCurve:
 
 
 def cost_curve(good_scores: ArrayLike, bad_scores: ArrayLike, costs: Costs, *, bad_share: float) -> CostCurve:
-    """Expected cost per part at every threshold: (1 - bad_share) FA cost(FA) + bad_share Esc cost(Esc).
+    """Compute the expected cost per part at every threshold: (1 - bad_share) FA cost(FA) + bad_share Esc cost(Esc).
 
-    The rates are those of the parts at hand and guarantee nothing: `uniform_upper_bound` says what the false-alarm rate
-    is at most at a threshold chosen here.
+    The rates are those of the given parts and guarantee nothing; `uniform_upper_bound` bounds the false-alarm rate at a
+    threshold that is chosen here.
 
     Args:
         good_scores: floats, one for each good part.
         bad_scores: floats, one for each bad part.
-        costs: of either mistake.
-        bad_share: how much of the production is bad, in (0, 1): not the share among the parts at hand.
+        costs: of both mistakes.
+        bad_share: share of bad parts in production, in (0, 1); not their share among the given parts.
 
     Raises:
         CalibrationError: no good or no bad part, or a score that is not finite.
@@ -237,7 +240,7 @@ def cost_curve(good_scores: ArrayLike, bad_scores: ArrayLike, costs: Costs, *, b
     good, bad = np.sort(_checked(good_scores, "good ")), np.sort(_checked(bad_scores, "bad "))
     distinct = np.unique(np.concatenate([good, bad]))
     below, above = distinct[:-1], distinct[1:]
-    # Halved first, so that it cannot overflow. Between adjacent floats it may round down: the upper one serves then.
+    # Halved first, so that it cannot overflow. Between adjacent floats it may round down: then the upper one is used.
     between = np.maximum(below / 2 + above / 2, np.nextafter(below, above))
     threshold = np.concatenate([distinct[:1], between, [np.nextafter(distinct[-1], np.inf)]])
     false_alarm_rate = 1 - np.searchsorted(good, threshold) / good.size
@@ -251,10 +254,10 @@ def cost_curve(good_scores: ArrayLike, bad_scores: ArrayLike, costs: Costs, *, b
 
 
 def false_discovery(p_values: ArrayLike) -> Floats:
-    """p-values adjusted for how many there are: of the parts at or below q, on average at most a share q is good.
+    """Adjust p-values for their number: of the parts at or below q, on average at most a share q is good.
 
-    With `p_values` of distinct parts from one calibration. Those are never below 1 / (n + 1), so among m parts k bad
-    ones can only be found where q k / m is at least that.
+    Use it with `p_values` of distinct parts from one calibration. Those are never below 1 / (n + 1), so among m parts k
+    bad ones can be found only if q k / m is at least that.
 
     Args:
         p_values: (m,) in (0, 1], one for each part.
@@ -263,7 +266,7 @@ def false_discovery(p_values: ArrayLike) -> Floats:
         (m,) float64 in (0, 1].
 
     Source: Benjamini and Hochberg, JRSS B 57, 1995; that it holds where all p-values share a calibration set: Bates et
-        al., Annals of Statistics 51, 2023, theorem 2.
+    al., Annals of Statistics 51, 2023, theorem 2.
     """
     values = np.asarray(p_values, dtype=np.float64)
     if values.size == 0:
@@ -272,7 +275,7 @@ def false_discovery(p_values: ArrayLike) -> Floats:
 
 
 def _rank(parts: int, option: str, rate: float, confidence: float, kind: str) -> int:
-    """The smallest r with P(Bin(parts, 1 - rate) < r) >= confidence, at most ``parts``."""
+    """Return the smallest r with P(Bin(parts, 1 - rate) < r) >= confidence, at most ``parts``."""
     _check_open(option, rate)
     needed = parts_needed(rate, confidence)
     if parts < needed:
@@ -281,14 +284,14 @@ def _rank(parts: int, option: str, rate: float, confidence: float, kind: str) ->
             f"{confidence * 100:.4g} % confidence; wanted at least {needed:,}; add parts, or ask for "
             f"{_shown(guaranteed_rate(parts, confidence))}, which {parts:,} can guarantee"
         )
-    # The quantile is the smallest r - 1. From `needed` on r = parts will do, whatever rounding says.
+    # The quantile is the smallest r - 1. With `needed` parts or more, r = parts suffices, whatever rounding gives.
     return min(int(stats.binom.ppf(confidence, parts, 1 - rate)) + 1, parts)
 
 
 def _shown(rate: float) -> str:
-    """A rate in per cent with two digits, rounded up, as a bound must be: 0.1391 is 14 %."""
+    """Return a rate in per cent with two digits, rounded up, as a bound must be: 0.1391 is 14 %."""
     unit = 10.0 ** (math.floor(math.log10(rate)) - 1)
-    # Back down by a hair, or 0.05 would be 5.1 % for its last binary digit.
+    # Reduced by a tiny amount, or the last binary digit of 0.05 would make it 5.1 %.
     return f"{math.ceil(rate / unit - 1e-9) * unit * 100:.4g} %"
 
 

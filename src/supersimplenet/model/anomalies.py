@@ -1,4 +1,4 @@
-"""Training-time anomalies: where they are (Perlin masks) and what they are (Gaussian noise in feature space)."""
+"""Synthetic anomalies for training: their place (Perlin masks) and their content (Gaussian noise in feature space)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FREQUENCY_EXPONENTS = 6  # frequencies 2^0 .. 2^5 cells per axis
 
 @dataclass(frozen=True, kw_only=True)
 class Anomalies:
-    """Noise for the doubled batch, held only where it is added.
+    """Noise for the doubled batch, stored only for the positions where it is added.
 
     Attributes:
         position: (M,) int64, indices into the flattened (2B, h, w) grid, ascending.
@@ -29,7 +29,7 @@ class Anomalies:
 
     @classmethod
     def from_dense(cls, mask: Tensor, noise: Tensor) -> Anomalies:
-        """Anomalies from a mask and a noise tensor given whole, as tests and injections have them.
+        """Build anomalies from a whole mask and a whole noise tensor, as tests and injections have them.
 
         Args:
             mask: (2B, h, w) bool.
@@ -53,22 +53,22 @@ def draw_anomalies(
     Args:
         defective: (B, h, w) bool, pixels defective in the ground truth; they receive no noise.
         channels: C, length of a noise vector.
-        perlin_threshold: a pixel is anomalous where the field exceeds it.
+        perlin_threshold: a pixel is anomalous where the Perlin field exceeds it.
         noise_std: standard deviation of the noise, in feature units.
-        generator: source of all randomness, on the CPU; or one for each of the B images, whose draws then do not
-            depend on the images it is drawn with. Masks are the same on every device; noise on another one than the
-            CPU is drawn there, from a seed that the generator gives.
+        generator: source of all randomness, on the CPU; or one for each of the B images, so that an image's draws do
+            not depend on the other images of the batch. Masks are the same on every device. On a device other than the
+            CPU the noise is drawn there, from a seed that the generator gives.
         dtype: type of the noise; it is drawn in float32.
 
     Returns:
         Anomalies of 2B images, on the device of ``defective``. Each image's mask is empty with probability one half.
 
     Source: JIMS section 3.2, ICPR section 3.2. Differs: noise is drawn only where the mask is, which leaves its
-    distribution unchanged; no rescaling of fields that stay below the threshold (that is anomalib's).
+    distribution unchanged; fields that stay below the threshold are not rescaled (anomalib does that).
     """
     batch, height, width = defective.shape
     sources = [generator] if isinstance(generator, torch.Generator) else list(generator)
-    of_source = 2 * batch // len(sources)  # maps that one draws: all, or both copies of an image
+    of_source = 2 * batch // len(sources)  # maps that one generator draws: all, or both copies of an image
     device = defective.device
     fields = perlin_fields(2 * batch, height, width, generator=sources, device=device)
     chances = torch.cat([torch.rand(of_source, generator=source) for source in sources]).to(device)
@@ -78,7 +78,7 @@ def draw_anomalies(
     )
     mask = (field > perlin_threshold) & (chance < 0.5)[:, None, None] & ~defective.repeat(2, 1, 1)
     position = mask.flatten().nonzero()[:, 0]
-    # The number of rows differs from step to step, and oneDNN prepares and keeps a kernel for each that it meets.
+    # The number of rows differs from step to step, and oneDNN prepares and keeps a kernel for each number.
     noise = torch.zeros(_rounded_up(len(position)), channels, device=device)
     counts = [len(position)] if isinstance(generator, torch.Generator) else mask.flatten(1).sum(1).tolist()
     for place, rows in enumerate(torch.split(noise[: len(position)], counts)):
@@ -87,7 +87,10 @@ def draw_anomalies(
 
 
 def _fill_normal(rows: Tensor, std: float, generator: torch.Generator) -> None:
-    """Draw in place where the rows are: a GPU continues from a seed, or some 100 MB a step would have to go there."""
+    """Fill the rows with Gaussian noise on their own device.
+
+    A GPU draws from a seed; otherwise some 100 MB per step would have to be copied to it.
+    """
     if rows.device.type != "cpu":
         seed = int(torch.randint(1 << 62, (), generator=generator))
         generator = torch.Generator(rows.device).manual_seed(seed)
@@ -95,7 +98,7 @@ def _fill_normal(rows: Tensor, std: float, generator: torch.Generator) -> None:
 
 
 def _rounded_up(count: int) -> int:
-    """The next of sixteen sizes an octave: at most a sixteenth more, and few different ones."""
+    """Return the next of sixteen sizes per octave: at most a sixteenth more, and only few different sizes."""
     step = 1 << max(count.bit_length() - 5, 6)
     return -(-count // step) * step
 
@@ -108,20 +111,21 @@ def perlin_fields(
     generator: torch.Generator | Sequence[torch.Generator],
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Perlin noise fields, each with its own random frequency per axis.
+    """Draw Perlin noise fields, each with its own random frequency on each axis.
 
     Args:
         count: number of fields.
         height: rows of a field.
         width: columns of a field.
-        generator: source of randomness (CPU), or several, each of which draws as many of the fields, one after another.
+        generator: source of randomness, on the CPU; or several, each of which draws an equal share of the fields, one
+            generator after the other.
         device: where the fields are computed.
 
     Returns:
         (count, height, width) float32, within about [-1, 1].
 
-    Source: JIMS section 3.2; Perlin 1985 with the fade curve of 2002. Differs: the frequency is at most one cell a
-    pixel, which only matters for feature maps smaller than 32 pixels.
+    Source: JIMS section 3.2; Perlin 1985 with the fade curve of 2002. Differs: the frequency is at most one cell per
+    pixel, which matters only for feature maps smaller than 32 pixels.
     """
     grid = _next_power_of_two(height), _next_power_of_two(width)
     most = min(1 << (_FREQUENCY_EXPONENTS - 1), max(grid))
@@ -145,13 +149,13 @@ def _next_power_of_two(length: int) -> int:
 
 
 def _perlin(angle: Tensor, cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """Fields (N, *size) over lattices of (N, 2) cells with gradients (N, n, n); sides are multiples of their cells."""
+    """Compute fields (N, *size) from gradient angles (N, n, n) and numbers of cells (N, 2), which divide the sides."""
     slope_y, slope_x = angle.cos(), angle.sin()  # unit gradients at the lattice points
     (cell_y, offset_y), (cell_x, offset_x) = (_cell_and_offset(size[axis], cells[:, axis]) for axis in (0, 1))
     lattice = torch.arange(len(angle), device=angle.device)[:, None, None]
 
     def ramp(corner_y: int, corner_x: int) -> Tensor:
-        """The plane through a corner of each pixel's cell, along that corner's gradient."""
+        """Compute the plane through a corner of each pixel's cell, along that corner's gradient."""
         corner = (lattice, cell_y[:, :, None] + corner_y, cell_x[:, None, :] + corner_x)
         along_y = slope_y[corner] * (offset_y - corner_y)[:, :, None]
         return along_y + slope_x[corner] * (offset_x - corner_x)[:, None, :]
@@ -163,12 +167,12 @@ def _perlin(angle: Tensor, cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _cell_and_offset(length: int, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """The lattice cell of each pixel (N, length) and its offset inside it in [0, 1), for N numbers of cells."""
+    """Return each pixel's lattice cell (N, length) and its offset in the cell in [0, 1), for N numbers of cells."""
     pixels_per_cell = (length // cells)[:, None]
     pixel = torch.arange(length, device=cells.device)
     return pixel // pixels_per_cell, (pixel % pixels_per_cell) / pixels_per_cell
 
 
 def _fade(t: Tensor) -> Tensor:
-    """Quintic step whose first and second derivatives vanish at both ends."""
+    """Compute the quintic step whose first and second derivatives vanish at both ends."""
     return t * t * t * (t * (t * 6 - 15) + 10)

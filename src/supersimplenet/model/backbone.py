@@ -1,4 +1,4 @@
-"""The frozen feature extractor: a timm model, the shipped `compact`, or a module of the user's own."""
+"""The frozen feature extractor: a timm model, the shipped `compact` backbone, or a module of the user's own."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from supersimplenet.utils.formatting import first_line
 COMPACT = "compact"
 _COMPACT_ARCHITECTURE = "resnet18"
 _HUB_TIMEOUT_S = 10.0
-_WIDE_CHANNELS = 128  # from which on a 1x1 convolution is faster in oneDNN than in torch's own code, on one thread
+_WIDE_CHANNELS = 128  # from this many on, one thread runs a 1x1 convolution faster in oneDNN than in torch's own code
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 Origin = Literal["package", "hub", "file", "module"]
 
 
 class Backbone(nn.Module):
-    """Feature maps of an image, without gradient; always in eval mode.
+    """Frozen feature extractor: returns the feature maps of an image, without gradient; always in eval mode.
 
     Args:
         net: maps (B, 3, H, W) to a list, tuple or dict of (B, C_l, h_l, w_l) maps, largest first.
         channels: C_l of each map.
-        origin: where its weights can be had again: from the package, the hub, or (file, module) nowhere.
-        mean: of the training images' colours, in [0, 1], per channel.
-        std: of the same.
-        channels_last: the net's maps are (B, h_l, w_l, C_l), as those of timm's windowed transformers are.
+        origin: where the weights can be loaded from again: the package, the hub, or nowhere (file, module).
+        mean: mean colour of the training images, per channel, in [0, 1].
+        std: standard deviation of the same, likewise.
+        channels_last: whether the net returns (B, h_l, w_l, C_l) maps, as timm's windowed transformers do.
     """
 
     mean: Tensor
@@ -69,21 +69,23 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def folded(self, dtype: torch.dtype) -> Backbone:
-        """A copy for inference: BatchNorms inside the convolutions before them, where torch.fx can follow the net.
+        """Return a copy for inference, whose BatchNorms are merged into the convolutions before them.
+
+        Where torch.fx cannot trace the net, it is copied as it is.
 
         Args:
-            dtype: of its weights and feature maps; pixels are normalised in float32.
+            dtype: type of its weights and feature maps; pixels are normalised in float32.
 
         Returns:
             A backbone whose outputs are the same up to rounding.
         """
         try:
             net = fuse(self.net)
-        except Exception:  # what a net's own code raises when it is traced: it stays as it is, only slower
+        except Exception:  # a net's own code may raise anything when traced; the net then stays as it is, only slower
             net = copy.deepcopy(self.net)
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.in_channels >= _WIDE_CHANNELS:
-                layer.dilation = (2, 2)  # means nothing here, but see `supersimplenet.model.ops.pointwise`
+                layer.dilation = (2, 2)  # has no effect on a 1x1 kernel, but see `supersimplenet.model.ops.pointwise`
         backbone = Backbone(
             net.to(dtype),
             channels=self.channels,
@@ -97,36 +99,36 @@ class Backbone(nn.Module):
 
     @property
     def refetchable(self) -> bool:
-        """Whether the name alone brings the same weights back, so that a model folder need not hold them."""
+        """Whether the name alone suffices to load the same weights again, so that a model folder need not hold them."""
         return self.origin in ("package", "hub")
 
     def train(self, mode: bool = True) -> Backbone:
-        """Do nothing but stay in eval mode: frozen statistics are part of the method."""
+        """Stay in eval mode whatever ``mode`` says: frozen statistics are part of the method."""
         del mode
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps, channels last.
+        """Compute the feature maps of images, channels last.
 
         Args:
             pixels: (B, H, W, 3) uint8, RGB.
 
         Returns:
-            One (B, h_l, w_l, C_l) tensor a map, largest first.
+            One (B, h_l, w_l, C_l) tensor per map, largest first.
         """
         image = pixels.permute(0, 3, 1, 2).to(self.mean.dtype).div_(255)  # (B, 3, H, W), channels last in memory
         return self.features(image.sub_(self.mean).div_(self.std))
 
     @torch.no_grad()
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of images that are already normalised.
+        """Compute the feature maps of images that are already normalised.
 
         Args:
             image: (B, 3, H, W), normalised by the backbone's mean and standard deviation.
 
         Returns:
-            One (B, h_l, w_l, C_l) tensor a map, largest first.
+            One (B, h_l, w_l, C_l) tensor per map, largest first.
         """
         maps: Any = self.net(image if self.dtype is None else image.to(self.dtype))
         if isinstance(maps, Mapping):
@@ -134,7 +136,7 @@ class Backbone(nn.Module):
         return tuple(feature if self.channels_last else feature.permute(0, 2, 3, 1) for feature in maps)
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, shapes and float32 values of the weights, in hex."""
+        """Return the SHA-256 of the weights' names, shapes and float32 values, in hex."""
         digest = hashlib.sha256()
         for name, value in sorted(self.net.state_dict().items()):
             digest.update(f"{name}{tuple(value.shape)}".encode())
@@ -143,17 +145,18 @@ class Backbone(nn.Module):
 
 
 def build_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbone:
-    """The backbone that a configuration names.
+    """Build the backbone that a config names.
 
     Args:
         config: names the model, its weights file and the strides that are used.
-        with_weights: False builds the architecture alone, for weights that are loaded next.
+        with_weights: False builds only the architecture, for weights that are loaded next.
 
     Returns:
         The backbone, built up to the last stage that is used.
 
     Raises:
-        BackboneError: an unknown name, strides the model has not, weights that cannot be fetched or do not match.
+        BackboneError: an unknown name, strides that the model does not have, weights that cannot be fetched or do not
+            match.
     """
     if config.backbone == COMPACT and config.backbone_weights is not None:
         raise BackboneError("model.backbone_weights: 'compact' comes with its weights; name a timm model, or drop it")
@@ -186,14 +189,14 @@ def build_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbon
 
 
 def wrap_module(net: nn.Module, image_size: tuple[int, int]) -> Backbone:
-    """A module of the user's own as backbone; its channels are read off a trial image.
+    """Wrap a module of the user's own as backbone; its channels are found with a trial image.
 
     Args:
         net: maps (B, 3, H, W), ImageNet-normalised, to a list, tuple or dict of (B, C_l, h_l, w_l), largest first.
         image_size: height and width of the trial image.
 
     Raises:
-        BackboneError: the module gives something else.
+        BackboneError: the module returns anything else.
     """
     with torch.no_grad():
         maps = net.eval()(torch.zeros(1, 3, *image_size))
@@ -211,7 +214,7 @@ def wrap_module(net: nn.Module, image_size: tuple[int, int]) -> Backbone:
 
 
 def _stages(architecture: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...], list[int]]:
-    """Indices and channels of the stages with these strides."""
+    """Return the indices and channels of the stages with these strides."""
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture.split(".")[0], timm.list_models(), n=5)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
@@ -220,7 +223,7 @@ def _stages(architecture: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...
             "(timm.list_models() names them all)"
         )
     try:
-        with torch.device("meta"):  # no memory, no weights: only the description is wanted
+        with torch.device("meta"):  # no memory, no weights: only the description is needed
             info: Any = timm.create_model(architecture, pretrained=False, features_only=True).feature_info
     except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
         raise BackboneError(f"model.backbone: timm's '{architecture}' gives no feature maps: {error}") from error
@@ -234,7 +237,7 @@ def _stages(architecture: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...
 
 
 def _pretrained(architecture: str) -> Any:
-    """What timm knows of a model's published weights: colours, hub name."""
+    """Return what timm knows about a model's published weights: colour statistics, hub name."""
     settings = timm.get_pretrained_cfg(architecture)
     if settings is None:
         raise BackboneError(f"model.backbone: timm publishes no weights for '{architecture}'; choose another model")
@@ -242,7 +245,7 @@ def _pretrained(architecture: str) -> Any:
 
 
 def _create_with_hub_weights(architecture: str, indices: tuple[int, ...]) -> nn.Module:
-    """The model with the weights that timm publishes for it, from the hub or its local cache."""
+    """Create the model with the weights that timm publishes for it, from the hub or its local cache."""
     repository = _pretrained(architecture).hf_hub_id
     cached = try_to_load_from_cache(repository, "model.safetensors") if repository else None
     overlay = {"file": cached} if isinstance(cached, str) else None
@@ -252,13 +255,13 @@ def _create_with_hub_weights(architecture: str, indices: tuple[int, ...]) -> nn.
         net: nn.Module = timm.create_model(
             architecture, pretrained=True, features_only=True, out_indices=indices, pretrained_cfg_overlay=overlay
         )
-    except Exception as error:  # the hub's client, its transport and the file system each have exceptions of their own
+    except Exception as error:  # the hub's client, its transport and the file system each raise their own errors
         raise BackboneError(_hub_message(architecture, error)) from error
     return net
 
 
 def _require_host(endpoint: str) -> None:
-    """Fail at once where the hub does not answer: its client would retry for most of a minute first."""
+    """Fail at once if the hub does not answer; its client would first retry for most of a minute."""
     if not getproxies():
         address = urlsplit(endpoint)
         port = address.port or (80 if address.scheme == "http" else 443)
@@ -266,7 +269,7 @@ def _require_host(endpoint: str) -> None:
 
 
 def _load_weights(net: nn.Module, path: Path) -> None:
-    """Load what the network needs; the file may hold more, under the names of the whole timm model."""
+    """Load the weights that the network needs; the file may hold more, under the names of the whole timm model."""
     available = read_state_dict(path)
     wanted = net.state_dict()
     found, missing = {}, []
@@ -292,10 +295,10 @@ def _load_weights(net: nn.Module, path: Path) -> None:
 
 
 def _whole_model_names(name: str) -> list[str]:
-    """What the whole timm model may call a weight of its feature extractor.
+    """Return the names that the whole timm model may give to a weight of its feature extractor.
 
-    timm joins the first two parts of a name (``stages.0`` becomes ``stages_0``, ``stem.conv1`` ``stem_conv1``), or puts
-    ``model.`` or ``body.`` before it.
+    timm joins the first two components of a name (``stages.0`` becomes ``stages_0``, ``stem.conv1`` becomes
+    ``stem_conv1``), or puts ``model.`` or ``body.`` before it.
     """
     first, _, rest = name.partition(".")
     names = [f"{first[:i]}.{first[i + 1 :]}.{rest}" for i, character in enumerate(first) if character == "_"]
@@ -303,10 +306,10 @@ def _whole_model_names(name: str) -> list[str]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors or torch file, without executing anything in it.
+    """Read tensors by name from a safetensors or torch file, without executing anything in it.
 
     Raises:
-        BackboneError: the file is missing, is neither, or holds something else than tensors by name.
+        BackboneError: the file is missing, has neither format, or holds anything other than tensors by name.
     """
     if not path.is_file():
         raise BackboneError(f"{path}: no such file; give a safetensors file or a state dict saved by torch.save")
@@ -317,7 +320,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             raise BackboneError(f"{path}: not a readable safetensors file ({error})") from error
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler met
+    except Exception as error:  # torch passes on whatever its unpickler raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BackboneError(
             f"{path}: holds something else than tensors, and objects are never unpickled here ({reason}); "

@@ -1,8 +1,8 @@
-"""The classification head's BatchNorm, ReLU and pooling over space, in training.
+"""BatchNorm, ReLU and pooling over space of the classification head, in training.
 
-A response is the sum of three: of the clean features, which both copies of an image share, of the map, and of the
-noise. It is added up, centred and kept once; the passes run by groups of images, in cache, and backward recomputes
-them.
+A response is the sum of three: to the clean features (which both copies of an image share), to the map and to the
+noise. The sum is computed, centred and stored once. The passes over it run by groups of images, in cache, and backward
+recomputes them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from supersimplenet.model.ops import AllReduce, Normalisation, groups, identity,
 
 
 class PooledOutput(NamedTuple):
-    """What is left of the responses of N images.
+    """Pooled responses of N images and the batch statistics.
 
     Attributes:
-        maximum: (N, K) over space.
-        average: (N, K) over space.
-        mean: (K,) of the batch, without gradient.
+        maximum: (N, K) maximum over space.
+        average: (N, K) mean over space.
+        mean: (K,) mean of the batch, without gradient.
         variance: (K,) biased variance of the batch, without gradient.
-        total: rows of the batch, over all processes that share it.
+        total: number of rows of the batch, over all processes that share it.
     """
 
     maximum: Tensor
@@ -44,24 +44,24 @@ def normalise_activate_pool(
     eps: float,
     all_reduce: AllReduce = identity,
 ) -> PooledOutput:
-    """``relu(batch_norm(clean + seen + noise))``, its maximum and mean over space.
+    """Compute ``relu(batch_norm(clean + seen + noise))`` and return its maximum and mean over space.
 
     Args:
         clean: (B, P, K) response to the clean features, P pixels.
         seen: (N, P, K) response to the map; N is B, or 2B: one copy of the batch, then the other.
         noise: (N, P, K) response to the noise, None where there is none.
-        kept: (N, P) bool, the pixels that maximum and mean are taken over, at least one an image; None for all. The
-            batch's statistics are those of all pixels.
+        kept: (N, P) bool, the pixels over which maximum and mean are taken, at least one per image; None for all. The
+            batch statistics always cover all pixels.
         gamma: (K,) scale of the normalisation.
         beta: (K,) offset of the normalisation.
         eps: added to the variance.
-        all_reduce: over the processes that share the batch.
+        all_reduce: sums over the processes that share the batch.
     """
     return PooledOutput(*_NormaliseActivatePool.apply(clean, seen, noise, kept, gamma, beta, eps, all_reduce))
 
 
 class _NormaliseActivatePool(torch.autograd.Function):
-    """Forward and backward written out; the tests compare both with autograd through the plain operations."""
+    """Hand-written forward and backward; the tests compare both with autograd through the plain operations."""
 
     @staticmethod
     def forward(
@@ -115,7 +115,7 @@ class _NormaliseActivatePool(torch.autograd.Function):
         through_maximum, through_average = gradients[0], gradients[1] / ctx.counts
 
         def through_pooling(group: slice) -> Tensor:
-            """Gradient of a group's normalised responses (rows, K)."""
+            """Compute the gradient of a group's normalised responses (rows, K)."""
             normalised, at = norm(centred[group]), place[group][:, None]  # (n, P, K), (n, 1, K)
             received: Tensor = torch.ops.aten.leaky_relu_backward(
                 through_average[group][:, None], normalised, 0.0, False

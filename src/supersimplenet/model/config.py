@@ -1,6 +1,6 @@
-"""What can be chosen about the network and its training, and the published choices as defaults.
+"""Configs of the network and its training, with the published choices as defaults.
 
-Plain dataclasses without torch, so that the command line can explain and check them before anything slow is imported.
+Plain dataclasses without torch, so that the command line can explain and check them before it imports anything slow.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class ModelConfig:
         backbone: ``compact`` (shipped with the package, works offline) or the name of any timm model that gives feature
             maps, such as ``wide_resnet50_2.tv_in1k`` (the published one, fetched from the model hub).
         backbone_weights: file with the backbone's weights (safetensors or a state dict), read instead of the hub's. It
-            may hold fewer or more layers than the timm model has; those that are used must be there.
+            may hold fewer or more layers than the timm model has; the layers that are used must be there.
         feature_strides: strides of the feature maps that are used, ascending. (8, 16) is layer2 and layer3 of a ResNet.
-        image_size: height and width in pixels to which each image is resized. Null: the size that results on the data
-            set are published for, and else 256 by 256.
+        image_size: height and width in pixels to which each image is resized. Null: the size for which results on the
+            data set are published, or 256 by 256 where there is none.
         variant: ``jims`` classifies the unadapted features (JIMS 2025), ``icpr`` the adapted ones (ICPR 2024).
         align_corners: how feature maps are upscaled: true as the authors do, false as anomalib does.
     """
@@ -60,38 +60,40 @@ class ModelConfig:
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Height and width to which each image is resized, decided."""
+        """Height and width to which each image is resized; the published size where none is given."""
         return PUBLISHED_SIZE_PX if self.image_size is None else self.image_size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the network is trained. What is ``auto`` follows the supervision, as published; `resolve_recipe` fills it in.
+    """How the network is trained. ``auto`` values follow the supervision, as published; `resolve_recipe` fills them in.
 
     Args:
-        batch_size: images in a step (each is used twice, see JIMS section 3.2).
+        batch_size: images per step (each is used twice, see JIMS section 3.2).
         perlin_threshold: a pixel becomes anomalous where the Perlin field exceeds it; higher gives smaller anomalies.
-            ``auto``: 0.2 unsupervised (VisA 0.6) and weak, 0.6 mixed and full.
-        noise_std: standard deviation of the feature noise. ``auto`` is the published 0.015 for the published backbone
-            and follows the measured scale of the features for every other one (docs/decisions/0003-noise-scale.md).
-        stop_gradient: keep the classification loss from training the segmentation head. ``auto``: unsupervised only.
-        flips: which images are also trained on upside down, left to right, and both. ``published``: the bad ones
-            alone, so that a flip tells the label; ``symmetric``: the good ones too; ``none``. ``auto``: none
-            unsupervised, else symmetric (docs/decisions/0012-flips-and-scores.md).
-        mask_dilation_px: side of the square by which masks are widened, in pixels of the mask's file; 1 leaves them.
-            ``auto``: 7, and 1 for the ICPR variant.
-        distance_weight: (w, p): a defective pixel weighs w (d / d_max)^p, d its distance from the edge of its region;
-            null for equal weights. ``auto``: (3, 2), and null for the ICPR variant.
-        image_score: which score decides the verdict: ``head`` (the classification head's), ``map`` (the map's
-            maximum) or ``fused`` (their mean on one scale). All are reported. ``auto``: the head's for
-            weak supervision, else fused (docs/decisions/0012-flips-and-scores.md).
+            ``auto``: 0.2 for unsupervised (VisA 0.6) and weak supervision, 0.6 for mixed and full.
+        noise_std: standard deviation of the feature noise. ``auto``: the published 0.015 for the published backbone;
+            for every other backbone it follows the measured scale of the features (docs/decisions/0003-noise-scale.md).
+        stop_gradient: keep the classification loss from training the segmentation head. ``auto``: only for unsupervised
+            training.
+        flips: which images are also used flipped in training: upside down, left to right, and both. ``published``: only
+            the bad ones, so that a flip gives away the label; ``symmetric``: the good ones too; ``none``: no image.
+            ``auto``: none for unsupervised training, else symmetric (docs/decisions/0012-flips-and-scores.md).
+        mask_dilation_px: side of the square by which masks are widened, in pixels of the mask's file; 1 leaves them
+            unchanged. ``auto``: 7, and 1 for the ICPR variant.
+        distance_weight: (w, p): a defective pixel has the weight w (d / d_max)^p, where d is its distance from the edge
+            of its region; null for equal weights. ``auto``: (3, 2), and null for the ICPR variant.
+        image_score: which anomaly score decides the verdict: ``head`` (the classification head's), ``map`` (the map's
+            maximum) or ``fused`` (their mean on one scale). All three are reported. ``auto``: the head's for weak
+            supervision, else fused (docs/decisions/0012-flips-and-scores.md).
         adaptor_lr: learning rate of the feature adaptor.
         adaptor_weight_decay: weight decay of the feature adaptor.
         heads_lr: learning rate of both heads.
         heads_weight_decay: weight decay of both heads.
         lr_milestones: fractions of the training at which the learning rates are multiplied by ``lr_decay``.
-        lr_decay: the factor.
-        gradient_clip_norm: largest norm of the gradient, null for no clipping. ``auto``: null unsupervised, else 1.
+        lr_decay: factor of the learning rates at each milestone.
+        gradient_clip_norm: largest norm of the gradient, null for no clipping. ``auto``: null for unsupervised
+            training, else 1.
 
     Source: JIMS section 4.2 (implementation details). Differs: the default of ``flips``.
     """
@@ -143,7 +145,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRecipe:
-    """What of the recipe depends on the labels, decided; see `Recipe` for each."""
+    """The values of a recipe that depend on the labels, with every ``auto`` resolved; see `Recipe` for each."""
 
     perlin_threshold: float
     stop_gradient: bool
@@ -157,13 +159,13 @@ class LabelRecipe:
 def resolve_recipe(
     recipe: Recipe, regime: Regime, *, variant: Variant, own_perlin_threshold: float | None = None
 ) -> LabelRecipe:
-    """The published settings of a regime where the recipe says ``auto``, and the recipe's own elsewhere.
+    """Return the published settings of a regime where the recipe says ``auto``, and the recipe's own values elsewhere.
 
     Args:
         recipe: as configured.
-        regime: of supervision.
-        variant: of the network; the ICPR variant neither widens nor weighs masks.
-        own_perlin_threshold: unsupervised threshold of the data set, where it has one of its own.
+        regime: kind of supervision.
+        variant: of the network; the ICPR variant neither widens nor weights masks.
+        own_perlin_threshold: the data set's own threshold for unsupervised training, where it has one.
 
     Source: JIMS section 4.2.
     """

@@ -1,4 +1,4 @@
-"""A trained network with everything constant multiplied together, for inference."""
+"""The trained network for inference, with everything constant multiplied together."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from supersimplenet.model.segmentation_kernel import activate_project
 
 
 class FoldedNetwork(nn.Module):
-    """From pixels to the smoothed map and the score; BatchNorms are inside the weights.
+    """Network from pixels to the smoothed anomaly map and the score; BatchNorms are folded into the weights.
 
     Args:
-        network: the trained network; its weights are copied, so that later training does not reach this module.
+        network: the trained network; its weights are copied, so that later training does not change this module.
         dtype: type of the backbone and of the wide matrices; everything else stays float32.
-        dense: write the upscaling as matrix products, for a compiler of graphs; else as sparse sums, for torch.
+        dense: write the upscaling as dense matrix products, for graph compilers; else as sparse sums, for torch.
     """
 
     def __init__(self, network: SuperSimpleNet, *, dtype: torch.dtype = torch.float32, dense: bool = False) -> None:
@@ -46,11 +46,11 @@ class FoldedNetwork(nn.Module):
         self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
 
     def forward(self, pixels: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map and score of each image.
+        """Compute anomaly map and score of each image.
 
         Args:
             pixels: (B, H, W, 3) uint8, RGB.
-            ignored: (B, H, W) bool, pixels that count in no score; None for none, and never all of an image.
+            ignored: (B, H, W) bool, pixels that count in no score, never all pixels of an image; None for none.
 
         Returns:
             (B, H, W) smoothed map and (B,) score, float32 logits.
@@ -65,11 +65,11 @@ class FoldedNetwork(nn.Module):
 
 
 class FoldedHeads(nn.Module):
-    """Heads in inference: adaptor and first convolution in one matrix, both BatchNorms inside the weights.
+    """Heads for inference: adaptor and first convolution in one matrix, both BatchNorms folded into the weights.
 
     Args:
-        heads: trained heads; their weights are copied, so that later training does not reach this module.
-        dtype: type of the wide matrices, and so of the features; that of the heads where None.
+        heads: trained heads; their weights are copied, so that later training does not change this module.
+        dtype: type of the wide matrices, and so of the features; None for the type of the heads.
         dense: see `FoldedNetwork`.
     """
 
@@ -89,7 +89,7 @@ class FoldedHeads(nn.Module):
         self.align_corners = heads.align_corners
         self.dense = dense
         kept = heads.hidden.weight.dtype
-        exact = copy.deepcopy(heads).double().projections()  # formed once: no reason to round twice
+        exact = copy.deepcopy(heads).double().projections()  # computed only once, so in float64: no need to round twice
         hidden_scale, hidden_shift = _scale_and_shift(heads.hidden_norm)
         conv_scale, conv_shift = _scale_and_shift(heads.conv_norm)
         tap_weight = exact.tap_weight.view(TAPS * TAPS, CONV, -1) * conv_scale[:, None]
@@ -108,7 +108,7 @@ class FoldedHeads(nn.Module):
             self.register_buffer(name, None if value is None else value.to(to, copy=True))
 
     def forward(self, features: Sequence[Tensor], ignored: Tensor | None = None) -> HeadOutput:
-        """Map and score of each image.
+        """Compute map and score of each image.
 
         Args:
             features: (B, h_l, w_l, C_l) feature maps, largest first.
@@ -130,7 +130,7 @@ class FoldedHeads(nn.Module):
         if not self.dense:
             return project(features, weight)
         ends = list(accumulate(feature.shape[-1] for feature in features))
-        # Slices, which the optimisers of graphs compute once; a split into several they leave for each image.
+        # Graph optimisers compute these slices once; they would compute a split with several outputs per image.
         parts = [weight[:, end - feature.shape[-1] : end] for feature, end in zip(features, ends, strict=True)]
         return [pointwise(feature, part) for feature, part in zip(features, parts, strict=True)]
 
@@ -161,7 +161,7 @@ class FoldedHeads(nn.Module):
 
 
 def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """A BatchNorm in eval mode as ``x * scale + shift``, in float64."""
+    """Return scale and shift of a BatchNorm in eval mode, ``x * scale + shift``, in float64."""
     if norm.running_mean is None or norm.running_var is None:
         raise RuntimeError("only a BatchNorm with running statistics can be folded")
     scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()

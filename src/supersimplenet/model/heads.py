@@ -1,12 +1,12 @@
 """Adaptor, segmentation head and classification head, computed at the feature maps' own resolution.
 
-Upscaling and pooling act alike on every channel, so they commute with every matrix over channels:
-``conv(pool(upscale(f))) = pool(upscale(conv(f)))``, layer by layer and summed. The wide matrices therefore meet 1/4 and
-1/16 of the pixels, and only their results are upscaled. Adaptor and first convolution are one matrix (their product);
-the 25 taps of the 5x5 convolution are 25 such matrices, and each tap's shift is folded into the upscaling. Biases come
-after the pooling, because its zero padding would change them at the border.
+Upscaling and pooling treat every channel alike, so they commute with every matrix over channels:
+``conv(pool(upscale(f))) = pool(upscale(conv(f)))``, for each layer and for their sum. The wide matrices are therefore
+applied to only 1/4 and 1/16 of the pixels, and only their results are upscaled. Adaptor and first convolution are one
+matrix (their product); the 25 taps of the 5x5 convolution are 25 such matrices, and each tap's shift is folded into the
+upscaling. Biases are added after the pooling, because its zero padding would change them at the border.
 
-The plain, published order of operations stands in ``tests/plain.py``; both give the same outputs and gradients.
+The plain, published order of operations is in ``tests/plain.py``; both give the same outputs and gradients.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LEAKY_SLOPE = 0.2
 
 
 class HeadOutput(NamedTuple):
-    """What the heads say of N images.
+    """Outputs of the heads for N images.
 
     Attributes:
-        map_logit: (N, h, w), twice the resolution of the first feature map.
-        score_logit: (N,).
+        map_logit: (N, h, w) anomaly map, twice the resolution of the first feature map.
+        score_logit: (N,) anomaly score.
     """
 
     map_logit: Tensor
@@ -45,13 +45,14 @@ class HeadOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class Projections:
-    """The matrices that meet the feature maps, C channels over all layers.
+    """The matrices that are applied to the feature maps; C is the number of channels over all layers.
 
     Attributes:
         hidden_weight: (HIDDEN, C) adaptor and first segmentation convolution in one.
         hidden_bias: (HIDDEN,).
         tap_weight: (5 * 5 * CONV, C), taps ordered x, y.
-        tap_bias: (5, 5, CONV) what a tap gives on a constant, taps ordered x, y; None where there is none.
+        tap_bias: (5, 5, CONV) response of each tap to the adaptor's constant bias, taps ordered x, y; None where there
+            is none.
     """
 
     hidden_weight: Tensor
@@ -61,13 +62,13 @@ class Projections:
 
 
 class Heads(nn.Module):
-    """The trained part of the network.
+    """The trained layers of the network: adaptor, segmentation head and classification head.
 
     Args:
         channels: channels of each feature map, in the order of `forward`'s maps.
         variant: ``jims`` or ``icpr``, see `ModelConfig`.
         align_corners: how feature maps are upscaled.
-        generator: source of the initial weights.
+        generator: random source of the initial weights.
 
     Source: JIMS section 3 and figure 2; ICPR section 3. Differs: the order of computation, not its result.
     """
@@ -98,15 +99,16 @@ class Heads(nn.Module):
         ignored: Tensor | None = None,
         all_reduce: AllReduce = identity,
     ) -> HeadOutput:
-        """Map and score of each image, or of each image of the doubled, noised batch.
+        """Compute map and score of each image, or of each image of the doubled, noised batch.
 
         Args:
             features: (B, h_l, w_l, C_l) feature maps, largest first.
             anomalies: noise for the doubled batch; None leaves the batch as it is.
             stop_gradient: keep the score's gradient out of the map.
-            ignored: (B, h, w) bool, positions that the score's maxima and means over space pass over; not all of an
-                image. (The batch's statistics and the 5x5 convolution still see them.)
-            all_reduce: in training, over the processes that share the batch; each calls this with its own images.
+            ignored: (B, h, w) bool, positions that the score's maxima and means over space leave out; not all positions
+                of an image. (The batch statistics and the 5x5 convolution still include them.)
+            all_reduce: in training, sums over the processes that share the batch; each process calls this method with
+                its own images.
 
         Returns:
             Logits of B images, or of 2B with ``anomalies``: first one copy of the batch, then the other.
@@ -127,7 +129,7 @@ class Heads(nn.Module):
         return bias
 
     def projections(self) -> Projections:
-        """The matrices of the current weights, differentiable."""
+        """Compute the matrices from the current weights, differentiably."""
         tap_weight, tap_bias = self._tap_rows(), None
         if self.variant == "icpr":
             tap_bias = (tap_weight @ self.adaptor.bias).view(TAPS, TAPS, CONV)
@@ -142,7 +144,7 @@ class Heads(nn.Module):
     def _segment(
         self, features: Sequence[Tensor], projections: Projections, anomalies: Anomalies | None, all_reduce: AllReduce
     ) -> Tensor:
-        """The map (N, h, w)."""
+        """Compute the map (N, h, w)."""
         norm, weight, size = self.hidden_norm, self.map.weight[0], output_size(features)
         maps = project(features, projections.hidden_weight)
         noise = features[0].new_empty(0, sum(self.channels)) if anomalies is None else anomalies.noise
@@ -181,7 +183,7 @@ class Heads(nn.Module):
         kept: Tensor | None,
         all_reduce: AllReduce,
     ) -> tuple[Tensor, Tensor]:
-        """Maximum and mean over the kept positions of the activated 5x5 convolution, (N, CONV) each."""
+        """Compute maximum and mean of the activated 5x5 convolution over the kept positions, (N, CONV) each."""
         norm, size = self.conv_norm, output_size(features)
         clean = upscale_taps(project(features, projections.tap_weight), size, self.align_corners)  # (B, h, w, CONV)
         clean = (clean + constant_response(projections.tap_bias, self.conv_bias, size)).flatten(1, 2)
@@ -201,7 +203,7 @@ class Heads(nn.Module):
         return pool(response.view_as(seen), kept)
 
     def _tap_rows(self) -> Tensor:
-        """The 5x5 kernel on the features as (5 * 5 * CONV, C) rows, taps ordered x, y."""
+        """Return the 5x5 kernel on the features as (5 * 5 * CONV, C) rows, taps ordered x, y."""
         kernel = self.conv.weight[:, :-1]  # (CONV, C, 5, 5): all but the map's channel
         return kernel.permute(3, 2, 0, 1).reshape(-1, kernel.shape[1])
 
@@ -215,7 +217,7 @@ class Heads(nn.Module):
 
 
 def project(features: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
-    """A matrix over the channels of all maps, at each map's own resolution; the upscaled results add up.
+    """Apply a matrix over the channels of all maps at each map's own resolution; the upscaled results add up.
 
     Args:
         features: (B, h_l, w_l, C_l) feature maps, largest first.
@@ -229,10 +231,10 @@ def project(features: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
 
 
 def sum_taps(spread: Tensor, anomalies: Anomalies) -> Tensor:
-    """The 5x5 'same' convolution of noise that is zero but at some positions, from what each tap gives there.
+    """Compute the 5x5 'same' convolution of noise that is 0 except at some positions, from each tap's response there.
 
     Args:
-        spread: (M' * 25, K), taps ordered x, y; rows beyond the M positions are not read.
+        spread: (M' * 25, K) responses, taps ordered x, y; rows beyond the M positions are not read.
         anomalies: the positions, in a batch of 2B maps.
 
     Returns:
@@ -243,7 +245,7 @@ def sum_taps(spread: Tensor, anomalies: Anomalies) -> Tensor:
 
 
 class _SumTaps(torch.autograd.Function):
-    """Each output position sums what the up to 25 noised positions around it give; backward reads it back."""
+    """Sum of the responses of the up to 25 noised positions around each output position; backward reads it back."""
 
     @staticmethod
     def forward(ctx: Any, spread: Tensor, anomalies: Anomalies) -> Tensor:
@@ -254,7 +256,7 @@ class _SumTaps(torch.autograd.Function):
         ctx.number, ctx.rows = number, len(spread)
         radius = TAPS // 2
         padded = F.pad(number, (radius,) * 4, value=-1)
-        # A tap reads the position t - 2 further on; taps are ordered x, y.
+        # Tap t reads the position t - 2 further on; taps are ordered x, y.
         read = padded.unfold(1, number.shape[1], 1).unfold(2, number.shape[2], 1)  # (2B, y, x, h, w)
         read = read.permute(0, 3, 4, 2, 1).flatten(0, 2).flatten(1)  # (2B * h * w, 25)
         present = read >= 0
@@ -271,16 +273,16 @@ class _SumTaps(torch.autograd.Function):
         padded = F.pad(gradient, (0, 0) + (radius,) * 4)  # (2B, h + 4, w + 4, K)
         image, row, column = (number >= 0).nonzero(as_tuple=True)
         tap = torch.arange(TAPS, device=row.device)
-        # The position under tap t of an output lies t - 2 further on, so it contributed t - 2 back.
+        # Tap t of an output reads the position t - 2 further on: a position contributes to the output t - 2 before it.
         target_row = row[:, None, None] + 2 * radius - tap[None, None, :]
         target_column = column[:, None, None] + 2 * radius - tap[None, :, None]
         target = (image[:, None, None] * padded.shape[1] + target_row) * padded.shape[2] + target_column  # (M, x, y)
-        source = F.pad(target.flatten(), (0, ctx.rows - target.numel()))  # the first corner of the padding is 0
+        source = F.pad(target.flatten(), (0, ctx.rows - target.numel()))  # more rows read a corner of the padding: 0
         return padded.flatten(0, 2).index_select(0, source), None
 
 
 def constant_response(tap_bias: Tensor | None, bias: Tensor, size: tuple[int, int]) -> Tensor:
-    """The convolution's bias, and what a constant under its taps gives where they fall inside the map.
+    """Compute the convolution's bias plus the response of its taps to a constant, where they fall inside the map.
 
     Args:
         tap_bias: (5, 5, K), taps ordered x, y, or None.
@@ -297,38 +299,38 @@ def constant_response(tap_bias: Tensor | None, bias: Tensor, size: tuple[int, in
 
 
 def convolve_map(map_logit: Tensor, kernel: Tensor) -> Tensor:
-    """The map's own channel of the 5x5 convolution: (N, h, w) and (K, 5, 5) to (N, h, w, K)."""
+    """Convolve the map with its own channel of the 5x5 kernel: (N, h, w) and (K, 5, 5) to (N, h, w, K)."""
     height, width = map_logit.shape[1:]
     patches = F.pad(map_logit, (TAPS // 2,) * 4).unfold(1, height, 1).unfold(2, width, 1)  # (N, 5, 5, h, w)
     return pointwise(patches.flatten(1, 2).permute(0, 2, 3, 1), kernel.flatten(1))
 
 
 def project_hidden(normalised: Tensor, weight: Tensor) -> Tensor:
-    """Activation (in place) and projection of normalised rows: (P, HIDDEN) and (HIDDEN,) to (P,)."""
+    """Activate (in place) and project normalised rows: (P, HIDDEN) and (HIDDEN,) to (P,)."""
     return F.leaky_relu_(normalised, LEAKY_SLOPE) @ weight
 
 
 def pool(normalised: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Activation of the normalised convolution (N, P, CONV), then maximum and mean over space, (N, CONV) each.
+    """Activate the normalised convolution (N, P, CONV), then return maximum and mean over space, (N, CONV) each.
 
-    Where ``kept`` (N, P) bool is given, over its positions only.
+    Where ``kept`` (N, P) bool is given, only its positions count.
     """
     active = F.relu(normalised)
     if kept is None:
         return active.amax(1), active.mean(1)
-    active = active * kept[..., None]  # the activation is at least 0, so a 0 never is a false maximum
+    active = active * kept[..., None]  # activations are at least 0, so a zeroed one is never a false maximum
     return active.amax(1), active.sum(1) / kept.sum(1, keepdim=True)
 
 
 def classify(
     maximum: Tensor, average: Tensor, seen_map: Tensor, weight: Tensor, bias: Tensor, kept: Tensor | None = None
 ) -> Tensor:
-    """The last linear layer.
+    """Apply the last linear layer and return the score.
 
     Args:
         maximum: (N, CONV) of the convolution over space.
         average: (N, CONV) likewise.
-        seen_map: (N, h, w) the map as the classification head sees it.
+        seen_map: (N, h, w) the map that the classification head gets.
         weight: (1, 2 * CONV + 2), columns ordered conv-max, conv-mean, map-max, map-mean.
         bias: (1,).
         kept: (N, h * w) bool, positions of the map that count; None for all.
@@ -347,7 +349,7 @@ def classify(
 
 
 def output_size(features: Sequence[Tensor]) -> tuple[int, int]:
-    """Height and width of the map: twice the first feature map's."""
+    """Return height and width of the map: twice those of the first feature map."""
     return 2 * features[0].shape[1], 2 * features[0].shape[2]
 
 

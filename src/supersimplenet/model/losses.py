@@ -1,4 +1,4 @@
-"""The training loss, from logits."""
+"""The training loss, computed from logits."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def supersimplenet_loss(
     weight: Tensor | None = None,
     all_reduce: AllReduce = identity,
 ) -> Tensor:
-    """Truncated L1 on the map, focal loss on the map, focal loss on the score; all with weight 1.
+    """Compute the sum of truncated L1 on the map, focal loss on the map and focal loss on the score, all with weight 1.
 
     Args:
         output: logits of N images.
         mask: (N, h, w) bool, True on defective (and noised) pixels.
         label: (N,) bool, True for a bad (or noised) image.
-        counted: (N, h, w) bool, the pixels that take part in the map's terms; None for all. None of an image whose
-            pixel labels are unknown do, nor do ignored ones.
-        weight: (N, h, w) float, by which each pixel's terms are multiplied (a mean still divides by the number of
-            pixels); None for 1.
-        all_reduce: over the processes that share the batch. The loss is then the one whose mean over them is that of
+        counted: (N, h, w) bool, the pixels that count in the map's terms; None for all. Ignored pixels do not count,
+            nor does any pixel of an image whose pixel labels are unknown.
+        weight: (N, h, w) float, factor of each pixel's terms (a mean still divides by the number of pixels); None for
+            1.
+        all_reduce: sums over the processes that share the batch. The mean of the processes' losses is then the loss of
             the batch, as the mean of their gradients is its gradient.
 
     Returns:
-        () float32, or float64 where the logits are.
+        () float32, or float64 where the logits are float64.
 
     Source: JIMS section 3.4. Differs: computed from logits, which saves the rounding of the sigmoid. A mean over no
     pixel is 0.
@@ -65,6 +65,6 @@ def supersimplenet_loss(
 
 
 def _focal(logit: Tensor, target: Tensor) -> Tensor:
-    """``-(1 - p)^4 log p``, p the probability given to the true class; Lin et al. 2017, without alpha."""
+    """Compute ``-(1 - p)^4 log p``, p the probability given to the true class; Lin et al. 2017, without alpha."""
     true_logit = torch.where(target, logit, -logit)
     return torch.sigmoid(-true_logit) ** _GAMMA * -F.logsigmoid(true_logit)

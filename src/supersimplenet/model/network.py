@@ -1,4 +1,4 @@
-"""SuperSimpleNet: frozen backbone, trained heads, and the map brought back to the image's size."""
+"""SuperSimpleNet: frozen backbone, trained heads, and the anomaly map upscaled to the image's size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from supersimplenet.model.heads import HeadOutput, Heads
 from supersimplenet.model.resample import smoothed_upscale
 
 SMOOTHING_SIGMA_PX = 4.0
-_SMALLEST_SHARE = 1e-4  # of the smoothing's weights, below which there is nothing to go by
+_SMALLEST_SHARE = 1e-4  # of the smoothing's weights; a pixel needs at least this share on counted positions
 
 
 class SuperSimpleNet(nn.Module):
@@ -23,13 +23,13 @@ class SuperSimpleNet(nn.Module):
     Args:
         config: architecture and backbone.
         backbone: a backbone that is already built; by default the one that ``config`` names.
-        seed: decides the heads' initial weights.
+        seed: seed of the heads' initial weights.
 
     Raises:
-        BackboneError: the backbone cannot be built or its weights cannot be had.
+        BackboneError: the backbone cannot be built or its weights cannot be loaded.
 
-    Source: Rolih, Fučka, Skočaj, ICPR 2024 (arXiv 2408.03143) and JIMS 2025 (arXiv 2508.19060). Differs: none in what
-    is computed; outputs are logits, the sigmoid comes last, outside.
+    Source: Rolih, Fučka, Skočaj, ICPR 2024 (arXiv 2408.03143) and JIMS 2025 (arXiv 2508.19060). Differs: nothing in the
+    result; outputs are logits, the sigmoid is applied last, outside.
     """
 
     def __init__(self, config: ModelConfig, *, backbone: Backbone | None = None, seed: int = 0) -> None:
@@ -44,7 +44,7 @@ class SuperSimpleNet(nn.Module):
         )
 
     def forward(self, pixels: Tensor, anomalies: Anomalies | None = None, *, stop_gradient: bool = False) -> HeadOutput:
-        """Map and score of each image.
+        """Compute map and score of each image.
 
         Args:
             pixels: (B, H, W, 3) uint8, RGB.
@@ -52,19 +52,19 @@ class SuperSimpleNet(nn.Module):
             stop_gradient: keep the score's gradient out of the map.
 
         Returns:
-            Logits; the map has the feature resolution (h, w). `anomaly_map` brings it to the image's.
+            Logits; the map has the feature resolution (h, w). `anomaly_map` resizes it to the image's size.
         """
         return self.heads(self.backbone(pixels), anomalies, stop_gradient=stop_gradient)  # type: ignore[no-any-return]
 
 
 def anomaly_map(map_logit: Tensor, image_size: Sequence[int], ignored: Tensor | None = None) -> Tensor:
-    """Bring the map to the image's size and smooth it with a Gaussian of 4 px.
+    """Resize the map to the image's size and smooth it with a Gaussian of sigma 4 px.
 
     Args:
         map_logit: (N, h, w).
         image_size: H, W, more than 12 px each.
-        ignored: (N, h, w) bool, positions that are left out of the smoothing, whose weights are then those of the
-            others alone; None for none.
+        ignored: (N, h, w) bool, positions that are left out of the smoothing; the weights of the other positions are
+            scaled up to make up for them. None for none.
 
     Returns:
         (N, H, W) logits.
@@ -80,5 +80,5 @@ def anomaly_map(map_logit: Tensor, image_size: Sequence[int], ignored: Tensor | 
     kept = (~ignored).to(map_logit.dtype)
     share = rows @ kept @ columns.T
     smooth = rows @ (map_logit * kept) @ columns.T / share.clamp_min(_SMALLEST_SHARE)
-    lowest = map_logit.amin((1, 2), keepdim=True)  # where nothing counts for some way around
+    lowest = map_logit.amin((1, 2), keepdim=True)  # for pixels with no counted position around them
     return torch.where(share > _SMALLEST_SHARE, smooth, lowest)

@@ -1,9 +1,9 @@
-"""BatchNorm in training over rows that are held by groups of images: what both heads share.
+"""Operations that both heads share: BatchNorm in training, over rows that are held by groups of images.
 
-Where several processes share a batch, its statistics are those of all its rows, forward and backward: what is summed
-over rows is summed over processes too (`AllReduce`).
+Several processes may share a batch. Its statistics then cover the rows of all processes, forward and backward: whatever
+is summed over rows is summed over processes too (`AllReduce`).
 
-The caller finds mean and variance, which need not cost a pass over the rows, and hands over centred rows chunk by
+The caller computes mean and variance, which need not take a pass over the rows, and passes in centred rows chunk by
 chunk. Nothing of the size of the rows is stored here.
 """
 
@@ -20,28 +20,28 @@ from supersimplenet.utils.system import is_cpu
 # A chunk of float32 rows that stays in the second-level cache of two cores between element-wise passes.
 _CHUNK_BYTES_CPU = 1 << 21
 _CHUNK_BYTES_GPU = 1 << 28
-# Sums a tensor over the processes that share a batch, maybe in place; every process calls it, in the same order.
+# Sums a tensor over the processes that share a batch, possibly in place; all processes call it in the same order.
 AllReduce = Callable[[Tensor], Tensor]
 _CONVOLVED = (torch.float32, torch.bfloat16)
 
 
 def identity(values: Tensor) -> Tensor:
-    """The sum over one process."""
+    """Return the values as they are: the sum over one process."""
     return values
 
 
 class Normalisation:
-    """A BatchNorm whose batch is known, forward and backward.
+    """Forward and backward of a BatchNorm whose batch statistics are known.
 
     Args:
         gamma: (K,) scale.
         beta: (K,) offset.
         variance: (K,) biased variance of the batch.
         eps: added to the variance.
-        total: rows of the batch, of all processes.
-        weight: (K,) what each channel is multiplied by after the activation, which must be piecewise linear through 0;
-            the gradients that `add` and `through` are given lack this factor. None for 1.
-        all_reduce: over the processes that share the batch.
+        total: number of rows of the batch, over all processes.
+        weight: (K,) factor of each channel after the activation, which must be piecewise linear through 0; the
+            gradients that `add` and `through` receive do not include this factor. None for 1.
+        all_reduce: sums over the processes that share the batch.
     """
 
     def __init__(
@@ -60,23 +60,23 @@ class Normalisation:
         self.scale = gamma * self.inverse_std
         self.total = total
         self.weight = torch.ones_like(beta) if weight is None else weight
-        self._sum = torch.zeros_like(beta)  # over rows, of the gradient
-        self._deviation_sum = torch.zeros_like(beta)  # the same, each times the row's deviation from the mean
+        self._sum = torch.zeros_like(beta)  # sum of the gradient over rows
+        self._deviation_sum = torch.zeros_like(beta)  # likewise, each row times its deviation from the mean
         self._add_up = all_reduce
-        self._everywhere: tuple[Tensor, Tensor] | None = None  # both sums, of all processes
+        self._everywhere: tuple[Tensor, Tensor] | None = None  # both sums, over all processes
 
     def __call__(self, centred: Tensor) -> Tensor:
-        """(rows, K), whose mean over the batch is 0, to normalised (rows, K)."""
+        """Normalise centred rows (rows, K), whose mean over the batch is 0."""
         return torch.addcmul(self.beta, centred, self.scale)
 
     def add(self, gradient: Tensor, centred: Tensor) -> None:
-        """Take the gradient of some normalised rows (rows, K) into the sums; it is overwritten."""
+        """Add the gradient of some normalised rows (rows, K) to the sums; ``gradient`` is overwritten."""
         self._sum += gradient.sum(0)
         self._deviation_sum += gradient.mul_(centred).sum(0)
 
     @property
     def d_beta(self) -> Tensor:
-        """(K,) gradient of ``beta`` by this process's rows, complete after every one was given to `add`."""
+        """(K,) gradient of ``beta`` from this process's rows; complete once all of them were given to `add`."""
         return self.weight * self._sum
 
     @property
@@ -90,10 +90,10 @@ class Normalisation:
         return self.scale * self._deviation_sum + self.beta * self._sum
 
     def through(self, gradient: Tensor, centred: Tensor, *, out: Tensor, count: Tensor | None = None) -> None:
-        """Gradient of some rows before the normalisation, from that of the normalised ones, all of them added before.
+        """Compute the gradient of some rows before the normalisation, once all rows were given to `add`.
 
         Args:
-            gradient: (rows, K), summed over the pixels that a row stands for; it is overwritten.
+            gradient: (rows, K) of the normalised rows, summed over the pixels that a row stands for; it is overwritten.
             centred: (rows, K).
             out: (rows, K) to write to.
             count: (rows,) how many pixels of the batch each row stands for; None for one.
@@ -111,7 +111,7 @@ class Normalisation:
 
 
 def mean_everywhere(row_sum: Tensor, rows: int, all_reduce: AllReduce) -> tuple[Tensor, int]:
-    """Mean over the rows of all processes, from their sum (K,) in this one, and how many they are."""
+    """Return the mean over the rows of all processes, from this process's sum (K,), and the number of those rows."""
     if all_reduce is identity:
         return row_sum / rows, rows
     both = all_reduce(torch.cat([row_sum, row_sum.new_tensor([rows])]).double())
@@ -120,14 +120,14 @@ def mean_everywhere(row_sum: Tensor, rows: int, all_reduce: AllReduce) -> tuple[
 
 
 def groups(images: int, device: torch.device) -> Iterator[slice]:
-    """Slices of images that go through a pass together: one by one in a CPU's cache, all at once on a GPU."""
+    """Yield slices of images that go through a pass together: one by one in a CPU's cache, all at once on a GPU."""
     length = 1 if is_cpu(device) else max(images, 1)
     for start in range(0, images, length):
         yield slice(start, start + length)
 
 
 def chunks(rows: Tensor) -> Iterator[slice]:
-    """Slices of rows that are small enough to stay in cache between element-wise passes."""
+    """Yield slices of rows that are small enough to stay in cache between element-wise passes."""
     row_bytes = rows.shape[1] * rows.element_size()
     length = max(1, (_CHUNK_BYTES_CPU if is_cpu(rows.device) else _CHUNK_BYTES_GPU) // row_bytes)
     for start in range(0, len(rows), length):
@@ -136,7 +136,7 @@ def chunks(rows: Tensor) -> Iterator[slice]:
 
 @torch.no_grad()
 def update_running_statistics(norm: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor, rows: int) -> None:
-    """What BatchNorm does in training: exponential averages, with the unbiased variance."""
+    """Update the running statistics as BatchNorm does in training: exponential averages, with the unbiased variance."""
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         raise RuntimeError("a BatchNorm of the heads must track running statistics")
     momentum = 0.1 if norm.momentum is None else norm.momentum
@@ -146,10 +146,10 @@ def update_running_statistics(norm: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tenso
 
 
 def pointwise(values: Tensor, weight: Tensor) -> Tensor:
-    """``values @ weight.T``, computed in the type of ``values`` and returned in float32 or float64.
+    """Compute ``values @ weight.T`` in the type of ``values`` and return it in float32 or float64.
 
-    On a CPU it goes through the 1x1 convolution of oneDNN, which uses the whole width of the vector units on every
-    CPU; the matrix product of torch's MKL leaves half of it unused on AMD's (docs/performance.md).
+    On a CPU this runs as the 1x1 convolution of oneDNN, which uses the full width of the vector units on every CPU; the
+    matrix product of torch's MKL leaves half of it unused on AMD's (docs/performance.md).
 
     Args:
         values: (..., C) float32, bfloat16 or float64.
@@ -162,6 +162,6 @@ def pointwise(values: Tensor, weight: Tensor) -> Tensor:
     if values.device.type != "cpu" or values.dtype not in _CONVOLVED or values.shape[0] == 0:
         return F.linear(values, matrix).to(result_type)
     rows = values.reshape(1, 1, -1, values.shape[-1]).permute(0, 3, 1, 2)  # (1, C, 1, rows), channels last in memory
-    # Dilation means nothing to a 1x1 kernel, but without it torch leaves oneDNN out where it has a single thread.
+    # Dilation has no effect on a 1x1 kernel, but without it torch does not use oneDNN on a single thread.
     product = F.conv2d(rows, matrix[:, :, None, None], dilation=2)  # (1, K, 1, rows)
     return product.permute(0, 2, 3, 1).reshape(*values.shape[:-1], weight.shape[0]).to(result_type)

@@ -1,9 +1,9 @@
 """Upscaling, average pooling and the taps of a 5x5 convolution, each as one small matrix per axis.
 
-All three are linear, act alike on every channel and are separable, so ``out = Y @ x @ X.T`` with one matrix for each
-axis. The matrices are read off `torch.nn.functional.interpolate` itself, applied to an identity, so that both
-conventions of ``align_corners`` come out right to the last bit of the formula. Each row has four or five entries other
-than zero for each tap, so the matrices are multiplied as sparse ones: the columns' first, then the rows'.
+All three are linear, separable and the same for every channel, so ``out = Y @ x @ X.T`` with one matrix per axis. The
+matrices come from `torch.nn.functional.interpolate` itself, applied to an identity matrix, so that both conventions of
+``align_corners`` are right to the last bit of the formula. Each row has four or five nonzero entries per tap, so the
+matrices are multiplied as sparse ones: first the columns' matrix, then the rows'.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _POOL = 3  # side of the average pooling
 def pooled_upscale(
     size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Matrix of bilinear upscaling followed by 3-wide average pooling, for one axis.
+    """Return the matrix of bilinear upscaling followed by 3-wide average pooling, for one axis.
 
     Args:
         size_in: length of the feature map's axis.
         size_out: length of the upscaled axis.
         align_corners: the convention of `torch.nn.functional.interpolate`.
-        device: where the matrix is to live.
-        dtype: its type.
+        device: device of the matrix.
+        dtype: type of the matrix.
 
     Returns:
         (size_out, size_in). A row at the border sums to 2/3: padded zeros count, as in the published network.
@@ -64,15 +64,16 @@ def _pooled_upscale(
 
 
 def _is_open(*sizes: int) -> bool:
-    """Whether a size is a symbol, in a graph that is exported for images of any size."""
+    """Check whether any size is symbolic, as in a graph that is exported for images of any size."""
     return any(isinstance(size, torch.SymInt) for size in sizes)
 
 
 def hat_upscale(size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Matrix (size_out, size_in) of bilinear upscaling by its formula, for graphs in which the sizes are symbols.
+    """Return the matrix (size_out, size_in) of bilinear upscaling by its formula, for graphs with symbolic sizes.
 
-    Output ``i`` reads input ``j`` with the weight ``max(0, 1 - |p(i) - j|)``, ``p(i)`` its place among the inputs: a
-    whole number and a fraction, told apart in integers, because float32 would leave few digits to the fraction.
+    Output ``i`` reads input ``j`` with the weight ``max(0, 1 - |p(i) - j|)``, where ``p(i)`` is its coordinate among
+    the inputs. Integers split ``p(i)`` into a whole number and a fraction, because float32 would leave few digits to
+    the fraction.
     """
     step, first = torch.arange(size_out, device=device), torch.arange(size_in, device=device)
     if align_corners:
@@ -87,10 +88,10 @@ def hat_upscale(size_in: int, size_out: int, align_corners: bool, device: torch.
 
 
 def tap_coverage(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Where each tap of a 5-wide 'same' convolution falls inside the axis.
+    """Return where each tap of a 5-wide 'same' convolution falls inside the axis.
 
     Returns:
-        (size, 5) of ones and zeros. What a constant contributes through the zero padding.
+        (size, 5) of ones and zeros: what a constant contributes under the zero padding.
     """
     if _is_open(size):
         read = torch.arange(size, device=device)[:, None] + torch.arange(TAPS, device=device) - TAPS // 2
@@ -107,14 +108,14 @@ def _tap_coverage(size: int, device: torch.device, dtype: torch.dtype) -> Tensor
 
 
 def smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Matrix of bilinear upscaling followed by Gaussian smoothing with reflected borders, for one axis.
+    """Return the matrix of bilinear upscaling followed by Gaussian smoothing with reflected borders, for one axis.
 
     Args:
         size_in: length of the map's axis.
         size_out: length of the image's axis; longer than the kernel's radius, ``ceil(3 * sigma)``.
         sigma: standard deviation of the Gaussian, in image pixels.
-        device: where the matrix is to live.
-        dtype: its type.
+        device: device of the matrix.
+        dtype: type of the matrix.
 
     Returns:
         (size_out, size_in); every row sums to 1.
@@ -141,7 +142,7 @@ def _smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.d
 
 
 def _smoothed(rows: Tensor, sigma: float) -> Tensor:
-    """Rows (R, size) smoothed along themselves, transposed: (size, R)."""
+    """Smooth rows (R, size) along themselves and return them transposed: (size, R)."""
     radius = math.ceil(3 * sigma)
     offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
@@ -153,7 +154,11 @@ def _smoothed(rows: Tensor, sigma: float) -> Tensor:
 def _tap_matrix(
     length_in: int, length_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """(out, in, 5): `pooled_upscale` for each tap of a 5-wide 'same' convolution; ``[i, :, t]`` reads ``i + t - 2``."""
+    """Return `pooled_upscale` for each tap of a 5-wide 'same' convolution.
+
+    Returns:
+        (out, in, 5); ``[i, :, t]`` reads ``i + t - 2``.
+    """
     make = _shifted if _is_open(length_in, length_out) else _kept_tap_matrix
     return make(length_in, length_out, align_corners, device, dtype)
 
@@ -175,11 +180,11 @@ def _shifted(length_in: int, length_out: int, align_corners: bool, device: torch
 
 @dataclass(frozen=True)
 class SparseMatrix:
-    """A matrix by its entries other than zero, row after row.
+    """A matrix stored as its nonzero entries, row after row.
 
     Attributes:
         index: (E,) int32, the column of each entry.
-        offset: (rows,) int32, the place of each row's first entry.
+        offset: (rows,) int32, the index of each row's first entry.
         weight: (E,) the entries; None where all are 1.
     """
 
@@ -188,25 +193,25 @@ class SparseMatrix:
     weight: Tensor | None
 
     def times(self, rows: Tensor) -> Tensor:
-        """The product with a dense matrix (columns, D): (rows, D), without gradient."""
+        """Multiply by a dense matrix (columns, D), without gradient; return (rows, D)."""
         return F.embedding_bag(self.index, rows, self.offset, mode="sum", per_sample_weights=self.weight)
 
 
 class Resampling(Protocol):
-    """Columns, then rows of one feature map of some images."""
+    """Upscaling of one feature map of some images: along the columns, then along the rows."""
 
     def apply(self, values: Tensor, taps: int = 1) -> Tensor:
-        """(pixels * taps, taps * K) to (upscaled pixels, K), without gradient."""
+        """Convert (pixels * taps, taps * K) to (upscaled pixels, K), without gradient."""
         ...
 
     def apply_transposed(self, values: Tensor, taps: int = 1) -> Tensor:
-        """(upscaled pixels, K) to (pixels * taps, taps * K), without gradient."""
+        """Apply the transpose: convert (upscaled pixels, K) to (pixels * taps, taps * K), without gradient."""
         ...
 
 
 @dataclass(frozen=True)
 class SparseResampling:
-    """Each step as a sparse matrix and its transpose: the fewest operations, for a CPU."""
+    """Resampling with a sparse matrix and its transpose for each step: the fewest operations, for a CPU."""
 
     columns: SparseMatrix
     rows: SparseMatrix
@@ -214,18 +219,18 @@ class SparseResampling:
     rows_transposed: SparseMatrix
 
     def apply(self, values: Tensor, taps: int = 1) -> Tensor:
-        """See `Resampling`."""
+        """Apply both steps; see `Resampling`."""
         channels = values.shape[1] // taps
         return self.rows.times(self.columns.times(values).view(-1, channels))
 
     def apply_transposed(self, values: Tensor, taps: int = 1) -> Tensor:
-        """See `Resampling`."""
+        """Apply the transpose of both steps; see `Resampling`."""
         return self.columns_transposed.times(self.rows_transposed.times(values).view(-1, taps * values.shape[1]))
 
 
 @dataclass(frozen=True)
 class DenseResampling:
-    """Each step as a product with a dense matrix, for a GPU, which multiplies zeros faster than it looks for them.
+    """Resampling with a dense matrix for each step, for a GPU, which multiplies zeros faster than it looks for them.
 
     Attributes:
         columns: (w, w_l * x).
@@ -236,7 +241,7 @@ class DenseResampling:
     rows: Tensor
 
     def apply(self, values: Tensor, taps: int = 1) -> Tensor:
-        """See `Resampling`."""
+        """Apply both steps; see `Resampling`."""
         columns_out, rows_in = len(self.columns), self.rows.shape[1] // taps
         across = self.columns @ values.view(-1, self.columns.shape[1], values.shape[1])  # (image * h_l, w, y * K)
         by_row = across.view(-1, rows_in, columns_out, taps, values.shape[1] // taps).transpose(2, 3)
@@ -244,7 +249,7 @@ class DenseResampling:
         return (self.rows @ stacked).view(-1, values.shape[1] // taps)
 
     def apply_transposed(self, values: Tensor, taps: int = 1) -> Tensor:
-        """See `Resampling`."""
+        """Apply the transpose of both steps; see `Resampling`."""
         columns_out, rows_in = len(self.columns), self.rows.shape[1] // taps
         down = self.rows.T @ values.reshape(-1, len(self.rows), columns_out * values.shape[1])
         by_row = down.view(-1, rows_in, taps, columns_out, values.shape[1]).transpose(2, 3)
@@ -263,16 +268,16 @@ def resampling(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Resampling:
-    """Upscaling and pooling, with 5x5 taps or without, of one feature map of some images; dense but on a CPU.
+    """Build upscaling and pooling of one feature map of some images, with or without 5x5 taps; dense except on a CPU.
 
     Args:
         size_in: (h_l, w_l).
         size_out: (h, w).
         align_corners: the convention of `torch.nn.functional.interpolate`.
-        taps: 1, or 5: then the input's rows are ordered (image, h_l, w_l, tap x) and its columns (tap y, channel).
-        images: how many there are.
-        device: where the matrices are to live.
-        dtype: their type.
+        taps: 1 or 5; with 5, the input's rows are ordered (image, h_l, w_l, tap x) and its columns (tap y, channel).
+        images: number of images.
+        device: device of the matrices.
+        dtype: type of the matrices.
 
     Source: JIMS section 3.1 (upscaling, neighbourhood aggregation). Differs: none.
     """
@@ -308,7 +313,7 @@ def resampling(
 
 
 def upscale(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Upscaling and pooling of feature maps, summed over the maps.
+    """Upscale and pool feature maps; return the sum over the maps.
 
     Args:
         maps: (B, h_l, w_l, K) each.
@@ -322,7 +327,7 @@ def upscale(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) 
 
 
 def upscale_taps(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
-    """The 5x5 'same' convolution of the upscaled, pooled features, from what each of its taps gives at each position.
+    """Compute the 5x5 'same' convolution of the upscaled, pooled features, from each tap's response at each position.
 
     Args:
         maps: (B, h_l, w_l, 5 * 5 * K) each, taps ordered x, y.
@@ -336,7 +341,7 @@ def upscale_taps(maps: Sequence[Tensor], size: tuple[int, int], align_corners: b
 
 
 def upscale_dense(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
-    """`upscale` as matrix products alone, which compilers of graphs know how to make fast."""
+    """Compute `upscale` with dense matrix products alone, which graph compilers know how to make fast."""
     combined, operators = [], []
     for values in maps:
         (rows, columns), kind = values.shape[1:3], (align_corners, values.device, values.dtype)
@@ -347,10 +352,10 @@ def upscale_dense(maps: Sequence[Tensor], size: tuple[int, int], align_corners: 
 
 
 def upscale_taps_dense(maps: Sequence[Sequence[Tensor]], size: tuple[int, int], align_corners: bool) -> Tensor:
-    """`upscale_taps` as matrix products alone.
+    """Compute `upscale_taps` with dense matrix products alone.
 
     Args:
-        maps: for each feature map one tensor (B, h_l, w_l, 5 * K) a tap y, its taps x in order.
+        maps: for each feature map one tensor (B, h_l, w_l, 5 * K) per tap y, its taps x in order.
         size: (h, w).
         align_corners: the convention of `torch.nn.functional.interpolate`.
 
@@ -381,7 +386,7 @@ def _upscale(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool,
 
 
 class _Upscale(torch.autograd.Function):
-    """A sum of linear maps, and the transpose of each."""
+    """Sum of linear operators; backward applies the transpose of each."""
 
     @staticmethod
     def forward(ctx: Any, operators: Sequence[Resampling], taps: int, *maps: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """The segmentation head's hidden layer: upscaling, BatchNorm, LeakyReLU and the projection to one channel.
 
-In training, the doubled batch differs from the single one only where noise was added, so each clean row stands for as
-many pixels of the doubled batch as were left alone (0, 1 or 2), and only the noised rows are computed beside it. The
+In training, the doubled batch differs from the single one only where noise was added. So each clean row stands for as
+many pixels of the doubled batch as got no noise (0, 1 or 2), and only the noised rows are computed in addition. The
 batch statistics of the doubled batch are weighted sums over both sets: nothing is approximated. The mean is linear, so
-it is known before anything is upscaled; each group of images is upscaled once, centred, and kept. The element-wise
+it is known before anything is upscaled; each group of images is upscaled once, centred and stored. The element-wise
 passes run over chunks of rows that stay in cache, and backward recomputes them: one (pixels, hidden) tensor is stored,
 not four.
 """
@@ -24,13 +24,13 @@ from supersimplenet.model.resample import Resampling, resampling
 
 
 class HiddenOutput(NamedTuple):
-    """What the hidden layer gives.
+    """Output of the hidden layer and the batch statistics.
 
     Attributes:
-        projected: (N, h, w) one value a pixel.
+        projected: (N, h, w) one value per pixel.
         mean: (H,) mean of the batch, without gradient.
         variance: (H,) biased variance of the batch, without gradient.
-        total: rows of the batch, over all processes that share it.
+        total: number of rows of the batch, over all processes that share it.
     """
 
     projected: Tensor
@@ -41,7 +41,7 @@ class HiddenOutput(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """What does not change within a step."""
+    """Settings that do not change within a step."""
 
     size: tuple[int, int]
     align_corners: bool
@@ -65,22 +65,21 @@ def normalise_activate_project(
     negative_slope: float,
     all_reduce: AllReduce = identity,
 ) -> HiddenOutput:
-    """``leaky_relu(batch_norm(upscale(maps) + bias)) @ weight`` of each pixel.
+    """Compute ``leaky_relu(batch_norm(upscale(maps) + bias)) @ weight`` for each pixel.
 
     Args:
-        maps: (B, h_l, w_l, H) what the first matrix makes of each feature map; their upscaled sum is normalised.
-        shift: (M', H) what the noise adds to the rows it belongs to, rows beyond the M positions are 0; M' is 0
-            without noise.
-        anomalies: where that is; None for the batch as it is.
+        maps: (B, h_l, w_l, H) product of each feature map with the first matrix; their upscaled sum is normalised.
+        shift: (M', H) what the noise adds to the noised rows; rows beyond the M positions are 0. M' is 0 without noise.
+        anomalies: positions of the noise; None for the batch as it is.
         size: (h, w) to upscale to.
         align_corners: how to upscale.
-        bias: (H,) which the normalisation takes out again: it moves the mean alone, and its gradient is 0.
+        bias: (H,), which the normalisation removes again: it changes only the mean, and its gradient is 0.
         gamma: (H,) scale of the normalisation.
         beta: (H,) offset of the normalisation.
         weight: (H,) projection.
         eps: added to the variance.
         negative_slope: slope of the activation below zero.
-        all_reduce: over the processes that share the batch.
+        all_reduce: sums over the processes that share the batch.
 
     Returns:
         The projection of B images, or of 2B with ``anomalies``, and the statistics for the running averages.
@@ -100,13 +99,13 @@ def activate_project(
     weight: Tensor,
     negative_slope: float,
 ) -> Tensor:
-    """``leaky_relu(upscale(maps) + bias) @ weight`` for each pixel, in inference: nothing of the hidden layer is kept.
+    """Compute ``leaky_relu(upscale(maps) + bias) @ weight`` per pixel, in inference; the hidden layer is not stored.
 
     Args:
         maps: (B, h_l, w_l, H), see `normalise_activate_project`.
         size: (h, w) to upscale to.
         align_corners: how to upscale.
-        bias: (H,), with the normalisation inside.
+        bias: (H,), with the normalisation folded in.
         weight: (H,) projection.
         negative_slope: slope of the activation below zero.
 
@@ -123,13 +122,13 @@ def activate_project(
 
 
 class _Batch:
-    """The rows of the doubled batch: which pixels each clean one stands for, and where the noised ones belong.
+    """Rows of the doubled batch: which pixels each clean row stands for, and where the noised rows belong.
 
     Args:
         anomalies: see `normalise_activate_project`.
         images: B.
         pixels: h * w.
-        like: for device and type.
+        like: tensor whose device and type are used.
     """
 
     def __init__(self, anomalies: Anomalies | None, images: int, pixels: int, like: Tensor) -> None:
@@ -148,14 +147,14 @@ class _Batch:
         self._bounds = torch.searchsorted(self.position, edges).tolist()
 
     def noised(self, group: slice) -> Iterator[tuple[slice, Tensor]]:
-        """The noised rows of each copy of a group of images, and which of the group's rows each belongs to."""
+        """Yield, for each copy of a group of images, its noised rows and which of the group's rows each belongs to."""
         for first in range(0, len(self._bounds) - 1, len(self.count)):
             rows = slice(self._bounds[first + group.start], self._bounds[first + group.stop])
             yield rows, self.position[rows] - (first + group.start) * self._pixels
 
 
 class _NormaliseActivateProject(torch.autograd.Function):
-    """Forward and backward written out; the tests compare both with autograd through the plain operations."""
+    """Hand-written forward and backward; the tests compare both with autograd through the plain operations."""
 
     @staticmethod
     def forward(
@@ -215,7 +214,7 @@ class _NormaliseActivateProject(torch.autograd.Function):
         noised_gradient = gradient[batch.position]  # (M,)
 
         def through_activation(values: Tensor, received: Tensor) -> Tensor:
-            """d(out) to d(normalised), but for the factor ``weight``: (rows, H)."""
+            """Compute d(normalised) from d(out), without the factor ``weight``: (rows, H)."""
             slopes: Tensor = torch.ops.aten.leaky_relu_backward(
                 received[:, None], norm(values), ctx.negative_slope, False
             )
@@ -245,14 +244,14 @@ class _NormaliseActivateProject(torch.autograd.Function):
 
 
 def _operator(values: Tensor, size: tuple[int, int], align_corners: bool) -> Resampling:
-    """The upscaling of a group's maps: of one image where groups are of one, and of any number on a GPU."""
+    """Build the upscaling of a group's maps: for one image, which is a group on a CPU; on a GPU it fits any number."""
     return resampling((values.shape[1], values.shape[2]), size, align_corners, 1, 1, values.device, values.dtype)
 
 
 def _upscaled(
     operators: Sequence[Resampling], maps: Sequence[Tensor], offset: Tensor
 ) -> Iterator[tuple[Tensor, slice]]:
-    """A group's upscaled sum of maps plus an offset (H,): the whole (rows, H), and those rows as they are finished."""
+    """Yield a group's upscaled sum of maps plus an offset (H,): all (rows, H), and which rows are now finished."""
     values, *others = [op.apply(m.flatten(0, 2)) for op, m in zip(operators, maps, strict=True)]
     for rows in chunks(values):
         for other in others:
@@ -262,10 +261,10 @@ def _upscaled(
 
 
 def _sum(maps: Sequence[Tensor], operators: Sequence[Resampling], shift: Tensor, batch: _Batch) -> Tensor:
-    """(H,) sum over this process's rows of the batch, without upscaling anything."""
+    """Return the (H,) sum over this process's rows of the batch, without upscaling anything."""
     ones = maps[0].new_ones(batch.count.shape[1], 1)
     total = shift.sum(0)
     for values, operator in zip(maps, operators, strict=True):
-        weight = operator.apply_transposed(ones)[:, 0]  # how often each low position counts
+        weight = operator.apply_transposed(ones)[:, 0]  # how often each low-resolution position counts
         total += batch.copies * (weight @ values.flatten(1, 2)).sum(0)
     return total

@@ -1,1 +1,1 @@
-"""From map and score to a verdict and a list of defects. numpy and Pillow alone."""
+"""Postprocessing: from anomaly map and score to a verdict and a list of defects, with numpy and Pillow alone."""

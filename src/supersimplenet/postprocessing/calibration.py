@@ -1,7 +1,7 @@
-"""What a calibration says, and the verdict that follows from it. No torch: the line's computer needs this alone.
+"""Calibration of a model and the verdict that follows from it. No torch: the production computer needs only this.
 
-A calibration is made by `supersimplenet.evaluation.calibrate` from good parts that were not trained on, and stands in
-the model folder as calibration.yaml.
+A calibration is made by `supersimplenet.evaluation.calibrate` from good parts that were not trained on, and is stored
+in the model folder as calibration.yaml.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from supersimplenet.errors import CalibrationError
 from supersimplenet.types import ScoreName, Verdict, is_finite
 from supersimplenet.utils.formatting import shown_rate
 
-UNCALIBRATED_LOGIT = 0.0  # the threshold of a model that was not calibrated: as likely bad as good, by its own belief
+UNCALIBRATED_LOGIT = 0.0  # threshold of a model without calibration: as likely bad as good, by its own estimate
 UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `supersimplenet calibrate`"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Thresholds, what they guarantee, and the scores of the good parts that they rest on.
+    """Thresholds, what they guarantee, and the scores of the good parts on which they are based.
 
     Attributes:
-        image_score: which score the thresholds are of.
-        threshold_logit: from here on an image is ``bad``.
-        accept_logit: below it an image is ``good``, between both ``unsure``; None where there is no grey zone.
-        pixel_logit: from here on a pixel of the map belongs to a defect.
+        image_score: the score to which the thresholds apply.
+        threshold_logit: from this score on an image is ``bad``.
+        accept_logit: below this score an image is ``good``, between both ``unsure``; None where there is no grey zone.
+        pixel_logit: from this value on a pixel of the map belongs to a defect.
         min_area_px: smaller regions, in pixels at the network's input size, are no defects.
         chosen_by: ``false-alarms`` where the bound on false alarms set the threshold, ``costs`` where costs did.
         max_false_alarms: the false-alarm rate that is not exceeded, with that confidence.
         max_escapes: the escape rate that is not exceeded, with that confidence; None where no bad part was given. An
             ``unsure`` bad part is no escape: a person sees it.
-        confidence: of either guarantee, over the draw of the parts it rests on.
-        part_logits: the score of each good part, rising; a part of several photographs counts by its highest.
-        images: photographs of those parts.
-        bad_parts: how many bad parts were looked at.
-        escapes: how many of them are ``good`` by the thresholds.
+        confidence: of either guarantee, over the draw of the parts on which it is based.
+        part_logits: the score of each good part, ascending; a part with several photographs counts by its highest.
+        images: number of photographs of those parts.
+        bad_parts: number of bad parts that were evaluated.
+        escapes: number of these that the thresholds call ``good``.
         basis: where the good parts came from, in words.
         list_sha256: hash of the good images' contents and groups.
-        weights_sha256: of the model's weights that gave the scores.
-        date: of the calibration, such as 2026-11-25.
+        weights_sha256: hash of the model's weights that gave the scores.
+        date: date of the calibration, such as 2026-11-25.
 
     Raises:
         CalibrationError: a value that no calibration has, such as a threshold that is not finite.
@@ -75,7 +75,7 @@ class Calibration:
                 raise CalibrationError(f"{name} is {found}; wanted {wanted}; calibrate again")
 
     def _conditions(self) -> Iterator[tuple[str, str, bool]]:
-        """Yield each field's name, what is wanted of it, and whether it is so."""
+        """Yield each field's name, its condition in words, and whether the condition holds."""
 
         def is_rate(value: object) -> bool:
             return is_finite(value) and 0 < value <= 1  # type: ignore[operator]
@@ -104,15 +104,15 @@ class Calibration:
 
     @property
     def parts(self) -> int:
-        """How many good parts the guarantee rests on."""
+        """Number of good parts on which the guarantee is based."""
         return len(self.part_logits)
 
     def p_value(self, score_logit: float) -> float:
-        """How rarely a good part scores so high; see `p_values`."""
+        """Return how rarely a good part scores this high; see `p_values`."""
         return float(p_values(score_logit, self._rising))
 
     def guarantee(self) -> str:
-        """What may be signed, in a sentence."""
+        """Return the guarantee that may be signed, in a sentence."""
         sure = f"with {self.confidence * 100:g} % confidence"
         of = f"{self.parts} good parts" + (f" in {self.images} photographs" if self.images != self.parts else "")
         sentence = (
@@ -132,7 +132,7 @@ class Calibration:
 
 
 def verdict(score_logit: float, calibration: Calibration | None) -> Verdict:
-    """What an image of this score is called, by a calibration or, without one, by whether it is likelier bad."""
+    """Return the verdict for a score, by the calibration or, without one, by whether the image is more likely bad."""
     if score_logit >= (UNCALIBRATED_LOGIT if calibration is None else calibration.threshold_logit):
         return "bad"
     if calibration is not None and calibration.accept_logit is not None and score_logit >= calibration.accept_logit:
@@ -141,13 +141,13 @@ def verdict(score_logit: float, calibration: Calibration | None) -> Verdict:
 
 
 def p_values(score_logits: ArrayLike, part_logits: ArrayLike) -> NDArray[np.float64]:
-    """How rarely a good part scores so high: (1 + number of good parts that score at least as high) / (n + 1).
+    """Compute how rarely a good part scores this high: (1 + number of good parts at or above the score) / (n + 1).
 
-    For a good part P(p <= a) <= a for every a, on the average over calibrations. Ties count against the part.
+    For a good part P(p <= a) <= a for every a, on average over calibrations. Ties count against the part.
 
     Args:
         score_logits: floats of any shape, of the parts in question.
-        part_logits: (n,) floats, one for each good part, not trained on; any order, quickest rising.
+        part_logits: (n,) floats, one for each good part, not trained on; in any order, fastest if ascending.
 
     Returns:
         float64 of the shape of ``score_logits``, in [1 / (n + 1), 1].

@@ -1,4 +1,4 @@
-"""From the map to a list of defects, and the level a map reaches over an area. No torch."""
+"""Defects from the anomaly map, and the highest level that a map reaches over an area. No torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.types import Defect
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
-_HALVINGS = 16  # of the range of a map's values: a logit of the 65 536th part of it
+_HALVINGS = 16  # of the range of a map's values: finds a logit to 1/65 536 of it
 
 
 def find_defects(
     map_logit: NDArray[np.float32], *, pixel_logit: float, min_area_px: int, placement: Placement
 ) -> tuple[Defect, ...]:
-    """Regions of the map at or above a level, 8-connected, by falling peak.
+    """Find the regions of the map at or above a level, 8-connected, by falling peak.
 
     Args:
         map_logit: (H, W).
@@ -35,7 +35,7 @@ def find_defects(
     np.maximum.at(peaks, region, np.maximum.reduceat(map_logit[above], np.cumsum(length) - length))
     ys = np.bincount(region, runs.row * length) / areas
     xs = np.bincount(region, (runs.start + runs.stop - 1) / 2 * length) / areas
-    # The middle of a pixel lies half a pixel from its edge.
+    # The centre of a pixel lies half a pixel from its edge.
     centre_x, centre_y = placement.points_on_image(xs + 0.5, ys + 0.5)
     left, top, right, bottom = _boxes(runs, placement)
     down, across = placement.scale
@@ -56,10 +56,10 @@ def find_defects(
 
 
 def _boxes(runs: Runs, placement: Placement) -> list[NDArray[np.int64]]:
-    """Left, top, right and bottom of each region on the image, in whole pixels that hold all of it."""
+    """Return left, top, right and bottom of each region on the image, in whole pixels that enclose all of it."""
     starts = np.full((runs.regions, 2), np.inf)
     stops = np.full((runs.regions, 2), -np.inf)
-    # Where the map is turned on the image, any corner of any run may reach farthest.
+    # Where the map is rotated on the image, any corner of any run may be the outermost one.
     for x, y in ((runs.start, runs.row), (runs.stop, runs.row), (runs.start, runs.row + 1), (runs.stop, runs.row + 1)):
         corner = np.stack(placement.points_on_image(x.astype(np.float64), y.astype(np.float64)), axis=1)
         np.minimum.at(starts, runs.region, corner)
@@ -71,20 +71,20 @@ def _boxes(runs: Runs, placement: Placement) -> list[NDArray[np.int64]]:
 
 
 def level_of_area(map_logit: NDArray[np.float32], min_area_px: int) -> float:
-    """The highest level at which the map has a region of at least that many pixels: what `find_defects` would need.
+    """Return the highest ``pixel_logit`` at which `find_defects` finds a region of at least that many pixels.
 
     Args:
         map_logit: (H, W).
-        min_area_px: at least 1; more pixels than the map has are taken for all of them.
+        min_area_px: at least 1; a number above that of the map's pixels means all of them.
 
     Returns:
-        A logit, rounded up by less than the 65 536th part of the map's range; the map's maximum for one pixel.
+        A logit, rounded up by less than 1/65 536 of the map's range; the map's maximum for one pixel.
     """
     values = map_logit.ravel()
     if min_area_px <= 1:
         return float(values.max())
     area = min(min_area_px, values.size)
-    # No region is larger than all pixels above its level, and at the map's minimum there is one region.
+    # No region is larger than all pixels at or above its level, and at the map's minimum there is one region.
     reaches, misses = float(values.min()), float(np.partition(values, values.size - area)[values.size - area])
     if _largest_region(map_logit >= misses) >= area:
         return misses
@@ -103,14 +103,14 @@ def _largest_region(above: NDArray[np.bool_]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """The runs of a mask, in the order of reading, and the 8-connected region that each belongs to.
+    """The horizontal runs of a mask, in reading order, and the 8-connected region that each belongs to.
 
     Attributes:
         row: (R,) int64.
         start: (R,) first column.
         stop: (R,) the column after the last.
-        region: (R,) int64, 0 to ``regions - 1`` in the order of reading of each region's first pixel.
-        regions: how many there are.
+        region: (R,) int64, 0 to ``regions - 1``, in reading order of each region's first pixel.
+        regions: number of regions.
     """
 
     row: NDArray[np.int64]
@@ -125,16 +125,16 @@ class Runs:
         return self.stop - self.start
 
     def areas(self) -> NDArray[np.int64]:
-        """(regions,) pixels of each region."""
+        """Return the number of pixels of each region, (regions,)."""
         return np.bincount(self.region, self.length, minlength=self.regions).astype(np.int64)
 
 
 def find_runs(mask: NDArray[np.bool_]) -> Runs:
-    """The runs of a mask (H, W) and their regions."""
+    """Find the runs of a mask (H, W) and their regions."""
     height, width = mask.shape
     padded = np.zeros((height, width + 1), dtype=np.int8)  # a column of zeros ends the runs that reach the edge
     padded[:, :width] = mask
-    # Read as one line, a run starts where 0 becomes 1 and stops where 1 becomes 0. A place in that line is
+    # Read as one line, a run starts where 0 becomes 1 and stops where 1 becomes 0. An index in that line is
     # row * (width + 1) + column, which is also a key that sorts runs by row, then column.
     change = np.diff(padded.ravel(), prepend=np.int8(0))
     starts, stops = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
@@ -150,9 +150,9 @@ def find_runs(mask: NDArray[np.bool_]) -> Runs:
 
 
 def _components(nodes: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-    """The component of each node of a graph, numbered by its first node, and how many there are.
+    """Return the component of each node of a graph, numbered by its first node, and the number of components.
 
-    Each root is hung below the smallest root that it has an edge with, then every path is shortened to its root; a
+    Each root is attached to the smallest root with which it shares an edge, then every path is shortened to its root; a
     round at least halves the roots that have an edge.
     """
     root = np.arange(nodes)

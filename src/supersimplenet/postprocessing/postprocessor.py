@@ -1,4 +1,4 @@
-"""Where map and score become a prediction: verdict, p-value and defects, whichever engine computed. No torch."""
+"""The postprocessor: from map and score to a prediction (verdict, p-value, defects), for every engine. No torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from supersimplenet.types import Prediction, ScoreName, ScoreScale
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcessor:
-    """What is decided from the network's outputs.
+    """Makes a prediction from the network's outputs.
 
     Attributes:
-        calibration: the thresholds and what they guarantee; None for none, then an image is ``bad`` from logit 0 on.
-        image_score: which score decides.
+        calibration: the thresholds and what they guarantee; None for none: an image is then ``bad`` from logit 0 on.
+        image_score: the score that decides the verdict.
         score_scale: puts the scores on one scale.
 
     Raises:
-        ConfigError: there is no such score, or the calibration is of another one.
+        ConfigError: there is no such score, or the calibration is for another one.
     """
 
     calibration: Calibration | None = None
@@ -44,19 +44,19 @@ class PostProcessor:
 
     @property
     def threshold_logit(self) -> float:
-        """From this score on an image is ``bad``."""
+        """Score from which on an image is ``bad``."""
         return UNCALIBRATED_LOGIT if self.calibration is None else self.calibration.threshold_logit
 
     def __call__(
         self, map_logit: NDArray[np.float32], head_logit: float, *, layout: Layout, path: str | None
     ) -> Prediction:
-        """Return what the network's outputs say of an image.
+        """Return the prediction for an image from the network's outputs.
 
         Args:
             map_logit: (H, W) smoothed map, logits.
             head_logit: the classification head's score.
             layout: how the image was laid out.
-            path: where it came from, None for an array.
+            path: path of the image, None for an array.
 
         Raises:
             ImageError: a score is not finite. No threshold tells such a score from a good one.

@@ -1,7 +1,7 @@
-"""Which images are to be looked at: files, folders, patterns, lists, archives, tables, stores; one after another.
+"""Find the images to predict in files, folders, patterns, lists, archives, tables and remote stores, one after another.
 
-Whatever they lie in, images come out one way, in an order that is the same each time: as a path, or as a name and what
-reads the bytes (`EncodedImage`). Only a folder's or a pattern's own listing is held in memory.
+Every source yields images in the same form and in the same order each time: as a path, or as a name with a function
+that reads the bytes (`EncodedImage`). Only the listing of a folder or of a pattern is held in memory.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TABLE_SUFFIX = ".parquet"
 _GLOB_SIGNS = frozenset("*?[")
 _PIPE_BYTES = 1 << 16
-_TABLE_ROWS = 16  # whose bytes are held at a time
+_TABLE_ROWS = 16  # rows whose bytes are held in memory at a time
 _WANTED = "name images to predict"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Images in their order, to be gone through once.
+    """Images in their order, to be iterated over once.
 
     Attributes:
-        images: None where the source waits for more to come; see `supersimplenet.preprocessing.loading.map_in_threads`.
-        total: how many there are, where that is known.
+        images: with a None whenever the source waits for more; see
+            `supersimplenet.preprocessing.loading.map_in_threads`.
+        total: number of images, where it is known.
     """
 
     images: Iterable[ImageFile | None]
@@ -52,19 +53,20 @@ def find_inputs(
     leave_out: Path | None = None,
     stdin: BinaryIO | None = None,
 ) -> Inputs:
-    """The images of what was named on the command line.
+    """Return the images of the inputs that were named on the command line.
 
     Args:
         inputs: files, folders (searched at any depth), patterns, tar archives and Parquet tables of images, URLs of any
-            of these, and ``-`` for a list on standard input. What files, folders and patterns name twice comes once; a
-            list, an archive and a table are taken as they are.
-        list_file: a text file that names one input a line, patterns excepted; relative paths start at the current
-            folder. It comes last.
-        leave_out: a folder whose files are passed over: the results of an earlier run are no input of the next.
-        stdin: by default this process's.
+            of these, and ``-`` for a list on standard input. An image that files, folders and patterns name twice comes
+            once; a list, an archive and a table keep repeated images.
+        list_file: a text file with one input on each line, but no patterns; relative paths start at the current folder.
+            Its images come last.
+        leave_out: a folder whose files are skipped, so that the results of an earlier run are no input of the next.
+        stdin: standard input; by default that of this process.
 
     Raises:
-        DataError: an input that is none of these, or holds no image; now where it is named, later where it is listed.
+        DataError: an input is none of these, or holds no image; raised here for a named input, and during iteration
+            for a listed one.
     """
     parts: list[Iterable[ImageFile | None]] = []
     total: int | None = 0
@@ -93,14 +95,14 @@ def find_inputs(
 
 
 def find_images(inputs: Sequence[str], *, leave_out: Path | None = None) -> list[Path]:
-    """Files of files, folders (searched at any depth for images) and glob patterns, each once, in the given order.
+    """Return the files of the inputs, each once, in the given order.
 
     Args:
-        inputs: as typed.
-        leave_out: a folder whose files are passed over.
+        inputs: files, folders (searched at any depth for images) and glob patterns, as typed.
+        leave_out: a folder whose files are skipped.
 
     Raises:
-        DataError: an input that is none of these, or holds no image.
+        DataError: an input is none of these, or holds no image.
     """
     found: dict[Path, None] = {}
     for text in inputs:
@@ -127,7 +129,7 @@ def _kind(text: str) -> str:
 
 
 def _named(lines: Iterable[str | None]) -> Iterator[ImageFile | None]:
-    """The images of inputs that are listed one a line."""
+    """Yield the images of inputs that are listed one on a line; None where the list waits for more."""
     for line in lines:
         if line is None:
             yield None
@@ -148,7 +150,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _arriving_lines(pipe: BinaryIO) -> Iterator[str | None]:
-    """Lines as they come, None where no whole one is left and the next must be waited for."""
+    """Yield lines as they arrive; None where no complete line is left and the next must be waited for."""
     rest = b""
     while block := os.read(pipe.fileno(), _PIPE_BYTES):
         *whole, rest = (rest + block).split(b"\n")
@@ -165,7 +167,7 @@ def _is_packed(name: str) -> bool:
 
 
 def _unpacked(file: ImageFile) -> Iterator[ImageFile]:
-    """The images in an archive or a table; an image itself."""
+    """Return the images in an archive or a table, or an image itself."""
     name = str(file).lower()
     if name.endswith(TABLE_SUFFIX):
         return _in_table(file)
@@ -173,14 +175,14 @@ def _unpacked(file: ImageFile) -> Iterator[ImageFile]:
 
 
 def _in_archive(file: ImageFile) -> Iterator[EncodedImage]:
-    """A tar archive's images in its own order, named ``shard.tar/member.png``."""
+    """Yield a tar archive's images in its own order, named ``shard.tar/member.png``."""
     try:
         if isinstance(file, Path) and _is_plain_archive(file):
             with tarfile.open(file, "r:") as archive:
                 for member in _images_of(archive):
                     read = partial(_read_part, file, member.offset_data, member.size)
                     yield EncodedImage(name=f"{file}/{member.name}", read=read)
-        else:  # compressed or far away: read from the first byte to the last
+        else:  # compressed or remote: read from the first byte to the last
             with _opened(file) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
                 for member in _images_of(archive):
                     content = archive.extractfile(member)
@@ -193,7 +195,7 @@ def _in_archive(file: ImageFile) -> Iterator[EncodedImage]:
 
 
 def _is_plain_archive(file: Path) -> bool:
-    """Whether members lie in it as they are, so that each can be read alone."""
+    """Return whether the archive is not compressed, so that each member can be read by itself."""
     try:
         with tarfile.open(file, "r:"):
             return True
@@ -203,7 +205,7 @@ def _is_plain_archive(file: Path) -> bool:
 
 def _images_of(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined]  # else it remembers every one
+        archive.members = []  # type: ignore[attr-defined]  # else it keeps every one
         is_hidden = PurePosixPath(member.name).name.startswith(".")
         if member.isreg() and not is_hidden and PurePosixPath(member.name).suffix.lower() in IMAGE_SUFFIXES:
             yield member
@@ -220,9 +222,10 @@ def _given(content: bytes) -> bytes:
 
 
 def _in_table(file: ImageFile) -> Iterator[EncodedImage]:
-    """The images of a Parquet table: bytes in the column ``image``, names in ``path``, else ``table.parquet/12``.
+    """Yield the images of a Parquet table: bytes from the column ``image``, names from ``path``.
 
-    Where ``image`` is a struct of ``bytes`` and ``path``, as in data sets of the Hugging Face hub, these are taken.
+    Without a path, the name is ``table.parquet/12``. Where ``image`` is a struct of ``bytes`` and ``path``, as in data
+    sets of the Hugging Face hub, these are used.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -262,10 +265,10 @@ def _opened(file: ImageFile) -> IO[bytes]:
 
 
 def _find_remote(url: str) -> list[EncodedImage]:
-    """Images, archives and tables of a URL: of a file, a folder (searched at any depth) or a pattern.
+    """Return the images, archives and tables at a URL of a file, a folder (searched at any depth) or a pattern.
 
     Raises:
-        DataError: nothing is there, or what the URL begins with is not known.
+        DataError: nothing is there, or the protocol of the URL is not known.
     """
     import fsspec
 

@@ -1,8 +1,8 @@
-"""Prediction and evaluation on many machines: Ray reads images on CPUs, workers that each hold the model predict them.
+"""Predict and evaluate on many machines: Ray reads images on CPUs, and workers that each hold the model predict them.
 
-The driver, where the command runs, hands out the names of the images and takes the predictions back in order, without
-their maps: what it writes, and how it goes on after an interruption, is as with one machine. What a worker had in hand
-when it was lost is done again by another one.
+The driver, where the command runs, sends out the names of the images and receives the predictions in order, without
+their maps. It writes the same files as on one machine, and continues in the same way after an interruption. If a worker
+is lost, another one repeats the images that it was working on.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.types import Resolution, Sample
 from supersimplenet.utils.formatting import first_line
 
-_BLOCK_IMAGES = 32  # that are read together, and lost together with a worker
-_PART_IMAGES = 64  # of a test, whose metrics are merged
-# Shares of a core, so that on a CPU a worker and what reads for it fit on one.
+_BLOCK_IMAGES = 32  # images that are read together, and lost together with a worker
+_PART_IMAGES = 64  # test images that are evaluated together, before results are merged
+# Shares of a core: without a GPU, a worker and its reader fit on one core.
 _WORKER_CORES, _READER_CORES = 0.7, 0.3
 
 
 class Cluster:
-    """SupportsPredict at files with many workers; a `supersimplenet.runtime.predictor.SupportsPredict`.
+    """Predicts files with many workers; implements `supersimplenet.runtime.predictor.SupportsPredict`.
 
     Args:
         model: the model folder, or an exported file; it is sent to the workers.
-        config: where they are.
+        config: where the workers are.
         trust: also open a torch program, which may run code of whoever made it.
 
     Raises:
@@ -62,7 +62,7 @@ class Cluster:
         connect(config.address)
         import ray
 
-        # In lists, or Ray would send them with each start of an actor, and warn that they might be lost.
+        # In lists: otherwise Ray would send them with each start of an actor, and warn that they might be lost.
         self._files, self._sent_preprocessor = [ray.put(_read_model(model))], [ray.put(local.preprocessor)]
 
     def predict_files(
@@ -73,13 +73,13 @@ class Cluster:
         on_error: OnError = "stop",
         then: Callable[[IndexedPrediction], None] = lambda item: None,
     ) -> Iterator[IndexedPrediction | Failure]:
-        """Look at many files, in their order; predictions come without their maps.
+        """Yield the predictions of many files, in their order, without their maps.
 
         Args:
-            paths: image files that the workers can read by the same path; not of a source that waits.
-            batch_size: images that a worker looks at together; by default one on a CPU, 16 on a GPU.
+            paths: image files that the workers can read by the same path; the source must not wait for more.
+            batch_size: images that a worker predicts together; by default one on a CPU, 16 on a GPU.
             on_error: ``stop`` raises at the first unreadable image, ``skip`` yields a `Failure` in its place.
-            then: done with each prediction as it is given out.
+            then: called with each prediction just before it is yielded.
 
         Raises:
             ImageError: an image cannot be read and ``on_error`` is ``stop``.
@@ -96,7 +96,7 @@ class Cluster:
             return
         on_gpu = self._on_gpu()
         workers, options = self._workers(on_gpu=on_gpu)
-        # Actors, not tasks: Ray ends a process that waits for a second, and the next one would begin with its imports.
+        # Actors, not tasks: Ray ends a process that is idle for a second, and the next one would repeat all imports.
         readers = {"min_size": 1, "max_size": self._available("CPU")} if on_gpu else {"size": workers}
         dataset = (
             ray.data.from_arrow(tables)
@@ -129,7 +129,7 @@ class Cluster:
     def evaluate_parts(
         self, samples: Sequence[Sample], *, resolution: Resolution, on_error: OnError
     ) -> Iterator[PartialEvaluation]:
-        """Look at test images part by part; see `supersimplenet.evaluation.evaluate.evaluate_part`."""
+        """Yield the evaluations of blocks of test images; see `supersimplenet.evaluation.evaluate.evaluate_part`."""
         import ray
 
         parts = [samples[first : first + _PART_IMAGES] for first in range(0, len(samples), _PART_IMAGES)]
@@ -156,7 +156,7 @@ class Cluster:
         return bool(ray.cluster_resources().get("GPU", 0) >= 1)
 
     def _workers(self, *, on_gpu: bool) -> tuple[int, dict[str, Any]]:
-        """How many, and what each asks for."""
+        """Return the number of workers, and the resources that each asks for."""
         workers = self._config.workers or self._available("GPU" if on_gpu else "CPU")
         return workers, {"num_gpus": 1} if on_gpu else {"num_cpus": _WORKER_CORES}
 
@@ -168,16 +168,16 @@ class Cluster:
 
 
 def connect(address: str | None) -> None:
-    """Join a cluster, or start one on this machine; nothing where this process has done so before.
+    """Join a cluster, or start one on this machine; do nothing if this process has done so before.
 
     Raises:
         ConfigError: Ray is not installed, or there is no such cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage data are sent
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault(
         "RAY_BACKEND_LOG_LEVEL", "fatal"
-    )  # its errors come as exceptions; the log warns of what is no error
+    )  # errors come as exceptions; the log warns of things that are no errors
     try:
         import ray
         import ray.data
@@ -197,7 +197,7 @@ def connect(address: str | None) -> None:
 
 
 class _Worker:
-    """Holds the model in a process of the cluster."""
+    """Holds the model in a process of the cluster and predicts prepared images."""
 
     def __init__(self, files: Sequence[Any], device: str, precision: str, trust: bool) -> None:
         self.detector = _load(files, device, precision, trust)
@@ -217,7 +217,7 @@ class _Worker:
 
 
 class _Tester:
-    """Likewise, and looks at parts of a test."""
+    """Holds the model in a process of the cluster and evaluates blocks of test images."""
 
     def __init__(self, files: Sequence[Any], device: str, precision: str, trust: bool) -> None:
         self.detector = _load(files, device, precision, trust)
@@ -240,7 +240,7 @@ def _results(dataset: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _load(sent: Sequence[Any], device: str, precision: str, trust: bool) -> Detector | Inspector:
-    """The model from a reference to its files."""
+    """Return the model, from a list with a reference to its files."""
     import ray
 
     files: dict[str, bytes] = ray.get(sent[0])
@@ -253,12 +253,12 @@ def _load(sent: Sequence[Any], device: str, precision: str, trust: bool) -> Dete
     if detector.device.type == "cpu":
         import torch
 
-        torch.set_num_threads(1)  # as each lane of a single machine has it
+        torch.set_num_threads(1)  # as in each worker thread of a single machine
     return detector
 
 
 def _read_model(model: Path) -> dict[str, bytes]:
-    """The files that make the model, by name; an exported one is alone."""
+    """Return the files of the model by name; an exported model is one file."""
     paths = [model] if model.is_file() else [path for path in sorted(model.iterdir()) if path.is_file()]
     return {path.name: path.read_bytes() for path in paths}
 

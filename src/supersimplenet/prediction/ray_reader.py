@@ -1,4 +1,4 @@
-"""What reads images for the workers of a cluster. No torch, which would take a second and half a gigabyte of each."""
+"""Read images for the workers of a Ray cluster. Needs no torch: it would cost each a second and half a gigabyte."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Batch = dict[str, np.ndarray[Any, Any]]
 
 
 class Reader:
-    """Brings images before the network, in a process of the cluster.
+    """Prepares images for the network, in a process of the cluster.
 
     Args:
-        sent: a reference to the `Preprocessor` that says how, in a list.
+        sent: a list with a reference to the `Preprocessor` to use.
     """
 
     def __init__(self, sent: Sequence[Any]) -> None:
@@ -28,7 +28,7 @@ class Reader:
         self._preprocessor: Preprocessor = ray.get(sent[0])
 
     def __call__(self, batch: Batch) -> Batch:
-        """Images as the network sees them, or why they cannot be read."""
+        """Return the prepared images, or why they cannot be read."""
         prepared: list[bytes] = []
         names, errors = [], []
         for content in batch["file"]:
@@ -49,7 +49,7 @@ class Reader:
 
 
 def column(values: Iterable[bytes]) -> np.ndarray[Any, Any]:
-    """Bytes of any length, zeros at their end kept."""
+    """Return an array of bytes of any length; zeros at their end are kept."""
     items = list(values)
     made = np.empty(len(items), dtype=object)
     made[:] = items

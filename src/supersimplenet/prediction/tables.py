@@ -1,4 +1,4 @@
-"""Files of predictions: CSV, JSON lines, Parquet. Each appears when all of it is written, and is the same each time."""
+"""Write predictions as CSV, JSON lines or Parquet. A file appears when it is complete, and is the same each time."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _FILES: dict[Format, tuple[str, ...]] = {
     "parquet": (PARQUET_FILE,),
 }
 _DEFECT_COLUMNS = ("path", *(field.name for field in dataclasses.fields(Defect)))
-_GROUP_ROWS = 4096  # of a Parquet file's row groups, and so of what is held in memory
+_GROUP_ROWS = 4096  # rows in a row group of a Parquet file, and so in memory
 
 
 class _Sink(Protocol):
     def __call__(self, row: Row) -> None:
-        """Take a row of `supersimplenet.runtime.rows.as_row`."""
+        """Write a row of `supersimplenet.runtime.rows.as_row`."""
 
 
 def parse_formats(text: str) -> tuple[Format, ...]:
-    """Formats such as ``csv,parquet``.
+    """Return the formats that a text such as ``csv,parquet`` names.
 
     Raises:
-        ConfigError: another one, or none.
+        ConfigError: a format is unknown, or none is named.
     """
     names = [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in get_args(Format)]:
@@ -49,13 +49,16 @@ def parse_formats(text: str) -> tuple[Format, ...]:
 
 
 def table_file(formats: Sequence[Format]) -> str:
-    """Name of the first file."""
+    """Return the name of the first file that these formats write."""
     return _FILES[formats[0]][0]
 
 
 @contextmanager
 def results_in(folder: Path, formats: Sequence[Format], names: Sequence[str] = COLUMNS) -> Iterator[list[_Sink]]:
-    """Takers of rows of these columns; their files appear at the end, in place of an earlier run's in any format."""
+    """Yield a writer of rows for each format.
+
+    The files appear at the end, and replace those of an earlier run in any format.
+    """
     with ExitStack() as files:
         yield [files.enter_context(_SINKS[format_](folder, names)) for format_ in formats]
     for format_, own_files in _FILES.items():
@@ -81,7 +84,7 @@ def _csv(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
 
 @contextmanager
 def _jsonl(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
-    del names  # of a row as it is
+    del names  # each row is written as it is
     with whole_file(folder / JSONL_FILE) as lines:
 
         def add(row: Row) -> None:
@@ -114,7 +117,7 @@ _SINKS = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
 
 
 def row_schema(names: Sequence[str] = COLUMNS) -> Any:
-    """The Arrow schema of rows."""
+    """Return the Arrow schema of rows with these columns."""
     import pyarrow as pa
 
     kinds = {"int": pa.int64(), "float": pa.float64()}
@@ -125,7 +128,7 @@ def row_schema(names: Sequence[str] = COLUMNS) -> Any:
 
 
 def as_table(rows: Iterable[Row], names: Sequence[str] = COLUMNS) -> Any:
-    """Rows as an Arrow table. A name that is no Unicode has its odd bytes written out."""
+    """Return rows as an Arrow table. In a name that is not valid Unicode, the invalid bytes are escaped."""
     import pyarrow as pa
 
     plain = [row | {name: _unicode(row[name]) for name in ("path", "error")} for row in rows]

@@ -1,4 +1,4 @@
-"""Images as they come: a folder that is watched. By looking again and again, which works on network drives too."""
+"""Watch a folder for new images by listing it again and again, which works on network drives, too."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _LOOKS_EVERY_S = 1.0
 class Arrivals:
     """The images of a folder, at any depth, and those that are put there later.
 
-    A file is taken when it is as large as it was a look before, and its date the same, so that what is still being
-    copied is left alone; one that changes afterwards is taken again. Within a look they come in natural order.
+    A file is taken when its size and its date are the same in two listings in a row, so that a file that is still being
+    copied is left alone. A file that changes afterwards is taken again. Within a listing, files come in natural order.
 
     Args:
-        folder: what is watched.
-        every_s: seconds between two looks.
-        until_s: seconds after which it ends; None for never.
-        stop: ends it when it is set.
-        leave_out: a folder below it whose files are passed over.
+        folder: the folder to watch.
+        every_s: seconds between two listings.
+        until_s: seconds after which watching ends; None for never.
+        stop: ends watching when it is set.
+        leave_out: a folder below ``folder`` whose files are skipped.
 
     Raises:
         DataError: there is no such folder.
@@ -49,16 +49,16 @@ class Arrivals:
         self.until_s = until_s
         self.stop = stop or threading.Event()
         self.leave_out = None if leave_out is None else leave_out.resolve()
-        self._taken: dict[Path, tuple[int, int]] = {}  # with the size and date that it had
+        self._taken: dict[Path, tuple[int, int]] = {}  # each with its size and date
         self._done: set[Path] = set()
-        self._failed: dict[Path, int] = {}  # with the time from which on a change is one
+        self._failed: dict[Path, int] = {}  # each with the time after which a change counts
 
     def pass_over(self, looked_at: Iterable[tuple[str, bool]], *, until_ns: int) -> None:
-        """Leave out what an earlier run has looked at, but for what it could not read and what has changed since.
+        """Skip the images of an earlier run; one that it could not read is taken again if it has changed since.
 
         Args:
-            looked_at: the name of each image, and whether it could be read.
-            until_ns: when that run ended, as `os.stat` gives times.
+            looked_at: name of each image of that run, and whether it could be read.
+            until_ns: when that run ended, in nanoseconds as in `os.stat`.
         """
         for name, readable in looked_at:
             path = Path(name)
@@ -86,7 +86,7 @@ class Arrivals:
             self.stop.wait(left_s)
 
     def _look(self) -> dict[Path, tuple[int, int]]:
-        """Size and date of each file that was not taken as it is."""
+        """Return size and date of each file that was not taken yet in this state."""
         found = {}
         try:
             paths = list_images(self.folder)
@@ -107,7 +107,7 @@ class Arrivals:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and a termination signal set, instead of ending the process; a second one ends it."""
+    """Yield an event that Ctrl-C or a termination signal sets instead of ending the process; a second one ends it."""
     stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

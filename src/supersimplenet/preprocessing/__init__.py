@@ -1,1 +1,1 @@
-"""From files and arrays to what the network sees. numpy and Pillow alone."""
+"""Preprocessing: from files and arrays to the network's input, with numpy and Pillow alone."""

@@ -1,4 +1,4 @@
-"""Where an image lies on a reference image: shifted, or shifted and turned. OpenCV does it; no torch."""
+"""Alignment of an image with a reference image, by a shift or by shift and rotation. Uses OpenCV; no torch."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 Motion = Literal["none", "translation", "rigid"]
 LEAST_COVERED = 0.5  # share of the reference that an image must show
-_LONG_SIDE_PX = 512  # to which both are reduced; places are found to a small part of a pixel of it
+_LONG_SIDE_PX = 512  # to which both images are reduced; shifts are found to a small fraction of a pixel at this size
 _COARSE_SIDE_PX = 192
-_ANGLES_DEG = tuple(range(-16, 17, 4))  # that the search begins from, more than which a part must not be turned
-_ROUNDS = 3  # of the phase correlation, each from where the last one ended: a window hides less of what overlaps
+_ANGLES_DEG = tuple(range(-16, 17, 4))  # at which the search starts; a part must not be rotated further
+_ROUNDS = 3  # of phase correlation; each starts where the last one ended, so the window hides less of the overlap
 _FEWEST_PX = 16
 _ECC_STEPS, _ECC_PRECISION = 100, 1e-6
 
 
 class Aligner:
-    """Finds how images lie on a reference.
+    """Finds the shift and rotation of images against a reference.
 
     Args:
         reference: (H, W, 3) uint8, RGB.
-        motion: ``translation``, or ``rigid``: also turned, by up to about 16 degrees.
+        motion: ``translation``, or ``rigid``: also rotated, by up to about 16 degrees.
         max_residual: see `ViewConfig`.
 
     Raises:
@@ -58,14 +58,14 @@ class Aligner:
         self._coarse = _reduced(reference, _COARSE_SIDE_PX)
 
     def align(self, pixels: NDArray[np.uint8], name: str) -> tuple[Affine, Alignment]:
-        """How an image lies on the reference.
+        """Find how an image lies on the reference.
 
         Args:
             pixels: (H, W, 3) uint8, RGB, of the reference's size.
-            name: of the image, for the error.
+            name: name of the image, for the error.
 
         Returns:
-            Places in the reference to places in the image, and what is reported of it.
+            The affine transform from points in the reference to points in the image, and what is reported about it.
 
         Raises:
             ImageError: the image has another size, or cannot be aligned.
@@ -76,7 +76,7 @@ class Aligner:
         grey = _reduced(pixels, _LONG_SIDE_PX)
         if float(grey.std()) == 0.0:
             raise ImageError(f"{name}: cannot be aligned: it shows one even colour")
-        angle_deg, shift = 0.0, np.zeros(2)  # of the middle, in shares of height and width: x, y
+        angle_deg, shift = 0.0, np.zeros(2)  # of the centre: x in shares of the width, y of the height
         if self._motion == "rigid":
             angle_deg, shift = self._search(_reduced(pixels, _COARSE_SIDE_PX))
         shift = self._shift(self._grey, grey, angle_deg, shift)
@@ -99,7 +99,7 @@ class Aligner:
         return _turn(self.size_px, angle_deg, shift), alignment
 
     def _search(self, grey: NDArray[np.float32]) -> tuple[float, NDArray[np.float64]]:
-        """The angle among some, and the shift, at which an image is most like the reference."""
+        """Return the start angle, and its shift, at which an image is most like the reference."""
         best = (math.inf, 0.0, np.zeros(2))
         for angle_deg in _ANGLES_DEG:
             shift = self._shift(self._coarse, grey, angle_deg, np.zeros(2))
@@ -111,13 +111,13 @@ class Aligner:
     def _shift(
         self, reference: NDArray[np.float32], grey: NDArray[np.float32], angle_deg: float, shift: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """The shift at an angle, by phase correlation.
+        """Find the shift at an angle, by phase correlation.
 
-        Source: cv2.phaseCorrelate. A round that makes the image less like the reference is taken back.
+        Source: cv2.phaseCorrelate. A round that makes the image less like the reference is undone.
         """
         height, width = grey.shape
         rows, columns = (self._middle(side) for side in grey.shape)
-        within = np.ix_(rows, columns)  # a copy each time: the window is laid over what is given
+        within = np.ix_(rows, columns)  # indexing copies each time, because the window is applied to the arrays given
         window = self._cv2.createHanningWindow((columns.size, rows.size), self._cv2.CV_32F)
         residual, _ = _residual(reference, grey, _turn(grey.shape, angle_deg, shift))
         for _ in range(_ROUNDS):
@@ -133,9 +133,9 @@ class Aligner:
         return shift
 
     def _middle(self, side: int) -> NDArray[np.int64]:
-        """The middle of an axis, of a length that phase correlation transforms as it is.
+        """Return the middle indices of an axis, in a number that phase correlation transforms without padding.
 
-        It would pad another, and is half a pixel off where the padded length is odd.
+        It pads any other length, and is half a pixel off where the padded length is odd.
         """
         length = side - side % 2
         while length > _FEWEST_PX and self._cv2.getOptimalDFTSize(length) != length:
@@ -145,9 +145,9 @@ class Aligner:
     def _refine(
         self, grey: NDArray[np.float32], angle_deg: float, shift: NDArray[np.float64], name: str
     ) -> tuple[float, NDArray[np.float64]]:
-        """Angle and shift by maximising the correlation (ECC), from a start.
+        """Refine angle and shift from a start by maximising the correlation (ECC).
 
-        Source: cv2.findTransformECC, whose places are those of pixels' middles: half a pixel less than ours.
+        Source: cv2.findTransformECC, whose coordinates are those of pixel centres: half a pixel less than ours.
         """
         cv2 = self._cv2
         a, b, c, d, e, f = _turn(grey.shape, angle_deg, shift)
@@ -168,7 +168,7 @@ class Aligner:
 
 
 def _turn(size_px: tuple[int, ...], angle_deg: float, shift: NDArray[np.float64]) -> Affine:
-    """A turn about the middle (clockwise as seen, y down) and a shift in shares of width and height."""
+    """Return the rotation about the centre (clockwise as seen, y down) with a shift in shares of width and height."""
     height, width = size_px
     x, y = width / 2, height / 2
     cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
@@ -177,7 +177,7 @@ def _turn(size_px: tuple[int, ...], angle_deg: float, shift: NDArray[np.float64]
 
 
 def _residual(reference: NDArray[np.float32], grey: NDArray[np.float32], turn: Affine) -> tuple[float, float]:
-    """1 less the correlation where both have pixels, and the share of the reference that is."""
+    """Return 1 minus the correlation where both have pixels, and the share of the reference where both do."""
     moved = warp_plane(grey, turn, reference.shape, outside=-1.0)
     both = moved >= 0
     covered = float(both.mean())
@@ -190,7 +190,7 @@ def _residual(reference: NDArray[np.float32], grey: NDArray[np.float32], turn: A
 
 
 def _reduced(pixels: NDArray[np.uint8], long_side_px: int) -> NDArray[np.float32]:
-    """Grey levels (h, w), no longer than that on either side, in the same proportion."""
+    """Return grey levels (h, w), with neither side longer than ``long_side_px`` and the proportions kept."""
     height, width = pixels.shape[:2]
     share = min(1.0, long_side_px / max(height, width))
     grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float32)
@@ -199,12 +199,12 @@ def _reduced(pixels: NDArray[np.uint8], long_side_px: int) -> NDArray[np.float32
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """How an image lay on its reference before it was moved there.
+    """How an image lay on its reference before it was aligned.
 
     Attributes:
-        shift_px: how far its middle was from the reference's, in pixels of the image.
-        angle_deg: how far it was turned, clockwise as seen; 0 where turns are not looked for.
-        residual: 1 less the correlation of both once they lie on each other; 0 where they are equal but for light.
+        shift_px: distance of its centre from the reference's, in pixels of the image.
+        angle_deg: angle of its rotation, clockwise as seen; 0 where rotations are not searched for.
+        residual: 1 minus the correlation of both after alignment; 0 where they are equal except for the lighting.
     """
 
     shift_px: float

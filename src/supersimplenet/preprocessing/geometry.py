@@ -1,7 +1,8 @@
-"""Where a map lies on its image: everything that moves between both goes through a `Placement`. No torch.
+"""Geometry of a map on its image: everything that moves between the two goes through a `Placement`. No torch.
 
-Places are continuous, x to the right and y down, in pixels from the upper left corner: the middle of the first pixel is
-(0.5, 0.5). A map covers a *frame*: the whole image or, where images are aligned, what the reference image shows.
+Coordinates are continuous, x to the right and y down, in pixels from the upper left corner: the centre of the first
+pixel is (0.5, 0.5). A map covers a *frame*: the whole image or, where images are aligned, the area of the reference
+image.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from PIL import Image
 
 from supersimplenet.errors import ConfigError
 
-# (a, b, c, d, e, f): x' = a x + b y + c, y' = d x + e y + f. Pillow's order, and its convention of places.
+# (a, b, c, d, e, f): x' = a x + b y + c, y' = d x + e y + f. Pillow's order, and its convention of coordinates.
 Affine = tuple[float, float, float, float, float, float]
 Places = NDArray[np.float64]
-TOUCHED = 1e-3  # share of a pixel above which a resized mask is said to touch it
+TOUCHED = 1e-3  # share of a pixel from which on a resized mask touches it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Placement:
         map_size_px: (height, width) of the map.
         image_size_px: (height, width) of the image.
         frame_size_px: (height, width) of the frame that the map covers from edge to edge.
-        turn: places in the frame to places in the image; None where the frame is the image.
+        turn: transform from points in the frame to points in the image; None where the frame is the image.
     """
 
     map_size_px: tuple[int, int]
@@ -38,16 +39,16 @@ class Placement:
 
     @classmethod
     def whole(cls, map_size_px: tuple[int, int], image_size_px: tuple[int, int]) -> Placement:
-        """Of a map that covers all of its image."""
+        """Return the placement of a map that covers its whole image."""
         return cls(map_size_px=map_size_px, image_size_px=image_size_px, frame_size_px=image_size_px)
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Height and width, in the image, of a pixel of the map."""
+        """Height and width of a pixel of the map, in pixels of the image."""
         return self.frame_size_px[0] / self.map_size_px[0], self.frame_size_px[1] / self.map_size_px[1]
 
     def points_on_image(self, x: Places, y: Places) -> tuple[Places, Places]:
-        """Places on the map as places in the image."""
+        """Convert points on the map to points in the image."""
         down, across = self.scale
         x, y = x * across, y * down
         if self.turn is None:
@@ -56,15 +57,15 @@ class Placement:
         return a * x + b * y + c, d * x + e * y + f
 
     def plane_on_frame(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A plane of the image's size as the frame sees it; 0 where the frame reaches beyond the image."""
+        """Move a plane of the image's size to the frame; 0 where the frame reaches beyond the image."""
         return plane if self.turn is None else warp_plane(plane, self.turn, self.frame_size_px)
 
     def plane_on_map(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A plane of the image's size at the map's; 0 where the frame reaches beyond the image."""
+        """Move a plane of the image's size to the map's size; 0 where the frame reaches beyond the image."""
         return resize_plane(self.plane_on_frame(plane), self.map_size_px)
 
     def mask_on_map(self, mask: NDArray[np.bool_], *, at_least: float = 0.5) -> NDArray[np.bool_]:
-        """A mask of the image's size at the map's; False where the frame reaches beyond the image.
+        """Move a mask of the image's size to the map's size; False where the frame reaches beyond the image.
 
         Args:
             mask: (H, W) of the image.
@@ -77,7 +78,7 @@ class Placement:
     def plane_on_image(
         self, plane: NDArray[np.float32], *, size_px: tuple[int, int] | None = None, outside: float
     ) -> NDArray[np.float32]:
-        """A plane of the map's size on the image.
+        """Move a plane of the map's size to the image.
 
         Args:
             plane: (H, W) of the map.
@@ -87,7 +88,7 @@ class Placement:
         size_px = self.image_size_px if size_px is None else size_px
         if self.turn is None:
             return plane if plane.shape == size_px else resize_plane(plane, size_px)
-        # As far as the picture is smaller than the map, the map is made smaller first: a warp reads four neighbours.
+        # If the result is smaller than the map, the map is shrunk first, because a warp reads only four neighbours.
         shrunk = tuple(
             max(1, min(side, round(frame * target / image)))
             for side, frame, target, image in zip(
@@ -101,7 +102,7 @@ class Placement:
         return warp_plane(plane, chained(chained(to_image, inverse(self.turn)), to_plane), size_px, outside=outside)
 
     def mask_on_image(self, mask: NDArray[np.bool_], *, outside: bool) -> NDArray[np.bool_]:
-        """A mask of the map's size on the image: every pixel that it touches.
+        """Move a mask of the map's size to the image: True on every pixel that it touches.
 
         Args:
             mask: (H, W) of the map.
@@ -113,13 +114,13 @@ class Placement:
 def warp_plane(
     plane: NDArray[np.float32], places: Affine, size_px: tuple[int, int], *, outside: float = 0.0
 ) -> NDArray[np.float32]:
-    """A plane read at other places, bilinear.
+    """Read a plane at other points, with bilinear interpolation.
 
     Args:
         plane: (H, W).
-        places: where in it each place of the result is read.
+        places: transform from each point of the result to the point of the plane that is read.
         size_px: (height, width) of the result.
-        outside: the value of places beyond it.
+        outside: the value of points beyond the plane.
     """
     return np.array(
         Image.fromarray(plane).transform(
@@ -129,20 +130,20 @@ def warp_plane(
 
 
 def warp_pixels(pixels: NDArray[np.uint8], places: Affine, size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """`warp_plane` of an image (H, W, 3); black beyond it."""
+    """Warp an image (H, W, 3) as `warp_plane` does a plane; black beyond the image."""
     image = Image.fromarray(pixels)
     return np.array(image.transform(size_px[::-1], Image.Transform.AFFINE, places, Image.Resampling.BILINEAR))
 
 
 def chained(first: Affine, then: Affine) -> Affine:
-    """The map that does one after the other."""
+    """Return the transform that applies one after the other."""
     a, b, c, d, e, f = first
     p, q, r, s, t, u = then
     return (p * a + q * d, p * b + q * e, p * c + q * f + r, s * a + t * d, s * b + t * e, s * c + t * f + u)
 
 
 def inverse(affine: Affine) -> Affine:
-    """The map back."""
+    """Return the inverse transform."""
     a, b, c, d, e, f = affine
     area = a * e - b * d
     p, q, s, t = e / area, -b / area, -d / area, a / area
@@ -150,7 +151,7 @@ def inverse(affine: Affine) -> Affine:
 
 
 def resize_mask(mask: NDArray[np.bool_], size_px: tuple[int, int], *, at_least: float = 0.5) -> NDArray[np.bool_]:
-    """A mask (H, W) at another (height, width): antialiased bilinear on floats 0 and 1.
+    """Resize a mask (H, W) to another (height, width): antialiased bilinear on floats 0 and 1.
 
     Args:
         mask: (H, W).
@@ -164,7 +165,7 @@ def resize_mask(mask: NDArray[np.bool_], size_px: tuple[int, int], *, at_least: 
 
 
 def resize_plane(plane: NDArray[np.float32], size_px: tuple[int, int]) -> NDArray[np.float32]:
-    """A plane of numbers (H, W) at another (height, width): antialiased bilinear.
+    """Resize a plane of numbers (H, W) to another (height, width): antialiased bilinear.
 
     Raises:
         ConfigError: ``size_px`` is not two positive integers.
@@ -174,7 +175,7 @@ def resize_plane(plane: NDArray[np.float32], size_px: tuple[int, int]) -> NDArra
 
 
 def checked_size(size_px: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) as whole numbers.
+    """Return (height, width) as whole numbers.
 
     Raises:
         ConfigError: they are not two positive integers.

@@ -1,12 +1,12 @@
-"""From a file or an array to pixels: the one way of reading an image, for training, evaluation, export and serving.
+"""Image reading: the only way from a file or an array to pixels, for training, evaluation, export and serving.
 
-What "one way" means, in order, and why each step is as it is:
+The steps, in order, with their reasons:
 
-1. Pillow decodes; of an animation or a stack of pages, the first frame.
+1. Pillow decodes; of an animation or a stack of pages, only the first frame.
 2. More than 8 bits become 8, rounded over the format's range (0..65535 -> 0..255). This comes before the resize, so
    that a 16-bit file and an 8-bit copy of it give the same pixels. Colour with 16 bits is cut to 8 by Pillow itself.
-3. Transparency is laid over black: what an editor has erased must not come back from underneath it.
-4. EXIF orientation is applied, as far as it stands before the pixel data.
+3. Transparency is blended over black, so that content erased in an editor does not reappear.
+4. EXIF orientation is applied if it is stored before the pixel data.
 5. Grey becomes RGB; CMYK and the like are converted without colour profiles.
 6. Antialiased bilinear resize to (height, width), on 8 bits, by Pillow.
 
@@ -15,6 +15,7 @@ Needs no torch.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -39,7 +40,7 @@ MAX_PIXELS = 200_000_000
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-# Named, so that no other reader of Pillow's (EPS starts Ghostscript) ever sees a file.
+# Listed, so that no other reader of Pillow (the one for EPS starts Ghostscript) ever gets a file.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "PPM", "WEBP", "JPEG2000")
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "JPEG2000"})
 _REPAIR = "re-export it"
@@ -47,11 +48,11 @@ _REPAIR = "re-export it"
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image file whose bytes lie elsewhere than in a file of their own: in an archive, a table, a store.
+    """An image file whose bytes are not in a file of their own, but in an archive, a table or a store.
 
     Attributes:
-        name: what results and errors call it.
-        read: gives the bytes; called in the thread that decodes them, once for each time the image is looked at.
+        name: the image's name in results and errors.
+        read: returns the bytes; called in the thread that decodes them, once each time the image is used.
     """
 
     name: str
@@ -64,22 +65,87 @@ class EncodedImage:
 AnyImage = str | Path | EncodedImage | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What reading an image file tells besides its pixels.
+
+    Attributes:
+        sha256: of the file's content, 64 hexadecimal digits.
+        pixels: see `pixel_digest`.
+        size_px: (height, width), upright.
+        lowest: smallest value of the pixels, in the file's own bits.
+        highest: largest value, likewise.
+    """
+
+    sha256: str
+    pixels: str
+    size_px: tuple[int, int]
+    lowest: int
+    highest: int
+
+
+def pixel_digest(pixels: NDArray[np.uint8]) -> str:
+    """Return a hash of an image's pixels and size, equal for equal pixels whatever file they come from.
+
+    Args:
+        pixels: (H, W, 3) uint8, as `read_image` returns them without a resize.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def read_with_facts(
+    path: str | Path, *, size_px: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], tuple[int, int], ImageFacts]:
+    """Read an image file once, as `read_image` does; also return its own size and the facts about the file.
+
+    Args:
+        path: see `read_image`.
+        size_px: likewise.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    content = b""
+
+    def read() -> bytes:
+        nonlocal content
+        _file_length(Path(path))  # raises the reason where the path is no file
+        content = Path(path).read_bytes()
+        return content
+
+    pixels, _ = _decode(EncodedImage(str(path), read), MAX_PIXELS)
+    own = prepare_pixels(pixels)
+    facts = ImageFacts(
+        sha256=hashlib.sha256(content).hexdigest(),
+        pixels=pixel_digest(own),
+        size_px=(own.shape[0], own.shape[1]),
+        lowest=int(pixels.min()),
+        highest=int(pixels.max()),
+    )
+    return own if size_px is None else prepare_pixels(own, size_px=size_px), facts.size_px, facts
+
+
 def read_image(
     path: str | os.PathLike[str] | EncodedImage, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.uint8]:
-    """Read an image file, upright and in RGB, as the module's docstring says.
+    """Read an image file, upright and in RGB, as the module's docstring describes.
 
     Args:
         path: BMP, GIF, JPEG, JPEG 2000, PNG, PBM/PGM/PPM, TIFF or WebP; or the bytes of such a file.
         size_px: (height, width) to resize to; None keeps the file's own size.
-        max_pixels: largest height times width to decode, told from the header before any pixel is.
+        max_pixels: largest height times width to decode, checked in the header before any pixel is decoded.
 
     Returns:
         (H, W, 3) uint8, writable.
 
     Raises:
-        ImageError: no such file, a folder, empty, truncated, no image, too large, or pixels without a known range
-            (floating point, 32-bit integers).
+        ImageError: the file is missing, a folder, empty, truncated, no image or too large, or its pixels have no known
+            range (floating point, 32-bit integers).
         ConfigError: ``size_px`` is not two positive integers.
     """
     return read_image_and_size(path, size_px=size_px, max_pixels=max_pixels)[0]
@@ -88,13 +154,13 @@ def read_image(
 def read_image_and_size(
     path: str | os.PathLike[str] | EncodedImage, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """`read_image`, and the (height, width) in px that the image has of its own."""
+    """Read an image as `read_image` does; also return the image's own (height, width) in px."""
     pixels, _ = _decode(path if isinstance(path, EncodedImage) else Path(path), max_pixels)
     return prepare_pixels(pixels, size_px=size_px), pixels.shape[:2]
 
 
 def read_pillow(image: Image.Image) -> NDArray[np.uint8]:
-    """Return an image that Pillow has opened, upright and in RGB: what ``read_image`` returns of its file.
+    """Return an image that Pillow has opened, upright and in RGB: the same as ``read_image`` returns for its file.
 
     Args:
         image: of any mode whose range is known; EXIF orientation is applied where the image still carries it.
@@ -126,7 +192,7 @@ def read_any(
         size_px: (height, width) to resize to; None keeps the image's own size.
 
     Returns:
-        (H, W, 3) uint8; the (height, width) in px that the image has of its own; its name for errors.
+        (H, W, 3) uint8; the image's own (height, width) in px; its name for errors.
 
     Raises:
         ImageError: it cannot be read.
@@ -140,11 +206,11 @@ def read_any(
 
 
 def prepare_pixels(pixels: NDArray[Any], *, size_px: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Bring an array to what ``read_image`` returns: a file and its pixels as an array give identical results.
+    """Convert an array to what ``read_image`` returns: a file and its pixels as an array give identical results.
 
     Args:
         pixels: uint8 (0..255) or uint16 (0..65535); (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGB and alpha,
-            which is laid over black. OpenCV's BGR must be turned round by the caller.
+            which is blended over black. The caller must convert OpenCV's BGR to RGB.
         size_px: (height, width) to resize to; None keeps the array's own size.
 
     Returns:
@@ -170,7 +236,7 @@ def prepare_pixels(pixels: NDArray[Any], *, size_px: tuple[int, int] | None = No
 
 
 def read_mask(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | EncodedImage,
     *,
     image_size_px: tuple[int, int] | None,
     size_px: tuple[int, int] | None = None,
@@ -179,15 +245,15 @@ def read_mask(
 ) -> NDArray[np.bool_]:
     """Read a pixel mask: True on defective pixels.
 
-    A pixel is defective where its value is at least half of the *format's* range (128 of 255, 32768 of 65535),
-    whatever the largest value in the file. There is one exception: a losslessly stored mask that holds nothing but 0
-    and 1 is taken at its word. So faint remains of compression (0 to 3, say) are no defect, and neither are class
-    numbers: write those as 255. Of a coloured mask the brightest channel counts, so pure red is defective;
-    transparency counts as black.
+    A pixel is defective where its value is at least half of the *format's* range (128 of 255, 32768 of 65535), whatever
+    the largest value in the file. There is one exception: in a losslessly stored mask that holds nothing but 0 and 1,
+    the value 1 is defective. So faint compression artefacts (0 to 3, say) are no defect, and neither are class numbers:
+    write those as 255. In a coloured mask the brightest channel counts, so pure red is defective; transparency counts
+    as black.
 
     Args:
-        path: the mask's file, any format of ``read_image``; its orientation is applied too.
-        image_size_px: (height, width) of the image it belongs to, upright, which it must match; None skips the check.
+        path: the mask's file, in any format of ``read_image``; its orientation is applied too.
+        image_size_px: (height, width) of its upright image, which the mask must match; None skips the check.
         size_px: (height, width) to resize to: antialiased bilinear on floats 0 and 1, defective where at least 0.5.
         any_value: every value but 0 is defective, as some data sets publish their masks.
         max_pixels: as for ``read_image``.
@@ -196,10 +262,10 @@ def read_mask(
         (H, W) bool.
 
     Raises:
-        ImageError: as ``read_image``, and where the mask's size is not its image's.
+        ImageError: as ``read_image``, and where the mask's size differs from its image's.
         ConfigError: ``size_px`` is not two positive integers.
     """
-    path = Path(path)
+    path = path if isinstance(path, EncodedImage) else Path(path)
     pixels, lossy = _decode(path, max_pixels)
     if image_size_px is not None and pixels.shape[:2] != tuple(image_size_px):
         raise ImageError(
@@ -214,23 +280,23 @@ def read_mask(
 
 
 def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) in px that ``read_image`` returns without a resize, told from the header alone.
+    """Return the (height, width) in px of what ``read_image`` returns without a resize, from the header alone.
 
     Raises:
-        ImageError: as ``read_image``, as far as the header tells.
+        ImageError: as ``read_image``, as far as the header shows the error.
     """
     with _opened(Path(path), max_pixels) as image:
         width, height = image.size
         orientation = _orientation(image)
-        if isinstance(image, TiffImageFile):  # whether its ``size`` is upright already depends on Pillow's version
+        if isinstance(image, TiffImageFile):  # Pillow's version decides whether its ``size`` is upright already
             width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
     return (width, height) if orientation >= 5 else (height, width)
 
 
 def list_images(path: str | os.PathLike[str]) -> list[Path]:
-    """Images below a folder, at any depth, told by their suffix (``IMAGE_SUFFIXES``) in capitals or not.
+    """List the images below a folder, at any depth, by their suffix (``IMAGE_SUFFIXES``) in upper or lower case.
 
-    Hidden files and folders are skipped, linked folders are not entered. A path to a file gives that file.
+    Hidden files and folders are skipped, linked folders are not entered. A path to a file returns that file.
 
     Returns:
         Paths that start with ``path``, in natural order (``2.png`` before ``10.png``), the same on every machine.
@@ -253,19 +319,19 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def natural_key(path: Path) -> tuple[Any, ...]:
-    """Sort key: folder by folder, numbers by their value, small and capital letters alike."""
+    """Return a sort key: folder by folder, numbers by their value, upper and lower case alike."""
     parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
     return ([[int(t) if i % 2 else t for i, t in enumerate(tokens)] for tokens in parts], str(path))
 
 
 def _decode(path: Path | EncodedImage, max_pixels: int) -> tuple[NDArray[Any], bool]:
-    """Pixels as the file holds them, upright: (H, W, 1, 3 or 4) uint8 or uint16; and whether compression lost any."""
+    """Decode a file to upright pixels (H, W, 1, 3 or 4), uint8 or uint16; also return whether compression lost any."""
     with _opened(path, max_pixels) as image:
         return _pixels_of(image, path)
 
 
 def _pixels_of(image: Image.Image, path: Path | EncodedImage) -> tuple[NDArray[Any], bool]:
-    # Pillow turns a TIFF as it loads it, and nothing else.
+    # Pillow applies the orientation of a TIFF when it loads it, and of no other format.
     orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image)
     has_12_bits = isinstance(image, TiffImageFile) and image.tag_v2[BITSPERSAMPLE] == (12,)
     lossy = image.format in _LOSSY_FORMATS
@@ -282,9 +348,9 @@ def _name_of(image: Image.Image) -> str:
 
 
 def _plain_mode(image: Image.Image, path: Path | EncodedImage) -> Image.Image:
-    """The image in a mode that numpy reads as it is: L, RGB, RGBA or 16-bit grey."""
+    """Return the image in a mode that numpy reads directly: L, RGB, RGBA or 16-bit grey."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
-        return image  # PNG and PPM reach mode "I" with 16 bits only
+        return image  # PNG and PPM have mode "I" with 16 bits only
     if image.mode in {"I", "F"}:
         kind = "floating-point" if image.mode == "F" else "signed or 32-bit integer"
         raise ImageError(f"{path}: {kind} pixels, whose range is unknown; scale them and save as 8 or 16 bit")
@@ -295,7 +361,7 @@ def _plain_mode(image: Image.Image, path: Path | EncodedImage) -> Image.Image:
 
 @contextmanager
 def _opened(path: Path | EncodedImage, max_pixels: int) -> Iterator[Image.Image]:
-    """The file, its header read and checked; whatever goes wrong inside becomes an ImageError that names the file."""
+    """Open a file and check its header; any error in the context becomes an ImageError that names the file."""
     source: Path | io.BytesIO
     if isinstance(path, EncodedImage):
         source = io.BytesIO(_bytes_of(path))
@@ -310,14 +376,16 @@ def _opened(path: Path | EncodedImage, max_pixels: int) -> Iterator[Image.Image]
             yield image
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # on a damaged file Pillow's readers raise whatever their parsing stumbles over
+    except Exception as error:  # Pillow's readers may raise any error on a damaged file
         raise ImageError(f"{path}: {_explained(error, length)}") from error
 
 
 def _bytes_of(image: EncodedImage) -> bytes:
     try:
         return image.read()
-    except Exception as error:  # each store raises what its library does
+    except ImageError:
+        raise
+    except Exception as error:  # each store raises the errors of its own library
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise ImageError(f"{image.name}: cannot be read ({reason}); check where it lies") from error
 
@@ -343,10 +411,10 @@ def _check_pixel_count(path: Path | EncodedImage, pillow_size: tuple[int, int], 
 
 
 def _explained(error: Exception, length: int) -> str:
-    """What was found and what to do, from the exception that opening or decoding a file of ``length`` bytes raised."""
+    """Return what was found and what to do, from the error of opening or decoding a file of ``length`` bytes."""
     if isinstance(error, UnidentifiedImageError):
         return f"not a readable image; wanted BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP; {_REPAIR}"
-    if isinstance(error, OSError) and error.strerror:  # the system's errors; Pillow's have no such text
+    if isinstance(error, OSError) and error.strerror:  # an error of the system; Pillow's errors have no such text
         return f"cannot be opened ({error.strerror}); check the path and its permissions"
     if "truncated" in str(error).lower():
         return f"truncated after {length:,} bytes; {_REPAIR}"
@@ -354,10 +422,10 @@ def _explained(error: Exception, length: int) -> str:
 
 
 class _PillowLimitOff:
-    """Pillow's own pixel limit set aside, because ours stands in for it.
+    """Context that disables Pillow's own pixel limit, because ours replaces it.
 
-    Pillow's is one number for the whole process, and it warns at half of what it refuses. Counted, so that threads
-    may overlap: the first one in sets it aside, the last one out puts it back.
+    Pillow's limit is one number for the whole process, and Pillow warns at half of what it refuses. Users are counted,
+    so that threads may overlap: the first one to enter disables the limit, the last one to leave restores it.
     """
 
     def __init__(self) -> None:
@@ -382,10 +450,10 @@ _PILLOW_LIMIT_OFF = _PillowLimitOff()
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8, from what stands before the pixel data."""
+    """Return the EXIF orientation, 1 to 8, from the metadata before the pixel data."""
     if isinstance(image, TiffImageFile):
         return int(image.tag_v2.get(ExifTags.Base.Orientation, 1))
-    # Not ``image.getexif()``: for a PNG that decodes every pixel, to look for a chunk behind them.
+    # Not ``image.getexif()``: for a PNG it decodes every pixel, to look for a chunk after the pixel data.
     return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
 
 
@@ -401,14 +469,14 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _to_8_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """0..65535 to 0..255, rounded: 65535 is 255 x 257, so this is exact."""
+    """Convert 0..65535 to 0..255, rounded: 65535 is 255 x 257, so this is exact."""
     if pixels.dtype.itemsize == 1:
         return pixels
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _over_black(pixels: NDArray[Any]) -> NDArray[Any]:
-    """(H, W, 4) uint8 laid over black: (H, W, 3), rounded. Anything else as it is."""
+    """Blend (H, W, 4) uint8 over black: (H, W, 3), rounded. Return anything else as it is."""
     if pixels.shape[2] != 4:
         return pixels
     colour, alpha = pixels[:, :, :3].astype(np.uint16), pixels[:, :, 3:].astype(np.uint16)

@@ -1,4 +1,4 @@
-"""From paths to batches of pixels, and what is made of them, in threads, in order, nothing dropped in silence."""
+"""Image loading in threads: from paths to batches of pixels and their results, in order; every failure is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from supersimplenet.preprocessing.preprocessor import Preprocessor
 OnError = Literal["stop", "skip"]
 ImageFile = Path | EncodedImage
 _DECODERS = 2
-_AHEAD = 1  # batches beyond those being worked on that may be finished and waiting; more where they are single images
+_AHEAD = 1  # finished batches that may wait beside those in progress; more where batches are small
 T = TypeVar("T")
 
 
@@ -29,7 +29,7 @@ class Failure:
     """An image that could not be read.
 
     Attributes:
-        index: its place in the list of images.
+        index: its index in the list of images.
         path: its path.
         reason: the error's message.
     """
@@ -44,10 +44,10 @@ class ImageBatch:
     """Some consecutive images of a list.
 
     Attributes:
-        index: the place of each readable image in the list; there may be none.
-        paths: its path.
-        prepared: it, as the network sees it.
-        failures: images of the same stretch that could not be read.
+        index: index in the list of each readable image; there may be none.
+        paths: path of each.
+        prepared: each as the network gets it.
+        failures: images of the same section of the list that could not be read.
     """
 
     index: list[int]
@@ -57,14 +57,14 @@ class ImageBatch:
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """(B, H, W, 3) of images that have one size; there must be one."""
+        """(B, H, W, 3) pixels of the images, which must have one size; there must be at least one."""
         return np.stack([prepared.pixels for prepared in self.prepared])
 
 
 def decode_batches(
     paths: Iterable[ImageFile], *, size_px: tuple[int, int], batch_size: int, on_error: OnError = "stop"
 ) -> Iterator[ImageBatch]:
-    """Read and resize images ahead of their use, in their order; see `map_in_threads`."""
+    """Read and resize images ahead of their use, in order; see `map_in_threads`."""
     preprocessor = Preprocessor.stretch(size_px)
     return map_in_threads(
         lambda batch: batch,
@@ -84,20 +84,23 @@ def map_in_threads(
     preprocessor: Preprocessor,
     batch_size: int,
     ignored: Callable[[int], NDArray[np.bool_] | None] = lambda index: None,
+    with_facts: bool = False,
     on_error: OnError = "stop",
 ) -> Iterator[T]:
-    """Read images and work on them in several threads at once, each carrying its own batch from the file to the result.
+    """Read images and process them in several threads; each thread carries its own batch from the file to the result.
 
     Results come in the order of the images. Memory does not grow with their number.
 
     Args:
         work: what is done with a batch; called in several threads at once.
-        paths: image files; may be an iterator without end. One that waits for images to come says so by None: what
-            came before is then worked on to the end, and handed out, before it is asked again.
-        threads: their number.
-        preprocessor: how an image is brought before the network.
+        paths: image files; may be an iterator without end. An iterator that waits for further images yields None: all
+            images before it are then processed, and their results yielded, before the iterator is asked again.
+        threads: number of threads.
+        preprocessor: prepares each image for the network.
         batch_size: images in a batch.
-        ignored: pixels (H, W) of an image that count nowhere, by its place in the list; called in several threads.
+        ignored: returns the pixels (H, W) of an image that count nowhere, by its index in the list; called in several
+            threads.
+        with_facts: also return the facts about each file; see `PreparedImage.facts`.
         on_error: ``stop`` raises at the first unreadable image, ``skip`` reports it among the batch's failures.
 
     Raises:
@@ -107,7 +110,10 @@ def map_in_threads(
     if batch_size < 1:
         raise ConfigError(f"batch_size: {batch_size}; it must be at least 1")
     return _map_in_threads(
-        lambda numbered: work(_read_batch(numbered, preprocessor, ignored, on_error)), iter(paths), threads, batch_size
+        lambda numbered: work(_read_batch(numbered, preprocessor, ignored, with_facts, on_error)),
+        iter(paths),
+        threads,
+        batch_size,
     )
 
 
@@ -132,10 +138,10 @@ def _map_in_threads(
             submit()
             while waiting or not ended:
                 if waiting:
-                    result = waiting.popleft().result()  # raises what the work raised
+                    result = waiting.popleft().result()  # raises what ``carry`` raised
                     submit()
                     yield result
-                else:  # all that had come is handed out
+                else:  # all results so far have been yielded
                     paused = False
                     submit()
         finally:
@@ -143,7 +149,7 @@ def _map_in_threads(
 
 
 def _batches(images: Iterator[ImageFile | None], batch_size: int) -> Iterator[list[tuple[int, ImageFile]]]:
-    """Numbered images in batches; where they pause, what there is, and an empty one."""
+    """Yield numbered images in batches; at a pause, the images so far, then an empty batch."""
     batch: list[tuple[int, ImageFile]] = []
     index = 0
     for image in images:
@@ -163,12 +169,13 @@ def _read_batch(
     numbered: list[tuple[int, ImageFile]],
     preprocessor: Preprocessor,
     ignored: Callable[[int], NDArray[np.bool_] | None],
+    with_facts: bool,
     on_error: OnError,
 ) -> ImageBatch:
     batch = ImageBatch(index=[], paths=[], prepared=[], failures=[])
     for index, path in numbered:
         try:
-            prepared = preprocessor.prepare(path, ignored(index))
+            prepared = preprocessor.prepare(path, ignored(index), with_facts=with_facts)
         except ImageError as error:
             if on_error == "stop":
                 raise

@@ -1,4 +1,4 @@
-"""An image as the network sees it: its pixels, how they are laid out, and its tiles."""
+"""An image prepared for the network: its pixels, its layout and its tiles."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 
 from supersimplenet.preprocessing.alignment import Alignment
 from supersimplenet.preprocessing.geometry import Placement
+from supersimplenet.preprocessing.images import ImageFacts
 from supersimplenet.preprocessing.tiling import TileGrid
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """An input of the network.
+    """A tile of an image: one input of the network.
 
     Attributes:
-        number: of the tile in its grid.
+        number: number of the tile in its grid.
         pixels: (H, W, 3) uint8.
         ignored: (H, W) bool, None where every pixel counts.
-        scores: whether so much of it counts that the classification head's score says something.
+        scores: whether enough of it counts for the classification head's score to be meaningful.
     """
 
     number: int
@@ -32,14 +33,14 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How an image is laid out before the network.
+    """How an image is laid out for the network.
 
     Attributes:
         placement: where the map lies on the image.
         grid: the tiles of the map.
         ignored: (h, w) bool of the map, pixels that count nowhere; None for none.
-        least_px: a tile scores where a square of this side counts in it.
-        alignment: None where images are not aligned.
+        least_px: a tile has a score where a square of this side counts in it.
+        alignment: how the image was aligned; None where images are not aligned.
     """
 
     placement: Placement
@@ -49,19 +50,19 @@ class Layout:
     alignment: Alignment | None = None
 
     def ignored_in(self, tile: int) -> NDArray[np.bool_] | None:
-        """(H, W) of a tile, pixels that count nowhere; None for none."""
+        """Return the pixels (H, W) of a tile that count nowhere; None for none."""
         if self.ignored is None and not self.grid.reaches_beyond(tile):
             return None
         ignored = self.grid.plane(self.ignored, tile, beyond=True)
         return ignored if ignored.any() else None
 
     def scores(self, ignored: NDArray[np.bool_] | None) -> bool:
-        """Whether enough of a tile counts that the classification head's score says something."""
+        """Check whether enough of a tile counts for the classification head's score to be meaningful."""
         return ignored is None or holds_square(~ignored, self.least_px)
 
     @property
     def holds_anything(self) -> bool:
-        """Whether any tile scores."""
+        """Whether any tile has a score."""
         return any(self.scores(self.ignored_in(tile)) for tile in range(len(self.grid)))
 
 
@@ -70,19 +71,21 @@ class PreparedImage:
     """An image, ready for the network.
 
     Attributes:
-        pixels: (h, w, 3) uint8, what the map covers.
+        pixels: (h, w, 3) uint8, the area that the map covers.
         layout: how it is laid out.
+        facts: the facts found while reading its file, where they were asked for.
     """
 
     pixels: NDArray[np.uint8]
     layout: Layout
+    facts: ImageFacts | None = None
 
     def tile_pixels(self, tile: int) -> NDArray[np.uint8]:
-        """(H, W, 3) of a tile."""
+        """Return the pixels (H, W, 3) of a tile."""
         return self.layout.grid.pixels(self.pixels, tile)
 
     def tiles(self) -> Iterator[Tile]:
-        """The tiles in which something counts."""
+        """Yield the tiles in which any pixel counts."""
         for number in range(len(self.layout.grid)):
             ignored = self.layout.ignored_in(number)
             if ignored is not None and ignored.all():
@@ -91,13 +94,13 @@ class PreparedImage:
             yield Tile(
                 number=number,
                 pixels=self.tile_pixels(number),
-                ignored=ignored if scores else None,  # so little would leave the network nothing to go by
+                ignored=ignored if scores else None,  # so few counted pixels would leave the network nothing to use
                 scores=scores,
             )
 
 
 def holds_square(counted: NDArray[np.bool_], side_px: int) -> bool:
-    """Whether a mask holds a square of that side, or all of an axis that is shorter."""
+    """Check whether a mask holds a square of that side, cut to the length of any axis that is shorter."""
     for axis, size in enumerate(counted.shape):
         side = min(side_px, size)
         sums = np.cumsum(counted, axis=axis, dtype=np.int32)

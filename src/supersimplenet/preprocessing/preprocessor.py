@@ -1,14 +1,14 @@
-"""An image as the network sees it: the one way from a file or an array to network inputs, for every use. No torch.
+"""The preprocessor: the only way from a file or an array to network inputs, for every use. No torch.
 
 1. The image is read (`supersimplenet.preprocessing.images`).
-2. It is moved onto the reference, where there is one: the *frame* is then what the reference shows, else the image.
-3. The frame is resized to the size of the *map*: to the network's input size (``stretch``), to what fits into it with
-   the proportions kept (``pad``), or by ``scale`` (``tiles``).
-4. The map's area is cut into tiles of the network's input size, one or many; a tile that reaches beyond it is continued
-   by its mirror image, which counts nowhere.
+2. It is aligned with the reference, where there is one: the *frame* is then the area of the reference, else the image.
+3. The frame is resized to the size of the *map*: to the network's input size (``stretch``), to the largest size that
+   fits into it with the proportions kept (``pad``), or by ``scale`` (``tiles``).
+4. The map's area is cut into tiles of the network's input size, one or many; a tile that reaches beyond the area is
+   filled up with its mirror image, which counts nowhere.
 
-What counts nowhere else: pixels outside the region of interest, of an ignore mask, or of the frame that the image does
-not show.
+These pixels count nowhere either: those outside the region of interest, those of an ignore mask, and those of the frame
+that the image does not show.
 """
 
 from __future__ import annotations
@@ -25,36 +25,43 @@ from PIL import Image, ImageDraw
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.preprocessing.alignment import Aligner, Alignment, Motion
 from supersimplenet.preprocessing.geometry import TOUCHED, Affine, Placement, resize_mask, warp_pixels, warp_plane
-from supersimplenet.preprocessing.images import AnyImage, image_size, prepare_pixels, read_any, read_image, read_mask
+from supersimplenet.preprocessing.images import (
+    AnyImage,
+    image_size,
+    prepare_pixels,
+    read_any,
+    read_image,
+    read_mask,
+    read_with_facts,
+)
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.tiling import TileGrid
 
 Fit = Literal["stretch", "pad", "tiles"]
-_OUTSIDE_RGB = (124, 116, 104)  # the mean of ImageNet's photographs, to which backbones are used
-_ASPECT_TOLERANCE = 0.01  # by which the proportions of an image may differ from those of the region of interest
+_OUTSIDE_RGB = (124, 116, 104)  # mean colour of the ImageNet photographs that backbones are trained on
+_ASPECT_TOLERANCE = 0.01  # by which an image's proportions may differ from those of the region of interest
 _LARGEST_OVERLAP = 0.75
 _TILE_OVERLAP, _MAX_RESIDUAL = 0.25, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewConfig:
-    """How an image is brought before the network, in training and ever after.
+    """How an image is prepared for the network, in training and in every later use.
 
     Args:
-        fit: ``stretch`` resizes the image to the network's input size, proportions lost; ``pad`` keeps the proportions
-            and fills up with what counts nowhere; ``tiles`` looks at the image piece by piece, in tiles of the input
-            size, so that small defects of large images are not resized away.
+        fit: ``stretch`` resizes the image to the network's input size, without keeping the proportions; ``pad`` keeps
+            the proportions and fills the rest with pixels that count nowhere; ``tiles`` cuts the image into tiles of
+            the input size, so that small defects of large images are not lost in resizing.
         tile_overlap: share of a tile that it has in common with the next one, at least.
-        scale: by which an image is resized before it is cut into tiles.
-        roi: the region of interest, outside which nothing counts and the network sees the reference, or one colour,
-            instead of the image: a mask image, white where to look, or a JSON file
-            with a polygon, a list of [x, y] in pixels. Drawn on the reference where there is one, else on any image;
-            images of other sizes must have the same proportions.
-        align: move each image onto the reference before anything else, ``translation`` alone or ``rigid``: also turned
-            (needs OpenCV: the extra ``align``).
-        reference: the image of a good part in its place, to which others are moved.
-        max_residual: an image that differs from the reference by more, once moved, is not looked at: 0 is equal, 1
-            unlike.
+        scale: factor by which an image is resized before it is cut into tiles.
+        roi: the region of interest: a mask image, white inside the region, or a JSON file with a polygon, which is a
+            list of [x, y] in pixels. Outside the region nothing counts, and the network sees the reference, or one
+            colour, instead of the image. Draw it on the reference where there is one, else on any image; images of
+            other sizes must have the same proportions.
+        align: align each image with the reference before anything else, by ``translation`` alone or ``rigid``: also by
+            rotation (needs OpenCV: the extra ``align``).
+        reference: image of a good part in its normal position, with which other images are aligned.
+        max_residual: an image that differs more from the reference after alignment is rejected: 0 is equal, 1 unlike.
     """
 
     fit: Fit = "stretch"
@@ -85,18 +92,18 @@ class ViewConfig:
 
 
 class Preprocessor:
-    """How images are brought before a network of one input size.
+    """Prepares images for a network of one input size.
 
     Args:
-        config: see `ViewConfig`; its files are given as arrays.
+        config: see `ViewConfig`; the contents of its files are given as arrays.
         size_px: (height, width) of the network's input.
-        strides: of the network's feature maps, in pixels, rising.
-        roi: (H, W) bool, True where to look; None for everywhere.
+        strides: of the network's feature maps, in pixels, ascending.
+        roi: (H, W) bool, True inside the region of interest; None for the whole image.
         reference: (H, W, 3) uint8, RGB; None where images are not aligned.
 
     Raises:
         ConfigError: OpenCV is not installed, and images are to be aligned.
-        DataError: the region of interest does not lie on the reference, or leaves nothing.
+        DataError: the region of interest does not have the size of the reference, or is empty.
     """
 
     def __init__(
@@ -111,7 +118,7 @@ class Preprocessor:
         self.config = config
         self.size_px = size_px
         self.step_px = max(strides)
-        self.least_px = min(strides) + 2  # holds a whole position of the map, which has half that stride
+        self.least_px = min(strides) + 2  # such a square holds a whole position of the map, which has half that stride
         self.roi = roi
         self.aligner = None if reference is None else Aligner(reference, config.align, max_residual=config.max_residual)
         self._outside: tuple[tuple[int, int], NDArray[np.bool_]] | None = None
@@ -126,47 +133,55 @@ class Preprocessor:
 
     @classmethod
     def stretch(cls, size_px: tuple[int, int]) -> Preprocessor:
-        """Every image resized to the network's input size, all of it looked at."""
+        """Return the preprocessor that resizes every image to the network's input size and counts all of it."""
         return cls(ViewConfig(), size_px=size_px)
 
     @property
     def is_plain(self) -> bool:
-        """Whether images are resized to the network's input size, all of it looked at, and nothing else."""
+        """Whether images are resized to the network's input size, all of each counts, and nothing else is done."""
         return self.config.fit == "stretch" and self.roi is None and self.aligner is None
 
     def prepare(
         self,
         image: AnyImage,
         ignored: NDArray[np.bool_] | None = None,
+        *,
+        with_facts: bool = False,
     ) -> PreparedImage:
-        """Return an image as the network sees it.
+        """Prepare an image for the network.
 
         Args:
             image: see `read_any`.
             ignored: (H, W) of the image, pixels that count nowhere; None for none.
+            with_facts: also return the facts about the file; only for a path.
 
         Raises:
             ImageError: it cannot be read or aligned, its proportions are not those of the region of interest, or
                 nothing of it counts.
         """
         resized_to = self.size_px if self.config.fit == "stretch" and self.aligner is None else None
-        pixels, image_size_px, name = read_any(image, size_px=resized_to)
+        facts = None
+        if with_facts and isinstance(image, str | Path):
+            pixels, image_size_px, facts = read_with_facts(image, size_px=resized_to)
+            name = str(image)
+        else:
+            pixels, image_size_px, name = read_any(image, size_px=resized_to)
         turn, alignment = None, None
         if self.aligner is not None:
             turn, alignment = self.aligner.align(pixels, name)
             frame_size_px = self.aligner.size_px
             covered = warp_plane(np.ones(image_size_px, dtype=np.float32), turn, frame_size_px) > 0
-            # Where the image ends, the reference goes on: it counts nowhere, but is seen by what lies next to it.
+            # Beyond the image the reference is filled in: it counts nowhere, but the positions next to it see it.
             pixels = np.where(covered[..., None], warp_pixels(pixels, turn, frame_size_px), self.aligner.reference)
         layout = self._lay_out(image_size_px, ignored, name, turn=turn, alignment=alignment)
         if pixels.shape[:2] != layout.placement.map_size_px:
             pixels = prepare_pixels(pixels, size_px=layout.placement.map_size_px)
         if self.roi is not None:
             pixels = self._without_outside(pixels, self._outside_roi(layout.placement, name))
-        return PreparedImage(pixels=pixels, layout=layout)
+        return PreparedImage(pixels=pixels, layout=layout, facts=facts)
 
     def lay_out(self, image: Path, ignored: NDArray[np.bool_] | None = None) -> Layout:
-        """How an image file is laid out; told from its header, unless images are aligned. See `prepare`."""
+        """Return the layout of an image file, from its header alone unless images are aligned; see `prepare`."""
         if self.aligner is not None:
             return self.prepare(image, ignored).layout
         return self._lay_out(image_size(image), ignored, str(image))
@@ -202,7 +217,7 @@ class Preprocessor:
         return layout
 
     def map_size_px(self, frame_size_px: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the map of a frame."""
+        """Return the (height, width) of the map of a frame."""
         height, width = frame_size_px
         if self.config.fit == "stretch":
             return self.size_px
@@ -212,11 +227,11 @@ class Preprocessor:
         return max(1, round(height * share)), max(1, round(width * share))
 
     def grid(self, map_size_px: tuple[int, int]) -> TileGrid:
-        """The tiles of a map."""
+        """Return the tiles of a map."""
         return TileGrid.of(map_size_px, self.size_px, overlap=self.config.tile_overlap, step_px=self.step_px)
 
     def _ignored(self, placement: Placement, ignored: NDArray[np.bool_] | None, name: str) -> NDArray[np.bool_] | None:
-        """What counts nowhere, at the map's size; None for nothing."""
+        """Return the pixels that count nowhere, at the map's size; None for none."""
         masks = []
         if ignored is not None:
             masks.append(placement.mask_on_map(ignored, at_least=TOUCHED))
@@ -243,16 +258,16 @@ class Preprocessor:
                 f"{_shown(self.roi.shape)} (height x width): the proportions differ; look at images of that shape, or "
                 "align them to a reference"
             )
-        kept = self._outside  # of the size that came last: most images have one size
+        kept = self._outside  # cached for the last size: most images have one size
         if kept is None or kept[0] != placement.map_size_px:
             kept = (placement.map_size_px, resize_mask(~self.roi, placement.map_size_px, at_least=TOUCHED))
             self._outside = kept
         return kept[1]
 
     def _without_outside(self, pixels: NDArray[np.uint8], outside: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """What lies outside the region of interest made the same in every image, for the network sees beyond its edge.
+        """Fill the pixels outside the region of interest with the reference, or with one colour.
 
-        There it is the reference, or one colour.
+        The network sees beyond the region's edge, so these pixels must be the same in every image.
         """
         beyond: NDArray[np.uint8] = np.array(_OUTSIDE_RGB, dtype=np.uint8)
         if self.aligner is not None:
@@ -265,14 +280,14 @@ class Preprocessor:
 
 
 def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
-    """A region of interest from its file: (H, W), True where to look.
+    """Read a region of interest from its file: (H, W) bool, True inside the region.
 
     Args:
         path: a mask image, or a JSON file with a polygon: a list of [x, y], or a list of several such lists.
-        size_px: (height, width) of the image that a polygon lies on.
+        size_px: (height, width) of the image on which a polygon lies.
 
     Raises:
-        DataError: no such file, or one that holds neither.
+        DataError: no such file, or a file that holds neither.
     """
     if path.suffix.lower() != ".json":
         return read_mask(path, image_size_px=None)
@@ -302,7 +317,7 @@ def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
 def read_preprocessor(
     config: ViewConfig, *, size_px: tuple[int, int], strides: tuple[int, ...], drawn_on: tuple[int, int] | None = None
 ) -> Preprocessor:
-    """The view of a configuration, its files read.
+    """Read the files of a config and return its preprocessor.
 
     Args:
         config: names the files.

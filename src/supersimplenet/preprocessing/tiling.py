@@ -1,8 +1,8 @@
-"""Tiles: where they lie on an image, what each shows, and how their maps become one. No torch.
+"""Tiles: where they lie on an image, their pixels, and how their maps are blended into one. No torch.
 
-A tile begins at a multiple of the network's largest stride, so that a position of its feature maps looks at the same
-pixels as in a neighbouring tile. What a tile says near an edge of its own, inside the image, rests on the zeros by
-which convolutions continue it: there the neighbour speaks, from the middle of what they share. See
+A tile begins at a multiple of the network's largest stride, so that a position of its feature maps covers the same
+pixels as in a neighbouring tile. Near those edges of a tile that lie inside the image, the tile's map depends on the
+zero padding of the convolutions: there the neighbour's map is used, from the middle of their overlap on. See
 docs/decisions/0017-views.md.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T", bound=np.generic)
-# Over how much one tile hands over to the next: of an overlap, or of the way from tile to tile, and at most.
+# Length over which one tile's weight passes to the next: share of the overlap or of the tile step, and maximum.
 _HAND_OVER, _MOST_HAND_OVER_PX = 0.5, 16.0
 
 
@@ -26,9 +26,9 @@ class TileGrid:
     """The tiles of a map.
 
     Attributes:
-        map_size_px: (height, width) of what is covered.
+        map_size_px: (height, width) of the map that is covered.
         tile_size_px: (height, width) of a tile, the network's input; a tile may reach beyond the map.
-        tops: first row of each row of tiles, rising.
+        tops: first row of each row of tiles, ascending.
         lefts: first column of each column of tiles.
     """
 
@@ -41,13 +41,13 @@ class TileGrid:
     def of(
         cls, map_size_px: tuple[int, int], tile_size_px: tuple[int, int], *, overlap: float, step_px: int
     ) -> TileGrid:
-        """Tiles that cover a map, spread evenly.
+        """Return tiles that cover a map, spread evenly.
 
         Args:
             map_size_px: (height, width).
             tile_size_px: (height, width).
-            overlap: share of a tile that it has in common with the next one, at least; tiles that touch share nothing.
-            step_px: tiles begin at its multiples.
+            overlap: share of a tile that it has in common with the next one, at least; tiles that only touch have none.
+            step_px: tiles begin at multiples of it.
         """
         tops, lefts = (
             _starts(size, tile, overlap, step_px) for size, tile in zip(map_size_px, tile_size_px, strict=True)
@@ -58,27 +58,27 @@ class TileGrid:
         return len(self.tops) * len(self.lefts)
 
     def corner(self, tile: int) -> tuple[int, int]:
-        """First row and column of a tile; tiles are counted row by row."""
+        """Return the first row and column of a tile; tiles are numbered row by row."""
         row, column = divmod(tile, len(self.lefts))
         return self.tops[row], self.lefts[column]
 
     def part(self, plane: NDArray[T], tile: int) -> NDArray[T]:
-        """What of a plane (H, W) or an image (H, W, 3) of the map's size lies in a tile; a view, no copy."""
+        """Return a tile's region of a plane (H, W) or an image (H, W, 3) of the map's size, without a copy."""
         top, left = self.corner(tile)
         return plane[top : top + self.tile_size_px[0], left : left + self.tile_size_px[1]]
 
     def pixels(self, image: NDArray[np.uint8], tile: int) -> NDArray[np.uint8]:
-        """What a tile shows of an image (H, W, 3): (height, width, 3) of a tile, mirrored beyond the image."""
+        """Return a tile's pixels (height, width, 3) of an image (H, W, 3), mirrored beyond the image."""
         part = self.part(image, tile)
         missing = [(0, want - have) for want, have in zip(self.tile_size_px, part.shape, strict=False)]
         return np.pad(part, [*missing, (0, 0)], mode="symmetric") if any(after for _, after in missing) else part
 
     def plane(self, plane: NDArray[T] | None, tile: int, *, beyond: Any) -> NDArray[T]:
-        """What lies in a tile of a plane (H, W) of the map's size.
+        """Return a tile's values of a plane (H, W) of the map's size.
 
         Args:
             plane: the plane; None for one of False.
-            tile: which.
+            tile: number of the tile.
             beyond: the value beyond the map.
         """
         result = np.full(self.tile_size_px, beyond, dtype=bool if plane is None else plane.dtype)
@@ -88,12 +88,12 @@ class TileGrid:
         return result
 
     def reaches_beyond(self, tile: int) -> bool:
-        """Whether some of a tile lies beyond the map."""
+        """Check whether a tile reaches beyond the map."""
         top, left = self.corner(tile)
         return top + self.tile_size_px[0] > self.map_size_px[0] or left + self.tile_size_px[1] > self.map_size_px[1]
 
     def add(self, blended: NDArray[np.float32], map_logit: NDArray[np.float32], tile: int) -> None:
-        """Add the map of a tile, by its weights, to the map of the whole, which starts from zeros."""
+        """Add the map of a tile, times its weights, to the map of the whole image, which starts from zeros."""
         row, column = divmod(tile, len(self.lefts))
         rows, columns = self._weights
         target = self.part(blended, tile)
@@ -103,7 +103,7 @@ class TileGrid:
         target += map_logit[:height, :width] * weight
 
     def own(self, tile: int) -> tuple[slice, slice]:
-        """Rows and columns of a tile in which it has more to say than any other: each pixel is in one tile's."""
+        """Return the rows and columns of a tile in which it has the largest weight; each pixel belongs to one tile."""
         row, column = divmod(tile, len(self.lefts))
         own = []
         for weights, number, start in zip(self._weights, (row, column), self.corner(tile), strict=True):
@@ -130,9 +130,9 @@ def _starts(size: int, tile: int, overlap: float, step_px: int) -> tuple[int, ..
 
 
 def _axis_weights(starts: tuple[int, ...], tile: int, size: int) -> NDArray[np.float32]:
-    """(tiles, size): what each tile's say is along an axis; each column sums to 1.
+    """Return the weight of each tile along an axis, (tiles, size); each column sums to 1.
 
-    One tile hands over to the next in the middle of what they share, over a short way.
+    The weight passes from one tile to the next in the middle of their overlap, over a short distance.
     """
     place = np.arange(size, dtype=np.float64) + 0.5
     weights = np.ones((len(starts), size))

@@ -10,7 +10,6 @@ import numpy as np
 from scipy import stats
 
 from supersimplenet.datasets.checks.findings import Finding
-from supersimplenet.datasets.checks.light import Light
 from supersimplenet.errors import MetricError
 from supersimplenet.evaluation.evaluate import PREFIXES
 from supersimplenet.evaluation.rates import Numbers
@@ -23,7 +22,7 @@ from supersimplenet.types import ScoreName
 from supersimplenet.utils.formatting import counted, per_cent
 
 CONTRADICTION = "The test contradicts the guarantee"
-_USUAL_PROMISE = 0.05  # what `train` asks of the parts it held out
+_USUAL_GUARANTEE = 0.05  # what `train` asks of the parts it held out
 _SIGNIFICANT = 0.05
 _TELLING = 0.1  # a rate that may hide behind a test without any mistake: from here on it says little
 _MUCH_BETTER = 0.02  # I-AUROC
@@ -57,7 +56,6 @@ def find_cautions(
     numbers: Numbers,
     *,
     findings: Sequence[Finding],
-    light: Sequence[Light],
     costs: Costs | None,
 ) -> list[Caution]:
     """All of them, the gravest first."""
@@ -66,7 +64,6 @@ def find_cautions(
         *_of_guarantee(evaluation, numbers),
         *_of_failures(evaluation),
         *_of_findings(findings),
-        *_of_light(light, findings),
         *_of_few_parts(evaluation, numbers),
         *_of_scores(evaluation),
     ]
@@ -87,11 +84,12 @@ def _of_calibration(evaluation: Evaluation) -> Iterator[Caution]:
             f"({at_most(calibration.max_false_alarms)}); where a limit must be signed, calibrate with "
             "--max-false-alarms.",
         )
-    elif calibration.max_false_alarms > _USUAL_PROMISE and guaranteed_rate(parts, confidence) > _USUAL_PROMISE:
+    elif calibration.max_false_alarms > _USUAL_GUARANTEE and guaranteed_rate(parts, confidence) > _USUAL_GUARANTEE:
         yield Caution(
             level="doubt",
             text=f"Few calibration parts: {parts} can guarantee no less than "
-            f"{at_most(guaranteed_rate(parts, confidence))} false alarms. {parts_needed(_USUAL_PROMISE, confidence)} good parts guarantee 5 %, "
+            f"{at_most(guaranteed_rate(parts, confidence))} false alarms. "
+            f"{parts_needed(_USUAL_GUARANTEE, confidence)} good parts guarantee 5 %, "
             f"{parts_needed(0.01, confidence)} guarantee 1 %: supersimplenet calibrate --good DIR.",
         )
 
@@ -112,8 +110,8 @@ def _of_guarantee(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]
             yield Caution(
                 level="grave",
                 text=f"{CONTRADICTION}: {mistakes} in {rates.wrong} of {rates.parts} {kind} parts "
-                f"({per_cent(rates.rate)}), though at most {at_most(guaranteed)} are guaranteed. Were the guarantee true, "
-                f"so many would come up in {_rare(chance)} of tests. The parts may differ from those calibrated with: "
+                f"({per_cent(rates.rate)}), though at most {at_most(guaranteed)} are guaranteed. Were it true, so "
+                f"many would come up in {_rare(chance)} of tests. The parts may differ from those calibrated with: "
                 "compare light, supplier and date, and calibrate again with parts like those of the line.",
             )
 
@@ -143,19 +141,6 @@ def _of_findings(findings: Sequence[Finding]) -> Iterator[Caution]:
             text=f"The data: {finding.message}.",
             examples=_few(examples),
         )
-
-
-def _of_light(light: Sequence[Light], findings: Sequence[Finding]) -> Iterator[Caution]:
-    told = {"brightness"} if any(finding.code == "brightness-shift" for finding in findings) else set()
-    for measured in light:
-        if measured.shifted and measured.what not in told:
-            more = "more" if measured.test > measured.train else "less"
-            yield Caution(
-                level="doubt",
-                text=f"Good test images have {more} {measured.what} than good training images: median "
-                f"{measured.test:.0f} against {measured.train:.0f} grey levels of 255 (give or take "
-                f"{measured.spread:.0f}). Light, exposure or surface changed; false alarms may come of it.",
-            )
 
 
 def _of_few_parts(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]:

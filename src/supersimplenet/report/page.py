@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from supersimplenet import __version__
 from supersimplenet.datasets.checks.findings import Finding
-from supersimplenet.datasets.checks.light import measure_light
+from supersimplenet.datasets.checks.light import Light
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.comparison import Comparison
 from supersimplenet.evaluation.evaluate import PREFIXES, evaluate_again
@@ -24,7 +24,7 @@ from supersimplenet.report import figures
 from supersimplenet.report.cautions import CONTRADICTION, find_cautions
 from supersimplenet.report.text import SCORES, at_most, certainty, meaning, score_of, view_words
 from supersimplenet.report.thumbnails import draw_picture
-from supersimplenet.types import BAD, GOOD, Sample, probability
+from supersimplenet.types import BAD, GOOD, probability
 from supersimplenet.utils.files import write_text
 from supersimplenet.utils.formatting import logit, per_cent, signed, tight
 
@@ -41,11 +41,11 @@ def write_page(
     *,
     evaluation: Evaluation,
     detector: Detector,
-    samples: Sequence[Sample],
     title: str,
     data_name: str,
     model_name: str,
     findings: Sequence[Finding] = (),
+    light: Sequence[Light] = (),
     comparison: Comparison | None = None,
     pictures: int = 400,
     costs: Costs | None = None,
@@ -57,11 +57,11 @@ def write_page(
         path: the file to write; it appears whole or not at all.
         evaluation: what is reported.
         detector: what was evaluated; it looks again at the images that are shown.
-        samples: of both splits: the light of the training images is compared with that of the test.
         title: of the page.
         data_name: of the data set.
         model_name: of the model.
         findings: of the data check.
+        light: brightness and contrast of the good images of both splits, of the data check.
         comparison: with another model; ``evaluation`` is its first.
         pictures: at most so many images are shown, those nearest to a wrong verdict first.
         costs: of a wrong verdict.
@@ -79,7 +79,6 @@ def write_page(
     numbers = numbers_of(evaluation, costs=costs, bad_share=bad_share)
     order = nearest_to_wrong(numbers, evaluation.outcomes)
     images = plain_images(evaluation.outcomes)
-    light = measure_light(samples)
     shown = order[:pictures]
     cases = evaluate_again(detector, [evaluation.outcomes[place] for place in shown])
     drawn = {place: draw_picture(case, evaluation.calibration) for place, case in zip(shown, cases, strict=True)}
@@ -107,7 +106,7 @@ def write_page(
         "meaning": meaning,
         "size_class": shown_size_class,
     }
-    cautions = find_cautions(evaluation, numbers, findings=findings, light=light, costs=costs)
+    cautions = find_cautions(evaluation, numbers, findings=findings, costs=costs)
     text = environment.get_template("report.html").render(
         evaluation=evaluation,
         calibration=evaluation.calibration,

@@ -34,7 +34,7 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[
 
     Returns:
         ``photograph`` and ``heat`` as data URLs, the anomaly map with its opacity; ``truth``, ``found`` and ``ignored``
-        as SVG paths in pixels of a picture of ``drawn`` height and width; ``size`` height and width of the image itself.
+        as SVG paths in pixels of a picture of ``drawn`` height and width; ``size`` height and width of the image.
         ``truth`` is None where pixel labels are unknown, ``found`` where there is no calibration.
     """
     placement = case.prediction.placement

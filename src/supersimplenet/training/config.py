@@ -60,8 +60,8 @@ class TrainerConfig:
             raise ConfigError(f"trainer.num_workers: {self.num_workers}; it must be 0 or more")
 
     @property
-    def processes(self) -> int:
-        """Of all machines."""
+    def world_size(self) -> int:
+        """How many processes there are, on all machines."""
         return self.devices * self.num_nodes
 
 

@@ -32,14 +32,14 @@ class ProcessGroup:
     """How many there are, and which one this is.
 
     Attributes:
-        count: of all machines.
+        world_size: how many processes there are, on all machines.
         rank: this one's number, from 0.
         local_rank: its number on its machine, from 0.
         node: its machine's number, from 0.
         device: what Lightning gave it; None where it is alone, and chooses itself.
     """
 
-    count: int = 1
+    world_size: int = 1
     rank: int = 0
     local_rank: int = 0
     node: int = 0
@@ -57,7 +57,7 @@ class ProcessGroup:
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """The sum of all processes' values, in their place; without gradient. Each must call it, in the same order."""
-        if self.count > 1:
+        if self.world_size > 1:
             distributed.all_reduce(values)
         return values
 
@@ -67,7 +67,7 @@ class ProcessGroup:
         Raises:
             TrainingInterruptedError: in the others, where it failed in the first, which raises what it was.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return work()
         made: list[tuple[T | None, str | None]] = [(None, None)]
         failure: BaseException | None = None
@@ -90,7 +90,7 @@ class ProcessGroup:
         Raises:
             TrainingInterruptedError: where it failed in another process, which raises what it was.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return work()
         failure: Exception | None = None
         result: T | None = None
@@ -99,7 +99,7 @@ class ProcessGroup:
                 result = work()
             except Exception as error:
                 failure = error
-        messages: list[str | None] = [None] * self.count
+        messages: list[str | None] = [None] * self.world_size
         distributed.all_gather_object(messages, None if failure is None else _shown(failure))
         if failure is not None:
             raise failure
@@ -119,7 +119,7 @@ def start(config: TrainerConfig) -> ProcessGroup:
     Raises:
         ConfigError: see `TrainerConfig`.
     """
-    if config.processes == 1:
+    if config.world_size == 1:
         return SINGLE_PROCESS
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     fabric = Fabric(
@@ -132,7 +132,7 @@ def start(config: TrainerConfig) -> ProcessGroup:
     if fabric.global_rank:
         console.silence()
     return ProcessGroup(
-        count=fabric.world_size,
+        world_size=fabric.world_size,
         rank=fabric.global_rank,
         local_rank=fabric.local_rank,
         node=fabric.node_rank,

@@ -31,13 +31,13 @@ class Filled:
     """What one pass over the images has left.
 
     Attributes:
-        placement: of the features.
+        location: of the features.
         kept: features or pixels of all rows, None where images are read again.
         index: see `gather_features`.
         failures: likewise.
     """
 
-    placement: CacheLocation
+    location: CacheLocation
     kept: Tensor | None
     index: list[int]
     failures: list[Failure]
@@ -52,12 +52,12 @@ class Store:
 
     folder: Path
     cache: CacheConfig
-    processes: ProcessGroup
+    process_group: ProcessGroup
 
     @property
     def file(self) -> Path:
         """The file."""
-        node = self.processes.node
+        node = self.process_group.node
         return self.folder / (_CACHE_FILE if node == 0 else f"{node}.{_CACHE_FILE}")
 
     @property
@@ -72,7 +72,7 @@ class Store:
 
     def place(self, size_bytes: int) -> CacheLocation:
         """Where something of that size can be kept."""
-        shared = self.processes.count > 1
+        shared = self.process_group.world_size > 1
         if size_bytes <= self.cache.memory_gib * _GIB and not shared:
             return "memory"
         limit = max(self.cache.memory_gib, self.cache.disk_gib) if shared else self.cache.disk_gib
@@ -81,17 +81,17 @@ class Store:
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
         """Room for it, not filled; None where there is none."""
-        placement = self.place(prod(shape) * dtype.itemsize)
-        if placement == "memory":
+        location = self.place(prod(shape) * dtype.itemsize)
+        if location == "memory":
             return torch.empty(shape, dtype=dtype)
-        return self._map(shape, dtype) if placement == "disk" else None
+        return self._map(shape, dtype) if location == "disk" else None
 
     def note(self, done: Filled) -> None:
         """Say what the file holds, to the other processes of the machine."""
-        if self.processes.count == 1:
+        if self.process_group.world_size == 1:
             return
         notes = {
-            "placement": done.placement,
+            "location": done.location,
             "shape": None if done.kept is None else list(done.kept.shape),
             "type": None if done.kept is None else str(done.kept.dtype).removeprefix("torch."),
             "index": done.index,
@@ -104,7 +104,7 @@ class Store:
         notes = json.loads(self.notes.read_text(encoding="utf-8"))
         shape = notes["shape"]
         return Filled(
-            placement=notes["placement"],
+            location=notes["location"],
             kept=None if shape is None else self._map(tuple(shape), getattr(torch, notes["type"])),
             index=notes["index"],
             failures=[Failure(index=i, path=Path(path), reason=reason) for i, path, reason in notes["failures"]],
@@ -148,8 +148,8 @@ class FlipIndex:
 class FeatureSource(Protocol):
     """Features of training images by row."""
 
-    placement: CacheLocation
-    views: FlipIndex
+    location: CacheLocation
+    flip_index: FlipIndex
 
     def read(self, row: Tensor) -> Tensor:
         """What a worker process may do ahead of `features`, which takes its result."""
@@ -166,17 +166,17 @@ class CachedFeatures:
     Args:
         rows: (R, values of all maps) bfloat16.
         shapes: (h_l, w_l, C_l) of each map.
-        placement: where the matrix lies.
-        views: what the rows are; by default each one image as it is.
+        location: where the matrix lies.
+        flip_index: what the rows are; by default each one image as it is.
     """
 
     def __init__(
-        self, rows: Tensor, shapes: Sequence[torch.Size], placement: CacheLocation, views: FlipIndex | None = None
+        self, rows: Tensor, shapes: Sequence[torch.Size], location: CacheLocation, flip_index: FlipIndex | None = None
     ) -> None:
         self.rows = rows
         self.shapes = shapes
-        self.placement: CacheLocation = placement
-        self.views = FlipIndex.of([1] * len(rows)) if views is None else views
+        self.location: CacheLocation = location
+        self.flip_index = FlipIndex.of([1] * len(rows)) if flip_index is None else flip_index
 
     def read(self, row: Tensor) -> Tensor:
         """Nothing: the features are at hand."""
@@ -196,21 +196,21 @@ class RecomputedFeatures:
     Args:
         backbone: the feature extractor.
         pixels: (N, H, W, 3) uint8 where they can be kept, or a function that reads some images again.
-        views: what the rows are.
+        flip_index: what the rows are.
     """
 
-    placement: CacheLocation = "recomputed"
+    location: CacheLocation = "recomputed"
 
-    def __init__(self, backbone: Backbone, pixels: Tensor | Callable[[Tensor], Tensor], views: FlipIndex) -> None:
+    def __init__(self, backbone: Backbone, pixels: Tensor | Callable[[Tensor], Tensor], flip_index: FlipIndex) -> None:
         self.backbone = backbone
         self.pixels = pixels
-        self.views = views
+        self.flip_index = flip_index
 
     def read(self, row: Tensor) -> Tensor:
         """Pixels (B, H, W, 3) uint8 of the rows."""
-        image = self.views.image[row]
+        image = self.flip_index.image[row]
         pixels = self.pixels[image] if isinstance(self.pixels, Tensor) else self.pixels(image)
-        return flipped(pixels, self.views.axes(row))
+        return flipped(pixels, self.flip_index.axes(row))
 
     def features(self, row: Tensor, read: Tensor | None = None) -> tuple[Tensor, ...]:
         """See `FeatureSource`."""

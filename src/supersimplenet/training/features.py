@@ -19,6 +19,7 @@ from torch import Tensor
 from supersimplenet.errors import BackboneError, DataError
 from supersimplenet.inference.model_folder import move_to
 from supersimplenet.model.backbone import Backbone
+from supersimplenet.preprocessing.images import ImageFacts
 from supersimplenet.preprocessing.loading import Failure, ImageBatch, OnError, map_in_threads
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.training.config import CacheConfig
@@ -45,12 +46,13 @@ def gather_features(
     *,
     preprocessor: Preprocessor,
     tiles: Sequence[Sequence[int]] | None = None,
-    views: Sequence[int] | None = None,
+    flip_counts: Sequence[int] | None = None,
     cache: CacheConfig,
     folder: Path,
     on_error: OnError = "stop",
-    processes: ProcessGroup = SINGLE_PROCESS,
+    process_group: ProcessGroup = SINGLE_PROCESS,
     progress: Callable[[int], None] = lambda images: None,
+    facts: dict[Path, ImageFacts] | None = None,
 ) -> tuple[FeatureSource, list[int], list[Failure]]:
     """Decode each image once and arrange for its features, within the stated limits of memory and disk.
 
@@ -59,13 +61,14 @@ def gather_features(
         paths: the training images.
         preprocessor: how they are brought before the network.
         tiles: which tiles of each are wanted, rising; by default the first, which is all where an image is one tile.
-        views: how many views of each tile are wanted, 1 or 4, tile by tile; by default one.
+        flip_counts: how many flips of each tile are wanted, 1 or 4, tile by tile; by default one.
         cache: the limits.
         folder: where a file may be kept; `remove_cache_files` clears it.
         on_error: what an unreadable image does.
-        processes: of the training. The first of each machine reads and computes, into a file that all of them map
-            into memory, where the system holds it once; within the limits of memory and disk together.
+        process_group: the processes of the training. Local rank 0 reads and computes, into a file that all processes of
+            its machine map into memory, where the system holds it once; within the limits of memory and disk together.
         progress: called with the number of images done since the last call.
+        facts: takes what reading each image told, in the process that reads it; None where nobody asks.
 
     Returns:
         The source; of each of its inputs, the place in the list of all wanted tiles, image by image, those of
@@ -81,8 +84,8 @@ def gather_features(
     shapes = feature_shapes(backbone, image_size)
     row_values = sum(prod(shape) for shape in shapes)
     wanted = [[0]] * len(paths) if tiles is None else tiles
-    counts = [1] * sum(map(len, wanted)) if views is None else list(views)
-    store = Store(folder, cache, processes)
+    counts = [1] * sum(map(len, wanted)) if flip_counts is None else list(flip_counts)
+    store = Store(folder, cache, process_group)
 
     def fill() -> Filled:
         return _fill(
@@ -96,18 +99,19 @@ def gather_features(
             device=device,
             on_error=on_error,
             progress=progress,
+            facts={} if facts is None else facts,
         )
 
-    done = processes.on_local_rank_zero(fill, store.open)
+    done = process_group.on_local_rank_zero(fill, store.open)
     rows = FlipIndex.of([counts[place] for place in done.index])
-    if done.placement == "recomputed":
+    if done.location == "recomputed":
         flat_tiles = [(path, tile) for path, of_image in zip(paths, wanted, strict=True) for tile in of_image]
         pixels_of = (
             _reader([flat_tiles[place] for place in done.index], preprocessor) if done.kept is None else done.kept
         )
         return RecomputedFeatures(backbone, pixels_of, rows), done.index, done.failures
     assert done.kept is not None
-    return CachedFeatures(done.kept, shapes, done.placement, rows), done.index, done.failures
+    return CachedFeatures(done.kept, shapes, done.location, rows), done.index, done.failures
 
 
 def _fill(
@@ -122,11 +126,12 @@ def _fill(
     device: torch.device,
     on_error: OnError,
     progress: Callable[[int], None],
+    facts: dict[Path, ImageFacts],
 ) -> Filled:
     """Go through the images once, and keep their features, or else their pixels, where there is room."""
     store.remove()  # what a killed run left would count as used disk
-    placement = store.place(sum(counts) * row_values * _CACHE_TYPE.itemsize)
-    if placement == "recomputed":
+    location = store.place(sum(counts) * row_values * _CACHE_TYPE.itemsize)
+    if location == "recomputed":
         kept = store.allocate((len(counts), *preprocessor.size_px, 3), torch.uint8)
     else:
         kept = store.allocate((sum(counts), row_values), _CACHE_TYPE)
@@ -135,7 +140,7 @@ def _fill(
     filled = 0
     failures: list[Failure] = []
 
-    def look(batch: ImageBatch) -> tuple[ImageBatch, Tensor]:
+    def compute(batch: ImageBatch) -> tuple[ImageBatch, Tensor]:
         inputs = [
             (prepared.tile_pixels(tile), counts[first[place] + number])
             for place, prepared in zip(batch.index, batch.prepared, strict=True)
@@ -143,17 +148,28 @@ def _fill(
         ]
         if not inputs or kept is None:
             return batch, torch.empty(0)
-        if placement == "recomputed":
+        if location == "recomputed":
             return batch, torch.from_numpy(np.stack([pixels for pixels, _ in inputs]))
         return batch, _features_of(folded, inputs, device)
 
     batch_size = _BACKBONE_BATCH if preprocessor.config.fit != "tiles" else 1
     with worker_threads(device) as threads:
         for batch, values in map_in_threads(
-            look, paths, threads=threads, preprocessor=preprocessor, batch_size=batch_size, on_error=on_error
+            compute,
+            paths,
+            threads=threads,
+            preprocessor=preprocessor,
+            batch_size=batch_size,
+            with_facts=True,
+            on_error=on_error,
         ):
             progress(len(batch.index) + len(batch.failures))
             failures += batch.failures
+            facts.update(
+                (paths[place], prepared.facts)
+                for place, prepared in zip(batch.index, batch.prepared, strict=True)
+                if prepared.facts is not None  # always, of paths
+            )
             if kept is not None and batch.index:
                 kept[filled : filled + len(values)] = values
                 filled += len(values)
@@ -161,7 +177,7 @@ def _fill(
                 index += range(first[place], first[place + 1])
     if not index:
         raise DataError(f"none of the {len(paths)} training images could be read; the first: {failures[0].reason}")
-    done = Filled(placement=placement, kept=None if kept is None else kept[:filled], index=index, failures=failures)
+    done = Filled(location=location, kept=None if kept is None else kept[:filled], index=index, failures=failures)
     store.note(done)
     return done
 
@@ -195,10 +211,10 @@ def feature_shapes(backbone: Backbone, image_size: tuple[int, int]) -> list[torc
         ) from error
 
 
-def remove_cache_files(folder: Path, processes: ProcessGroup = SINGLE_PROCESS) -> None:
+def remove_cache_files(folder: Path, process_group: ProcessGroup = SINGLE_PROCESS) -> None:
     """Delete what `gather_features` may have left in a folder."""
-    if processes.leads:
-        Store(folder, CacheConfig(), processes).remove()
+    if process_group.leads:
+        Store(folder, CacheConfig(), process_group).remove()
 
 
 def measure_feature_scale(source: FeatureSource, rows: Sequence[int]) -> float:

@@ -121,12 +121,12 @@ def fit(
         ),
         TrainingProgress(plan.total_steps, plan.epochs),
     ]
-    if module.processes.count > 1:
-        callbacks.append(StopTogether(module.processes))
+    if module.process_group.world_size > 1:
+        callbacks.append(StopTogether(module.process_group))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     on_interrupt = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
-        # Lightning advises on worker processes, logging intervals and resumed folders; none of it applies here: the
+        # Lightning advises on worker process_group, logging intervals and resumed folders; none of it applies here: the
         # loader hands out integers, and the checkpoint folder is the run's own.
         warnings.filterwarnings("ignore", module="lightning")
         fit = L.Trainer(
@@ -135,7 +135,7 @@ def fit(
             devices=trainer.devices,
             num_nodes=trainer.num_nodes,
             # The statistics of each BatchNorm are those of all processes already.
-            strategy=DDPStrategy(timeout=DDP_TIMEOUT, broadcast_buffers=False) if trainer.processes > 1 else "auto",
+            strategy=DDPStrategy(timeout=DDP_TIMEOUT, broadcast_buffers=False) if trainer.world_size > 1 else "auto",
             gradient_clip_val=module.label_recipe.gradient_clip_norm,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
@@ -170,11 +170,11 @@ class StopTogether(Callback):
     for good. A second signal ends a process at once.
 
     Args:
-        processes: that share the training.
+        process_group: the processes that share the training.
     """
 
-    def __init__(self, processes: ProcessGroup) -> None:
-        self._processes = processes
+    def __init__(self, process_group: ProcessGroup) -> None:
+        self._process_group = process_group
         self._asked = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -193,7 +193,7 @@ class StopTogether(Callback):
             SIGTERMException: in all processes.
         """
         del trainer, outputs, batch, batch_idx
-        if self._processes.all_reduce(torch.tensor(float(self._asked), device=pl_module.device)).item():
+        if self._process_group.all_reduce(torch.tensor(float(self._asked), device=pl_module.device)).item():
             raise SIGTERMException
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

@@ -38,7 +38,7 @@ class TrainingModule(L.LightningModule):
         label_recipe: the settings that depend on the labels; by default the recipe's without any.
         seed: decides masks and noise of every step.
         precision: type of features and noise, and so of the wide multiplications.
-        processes: that share each batch of the training.
+        process_group: the processes that share each batch of the training.
 
     Attributes:
         noise_std: standard deviation of the feature noise, in feature units. To be set before the training begins.
@@ -58,7 +58,7 @@ class TrainingModule(L.LightningModule):
         label_recipe: LabelRecipe | None = None,
         seed: int,
         precision: Precision = "float32",
-        processes: ProcessGroup = SINGLE_PROCESS,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -70,7 +70,7 @@ class TrainingModule(L.LightningModule):
         self.total_steps = 0
         self.seed = seed
         self.precision: Precision = precision
-        self.processes = processes
+        self.process_group = process_group
         self.feature_type: torch.dtype = getattr(torch, precision)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
@@ -81,9 +81,9 @@ class TrainingModule(L.LightningModule):
         """
         del batch_index
         row, read = batch
-        loss = self.loss(row, derive_seed(self.seed, "anomalies", self.global_step), read, among=self.processes)
-        sums = self.processes.all_reduce(torch.stack([loss.detach(), loss.new_tensor(len(row))]))
-        whole = sums[0] / self.processes.count
+        loss = self.loss(row, derive_seed(self.seed, "anomalies", self.global_step), read, among=self.process_group)
+        sums = self.process_group.all_reduce(torch.stack([loss.detach(), loss.new_tensor(len(row))]))
+        whole = sums[0] / self.process_group.world_size
         if not whole.isfinite():  # in each process alike: it is the sum of all
             raise TrainingDivergedError(
                 f"the loss of step {self.global_step + 1} is {whole.item()}: the training was stopped, and no model is "
@@ -130,12 +130,12 @@ class TrainingModule(L.LightningModule):
             perlin_threshold=self.label_recipe.perlin_threshold,
             noise_std=self.noise_std,
             generator=[
-                torch.Generator().manual_seed(derive_seed(anomaly_seed, among.rank + among.count * place))
+                torch.Generator().manual_seed(derive_seed(anomaly_seed, among.rank + among.world_size * place))
                 for place in range(len(row))
             ],
             dtype=self.feature_type,
         )
-        all_reduce = identity if among.count == 1 else among.all_reduce
+        all_reduce = identity if among.world_size == 1 else among.all_reduce
         output = self.heads(
             features,
             anomalies,
@@ -155,7 +155,7 @@ class TrainingModule(L.LightningModule):
     def _labels(self, row: Tensor, size: tuple[int, int]) -> BatchLabels:
         if self.labels is None:
             return BatchLabels.plain(len(row), size).to(self.device)
-        views = self.source.views
+        views = self.source.flip_index
         return self.labels.of(views.image[row], views.axes(row)).to(self.device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

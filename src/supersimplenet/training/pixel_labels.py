@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from supersimplenet.datasets.masks import read_defects, read_ignored
+from supersimplenet.datasets.masks import MaskReader
 from supersimplenet.errors import ImageError
 from supersimplenet.model.config import LabelRecipe
 from supersimplenet.postprocessing.defects import EIGHT_CONNECTED
@@ -29,23 +29,23 @@ class TrainingTile:
 
     Attributes:
         sample: place of the image in the list of samples.
-        tile: number of the tile.
+        number: of the tile in its image.
         own: rows and columns of it that no other tile has as much to say about; see `TileGrid.own`.
     """
 
     sample: int
-    tile: int
+    number: int
     own: tuple[slice, slice]
 
 
 @dataclass(frozen=True)
 class PixelLabels:
-    """Labels of N pieces, held only for those whose labels are not plain (good, every pixel normal and counted).
+    """Labels of N tiles, held only for those whose labels are not plain (good, every pixel normal and counted).
 
     (What is said of images in the training holds for tiles.)
 
     Attributes:
-        pieces: the pieces, image by image.
+        tiles: the tiles, image by image.
         left_out: tiles that are not trained on, because a defect merely touches them, or because it may be in them:
             those of bad images without pixel labels.
         bad: (N,) bool, the piece's label.
@@ -56,7 +56,7 @@ class PixelLabels:
         weight: (K, h, w) float32, None where every pixel weighs the same.
     """
 
-    pieces: tuple[TrainingTile, ...]
+    tiles: tuple[TrainingTile, ...]
     left_out: dict[str, int]
     bad: Tensor
     place: Tensor
@@ -74,10 +74,10 @@ class PixelLabels:
         return plain | self.counted.flatten(1).any(1)[self.place]
 
     def select(self, index: Sequence[int]) -> PixelLabels:
-        """Labels of some of the pieces, in the order of the index."""
+        """Labels of some of the tiles, in the order of the index."""
         kept = torch.tensor(list(index), dtype=torch.int64)
-        pieces = tuple(self.pieces[place] for place in index)
-        return replace(self, pieces=pieces, bad=self.bad[kept], place=self.place[kept])
+        tiles = tuple(self.tiles[place] for place in index)
+        return replace(self, tiles=tiles, bad=self.bad[kept], place=self.place[kept])
 
     def of(self, image: Tensor, axes: Sequence[tuple[int, ...]]) -> BatchLabels:
         """Labels of some images, (B,) int64, each flipped over its own axes of (H, W)."""
@@ -124,6 +124,7 @@ def read_pixel_labels(
     size: tuple[int, int],
     *,
     preprocessor: Preprocessor | None = None,
+    masks: MaskReader | None = None,
     on_error: OnError = "stop",
 ) -> tuple[PixelLabels, list[Failure]]:
     """Cut training samples into what goes through the network at once, and bring their masks to the map's resolution.
@@ -136,7 +137,8 @@ def read_pixel_labels(
         samples: in the order of the images.
         recipe: widening and weights.
         size: (h, w) of the map that the network gives.
-        preprocessor: how images are brought before it; by default each is resized to its input size.
+        preprocessor: prepares images for it; by default each is resized to its input size.
+        masks: reads the masks; by default a new reader.
         on_error: what an image or mask that cannot be read does; with ``skip`` its sample is reported, and there is no
             piece of it.
 
@@ -145,7 +147,8 @@ def read_pixel_labels(
 
     Source: JIMS sections 3.4 and 4.2. Differs: tiles are this package's own.
     """
-    pieces: list[TrainingTile] = []
+    masks = MaskReader() if masks is None else masks
+    tiles: list[TrainingTile] = []
     planes = _Planes(size)
     place: list[int] = []
     bad: list[bool] = []
@@ -153,21 +156,21 @@ def read_pixel_labels(
     left_out = {"touched": 0, "of_bad_images_without_mask": 0}
     for index, sample in enumerate(samples):
         try:
-            found = _pieces(sample, recipe, size, preprocessor)
+            found = _tiles(sample, recipe, size, preprocessor, masks)
         except ImageError as error:
             if on_error == "stop":
                 raise
             failures.append(Failure(index=index, path=sample.image, reason=str(error)))
             continue
-        for tile, own, labels in found:
+        for number, own, labels in found:
             if isinstance(labels, str):
                 left_out[labels] += 1
                 continue
-            pieces.append(TrainingTile(sample=index, tile=tile, own=own))
+            tiles.append(TrainingTile(sample=index, number=number, own=own))
             bad.append(labels.bad)
             place.append(planes.add(labels))
     return PixelLabels(
-        pieces=tuple(pieces),
+        tiles=tuple(tiles),
         left_out=left_out,
         bad=torch.tensor(bad, dtype=torch.bool),
         place=torch.tensor(place, dtype=torch.int64),
@@ -187,7 +190,7 @@ class _Labels:
 
 
 class _Planes:
-    """The planes of `PixelLabels`; pieces that differ from plain ones by the same ignored pixels share theirs."""
+    """The planes of `PixelLabels`; tiles that differ from plain ones by the same ignored pixels share theirs."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
@@ -225,18 +228,20 @@ _Found = list[tuple[int, tuple[slice, slice], "_Labels | str"]]
 _ALL = (slice(None), slice(None))
 
 
-def _pieces(sample: Sample, recipe: LabelRecipe, size: tuple[int, int], preprocessor: Preprocessor | None) -> _Found:
+def _tiles(
+    sample: Sample, recipe: LabelRecipe, size: tuple[int, int], preprocessor: Preprocessor | None, masks: MaskReader
+) -> _Found:
     """Each piece of a sample: number of the tile, its own part, its labels or the reason why it is left out."""
     is_bad = sample.label == BAD
     if preprocessor is None or preprocessor.is_plain:
         if not is_bad and sample.ignore is None:
             return [(0, _ALL, _Labels(bad=False))]
-        mask, ignored = read_defects(sample), read_ignored(sample, size)
+        mask, ignored = masks.defects(sample), masks.ignored(sample, size)
         known = not is_bad or (mask is not None and bool(mask.any()))
         defective, weight = _defective_and_weight(mask if known else None, recipe, size)
         return [(0, _ALL, _Labels(is_bad, known, defective, ignored, weight))]
-    layout = preprocessor.lay_out(sample.image, read_ignored(sample))
-    mask = read_defects(sample) if is_bad else None
+    layout = preprocessor.lay_out(sample.image, masks.ignored(sample))
+    mask = masks.defects(sample) if is_bad else None
     known = not is_bad or (mask is not None and bool(mask.any()))
     grid, placement = layout.grid, layout.placement
     mask_on_map, weight_on_map = None, None

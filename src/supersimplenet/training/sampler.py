@@ -26,8 +26,8 @@ class EpochBatches(Sampler[list[int]]):
         bad: rows of each bad image's views.
         batch_size: images in a step, over all processes; larger than no batch.
         seed: the run's seed.
-        process: this process, counted from 0; it takes its share of each batch.
-        processes: how many there are, at most ``batch_size``.
+        rank: of this process; it takes its share of each batch.
+        world_size: how many processes there are, at most ``batch_size``.
 
     Source: JIMS section 4.2 (sampling). Differs: the count of draws is not kept, it follows from the epoch.
     """
@@ -39,19 +39,19 @@ class EpochBatches(Sampler[list[int]]):
         *,
         batch_size: int,
         seed: int,
-        process: int = 0,
-        processes: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.good = good
         self.bad = [row for rows in bad for row in rows]
         self.batch_size = batch_size
         self.seed = seed
-        self.process, self.processes = process, processes
+        self.rank, self.world_size = rank, world_size
         self.epoch = 0
         smallest = self.images // len(self)
-        if smallest < processes:
+        if smallest < world_size:
             raise ConfigError(
-                f"recipe.batch_size: {batch_size}; a step would have {smallest} images for {processes} processes; "
+                f"recipe.batch_size: {batch_size}; a step would have {smallest} images for {world_size} processes; "
                 "take a larger batch or fewer processes"
             )
 
@@ -74,7 +74,7 @@ class EpochBatches(Sampler[list[int]]):
         rows = [self.good[i][view % len(self.good[i])] for i, view in zip(drawn, views, strict=True)] + self.bad
         order = torch.randperm(len(rows), generator=generator)
         for batch in torch.tensor_split(order, len(self)):
-            yield [rows[place] for place in batch[self.process :: self.processes].tolist()]
+            yield [rows[place] for place in batch[self.rank :: self.world_size].tolist()]
 
     def _drawn_good(self) -> list[int]:
         """Good images of this epoch: a stretch of endless shuffled rounds."""

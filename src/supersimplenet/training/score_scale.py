@@ -44,7 +44,7 @@ def measure_score_scale(
     every_row = torch.tensor([row for rows in images for row in rows])
     head, peak = [], []
     for row in torch.split(every_row, _BATCH):
-        ignored, counted = _counted(labels, source.views.image[row], size_px)
+        ignored, counted = _counted(labels, source.flip_index.image[row], size_px)
         ignored = None if ignored is None else ignored.to(device)
         output = heads([values.to(device, torch.float32) for values in source.features(row)], ignored)
         maps = anomaly_map(output.map_logit, size_px, ignored)
@@ -75,7 +75,7 @@ def _counted(
     if labels is None:
         return None, None
     of_pieces = labels.of(piece, [()] * len(piece)).ignored
-    own = [labels.pieces[place].own for place in piece.tolist()]
+    own = [labels.tiles[place].own for place in piece.tolist()]
     everything = all(part == slice(None) for parts in own for part in parts)
     if everything and not of_pieces.any():
         return None, None

@@ -1,10 +1,10 @@
-"""One training run: from samples to a model folder."""
+"""One training run: from samples to a model folder, in named steps."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from torch import nn
 
 from supersimplenet.datasets.base import DataSource, training_list_hash
 from supersimplenet.datasets.held_out import HELD_OUT
-from supersimplenet.datasets.masks import without_empty_masks
+from supersimplenet.datasets.masks import MaskReader, without_empty_masks
 from supersimplenet.datasets.registry import describe_source
-from supersimplenet.datasets.supervision import supervise
+from supersimplenet.datasets.supervision import Supervision, supervise
 from supersimplenet.errors import DataError
 from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
 from supersimplenet.inference.detector import Detector, choose_device
+from supersimplenet.inference.image_records import write_image_records
 from supersimplenet.inference.model_folder import (
     hash_weights,
     load_preprocessor,
@@ -27,28 +28,26 @@ from supersimplenet.inference.model_folder import (
     save_model,
     save_preprocessor,
     write_calibration,
-    write_known_images,
     write_record,
 )
 from supersimplenet.model.backbone import wrap_module
-from supersimplenet.model.config import ModelConfig, Recipe, resolve_recipe
+from supersimplenet.model.config import LabelRecipe, ModelConfig, Recipe, resolve_recipe
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
 from supersimplenet.preprocessing.images import image_size
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
-from supersimplenet.training.distributed import start
+from supersimplenet.training.distributed import ProcessGroup, start
 from supersimplenet.training.features import measure_feature_scale, remove_cache_files
 from supersimplenet.training.loop import fit
 from supersimplenet.training.module import TrainingModule
 from supersimplenet.training.plan import Plan, earlier_run, plan_run, resolve_noise_std
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.training.score_scale import measure_score_scale
-from supersimplenet.training.training_set import gather_images
+from supersimplenet.training.training_set import TrainingSet, gather_training_set
 from supersimplenet.types import Sample
 from supersimplenet.utils.console import console
-from supersimplenet.utils.files import file_sha256
 from supersimplenet.utils.serialization import to_plain
 from supersimplenet.utils.system import keep_freed_blocks
 
@@ -75,13 +74,13 @@ def train(
     """Train with whatever labels a data set has, and leave a model folder.
 
     Args:
-        data: the data set; no image of its test split is opened.
+        data: the data set; no image of its test split is decoded.
         output: the model folder. It must not hold a model, unless ``resume``.
         supervision: ``auto`` uses every label there is, ``unsupervised``, ``weak`` and ``mixed`` fewer of them, and
             ``full`` insists on all; see `supervise`.
         masks: with ``mixed``, how many masks are kept, or which; see `supervise`.
         model: the network's architecture; by default the published one.
-        view: how images are brought before it; by default each is resized to its input size.
+        view: how images are prepared for it; by default each is resized to its input size.
         recipe: how it is trained; by default as published for the supervision.
         trainer: length and place of the training.
         cache: where the backbone's features are kept.
@@ -92,165 +91,282 @@ def train(
         backbone: a module that returns feature maps, instead of the one ``model`` names.
 
     Returns:
-        The trained detector. Where several processes train, each gets it; the first one writes the folder.
+        The trained detector. Where several processes train, each gets it; rank 0 writes the folder.
 
     Raises:
         SuperSimpleNetError: of the kind that names the cause, see `supersimplenet.errors`.
     """
-    started = time.monotonic()
     keep_freed_blocks()
-    folder = Path(output)
-    model, recipe = model or ModelConfig(), recipe or Recipe()
-    model = replace(model, image_size=model.image_size or data.image_size or model.size_px)
-    view_config, trainer, cache = view or ViewConfig(), trainer or TrainerConfig(), cache or CacheConfig()
-    settings = {
-        "seed": seed,
-        "data": describe_source(data),
-        "supervision": supervision,
-        "masks": None if masks is None else str(masks),
-        "view": to_plain(view_config),
-        "recipe": to_plain(recipe),
-        "trainer": to_plain(trainer),
-        "cache": to_plain(cache),
-        "time_budget": time_budget,
-        "on_error": on_error,
-    }
-    budget_s = None if time_budget is None else parse_duration(time_budget)
-    processes = start(trainer)
-    earlier = processes.on_rank_zero(lambda: earlier_run(folder, {**settings, "model": to_plain(model)}, resume=resume))
-    samples, empty_masks = without_empty_masks(data.samples())
-    supervised = supervise(samples, supervision, masks=masks, seed=seed)
-    list_sha256 = training_list_hash(supervised.training)
-    if earlier is not None and earlier["training"]["list_sha256"] != list_sha256:
-        raise DataError(f"{folder}: the training images changed since this run began; train anew into another --output")
-    console().print(supervised.describe())
-    if empty_masks:
-        console().print(f"of those without a mask, {len(empty_masks)} have an empty one")
-    label_recipe = resolve_recipe(
-        recipe, supervised.regime, variant=model.variant, own_perlin_threshold=data.perlin_threshold
+    run = _Run(
+        data=data,
+        folder=Path(output),
+        supervision=supervision,
+        masks=masks,
+        model=_with_size(model or ModelConfig(), data),
+        view=view or ViewConfig(),
+        recipe=recipe or Recipe(),
+        trainer=trainer or TrainerConfig(),
+        cache=cache or CacheConfig(),
+        seed=seed,
+        time_budget=time_budget,
+        on_error=on_error,
+        started=time.monotonic(),
     )
-    network = SuperSimpleNet(
-        model, backbone=None if backbone is None else wrap_module(backbone, model.size_px), seed=seed
-    )
-    device = processes.device or choose_device({"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator))
-    move_to(network, device)
-    folder.mkdir(parents=True, exist_ok=True)
-    if earlier is None:
-        preprocessor = read_preprocessor(
-            view_config,
-            size_px=model.size_px,
-            strides=model.feature_strides,
-            drawn_on=image_size(supervised.training[0].image),
-        )
-        settings["view_files"] = processes.on_rank_zero(lambda: save_preprocessor(folder, preprocessor))
-    else:
-        settings["view_files"] = earlier.get("view_files", {})
-        preprocessor = load_preprocessor(folder, earlier, model)
+    process_group, earlier = _describe(run, resume=resume)
+    labels = _supervise(run)
+    ready = _prepare(run, labels, backbone, process_group, earlier)
     try:
-        images = gather_images(
-            network,
-            supervised.training,
-            label_recipe,
-            preprocessor=preprocessor,
-            holdout_fraction=trainer.holdout_fraction,
-            seed=seed,
-            folder=folder,
-            cache=cache,
-            on_error=on_error,
-            processes=processes,
-        )
-        source = images.source
-        module = TrainingModule(
-            network.heads,
-            source,
-            recipe=recipe,
-            labels=images.labels,
-            label_recipe=label_recipe,
-            seed=seed,
-            precision=trainer.precision,
-            processes=processes,
-        )
-        batches = EpochBatches(
-            images.good,
-            images.bad,
-            batch_size=recipe.batch_size,
-            seed=seed,
-            process=processes.rank,
-            processes=processes.count,
-        )
-        if earlier is None:
-
-            def decide() -> Plan:
-                upright = [rows[0] for rows in images.good] + images.held_out
-                scale = measure_feature_scale(source, upright)
-                module.noise_std = resolve_noise_std(recipe, model, network.backbone, scale)
-                return plan_run(module, batches, trainer, scale, budget_s, started)
-
-            plan = processes.on_rank_zero(decide)
-        else:
-            plan = Plan(**earlier["training"]["plan"])
-        module.noise_std = plan.noise_std
-        module.total_steps = plan.total_steps
-        record: dict[str, Any] = {
-            **settings,
-            "image_score": label_recipe.image_score,
-            "training": {
-                "regime": supervised.regime,
-                "label_recipe": to_plain(label_recipe),
-                "list_sha256": list_sha256,
-                **images.counts,
-                "bad_images_left_out": supervised.bad_left_out,
-                "masks_left_out": supervised.masks_left_out,
-                "empty_masks": [str(sample.mask) for sample in empty_masks],
-                "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in images.failures],
-                "features": source.placement,
-                "plan": to_plain(plan),
-            },
-        }
-        processes.on_rank_zero(lambda: write_record(folder, network, record))
-        fit(module, plan, folder, trainer, batches, images.held_out)
+        training_set = _gather(run, labels, ready, earlier)
+        module, batches, plan = _plan(run, labels, ready, training_set, earlier)
+        record = _record(run, labels, ready, training_set, plan)
+        process_group.on_rank_zero(lambda: write_record(run.folder, ready.network, record))
+        fit(module, plan, run.folder, run.trainer, batches, training_set.held_out)
         # Not by the held-out images: they calibrate, and a scale of their own would cost the guarantee.
-        record["score_scale"] = processes.on_rank_zero(
-            lambda: to_plain(measure_score_scale(network, source, images.good_images, images.labels))
+        scale = process_group.on_rank_zero(
+            lambda: measure_score_scale(
+                ready.network, training_set.source, training_set.good_images, training_set.labels
+            )
         )
     finally:
-        remove_cache_files(folder, processes)
-    record["training"]["seconds"] = round(time.monotonic() - started, 1)
-    held_out = [supervised.training[place] for place in images.held_out_places]
-    tested = [sample for sample in samples if sample.split == "test"]
-    calibrating = set(held_out)
-    # What is in both splits was trained on: the last one counts.
-    known = [
-        sample for sample in [*tested, *supervised.training] if sample not in calibrating and sample.image.is_file()
-    ]
-    processes.on_rank_zero(
-        lambda: write_known_images(folder, {file_sha256(sample.image): sample.split for sample in known})
-    )
-    record, calibration = processes.on_rank_zero(
-        lambda: _finish(folder, network, record, held_out, preprocessor=preprocessor, device=device, on_error=on_error)
-    )
-    return Detector.of(network, record, calibration, preprocessor=preprocessor, device=str(device))
+        remove_cache_files(run.folder, process_group)
+    record["score_scale"] = to_plain(scale)
+    return _finish(run, labels, ready, training_set, record)
 
 
-def _finish(
-    folder: Path,
-    network: SuperSimpleNet,
-    record: dict[str, Any],
-    held_out: Sequence[Sample],
-    *,
-    preprocessor: Preprocessor,
-    device: torch.device,
-    on_error: OnError,
-) -> tuple[dict[str, Any], Calibration | None]:
-    """Write the model folder and calibrate with the held-out images; the folder's record and the calibration."""
-    save_model(folder, network, record)
-    steps = record["training"]["plan"]["total_steps"]
-    if steps < _FEW_STEPS:
-        console().print(
-            f"only {steps} steps were trained: expect little of this model before some {_FEW_STEPS}; "
-            "give it more epochs or time, smaller batches (--recipe.batch_size), or a smaller --model.image_size"
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What was asked for; see `train`. ``started`` is the time from which a time budget counts."""
+
+    data: DataSource
+    folder: Path
+    supervision: str
+    masks: str | float | None
+    model: ModelConfig
+    view: ViewConfig
+    recipe: Recipe
+    trainer: TrainerConfig
+    cache: CacheConfig
+    seed: int
+    time_budget: str | None
+    on_error: OnError
+    started: float
+
+    def settings(self) -> dict[str, Any]:
+        """Return what config.yaml says of the run, in plain values."""
+        return {
+            "seed": self.seed,
+            "data": describe_source(self.data),
+            "supervision": self.supervision,
+            "masks": None if self.masks is None else str(self.masks),
+            "view": to_plain(self.view),
+            "recipe": to_plain(self.recipe),
+            "trainer": to_plain(self.trainer),
+            "cache": to_plain(self.cache),
+            "time_budget": self.time_budget,
+            "on_error": self.on_error,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Labels:
+    """What the samples of the data set are labelled with, as far as the training uses it."""
+
+    samples: list[Sample]
+    empty_masks: list[Sample]
+    supervision: Supervision
+    recipe: LabelRecipe
+    masks: MaskReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """What images go through: the network on its device, and what prepares them for it."""
+
+    network: SuperSimpleNet
+    preprocessor: Preprocessor
+    view_files: dict[str, str]
+    device: torch.device
+    process_group: ProcessGroup
+
+
+def _with_size(model: ModelConfig, data: DataSource) -> ModelConfig:
+    return replace(model, image_size=model.image_size or data.image_size or model.size_px)
+
+
+def _describe(run: _Run, *, resume: bool) -> tuple[ProcessGroup, dict[str, Any] | None]:
+    """Start the processes; return them and the record of the run that is continued, None for a new one."""
+    if run.time_budget is not None:
+        parse_duration(run.time_budget)  # refused before anything is started
+    process_group = start(run.trainer)
+    settings = {**run.settings(), "model": to_plain(run.model)}
+    return process_group, process_group.on_rank_zero(lambda: earlier_run(run.folder, settings, resume=resume))
+
+
+def _supervise(run: _Run) -> _Labels:
+    """Decide which labels are used, and print it."""
+    masks = MaskReader()
+    samples, empty_masks = without_empty_masks(run.data.samples(), masks)
+    supervision = supervise(samples, run.supervision, masks=run.masks, seed=run.seed)
+    console().print(supervision.describe())
+    if empty_masks:
+        console().print(f"of those without a mask, {len(empty_masks)} have an empty one")
+    recipe = resolve_recipe(
+        run.recipe,
+        supervision.regime,
+        variant=run.model.variant,
+        own_perlin_threshold=run.data.perlin_threshold,
+    )
+    return _Labels(samples=samples, empty_masks=empty_masks, supervision=supervision, recipe=recipe, masks=masks)
+
+
+def _prepare(
+    run: _Run,
+    labels: _Labels,
+    backbone: nn.Module | None,
+    process_group: ProcessGroup,
+    earlier: dict[str, Any] | None,
+) -> _Ready:
+    """Build the network and what prepares images for it; a new run writes the files of the latter."""
+    wrapped = None if backbone is None else wrap_module(backbone, run.model.size_px)
+    network = SuperSimpleNet(run.model, backbone=wrapped, seed=run.seed)
+    accelerator = run.trainer.accelerator
+    device = process_group.device or choose_device({"gpu": "cuda"}.get(accelerator, accelerator))
+    move_to(network, device)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if earlier is None:
+        preprocessor = read_preprocessor(
+            run.view,
+            size_px=run.model.size_px,
+            strides=run.model.feature_strides,
+            drawn_on=image_size(labels.supervision.training[0].image),
         )
-    detector = Detector.of(network, read_record(folder), preprocessor=preprocessor, device=str(device))
+        view_files = process_group.on_rank_zero(lambda: save_preprocessor(run.folder, preprocessor))
+    else:
+        view_files = earlier.get("view_files", {})
+        preprocessor = load_preprocessor(run.folder, earlier, run.model)
+    return _Ready(
+        network=network,
+        preprocessor=preprocessor,
+        view_files=view_files,
+        device=device,
+        process_group=process_group,
+    )
+
+
+def _gather(run: _Run, labels: _Labels, ready: _Ready, earlier: dict[str, Any] | None) -> TrainingSet:
+    """Read every training image and mask once, and arrange for the features.
+
+    Raises:
+        DataError: the images are not those of the run that is continued.
+    """
+    training = labels.supervision.training
+    training_set = gather_training_set(
+        ready.network,
+        training,
+        labels.recipe,
+        preprocessor=ready.preprocessor,
+        masks=labels.masks,
+        holdout_fraction=run.trainer.holdout_fraction,
+        seed=run.seed,
+        folder=run.folder,
+        cache=run.cache,
+        on_error=run.on_error,
+        process_group=ready.process_group,
+    )
+
+    def hashed() -> str:
+        list_sha256 = training_list_hash(training, training_set.sha256_of)
+        if earlier is not None and earlier["training"]["list_sha256"] != list_sha256:
+            raise DataError(
+                f"{run.folder}: the training images changed since this run began; train anew into another --output"
+            )
+        return list_sha256
+
+    return replace(training_set, list_sha256=ready.process_group.on_rank_zero(hashed))
+
+
+def _plan(
+    run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet, earlier: dict[str, Any] | None
+) -> tuple[TrainingModule, EpochBatches, Plan]:
+    """Decide length and noise of the training; a continued run decides as before."""
+    process_group = ready.process_group
+    module = TrainingModule(
+        ready.network.heads,
+        training_set.source,
+        recipe=run.recipe,
+        labels=training_set.labels,
+        label_recipe=labels.recipe,
+        seed=run.seed,
+        precision=run.trainer.precision,
+        process_group=process_group,
+    )
+    batches = EpochBatches(
+        training_set.good,
+        training_set.bad,
+        batch_size=run.recipe.batch_size,
+        seed=run.seed,
+        rank=process_group.rank,
+        world_size=process_group.world_size,
+    )
+
+    def decide() -> Plan:
+        upright = [rows[0] for rows in training_set.good] + training_set.held_out
+        scale = measure_feature_scale(training_set.source, upright)
+        module.noise_std = resolve_noise_std(run.recipe, run.model, ready.network.backbone, scale)
+        budget_s = None if run.time_budget is None else parse_duration(run.time_budget)
+        return plan_run(module, batches, run.trainer, scale, budget_s, run.started)
+
+    plan = process_group.on_rank_zero(decide) if earlier is None else Plan(**earlier["training"]["plan"])
+    module.noise_std, module.total_steps = plan.noise_std, plan.total_steps
+    return module, batches, plan
+
+
+def _record(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet, plan: Plan) -> dict[str, Any]:
+    """Return what config.yaml says of the training."""
+    return {
+        **run.settings(),
+        "view_files": ready.view_files,
+        "image_score": labels.recipe.image_score,
+        "training": {
+            "regime": labels.supervision.regime,
+            "label_recipe": to_plain(labels.recipe),
+            "list_sha256": training_set.list_sha256,
+            **training_set.counts,
+            "bad_images_left_out": labels.supervision.bad_left_out,
+            "masks_left_out": labels.supervision.masks_left_out,
+            "empty_masks": [str(sample.mask) for sample in labels.empty_masks],
+            "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in training_set.failures],
+            "features": training_set.source.location,
+            "plan": to_plain(plan),
+        },
+    }
+
+
+def _finish(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet, record: dict[str, Any]) -> Detector:
+    """Write the model folder, calibrate with the held-out images, and return the detector."""
+    record["training"]["seconds"] = round(time.monotonic() - run.started, 1)
+
+    def write() -> tuple[dict[str, Any], Calibration | None]:
+        # Before the weights, so that no finished model lacks it.
+        write_image_records(run.folder, training_set.image_records(labels.samples))
+        save_model(run.folder, ready.network, record)
+        steps = record["training"]["plan"]["total_steps"]
+        if steps < _FEW_STEPS:
+            console().print(
+                f"only {steps} steps were trained: expect little of this model before some {_FEW_STEPS}; "
+                "give it more epochs or time, smaller batches (--recipe.batch_size), or a smaller --model.image_size"
+            )
+        return _calibrated(run, ready, training_set.held_out_samples)
+
+    record, calibration = ready.process_group.on_rank_zero(write)
+    return Detector.of(ready.network, record, calibration, preprocessor=ready.preprocessor, device=str(ready.device))
+
+
+def _calibrated(run: _Run, ready: _Ready, held_out: Sequence[Sample]) -> tuple[dict[str, Any], Calibration | None]:
+    """Calibrate the model folder; return its config.yaml and the calibration, None where nothing was held out."""
+    detector = Detector.of(
+        ready.network, read_record(run.folder), preprocessor=ready.preprocessor, device=str(ready.device)
+    )
     if not held_out:
         console().print(f"{UNCALIBRATED} --good DIR")
         return detector.record, None
@@ -259,9 +375,9 @@ def _finish(
         held_out,
         ThresholdConfig(lenient=True),
         basis=HELD_OUT,
-        weights_sha256=hash_weights(folder),
-        on_error=on_error,
+        weights_sha256=hash_weights(run.folder),
+        on_error=run.on_error,
     ).calibration
-    write_calibration(folder, calibration)
+    write_calibration(run.folder, calibration)
     console().print(f"calibrated: {calibration.guarantee()}")
     return detector.record, calibration

@@ -1,17 +1,21 @@
-"""What is trained on: images or tiles of them, their labels, and their features in every view."""
+"""What is trained on: images or tiles of them, their labels, and their features, each in every flip."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from supersimplenet.datasets.base import relative_names
+from supersimplenet.datasets.masks import MaskReader
 from supersimplenet.datasets.splits import hold_out
 from supersimplenet.errors import DataError
 from supersimplenet.inference.config import CONFIG_FILE
+from supersimplenet.inference.image_records import ImageRecord, Role
 from supersimplenet.model.config import LabelRecipe
 from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.preprocessing.images import ImageFacts
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.training.config import CacheConfig
@@ -21,22 +25,27 @@ from supersimplenet.training.features import feature_shapes, gather_features
 from supersimplenet.training.pixel_labels import PixelLabels, read_pixel_labels
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console, progress_bar
+from supersimplenet.utils.files import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingImages:
-    """What is trained on, as rows of the feature source. A piece is an image, or a tile of one.
+class TrainingSet:
+    """What is trained on, as rows of the feature source; a training tile is an image, or a tile of one.
 
     Attributes:
         source: features by row.
-        labels: of its pieces.
-        good: rows of each good piece's views.
-        bad: rows of each bad piece's views.
-        good_images: the upright row of each piece of each good image that is trained on.
-        held_out: a row of each piece of held-out good images.
-        held_out_places: places of these images in the list of training samples.
-        counts: for the record: images and, where they were cut, tiles of each kind.
+        labels: of its training tiles.
+        good: rows of each good tile's flips.
+        bad: rows of each bad tile's flips.
+        good_images: the upright row of each tile of each good image that is trained on.
+        held_out: a row of each tile of held-out good images.
+        held_out_samples: these images.
+        counts: for config.yaml: images and, where they were cut, tiles of each kind.
         failures: what could not be read.
+        training: all samples of the training.
+        facts: what reading each image told; on the rank that read it, for images that could be read.
+        masks: read the masks.
+        list_sha256: hash of images and masks.
     """
 
     source: FeatureSource
@@ -45,102 +54,175 @@ class TrainingImages:
     bad: list[list[int]]
     good_images: list[list[int]]
     held_out: list[int]
-    held_out_places: list[int]
+    held_out_samples: list[Sample]
     counts: dict[str, Any]
     failures: list[Failure]
+    training: Sequence[Sample]
+    facts: Mapping[Path, ImageFacts] = field(default_factory=dict)
+    masks: MaskReader = field(default_factory=MaskReader)
+    list_sha256: str = ""
+
+    def sha256_of(self, path: Path) -> str:
+        """Return the hash of an image or mask; only what could not be read as an image is read again.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        facts = self.facts.get(path)
+        return self.masks.sha256(path) if facts is None else facts.sha256
+
+    def image_records(self, samples: Sequence[Sample]) -> list[ImageRecord]:
+        """Return what images.csv says of each training and test image.
+
+        Args:
+            samples: of the data set, both splits; an image of the test split is hashed, not decoded.
+        """
+        names = relative_names(samples)
+        trained = {sample.image for sample in self.training}
+        held_out = {sample.image for sample in self.held_out_samples}
+        records = {}
+        for sample in samples:
+            path = sample.image
+            if path in trained and sample.split == "train":
+                role: Role = "held-out" if path in held_out else "trained" if path in self.facts else "skipped"
+            elif sample.split == "test":
+                role = "test"
+            else:
+                continue
+            if path.is_file() and not (role == "test" and path in records):
+                records[path] = self._record(names[path], path, sample, role)
+        return list(records.values())
+
+    def _record(self, name: str, path: Path, sample: Sample, role: Role) -> ImageRecord:
+        facts = self.facts.get(path)
+        if facts is None:
+            return ImageRecord(name=name, sha256=file_sha256(path), split=sample.split, role=role)
+        return ImageRecord(
+            name=name,
+            sha256=facts.sha256,
+            pixels=facts.pixels,
+            height=facts.size_px[0],
+            width=facts.size_px[1],
+            lowest=facts.lowest,
+            highest=facts.highest,
+            split=sample.split,
+            role=role,
+        )
 
 
-def gather_images(
+def gather_training_set(
     network: SuperSimpleNet,
     samples: Sequence[Sample],
     recipe: LabelRecipe,
     *,
     preprocessor: Preprocessor,
+    masks: MaskReader,
     holdout_fraction: float,
     seed: int,
     folder: Path,
     cache: CacheConfig,
     on_error: OnError,
-    processes: ProcessGroup,
-) -> TrainingImages:
-    """Read every image and mask once, and arrange for the features of every view.
+    process_group: ProcessGroup,
+) -> TrainingSet:
+    """Read every image and mask once, and arrange for the features of every flip.
 
     Args:
         network: its backbone computes them.
         samples: of the training.
         recipe: decides the flips and what labels are made of.
-        preprocessor: how images are brought before the network.
+        preprocessor: prepares images for the network.
+        masks: reads the masks.
         holdout_fraction: share of the good images that are held out.
         seed: decides which.
         folder: the model's, for a cache on disk.
         cache: where features are kept.
         on_error: what an unreadable image or mask does.
-        processes: that share the work.
+        process_group: the processes that share the work.
 
     Raises:
-        DataError: no good image is left, or bad tiles cannot be told.
+        DataError: no good image is left, or it is not known which tiles are bad.
         ImageError: an image or mask cannot be read and ``on_error`` is ``stop``.
     """
     (height, width, _), *_ = feature_shapes(network.backbone, preprocessor.size_px)
     labels, unreadable = read_pixel_labels(
-        samples, recipe, (2 * height, 2 * width), preprocessor=preprocessor, on_error=on_error
+        samples, recipe, (2 * height, 2 * width), preprocessor=preprocessor, masks=masks, on_error=on_error
     )
     _report_left_out(labels, samples)
     held_out = hold_out(samples, holdout_fraction, seed)
-    flipped = {"none": (), "published": (BAD,), "symmetric": (GOOD, BAD)}[recipe.flips]
-    views = [
-        len(FLIPS) if (BAD if is_bad else GOOD) in flipped and piece.sample not in held_out else 1
-        for piece, is_bad in zip(labels.pieces, labels.bad.tolist(), strict=True)
-    ]
-    tiles: dict[int, list[int]] = {}
-    for piece in labels.pieces:
-        tiles.setdefault(piece.sample, []).append(piece.tile)
+    numbers: dict[int, list[int]] = {}  # of the tiles of each image
+    for tile in labels.tiles:
+        numbers.setdefault(tile.sample, []).append(tile.number)
+    facts: dict[Path, ImageFacts] = {}
     with progress_bar() as bar:
-        task = bar.add_task("reading images, computing features", total=len(tiles), detail="")
+        task = bar.add_task("reading images, computing features", total=len(numbers), detail="")
         source, index, failures = gather_features(
             network.backbone,
-            [samples[place].image for place in tiles],
-            tiles=None if preprocessor.config.fit != "tiles" else list(tiles.values()),
-            views=views,
+            [samples[place].image for place in numbers],
+            tiles=None if preprocessor.config.fit != "tiles" else list(numbers.values()),
+            flip_counts=_flip_counts(labels, recipe, held_out),
             preprocessor=preprocessor,
             cache=cache,
             folder=folder,
             on_error=on_error,
-            processes=processes,
+            process_group=process_group,
             progress=lambda images: bar.advance(task, images),
+            facts=facts,
         )
-    labels = labels.select(index)
-    rows = source.views.rows()
-    by_label: dict[int, list[list[int]]] = {GOOD: [], BAD: []}
-    good_images: dict[int, list[int]] = {}
-    for piece, is_bad, of_piece in zip(labels.pieces, labels.bad.tolist(), rows, strict=True):
-        if piece.sample in held_out:
-            continue
-        by_label[BAD if is_bad else GOOD].append(of_piece)
-        if samples[piece.sample].label == GOOD:
-            good_images.setdefault(piece.sample, []).append(of_piece[0])
     failures = [*unreadable, *failures]
     if failures:
         console().print(f"{len(failures)} images or their masks could not be read: left out; {CONFIG_FILE} lists them")
-    if not by_label[GOOD]:
-        raise DataError("no good training image is left; give more of them, or a smaller --trainer.holdout_fraction")
-    places = dict.fromkeys(piece.sample for piece in labels.pieces)
-    held_out_places = [place for place in places if place in held_out]
-    return TrainingImages(
+    labels = labels.select(index)
+    return TrainingSet(
         source=source,
         labels=labels,
-        good=by_label[GOOD],
-        bad=by_label[BAD],
-        good_images=list(good_images.values()),
-        held_out=[of_piece[0] for piece, of_piece in zip(labels.pieces, rows, strict=True) if piece.sample in held_out],
-        held_out_places=held_out_places,
-        counts=_count(samples, labels, held_out_places, tiles=preprocessor.config.fit == "tiles"),
+        **_rows(source, labels, samples, held_out),
+        counts=_count(samples, labels, held_out, tiles=preprocessor.config.fit == "tiles"),
         failures=failures,
+        training=samples,
+        facts=facts,
+        masks=masks,
     )
 
 
+def _flip_counts(labels: PixelLabels, recipe: LabelRecipe, held_out: set[int]) -> list[int]:
+    """Return how many flips of each tile are trained on."""
+    flipped = {"none": (), "published": (BAD,), "symmetric": (GOOD, BAD)}[recipe.flips]
+    return [
+        len(FLIPS) if (BAD if is_bad else GOOD) in flipped and tile.sample not in held_out else 1
+        for tile, is_bad in zip(labels.tiles, labels.bad.tolist(), strict=True)
+    ]
+
+
+def _rows(source: FeatureSource, labels: PixelLabels, samples: Sequence[Sample], held_out: set[int]) -> dict[str, Any]:
+    """Return the rows of `TrainingSet` and the held-out samples, by their names there.
+
+    Raises:
+        DataError: no good image is left to train on.
+    """
+    by_label: dict[int, list[list[int]]] = {GOOD: [], BAD: []}
+    good_images: dict[int, list[int]] = {}
+    upright_held_out = []
+    for tile, is_bad, rows in zip(labels.tiles, labels.bad.tolist(), source.flip_index.rows(), strict=True):
+        if tile.sample in held_out:
+            upright_held_out.append(rows[0])
+            continue
+        by_label[BAD if is_bad else GOOD].append(rows)
+        if samples[tile.sample].label == GOOD:
+            good_images.setdefault(tile.sample, []).append(rows[0])
+    if not by_label[GOOD]:
+        raise DataError("no good training image is left; give more of them, or a smaller --trainer.holdout_fraction")
+    readable = dict.fromkeys(tile.sample for tile in labels.tiles)
+    return {
+        "good": by_label[GOOD],
+        "bad": by_label[BAD],
+        "good_images": list(good_images.values()),
+        "held_out": upright_held_out,
+        "held_out_samples": [samples[place] for place in readable if place in held_out],
+    }
+
+
 def _report_left_out(labels: PixelLabels, samples: Sequence[Sample]) -> None:
-    """Say which tiles are not trained on.
+    """Print which tiles are not trained on.
 
     Raises:
         DataError: bad images are to be trained on, and no tile is bad.
@@ -160,26 +242,24 @@ def _report_left_out(labels: PixelLabels, samples: Sequence[Sample]) -> None:
         console().print(f"{touched} tiles that a defect merely touches are left out")
 
 
-def _count(
-    samples: Sequence[Sample], labels: PixelLabels, held_out_places: Sequence[int], *, tiles: bool
-) -> dict[str, Any]:
-    """What was trained on, for config.yaml."""
-    held_out = set(held_out_places)
-    trained = [place for place in dict.fromkeys(piece.sample for piece in labels.pieces) if place not in held_out]
+def _count(samples: Sequence[Sample], labels: PixelLabels, held_out: set[int], *, tiles: bool) -> dict[str, Any]:
+    """Return what was trained on, for config.yaml."""
+    readable = dict.fromkeys(tile.sample for tile in labels.tiles)
+    trained = [place for place in readable if place not in held_out]
     bad = [place for place in trained if samples[place].label == BAD]
-    known_pieces = {piece.sample for piece, known in zip(labels.pieces, labels.known.tolist(), strict=True) if known}
-    known = sum(place in known_pieces for place in bad)
+    known_tiles = {tile.sample for tile, known in zip(labels.tiles, labels.known.tolist(), strict=True) if known}
+    known = sum(place in known_tiles for place in bad)
     counts: dict[str, Any] = {
         "good_images": len(trained) - len(bad),
-        "held_out_images": len(held_out_places),
+        "held_out_images": len(readable) - len(trained),
         "bad_with_mask_images": known,
         "bad_without_mask_images": len(bad) - known,
     }
     if tiles:
         kinds = [
             is_bad
-            for piece, is_bad in zip(labels.pieces, labels.bad.tolist(), strict=True)
-            if piece.sample not in held_out
+            for tile, is_bad in zip(labels.tiles, labels.bad.tolist(), strict=True)
+            if tile.sample not in held_out
         ]
         counts["tiles"] = {"good": kinds.count(False), "bad": kinds.count(True), "left_out": labels.left_out}
     return counts

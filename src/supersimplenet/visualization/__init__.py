@@ -1,1 +1,1 @@
-"""Pictures: overlays, contact sheets, plots."""
+"""Draw pictures: overlays, contact sheets, plots."""

@@ -1,4 +1,4 @@
-"""A picture of a calibration: where the scores of good and bad parts lie, the thresholds, and what each would cost."""
+"""Plot a calibration: the scores of good and bad parts, the thresholds, and the expected cost of each threshold."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BARS = 40
 
 
 def draw_calibration(calibrated: Calibrated, path: Path) -> Path:
-    """Write the picture as PNG.
+    """Write the plot of a calibration as PNG; return its path.
 
     Args:
-        calibrated: what `calibrate` gave.
+        calibrated: the result of `calibrate`.
         path: the file to write.
     """
     rows = 1 if calibrated.curve is None else 2

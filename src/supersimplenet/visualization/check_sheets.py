@@ -1,4 +1,4 @@
-"""Pictures of what a check complains about: one sheet for each kind of finding."""
+"""Draw the findings of a data set check: one sheet for each kind of finding."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ _COLOURS = {"error": (197, 34, 31), "warning": (176, 96, 0), "note": (26, 95, 18
 
 
 def draw_findings(report: CheckReport, samples: Sequence[Sample], folder: Path) -> list[Path]:
-    """One PNG for each finding that names images, called by its code. Long ones show their first images.
+    """Write one PNG, named by its code, for each finding that names images; return the paths.
+
+    Long findings show their first images.
 
     Args:
-        report: what was found.
-        samples: those that were checked.
+        report: the findings.
+        samples: the samples that were checked.
         folder: where to write.
     """
     sample_of = {sample.image: sample for sample in samples}
@@ -46,7 +48,7 @@ def draw_findings(report: CheckReport, samples: Sequence[Sample], folder: Path) 
 
 
 def draw_finding(finding: Finding, sample_of: dict[Path, Sample]) -> Image.Image:
-    """The first images of a finding, those of one piece of evidence side by side; beside each, for masks, its mask."""
+    """Draw the first images of a finding, those of one piece of evidence side by side; for masks also the masks."""
     width = _COLUMNS * (_TILE_PX + _GAP_PX) + _GAP_PX
     title = _wrapped(f"{finding.level}: {finding.message}", font(14), width - 2 * _GAP_PX)
     rows, shown = _rows(finding.evidence, panels_each=2 if finding.code.startswith("mask-") else 1)
@@ -79,7 +81,7 @@ def draw_finding(finding: Finding, sample_of: dict[Path, Sample]) -> Image.Image
 
 
 def _rows(evidence: Sequence[Evidence], *, panels_each: int) -> tuple[list[list[Evidence]], int]:
-    """Evidence that fits the sheet, in rows; and how many pieces that is."""
+    """Return the evidence that fits the sheet, in rows, and the number of its pieces."""
     rows: list[list[Evidence]] = []
     used, shown = _COLUMNS, 0
     for piece in evidence:
@@ -98,7 +100,7 @@ def _rows(evidence: Sequence[Evidence], *, panels_each: int) -> tuple[list[list[
 def _panels(
     evidence: Evidence, sample_of: dict[Path, Sample], *, with_masks: bool
 ) -> list[tuple[Image.Image, tuple[str, str]]]:
-    """Tiles and their captions."""
+    """Return the tiles of one piece of evidence with their captions."""
     panels = []
     for path in evidence.images[:_COLUMNS]:
         sample = sample_of[path]
@@ -111,7 +113,7 @@ def _panels(
 
 
 def _tile(path: Path | None, *, stretch: bool = False) -> Image.Image:
-    """A file fitted into a tile; ``stretch`` shows a faint mask as if its highest level were white."""
+    """Draw a file into a tile; ``stretch`` shows a faint mask as if its highest level were white."""
     try:
         pixels = read_image(path) if path is not None else None
     except ImageError:
@@ -146,7 +148,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width_px: float) -> list[s
 
 
 def _without_path(evidence: Evidence, sample_of: dict[Path, Sample]) -> str:
-    """The detail; an error of a file without the file's path, which stands below its tile."""
+    """Return the detail; an error of a file without the file's path, which is shown below its tile."""
     detail = evidence.detail
     for image in evidence.images:
         sample = sample_of[image]
@@ -156,7 +158,7 @@ def _without_path(evidence: Evidence, sample_of: dict[Path, Sample]) -> str:
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width_px: float, *, keep: Literal["start", "end"]) -> str:
-    """The text, or as much of it as fits: file names differ at their ends."""
+    """Return the text, or as much of its start or end as fits; file names keep the end, where they differ."""
     if font.getlength(text) <= width_px:
         return text
     while text:

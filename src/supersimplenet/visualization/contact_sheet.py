@@ -1,4 +1,4 @@
-"""The best and the worst findings of a test split on one sheet."""
+"""Draw the best and the worst findings of a test split on one sheet."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from supersimplenet.visualization.overlay import AMBER, GREEN, INK, PAPER, RED, 
 
 _CELL_PX = 176
 _GAP_PX = 8
-_CASES = 5  # in each half of the contact sheet
+_CASES = 5  # images in each half of the contact sheet
 
 
 def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[EvaluatedImage], title: str) -> Image.Image:
-    """The best and the worst findings of a test split: image, ground truth, anomaly map, verdict.
+    """Draw the best and the worst findings of a test split: image, ground truth, anomaly map, verdict.
 
     Args:
         best: see `choose_outcomes`.
@@ -64,10 +64,10 @@ def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[Evaluated
 
 
 def choose_outcomes(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-    """What a contact sheet shows: the best findings and the worst.
+    """Return the best and the worst findings for a contact sheet.
 
-    The best are the surest bad images of each defect type in turn; the worst are those of the others that lie furthest
-    on the wrong side of the threshold, or nearest to it where none is wrong.
+    The best are the bad images with the largest margin, from each defect type in turn. The worst are, of the others,
+    those furthest on the wrong side of the threshold, or nearest to it where none is wrong.
     """
     bad = sorted((outcome for outcome in outcomes if outcome.sample.label == BAD), key=lambda outcome: -outcome.margin)
     rank_in_type: dict[str, int] = {}
@@ -97,7 +97,7 @@ def _panels(case: EvaluatedImage) -> tuple[Image.Image, Image.Image, Image.Image
 
 
 def _mask_on_image(case: EvaluatedImage) -> NDArray[np.bool_]:
-    """The mask of a case, at the size of its map or of its image, as the image lies."""
+    """Return the mask of a test image, at the size of its map or of its image, oriented as the image is."""
     mask, placement = case.mask, case.prediction.placement
     assert mask is not None
     if placement.turn is None or mask.shape != placement.map_size_px:

@@ -1,4 +1,4 @@
-"""The one font of all pictures."""
+"""Load the one font that all pictures use."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from PIL import ImageFont
 
 
 def font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as matplotlib ships it: the same on every machine."""
+    """Return DejaVu Sans as shipped with matplotlib: the same on every machine."""
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size_px)

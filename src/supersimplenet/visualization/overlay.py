@@ -1,4 +1,4 @@
-"""Pictures of what the detector says: an overlay for one image, a contact sheet for a test split."""
+"""Draw the overlay of an image: its anomaly map, defects, verdict and score."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from supersimplenet.types import Prediction
 from supersimplenet.visualization.fonts import font
 
 # Colours run from logit 0 (as likely normal as defective: no colour) to the map's maximum, but at least to this logit,
-# so that a part without a finding stays cold and a strong finding shows its shape.
+# so that a part without a defect gets little colour and a strong defect shows its shape.
 _HOT_LOGIT = 3.0
 _OPACITY = 0.75
 INK, PAPER, GREEN, AMBER, RED = (32, 33, 36), (255, 255, 255), (24, 128, 56), (176, 96, 0), (197, 34, 31)
 _VERDICT_COLOURS = {"good": GREEN, "unsure": AMBER, "bad": RED}
 _COLOURS = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.float32)  # (256, 3)
-_ROWS = 256  # that are blended at once: floats of all of a large image would not fit into a small memory
+_ROWS = 256  # rows that are blended at once: a whole large image as floats would not fit into a small memory
 
 
 def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
-    """Draw the image under its anomaly map, a box around each defect, verdict and score in a strip below.
+    """Draw the image with its anomaly map, a box around each defect, verdict and score in a strip below.
 
     Args:
         image: in any form that `read_any` takes.
-        prediction: what the detector says of it.
+        prediction: the prediction of that image.
     """
     pixels = read_any(image)[0]
     picture = Image.fromarray(blend_heat(pixels, prediction))
@@ -47,10 +47,10 @@ def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
 
 
 def heat_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """The anomaly map that an overlay lays over the image, by itself: (H, W, 4), colour and opacity.
+    """Return the anomaly map as an overlay shows it, without the image: (H, W, 4), colour and opacity.
 
     Args:
-        prediction: whose map.
+        prediction: the prediction with the map.
         size_px: height and width of the layer.
     """
     step = _heat_steps(prediction, size_px)
@@ -59,7 +59,7 @@ def heat_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.u
 
 
 def blend_heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
-    """The image (H, W, 3) with the anomaly map blended in, the more the hotter it is."""
+    """Return the image (H, W, 3) with the anomaly map blended in; higher values are more opaque."""
     steps = _heat_steps(prediction, pixels.shape[:2])
     blended = np.empty_like(pixels)
     for top in range(0, len(pixels), _ROWS):
@@ -70,10 +70,10 @@ def blend_heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.
 
 
 def _heat_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """How hot the map is, 0 to 255, at another (height, width)."""
+    """Return the map as colour steps, 0 to 255, at another (height, width)."""
     counted = prediction.map_logit
     if prediction.ignored is not None:
-        counted = np.where(prediction.ignored, np.minimum(counted, 0), counted)  # what counts nowhere has no colour
+        counted = np.where(prediction.ignored, np.minimum(counted, 0), counted)  # ignored pixels have no colour
     resized = prediction.placement.plane_on_image(counted, size_px=size_px, outside=0.0)
     steps = np.empty(size_px, dtype=np.uint8)
     for top in range(0, len(resized), _ROWS):

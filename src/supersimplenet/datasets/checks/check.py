@@ -12,6 +12,7 @@ from typing import Any
 from supersimplenet.datasets.checks.file_rules import check_brightness, check_images, check_masks
 from supersimplenet.datasets.checks.findings import Finding, Looked
 from supersimplenet.datasets.checks.inspection import look_at
+from supersimplenet.datasets.checks.light import Light, check_light, measure_light
 from supersimplenet.datasets.checks.set_rules import (
     check_duplicates,
     check_labels,
@@ -47,6 +48,7 @@ class CheckReport:
         in_groups: images whose part is named.
         regime: that training would choose; None where there is no good training image.
         supervision: that regime and its images, in a line.
+        light: brightness and contrast of the good images of both splits; empty where there are too few.
         findings: the worst first.
     """
 
@@ -55,6 +57,7 @@ class CheckReport:
     in_groups: int
     regime: Regime | None
     supervision: str
+    light: tuple[Light, ...]
     findings: tuple[Finding, ...]
 
     def of_level(self, level: str) -> list[Finding]:
@@ -86,6 +89,7 @@ def check(
 
     looks = look_at(samples, size_px=size_px, progress=report("reading"))
     looked: list[Looked] = list(zip(samples, looks, strict=True))
+    light = measure_light(looked)
     findings = [
         *check_images(looked, size_px),
         *check_masks(looked, size_px),
@@ -94,6 +98,7 @@ def check(
         *check_duplicates(looked),
         *check_near_duplicates(looked, report("comparing")),
         *check_brightness(looked),
+        *check_light(light),
     ]
     regime, supervision = _supervision(looked)
     names = [sample.group for sample in samples if sample.group is not None]
@@ -103,6 +108,7 @@ def check(
         in_groups=len(names),
         regime=regime,
         supervision=supervision,
+        light=light,
         findings=tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.level))),
     )
 

@@ -1,14 +1,14 @@
-"""Photographs of the same part: equal pixel for pixel, or alike apart from exposure and framing.
+"""Find photographs of the same part: equal pixel for pixel, or alike apart from exposure and framing.
 
-Two photographs of one part differ in brightness, contrast and shading, and are framed a little differently. What stays
-is where the fine structure lies. So each image becomes a small fingerprint: what differs from its surroundings, in
-units of how much its surroundings vary. Two images are as alike as their fingerprints correlate, at the best of all
-shifts by a few cells.
+Two photographs of one part differ in brightness, contrast and shading, and a little in framing. The positions of the
+fine structure stay the same. So each image is reduced to a small fingerprint: the difference of each cell from its
+surroundings, divided by how much the surroundings vary. The likeness of two images is the correlation of their
+fingerprints, at the best of all shifts by a few cells.
 
-How alike is alike enough depends on the product: parts in a fixture all look alike. So a pair counts only where each
-of the two stands out among the other's neighbours: it is at least twice as close as the 20th nearest image is. Where
-even the 20th nearest looks nearly the same, nothing can be told, and that is said. The numbers below were measured:
-docs/decisions/0013-near-duplicates.md.
+How much likeness is enough depends on the product: parts in a fixture all look alike. So a pair counts only if each of
+the two images stands out among the other's neighbours: it is at least twice as close as the 20th nearest image. If
+even the 20th nearest looks nearly the same, duplicates cannot be told from other images, and the result says so. The
+numbers below were measured: docs/decisions/0013-near-duplicates.md.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from PIL import Image
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 
-MOST_IMAGES = 20_000  # compared with each other: a few minutes on one core; time grows with the square
-_SIDE = 28  # cells of a fingerprint, each way
-_REACH = 3  # cells that the framing of two photographs may differ by, each way
+MOST_IMAGES = 20_000  # that are compared with each other: a few minutes on one core; time grows with the square
+_SIDE = 28  # cells of a fingerprint, in height and in width
+_REACH = 3  # cells by which two photographs may be shifted, in each direction
 _SURROUNDINGS = 1.5  # sigma, in cells
 _FAINT_LEVELS = 1.0  # structure fainter than this, in grey levels, is not amplified: it may be noise
 _NEIGHBOUR = 20  # more images than this of one part cannot be told from a product that always looks alike
 _STANDS_OUT = 0.5
 _TOO_ALIKE = 0.8
-_MOST_TOO_ALIKE = 0.5  # share of the images above which the others' pairs are chance, too
-_ROWS = 256  # compared at once with all others: bounds memory
+_MOST_TOO_ALIKE = 0.5  # above this share of the images, the pairs of the others are chance, too
+_ROWS = 256  # images compared with all others at once; this limits memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
-    """What of a list of images seems to show the same part.
+    """The images of a list that seem to show the same part.
 
     Attributes:
-        pairs: (P, 2) places in the list, the first below the second, sorted.
+        pairs: (P, 2) positions in the list, the first below the second, sorted.
         likeness: (P,) correlation of each pair's fingerprints, at most 1.
-        too_alike: (N,) images that so many others look like that nothing can be told of them.
+        too_alike: (N,) True for images that look like so many others that their pairs cannot be found.
     """
 
     pairs: NDArray[np.int64]
@@ -50,7 +50,7 @@ class NearDuplicates:
 
 
 def fingerprint(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Where the fine structure of an image (H, W) lies: (28, 28), of any size, exposure and smooth shading."""
+    """Return the fine structure of an image (H, W) as (28, 28), whatever its size, exposure and smooth shading."""
     small = Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     cells = np.asarray(small, dtype=np.float32)
     detail = cells - ndimage.gaussian_filter(cells, _SURROUNDINGS)
@@ -61,12 +61,12 @@ def fingerprint(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
 def find_near_duplicates(
     fingerprints: NDArray[np.float32], *, progress: Callable[[int], None] | None = None
 ) -> NearDuplicates:
-    """Pairs of images that show the same part, by their fingerprints (N, 28, 28).
+    """Return the pairs of images that show the same part, found by their fingerprints (N, 28, 28).
 
     Time grows with the square of N: half a minute for 10 000 on one core. Memory grows with N.
 
     Args:
-        fingerprints: of the images.
+        fingerprints: one for each image.
         progress: called with the number of images compared since the last call.
     """
     count = len(fingerprints)
@@ -80,7 +80,7 @@ def find_near_duplicates(
     for start in range(0, count, _ROWS):
         rows = fingerprints[start : start + _ROWS]
         likeness = _best_likeness(rows, middles, inner)  # (rows, N)
-        likeness[np.arange(len(rows)), start + np.arange(len(rows))] = -1  # not with itself
+        likeness[np.arange(len(rows)), start + np.arange(len(rows))] = -1  # no image is paired with itself
         reference = np.partition(likeness, count - neighbour, axis=1)[:, count - neighbour]
         too_alike[start : start + len(rows)] = reference >= _TOO_ALIKE
         stands_out = 1 - likeness <= _STANDS_OUT * (1 - reference[:, None])
@@ -94,14 +94,15 @@ def find_near_duplicates(
     found = sparse.csr_array(
         (np.concatenate(likenesses), (np.concatenate(sources), np.concatenate(targets))), shape=(count, count)
     )
-    mutual = sparse.triu(found.minimum(found.T), k=1).tocoo()  # both stand out: what only one finds is 0, and dropped
+    # Both images of a pair stand out: one that is found from one side only is 0, and dropped.
+    mutual = sparse.triu(found.minimum(found.T), k=1).tocoo()
     order = np.lexsort((mutual.col, mutual.row))[: 0 if too_alike.mean() > _MOST_TOO_ALIKE else None]
     pairs = np.stack([mutual.row, mutual.col], axis=1).astype(np.int64)[order]
     return NearDuplicates(pairs=pairs, likeness=mutual.data.astype(np.float32)[order], too_alike=too_alike)
 
 
 def equal_groups(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Places of equal keys, each group and the groups in ascending order; what stands alone is left out."""
+    """Return groups of positions with equal keys, positions and groups ascending; single ones are left out."""
     places: dict[Hashable, list[int]] = {}
     for place, key in enumerate(keys):
         places.setdefault(key, []).append(place)
@@ -109,7 +110,7 @@ def equal_groups(keys: Sequence[Hashable]) -> list[list[int]]:
 
 
 def linked_groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Places 0 to count - 1 that pairs link, directly or through others; what stands alone is left out."""
+    """Return groups of positions 0 to count - 1 that pairs link, directly or through others; leave out single ones."""
     links = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
     graph = sparse.csr_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count))
     _, component = connected_components(graph, directed=False)
@@ -127,7 +128,7 @@ def _best_likeness(rows: NDArray[np.float32], middles: NDArray[np.float32], inne
 
 
 def _unit(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, h, w) to (N, h w) of mean 0 and length 1; nothing but zeros where an image has no structure."""
+    """Return (N, h, w) as vectors (N, h w) of mean 0 and length 1; all zeros where an image has no structure."""
     flat = cells.reshape(len(cells), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     unit: NDArray[np.float32] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)

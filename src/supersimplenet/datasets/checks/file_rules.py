@@ -1,4 +1,4 @@
-"""What can be wrong with a data set's files, one by one: images, masks, sizes, brightness."""
+"""Check the single files of a data set: images, masks, sizes, brightness."""
 
 from __future__ import annotations
 
@@ -8,26 +8,23 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from supersimplenet.datasets.checks.findings import Finding, Looked, each
+from supersimplenet.datasets.checks.light import LEAST_FOR_SPREAD, middle_and_spread
 from supersimplenet.types import BAD, GOOD
 from supersimplenet.utils.formatting import counted, shown_size
 
-_LONG = 3.0  # times as long as wide, from where a square network size distorts much
+_LONG = 3.0  # times as long as wide; a square network size distorts longer images much
 _DISTORTED = 2.0
-_FEW_ODD = 0.1  # share of the images up to which sizes unlike the others' look like a mistake
-_MOST_DEFECTIVE = 0.5  # share of an image from which a mask seems to be inverted
+_FEW_ODD = 0.1  # up to this share of the images, a size unlike the others looks like a mistake
+_MOST_DEFECTIVE = 0.5  # a mask that marks more than this share of the image seems to be inverted
 _OUTLIER_Z = 6.0
-_LEAST_SPREAD_LEVELS = 2.0  # grey levels; images more alike than this have no outliers worth a look
-_LEAST_FOR_SPREAD = 10  # images
-_SHIFT_Z = 1.0
-_LEAST_SHIFT_LEVELS = 5.0
 
 
 def check_images(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
-    """Images that cannot be read, and sizes and shapes unlike the others'.
+    """Yield findings on images that cannot be read, and on sizes and shapes unlike the others'.
 
     Args:
-        looked: the samples.
-        size_px: (height, width) that the network will see, where it is known.
+        looked: the samples and what was read from their files.
+        size_px: (height, width) of the network's input, where it is known.
     """
     broken = [(sample, look.image_error) for sample, look in looked if look.image_error is not None]
     if broken:
@@ -56,7 +53,7 @@ def check_images(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> I
 
 
 def check_masks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
-    """Masks that are missing, cannot be used, or say something unlikely."""
+    """Yield findings on masks that are missing, cannot be used, or are probably wrong."""
     broken = [(sample, look.mask_error) for sample, look in looked if look.mask_error is not None]
     sized = [(sample, error) for sample, error in broken if ": the mask is " in error]
     unreadable = [case for case in broken if case not in sized]
@@ -81,15 +78,15 @@ def check_masks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> It
 
 
 def check_brightness(looked: Sequence[Looked]) -> Iterator[Finding]:
-    """Images far darker, brighter, flatter or harsher than the rest of their split, and a split unlike the other."""
+    """Yield findings on images of unusual brightness or contrast in their split."""
     for what, code in (("brightness", "brightness-outlier"), ("contrast", "contrast-outlier")):
         outliers = []
         for split in ("train", "test"):
             of_split = [(sample, look.image) for sample, look in looked if look.image and sample.split == split]
             values = np.array([getattr(image, what) for _, image in of_split])
-            if len(values) < _LEAST_FOR_SPREAD:
+            if len(values) < LEAST_FOR_SPREAD:
                 continue
-            middle, spread = _middle_and_spread(values)
+            middle, spread = middle_and_spread(values)
             z = (values - middle) / spread
             outliers += [
                 (of_split[i][0], f"{what} {values[i]:.0f}; usual in {split}: {middle:.0f} give or take {spread:.0f}")
@@ -101,19 +98,6 @@ def check_brightness(looked: Sequence[Looked]) -> Iterator[Finding]:
                 "the part is another, and leave out of training what the line will not see"
             )
             yield Finding(level="warning", code=code, message=message, evidence=each(outliers))
-    good = {
-        split: np.array([k.image.brightness for s, k in looked if k.image and s.split == split and s.label == GOOD])
-        for split in ("train", "test")
-    }
-    if min(len(values) for values in good.values()) >= _LEAST_FOR_SPREAD:
-        (train, spread), (test, _) = (_middle_and_spread(good[split]) for split in ("train", "test"))
-        if abs(test - train) > max(_SHIFT_Z * spread, _LEAST_SHIFT_LEVELS):
-            message = (
-                f"good test images are {'brighter' if test > train else 'darker'} than good training images: median "
-                f"brightness {test:.0f} against {train:.0f} of 255 (give or take {spread:.0f}); train on images under "
-                "the light of the line, or expect false alarms"
-            )
-            yield Finding(level="warning", code="brightness-shift", message=message)
 
 
 def _check_shapes(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
@@ -142,7 +126,7 @@ def _check_shapes(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> 
 
 
 def _check_marks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
-    """What the masks that can be used mark."""
+    """Yield findings on what the usable masks mark."""
     masks = [(sample, look.mask) for sample, look in looked if look.mask is not None]
     bad = [(sample, mask) for sample, mask in masks if sample.label == BAD]
     marking = [(sample, mask) for sample, mask in bad if mask.marked_fraction > 0]
@@ -189,12 +173,6 @@ def _check_marks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> I
             "--model.image_size, or cut images into pieces"
         )
         yield Finding(level="warning", code="mask-vanishes", message=message, evidence=each(lost))
-
-
-def _middle_and_spread(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float]:
-    """Median, and what would be the standard deviation if the values were normally distributed but for outliers."""
-    middle = float(np.median(values))
-    return middle, max(1.4826 * float(np.median(np.abs(values - middle))), _LEAST_SPREAD_LEVELS)
 
 
 def _listed_sizes(sizes: Sequence[tuple[tuple[int, int], int]]) -> str:

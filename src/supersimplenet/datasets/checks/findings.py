@@ -1,4 +1,4 @@
-"""What a check of a data set complains about, and the words it uses."""
+"""Findings of a check of a data set, each with level, message and evidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Looked = tuple[Sample, Look]
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """One instance of a finding: an image, or several that belong together, and what is the matter with them."""
+    """One instance of a finding: an image, or several that belong together, and what is wrong with them."""
 
     images: tuple[Path, ...]
     detail: str = ""
@@ -27,8 +27,8 @@ class Finding:
     """Something worth knowing before training.
 
     Attributes:
-        level: ``error`` where training or its figures would be wrong, ``warning`` where they probably are, ``note``.
-        code: what kind of thing it is, the same in every version; also the name of its picture.
+        level: ``error`` if training or its metrics would be wrong, ``warning`` if they probably are, else ``note``.
+        code: the kind of finding, the same in every version; also the name of its picture.
         message: what was found and what to do.
         evidence: where it was found; may be empty.
     """
@@ -40,15 +40,15 @@ class Finding:
 
     @property
     def images(self) -> tuple[Path, ...]:
-        """Every image it is about."""
+        """Every image that the finding is about."""
         return tuple(image for evidence in self.evidence for image in evidence.images)
 
 
 def each(looked: Iterable[tuple[Sample, str]]) -> tuple[Evidence, ...]:
-    """Evidence of one image each, with its detail."""
+    """Return one piece of evidence for each image, with its detail."""
     return tuple(Evidence(images=(sample.image,), detail=detail) for sample, detail in looked)
 
 
 def together(samples: Sequence[Sample], detail: str) -> Evidence:
-    """Evidence of several images."""
+    """Return one piece of evidence for several images."""
     return Evidence(images=tuple(sample.image for sample in samples), detail=detail)

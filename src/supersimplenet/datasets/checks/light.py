@@ -1,20 +1,22 @@
-"""Whether test images were taken in the same light as those trained on: brightness and contrast of the good ones."""
+"""Whether test images were taken in the same light as training images: brightness and contrast of the good ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from supersimplenet.datasets.checks.inspection import look_at
-from supersimplenet.types import GOOD, Sample, Split
+from supersimplenet.datasets.checks.findings import Finding, Looked
+from supersimplenet.types import GOOD
 
-_MOST = 200  # images of a split that are looked at, evenly spaced in the list: medians need no more
-_FEWEST = 10  # that tell anything
-_LEAST_LEVELS = {"brightness": 5.0, "contrast": 3.0}  # grey levels; a smaller shift is none
-_TO_STANDARD_DEVIATION = 1.4826  # times the median distance from the median, where values are normal
+LEAST_FOR_SPREAD = 10  # images from which on a median and a spread say something
+_LEAST_SPREAD_LEVELS = 2.0  # grey levels; images that vary less have no outliers worth reporting
+_LEAST_SHIFT_LEVELS = {"brightness": 5.0, "contrast": 3.0}  # grey levels; a smaller shift is none
+_TO_STANDARD_DEVIATION = 1.4826  # times the median distance from the median, where values are normally distributed
+_WORDS = {"brightness": ("brighter", "darker"), "contrast": ("of more contrast", "of less contrast")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +26,9 @@ class Light:
     Attributes:
         what: ``brightness``, the mean grey level of an image, or ``contrast``, its standard deviation.
         train: median over the training images, in grey levels of 255.
-        test: likewise, over the test images.
+        test: median over the test images, likewise.
         spread: usual distance of a training image from that median, scaled to a standard deviation.
-        images: how many of each split were looked at, training first.
+        images: how many of each split were measured, training first.
     """
 
     what: Literal["brightness", "contrast"]
@@ -37,36 +39,42 @@ class Light:
 
     @property
     def shifted(self) -> bool:
-        """Whether the test images lie off by more than training images usually do from each other."""
-        return abs(self.test - self.train) > max(self.spread, _LEAST_LEVELS[self.what])
+        """Whether the medians differ by more than training images usually do from each other."""
+        return abs(self.test - self.train) > max(self.spread, _LEAST_SHIFT_LEVELS[self.what])
 
 
-def measure_light(samples: Sequence[Sample]) -> list[Light]:
-    """Brightness and contrast; empty where a split has too few good images that can be read."""
-    looks = {split: _looks(samples, split) for split in ("train", "test")}
-    if min(len(of_split) for of_split in looks.values()) < _FEWEST:
-        return []
-    found = []
-    for column, what in enumerate(_LEAST_LEVELS):
-        train, test = looks["train"][:, column], looks["test"][:, column]
-        middle = float(np.median(train))
-        found.append(
-            Light(
-                what=what,  # type: ignore[arg-type]
-                train=middle,
-                test=float(np.median(test)),
-                spread=_TO_STANDARD_DEVIATION * float(np.median(np.abs(train - middle))),
-                images=(len(train), len(test)),
+def measure_light(looked: Sequence[Looked]) -> tuple[Light, ...]:
+    """Return brightness and contrast of the good images; nothing where a split has too few that can be read."""
+    good = {
+        split: [look.image for sample, look in looked if look.image and sample.split == split and sample.label == GOOD]
+        for split in ("train", "test")
+    }
+    if min(len(images) for images in good.values()) < LEAST_FOR_SPREAD:
+        return ()
+    counts = (len(good["train"]), len(good["test"]))
+    measured = []
+    names: tuple[Literal["brightness", "contrast"], ...] = ("brightness", "contrast")
+    for what in names:
+        train, spread = middle_and_spread(np.array([getattr(image, what) for image in good["train"]]))
+        test, _ = middle_and_spread(np.array([getattr(image, what) for image in good["test"]]))
+        measured.append(Light(what=what, train=train, test=test, spread=spread, images=counts))
+    return tuple(measured)
+
+
+def check_light(light: Sequence[Light]) -> Iterator[Finding]:
+    """Yield a finding on each shift between training and test images."""
+    for measured in light:
+        if measured.shifted:
+            more, less = _WORDS[measured.what]
+            message = (
+                f"good test images are {more if measured.test > measured.train else less} than good training images: "
+                f"median {measured.what} {measured.test:.0f} against {measured.train:.0f} of 255 (give or take "
+                f"{measured.spread:.0f}); train on images under the light of the line, or expect false alarms"
             )
-        )
-    return found
+            yield Finding(level="warning", code=f"{measured.what}-shift", message=message)
 
 
-def _looks(samples: Sequence[Sample], split: Split) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(N, 2), brightness and contrast."""
-    good = [
-        replace(sample, mask=None, ignore=None) for sample in samples if sample.split == split and sample.label == GOOD
-    ]
-    places = np.linspace(0, len(good) - 1, min(len(good), _MOST)).round().astype(int).tolist()
-    looks = [look.image for look in look_at([good[place] for place in places]) if look.image is not None]
-    return np.array([[image.brightness, image.contrast] for image in looks]).reshape(-1, 2)
+def middle_and_spread(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the median, and the standard deviation of normally distributed values, estimated without the outliers."""
+    middle = float(np.median(values))
+    return middle, max(_TO_STANDARD_DEVIATION * float(np.median(np.abs(values - middle))), _LEAST_SPREAD_LEVELS)

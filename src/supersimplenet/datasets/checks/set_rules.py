@@ -1,4 +1,4 @@
-"""What can be wrong with a data set as a whole: labels, splits, and the same part in several places."""
+"""Check a data set as a whole: labels, splits, and the same part in several places."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPLIT_ANEW = "split anew by part: supersimplenet data split --groups found"
 
 
 def check_labels(samples: Sequence[Sample]) -> Iterator[Finding]:
-    """Whether there is enough to train on, and something to test."""
+    """Yield findings if there is too little to train on, or too little to test."""
     good = sum(sample.split == "train" and sample.label == GOOD for sample in samples)
     if good == 0:
         message = "no good training image; every regime of supervision needs some"
@@ -36,7 +36,7 @@ def check_labels(samples: Sequence[Sample]) -> Iterator[Finding]:
 
 
 def check_named_groups(samples: Sequence[Sample]) -> Iterator[Finding]:
-    """Groups that stand in both splits."""
+    """Yield a finding on groups that are in both splits."""
     members = defaultdict(list)
     for sample in samples:
         if sample.group is not None:
@@ -52,7 +52,7 @@ def check_named_groups(samples: Sequence[Sample]) -> Iterator[Finding]:
 
 
 def check_duplicates(looked: Sequence[Looked]) -> Iterator[Finding]:
-    """Images that are equal pixel for pixel."""
+    """Yield findings on images that are equal pixel for pixel."""
     readable = _readable(looked)
     groups = [[readable[i][0] for i in group] for group in equal_groups([image.digest for _, image in readable])]
     contradicting = [group for group in groups if len({sample.label for sample in group}) == 2]
@@ -77,7 +77,7 @@ def check_duplicates(looked: Sequence[Looked]) -> Iterator[Finding]:
 
 
 def check_near_duplicates(looked: Sequence[Looked], progress: Callable[[int], None] | None = None) -> Iterator[Finding]:
-    """Photographs of one part: across splits, and inside one where no groups are named."""
+    """Yield findings on photographs of one part: across splits, and inside one split if no groups are named."""
     readable = _readable(looked)
     samples = [sample for sample, _ in readable]
     if len(readable) > MOST_IMAGES:
@@ -88,7 +88,7 @@ def check_near_duplicates(looked: Sequence[Looked], progress: Callable[[int], No
         return
     near = find_near_duplicates(np.stack([image.fingerprint for _, image in readable]), progress=progress)
     likeness = {(i, j): value for (i, j), value in zip(near.pairs.tolist(), near.likeness.tolist(), strict=True)}
-    # What is equal, or known to be one part, has findings of its own.
+    # Equal images, and images known to show one part, have findings of their own.
     new = {
         (i, j): value
         for (i, j), value in likeness.items()
@@ -121,7 +121,7 @@ def check_near_duplicates(looked: Sequence[Looked], progress: Callable[[int], No
 
 
 def _evidence(pairs: dict[tuple[int, int], float], samples: Sequence[Sample]) -> tuple[Evidence, ...]:
-    """Linked images together, those of the likeliest pair first; the surest first."""
+    """Return a piece of evidence for each group of linked images, the most alike group and pair first."""
     groups = linked_groups(len(samples), pairs)
     of = {i: number for number, group in enumerate(groups) for i in group}
     best: dict[int, tuple[float, tuple[int, int]]] = {}

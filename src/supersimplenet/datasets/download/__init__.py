@@ -1,1 +1,1 @@
-"""Published data sets from their publishers: fetched, checked, unpacked safely, counted."""
+"""Download published data sets from their publishers: fetch, check, unpack safely, count the images."""

@@ -1,4 +1,4 @@
-"""Published data sets: who hands them out, where, under which licence, and what is in them."""
+"""List of the published data sets: publisher, address, licence and contents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPLITS_PAGE = "https://github.com/blaz-r/SuperSimpleNet"  # its README links the
 
 
 class Counts(NamedTuple):
-    """Images of a data set, or of one category."""
+    """Numbers of images of a data set, or of one category."""
 
     train_good: int
     train_bad: int
@@ -26,19 +26,19 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A data set as its publisher hands it out.
+    """The archive of a data set, as published.
 
     Attributes:
-        name: of its class in this package.
-        page: where the publisher describes it and offers it to people; it outlives ``url``.
-        url: of the archive.
-        file: name of the archive; the suffix tells what it is.
-        size: of the archive in bytes.
-        checksum: algorithm and digits.
-        unpacked_at_most: bytes; more than this is refused.
-        licence: name and what it forbids.
+        name: name of the data set's class in this package.
+        page: web page where the publisher describes and offers it; it stays valid longer than ``url``.
+        url: address of the archive.
+        file: file name of the archive; the suffix tells its format.
+        size: size of the archive in bytes.
+        checksum: algorithm and hexadecimal digits.
+        unpacked_at_most: largest size when unpacked, in bytes; more is refused.
+        licence: name of the licence and what it forbids.
         counts: images by category, each a folder at the top of the archive; by "" where there are no categories.
-        layout: what else must stand at the top: without it the data set is not there.
+        layout: what else must be at the top of the archive; without it the data set counts as missing.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Archive:
 _MVTEC_AD = Archive(
     name="MVTecAD",
     page="https://www.mvtec.com/research-teaching/datasets/mvtec-ad",
-    # MVTec gives its share a new address now and then: both earlier ones that anomalib had answer 404 (its issues 3121
-    # and 3608). This one is what others fetched the file of this size and checksum from since; anomalib's code and
+    # MVTec changes the address of its share now and then: both earlier ones that anomalib had answer 404 (its issues
+    # 3121 and 3608). From this one, others have since fetched the file of this size and checksum; anomalib's code and
     # several public audits state the checksum.
     url="https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/"
     "download/420938113-1629960298/mvtec_anomaly_detection.tar.xz",
@@ -87,9 +87,9 @@ _MVTEC_AD = Archive(
 _VISA = Archive(
     name="VisA",
     page="https://github.com/amazon-science/spot-diff",
-    # The bucket stands in the page above and in the registry of open data on AWS (registry.opendata.aws/visa); the
-    # file's name, size and checksum in anomalib and several public audits. The licence is the page's LICENSE-DATASET:
-    # anomalib and others have it wrong.
+    # The page above and the registry of open data on AWS (registry.opendata.aws/visa) name the bucket; anomalib and
+    # several public audits state the file's name, size and checksum. The licence is in the page's LICENSE-DATASET:
+    # anomalib and others state a wrong one.
     url="https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
     file="VisA_20220922.tar",
     size=1_929_840_640,
@@ -115,9 +115,9 @@ _VISA = Archive(
 _KSDD2 = Archive(
     name="KSDD2",
     page="https://www.vicos.si/resources/kolektorsdd2/",
-    # The address in the authors' code (SuperSimpleNet, mixed-segdec-net-comind2021); it leads to data.vicos.si. The
-    # authors' code states the checksum, public audits the size. The five split_weakly_*.pyb are in it, and a stray
-    # copy of one image and its mask, train/10301 (copy).png, that is no part of the data set.
+    # The address is from the authors' code (SuperSimpleNet, mixed-segdec-net-comind2021); it leads to data.vicos.si.
+    # The authors' code states the checksum, public audits the size. The archive holds the five split_weakly_*.pyb, and
+    # a stray copy of one image and its mask, train/10301 (copy).png, which does not belong to the data set.
     url="https://go.vicos.si/kolektorsdd2",
     file="KolektorSDD2.zip",
     size=853_126_555,

@@ -1,7 +1,7 @@
-"""Published data sets, from their publishers to a folder that is known to be whole.
+"""Download published data sets into a folder that is known to be complete.
 
-Nobody's server but the publisher's own is asked. What comes is compared with the published checksum before it is
-opened, and its images are counted.
+Only the publisher's own server is used. The archive is compared with the published checksum before it is opened, and
+its images are counted.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.types import BAD, GOOD
 
-_PICTURES_GROW = 1.1  # PNG and JPEG files, which no archive makes much smaller
+_PICTURES_GROW = 1.1  # unpacked size per packed byte: archives hardly compress PNG and JPEG files
 
 
 class Download(NamedTuple):
-    """What `download` found.
+    """Result of `download`.
 
     Attributes:
-        folder: of the data set.
+        folder: folder of the data set.
         counts: images by category, as published.
-        unpacked: the categories that were not there before.
+        unpacked: the categories that were missing before.
     """
 
     folder: Path
@@ -37,7 +37,7 @@ class Download(NamedTuple):
 
     @property
     def total(self) -> Counts:
-        """Images of all categories together."""
+        """Numbers of images of all categories together."""
         return Counts(*map(sum, zip(*self.counts.values(), strict=True)))
 
 
@@ -52,21 +52,21 @@ def download(
 ) -> Download:
     """Fetch, check and unpack what is missing of a data set, and count its images.
 
-    The archive is fetched into the folder's parent. It is unpacked beside the folder and renamed when all of it is
-    there; categories that are missing in a folder are unpacked inside it and moved to their place.
+    The archive is fetched into the folder's parent. It is unpacked beside the folder and renamed when it is complete;
+    categories that are missing in an existing folder are unpacked inside it and moved to their place.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         folder: the data set's root.
-        archive: the archive's file, fetched by other means; it is checked all the same, and kept.
-        categories: those that are wanted; by default all.
-        keep_archive: leave what was fetched beside the folder.
+        archive: the archive's file, if it was fetched by other means; it is checked as well, and kept.
+        categories: the wanted categories; by default all.
+        keep_archive: keep the fetched archive beside the folder.
         registry: the data sets to choose from.
 
     Raises:
-        ConfigError: a name or a category that is none.
-        DataError: the archive cannot be had, or is not what was published; the folder holds other images.
-        OutputError: the disk is too small.
+        ConfigError: the data set or a category is unknown.
+        DataError: the archive cannot be fetched, or is not the published one; the folder holds other images.
+        OutputError: the disk has too little free space.
     """
     if name == ON_REQUEST:
         raise DataError(_on_request(folder))
@@ -98,7 +98,7 @@ def download(
 
 
 def source_of(name: str, folder: Path, category: str) -> DataSource:
-    """The data source that reads a downloaded data set; ``category`` is "" where it has none."""
+    """Return the data source that reads a downloaded data set; ``category`` is "" where it has none."""
     arguments = {"root": folder} | ({"category": category} if category else {})
     return SOURCES[name](**arguments)
 
@@ -132,7 +132,7 @@ def _counted(published: Archive, folder: Path, category: str, advice: str) -> Co
 
 
 def _check_space(published: Archive, folder: Path, missing: list[str], to_fetch: int) -> None:
-    """What is free must hold the rest of the archive and the missing categories, by their share of the images."""
+    """Check the free space for the rest of the archive and the missing categories, by their share of the images."""
     images = {category: sum(counts) for category, counts in published.counts.items()}
     share = sum(images[category] for category in missing) / sum(images.values())
     needed = to_fetch + int(_PICTURES_GROW * share * published.size)
@@ -146,7 +146,7 @@ def _check_space(published: Archive, folder: Path, missing: list[str], to_fetch:
 
 
 def _here(file: Path) -> int:
-    """Bytes of the archive that need no fetching."""
+    """Return how many bytes of the archive are there already."""
     part = file.with_name(f"{file.name}.part")
     return max(path.stat().st_size if path.exists() else 0 for path in (file, part))
 
@@ -155,7 +155,7 @@ def _unpack(published: Archive, file: Path, folder: Path, missing: list[str]) ->
     is_new = not folder.exists()
     unpacked = (folder.parent if is_new else folder) / f".{folder.name}.unpacking"
     if unpacked.exists():
-        shutil.rmtree(unpacked)  # of a run that was killed
+        shutil.rmtree(unpacked)  # left by a run that was killed
 
     def is_wanted(path: PurePosixPath) -> bool:
         return not path.parts or path.parts[0] not in published.counts or path.parts[0] in missing

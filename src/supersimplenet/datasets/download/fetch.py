@@ -1,4 +1,4 @@
-"""One file over HTTP, continued where it was cut off, checked before it gets its name."""
+"""Fetch one file over HTTP: continue it after an interruption, check it before it gets its name."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from supersimplenet.utils.console import progress_bar
 if TYPE_CHECKING:
     import requests
 
-_TIMEOUT_S = (10.0, 60.0)  # to connect, and between two pieces
-_TRIES = 3  # in a row that bring nothing new
+_TIMEOUT_S = (10.0, 60.0)  # to connect, and between two chunks
+_TRIES = 3  # requests in a row without a new byte
 _WAIT_S = 2.0
-_CHUNK_BYTES = 1 << 16  # so much at most is lost where a connection is cut: some publishers are slow and cut often
+_CHUNK_BYTES = 1 << 16  # a cut connection loses at most this: some publishers are slow and cut often
 _MB = 1_000_000
 
 
 def fetch(url: str, file: Path, *, size: int, checksum: str, advice: str) -> None:
-    """Fetch a file, or what is missing of it; a file that is there and right is left alone.
+    """Fetch a file, or the rest of it; a file that is complete and has the right checksum is left alone.
 
-    What has come so far is kept beside it as ``FILE.part``, and the next call goes on from there.
+    The bytes received so far are kept beside it as ``FILE.part``, and the next call continues from there.
 
     Args:
         url: http or https.
-        file: where it goes.
-        size: of the whole file in bytes. A server that offers another size is refused before anything is written.
+        file: the file to write.
+        size: size of the whole file in bytes. If the server offers another size, nothing is written.
         checksum: algorithm and hexadecimal digits, such as ``sha256:cf43...``.
-        advice: what a person can do where this fails, for the messages.
+        advice: what a person can do if this fails, for the messages.
 
     Raises:
-        DataError: no connection, a refusal, or another file than the one that was wanted; that one is removed.
+        DataError: no connection, a refusal by the server, or another file than the wanted one, which is removed.
     """
-    import pooch  # here, with the requests it brings along: a tenth of a second that only this command spends
+    import pooch  # imported here: with requests it takes a tenth of a second, and only this command needs it
 
     def download(url: str, output: str, _: object) -> None:
         part = file.with_name(f"{file.name}.part")
@@ -46,12 +46,12 @@ def fetch(url: str, file: Path, *, size: int, checksum: str, advice: str) -> Non
 
     try:
         pooch.retrieve(url, known_hash=checksum, fname=file.name, path=file.parent, downloader=download)
-    except ValueError as error:  # pooch's word for a checksum that differs: it names both and removes the file
+    except ValueError as error:  # pooch's error for a wrong checksum: it names both and removes the file
         raise DataError(f"{url}: {error} Run the command again; {advice}") from error
 
 
 def check(file: Path, checksum: str) -> None:
-    """Compare a file with its checksum.
+    """Check that a file has the given checksum.
 
     Raises:
         DataError: no such file, or another checksum.
@@ -69,7 +69,7 @@ def check(file: Path, checksum: str) -> None:
 
 
 def _complete(url: str, part: Path, *, size: int, advice: str) -> None:
-    """Ask until all of it is here; give up after three answers in a row without a byte that is new."""
+    """Request the file until it is complete; give up after three answers in a row without a new byte."""
     import requests
 
     if _bytes(part) > size:
@@ -84,7 +84,7 @@ def _complete(url: str, part: Path, *, size: int, advice: str) -> None:
                     bar.update(task, completed=done // _MB)
             except requests.HTTPError as error:
                 problem = str(error)
-                if error.response is not None and error.response.status_code < 500:  # it will say the same again
+                if error.response is not None and error.response.status_code < 500:  # it would answer the same again
                     raise DataError(f"{url}: {problem}; {advice}") from error
             except requests.RequestException as error:
                 problem = str(error)
@@ -100,11 +100,11 @@ def _complete(url: str, part: Path, *, size: int, advice: str) -> None:
 
 
 def _pieces(session: requests.Session, url: str, part: Path, *, size: int, advice: str) -> Iterator[int]:
-    """Send one request and add the answer to ``part``; yields the bytes that are there after each piece."""
+    """Send one request and append the answer to ``part``; yield the size of ``part`` after each chunk."""
     have = _bytes(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
-        if answer.status_code == 416:  # nothing there from this byte on: begin anew, the size will tell
+        if answer.status_code == 416:  # no bytes from here on: start again; the size of that answer is checked
             part.unlink()
             return
         answer.raise_for_status()
@@ -122,12 +122,12 @@ def _pieces(session: requests.Session, url: str, part: Path, *, size: int, advic
 
 
 def _extent(answer: requests.Response) -> tuple[int, int | None]:
-    """From which byte on the answer is, and how many the whole file has, None where the server does not say."""
+    """Return the first byte of the answer, and the size of the whole file, None if the server does not say."""
     if answer.status_code == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if found:
             return int(found[1]), None if found[2] == "*" else int(found[2])
-    length = answer.headers.get("Content-Length")  # a server that knows no ranges sends the whole file
+    length = answer.headers.get("Content-Length")  # a server without support for ranges sends the whole file
     return 0, None if length is None else int(length)
 
 

@@ -1,8 +1,8 @@
-"""Archives to files, so that nothing is ever written outside the folder they are unpacked into.
+"""Unpack archives so that nothing is ever written outside the target folder.
 
 Only plain files and folders are written, by this module itself: neither `tarfile` nor `zipfile` creates anything.
 tarfile's own protection, ``filter="data"``, came with Python 3.10.12, 3.11.4 and 3.12, later than the oldest Python
-that this package runs on, and zipfile has none.
+that this package supports, and zipfile has none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import IO, Literal, NamedTuple
 from supersimplenet.errors import DataError
 from supersimplenet.utils.console import progress_bar
 
-_MEMBER_BYTES = 4096  # what even an empty file takes on disk: a million of them is a bomb, too
+_MEMBER_BYTES = 4096  # size of even an empty file on disk: a million of them are a zip bomb, too
 _MB = 1_000_000
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 Kind = Literal["file", "folder", "symbolic link", "hard link", "device or pipe"]
@@ -31,10 +31,10 @@ class Member(NamedTuple):
     """One entry of an archive.
 
     Attributes:
-        name: as it stands in the archive.
-        kind: what it would become.
-        size: in bytes, unpacked.
-        open: gives a file's content; only until the next member is asked for.
+        name: as in the archive.
+        kind: what it would be unpacked to.
+        size: unpacked size in bytes.
+        open: opens a file's content; valid only until the next member is read.
     """
 
     name: str
@@ -44,21 +44,21 @@ class Member(NamedTuple):
 
 
 def unpack(archive: Path, folder: Path, *, at_most_bytes: int, wanted: Callable[[PurePosixPath], bool]) -> None:
-    """Unpack an archive into a folder, which is made.
+    """Unpack an archive into a new folder.
 
     Args:
-        archive: a tar, compressed or not, or a zip, told by the suffix .zip.
-        folder: does not exist yet. Where anything goes wrong, or is interrupted, it is removed again.
-        at_most_bytes: more than this is refused before it is written; each member counts for at least 4096.
-        wanted: whether to write a member, by its path. Those that are not wanted are checked all the same.
+        archive: a tar file, compressed or not, or a zip file, which has the suffix .zip.
+        folder: must not exist yet. After an error or an interruption it is removed again.
+        at_most_bytes: largest unpacked size; more is refused before it is written. Each member counts at least 4096.
+        wanted: whether to write a member, by its path. Members that are not wanted are checked as well.
 
     Raises:
-        DataError: a member that is neither file nor folder, whose path leaves the folder, or that stands there twice;
+        DataError: a member is neither file nor folder, has a path that leaves the folder, or is in the archive twice;
             too many bytes; a broken archive.
     """
     folder.mkdir(parents=True)
     with ExitStack() as undo:
-        undo.callback(shutil.rmtree, folder)  # after a refusal, a full disk, Ctrl-C: half a data set looks like a whole
+        undo.callback(shutil.rmtree, folder)  # after an error, a full disk, Ctrl-C: half a data set looks complete
         try:
             _unpack(archive, folder, at_most_bytes, wanted)
         except _BROKEN as error:
@@ -99,7 +99,7 @@ def _tar_members(file: IO[bytes]) -> Iterator[Member]:
 
             def content(info: tarfile.TarInfo = info) -> IO[bytes]:
                 stream = tar.extractfile(info)
-                assert stream is not None  # it is None for what is neither file nor link
+                assert stream is not None  # it is None only for members that are neither file nor link
                 return stream
 
             yield Member(info.name, kind, info.size, content)
@@ -120,7 +120,7 @@ def _zip_members(file: IO[bytes]) -> Iterator[Member]:
 
 
 def _safe_path(archive: Path, member: Member) -> PurePosixPath:
-    """The member's path below the folder; refuses links and devices, and names that lead elsewhere on any system."""
+    """Return the member's path below the folder; refuse links, devices, and paths that lead elsewhere on any system."""
     if member.kind not in ("file", "folder"):
         raise DataError(f"{archive}: refused: '{member.name}' is a {member.kind}; wanted files and folders only")
     path = PurePosixPath(member.name)
