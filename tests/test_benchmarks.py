@@ -16,7 +16,7 @@ from supersimplenet.inference.model_folder import save_model
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
 
-SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = Path(__file__).parents[1] / "experiments"
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])

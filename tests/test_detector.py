@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import plain
 import pytest
 import torch
 import yaml
@@ -17,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from supersimplenet import Detector, ModelConfig, Recipe, SuperSimpleNet, TrainerConfig, train
+from supersimplenet.benchmark import published_order as plain
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ImageError, ModelFolderError
 from supersimplenet.inference.model_folder import load_model, save_model

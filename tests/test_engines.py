@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import plain
 import pytest
 import torch
 from networks import unsettled
 from PIL import Image
 from torch import nn
 
+from supersimplenet.benchmark import published_order as plain
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.detector import Detector
 from supersimplenet.model.config import ModelConfig

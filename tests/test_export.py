@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
@@ -19,6 +20,7 @@ from onnx import numpy_helper
 from PIL import Image
 from torch.nn import functional as F
 
+import supersimplenet
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError, ExportError
@@ -149,6 +151,18 @@ def test_the_command_writes_the_same_table_from_a_folder_and_from_a_file(
             assert of_folder[name] == of_file[name]
         for name in ("score_logit", "head_logit", "map_max_logit", "fused_logit"):
             assert float(of_folder[name]) == pytest.approx(float(of_file[name]), abs=2e-5)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_file_names_no_folder_of_the_machine_that_made_it(file_format, files):
+    with contextlib.ExitStack() as opened:
+        if zipfile.is_zipfile(files[file_format]):
+            archive = opened.enter_context(zipfile.ZipFile(files[file_format]))
+            contents = [archive.read(name) for name in archive.namelist()]
+        else:
+            contents = [files[file_format].read_bytes()]
+    folders = {str(Path(module.__file__).parent).encode() for module in (supersimplenet, torch)}
+    assert [folder for folder in folders for content in contents if folder in content] == []
 
 
 def test_options_that_an_exported_file_has_decided_are_refused(files, photographs, tmp_path, capsys):

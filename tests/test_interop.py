@@ -7,13 +7,13 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import plain
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from supersimplenet.benchmark import published_order as plain
 from supersimplenet.errors import BackboneError, ModelFolderError, OutputError
 from supersimplenet.inference.import_weights import import_weights
 from supersimplenet.inference.model_folder import load_model

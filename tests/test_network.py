@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import plain
 import pytest
 import torch
 from torch import Tensor
 
+from supersimplenet.benchmark import published_order as plain
 from supersimplenet.model import ops, resample
 from supersimplenet.model.anomalies import Anomalies
 from supersimplenet.model.folded import FoldedHeads

@@ -28,6 +28,7 @@ from supersimplenet.runtime.bundle import KEY, read_bundle
 from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.types import ScoreScale
 
+VERSION_0_1 = Path(__file__).parent / "fixtures" / "version_0_1"
 SIZE = (32, 48)
 CALIBRATION = Calibration(
     image_score="map",
@@ -286,13 +287,15 @@ import sys
 ALLOWED = {allowed}
 
 class Line:
-    '''The line's computer: the standard library, numpy, Pillow, one engine.'''
+    '''The line's computer: the standard library, numpy, Pillow, and what is allowed beside them.'''
+    def __init__(self, finders):
+        self.finders = finders
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top not in ALLOWED and top not in sys.stdlib_module_names:
-            raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
+        if top in ALLOWED or top in sys.stdlib_module_names:
+            return next(filter(None, (finder.find_spec(name, path, target) for finder in self.finders)), None)
 
-sys.meta_path.insert(0, Line())
+sys.meta_path[:] = [Line(sys.meta_path[:])]
 """
 BASE = {"supersimplenet", "numpy", "PIL"}
 
@@ -317,13 +320,52 @@ def test_nothing_but_numpy_pillow_and_one_engine_is_needed(engine, tmp_path):
     assert f"'supersimplenet[{engine}]'" in without.stderr
 
 
+COMMAND_LINE = {
+    *("jsonargparse", "docstring_parser", "typeshed_client", "typing_extensions", "importlib_resources", "yaml"),
+    *("rich", "markdown_it", "mdurl", "pygments"),
+}
+PROGRAM = "from supersimplenet.__main__ import main\nsys.exit(main())"
+
+
 def test_the_program_says_in_one_line_what_it_lacks():
-    code = "from supersimplenet.__main__ import main\nsys.exit(main())"
-    done = on_the_line(code, "predict", allowed={*BASE, "onnxruntime"})
+    done = on_the_line(PROGRAM, "predict", allowed={*BASE, "onnxruntime"})
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "supersimplenet: jsonargparse is not installed; pip install 'supersimplenet[train]' (an exported model needs "
-        "none of it: python -m supersimplenet.runtime FILE IMAGE...)"
+        "supersimplenet: jsonargparse is not installed, and this command needs it; pip install 'supersimplenet[cli]'"
+    ]
+
+
+def predict(model: Path, output: Path) -> list[str]:
+    return ["predict", "--model", str(model), str(VERSION_0_1 / "images"), "--output", str(output)]
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_the_command_line_needs_no_torch_for_an_exported_file(engine, tmp_path):
+    package = {"onnx": "onnxruntime", "openvino": "openvino"}[engine]
+    thin = predict(VERSION_0_1 / f"plain.{engine}", tmp_path / "thin")
+    done = on_the_line(PROGRAM, *thin, allowed={*BASE, *COMMAND_LINE, package})
+    assert done.returncode == 0, done.stderr
+    full = predict(VERSION_0_1 / f"plain.{engine}", tmp_path / "full")
+    subprocess.run([sys.executable, "-m", "supersimplenet", *full], check=True, capture_output=True)
+    assert_same_tables(tmp_path / "thin", tmp_path / "full")
+
+
+def assert_same_tables(one: Path, other: Path) -> None:
+    for table in ("predictions.csv", "predictions.jsonl", "defects.csv"):
+        assert (one / table).read_bytes() == (other / table).read_bytes(), table
+
+
+def test_what_needs_more_says_so_before_it_begins(tmp_path):
+    allowed = {*BASE, *COMMAND_LINE, "onnxruntime"}
+    command = predict(VERSION_0_1 / "plain.onnx", tmp_path / "rows")
+    done = on_the_line(PROGRAM, *command, "--format", "csv,parquet", allowed=allowed)
+    assert done.returncode == 1
+    assert "parquet is written by pyarrow, which is not installed" in done.stderr
+    assert not (tmp_path / "rows").exists()
+    done = on_the_line(PROGRAM, *predict(VERSION_0_1 / "plain", tmp_path / "rows"), allowed=allowed)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "supersimplenet: torch is not installed, and this command needs it; pip install 'supersimplenet[train]'"
     ]
 
 
@@ -345,6 +387,12 @@ def test_an_environment_of_its_own_without_torch(engine, tmp_path):
     assert json.loads(done.stdout)["verdict"] == "bad"
     listed = subprocess.run([str(python), "-m", "pip", "list", "--format", "json"], **run).stdout
     installed = {entry["name"].lower() for entry in json.loads(listed)}
-    assert not installed & {"torch", "timm", "lightning", "scipy", "pyyaml", "rich", "jsonargparse", "matplotlib"}
-    missing = subprocess.run([str(environment / "bin" / "supersimplenet"), "train"], **run)
+    assert not installed & {"torch", "torchvision", "timm", "lightning", "scipy", "matplotlib", "pyarrow"}
+    program = str(python.with_name("supersimplenet"))
+    model = VERSION_0_1 / f"plain.{engine}"
+    done = subprocess.run([program, *predict(model, tmp_path / "thin")], **run)
+    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, "-m", "supersimplenet", *predict(model, tmp_path / "full")], check=True)
+    assert_same_tables(tmp_path / "thin", tmp_path / "full")
+    missing = subprocess.run([program, *predict(VERSION_0_1 / "plain", tmp_path / "none")], **run)
     assert (missing.returncode, len(missing.stderr.splitlines())) == (1, 1)

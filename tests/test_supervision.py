@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import plain
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from supersimplenet.benchmark import published_order as plain
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.masks import without_empty_masks
 from supersimplenet.datasets.splits import hold_out

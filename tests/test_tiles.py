@@ -335,7 +335,7 @@ def test_a_defect_that_stretching_hides_is_found_on_tiles(tmp_path):
 @pytest.mark.timeout(1800)
 def test_twenty_megapixels_need_less_than_two_gibibytes():
     """All of the process: Python, torch, two images side by side, overlays and tables."""
-    script = Path(__file__).parents[1] / "benchmarks" / "tiles.py"
+    script = Path(__file__).parents[1] / "experiments" / "tiles.py"
     command = [sys.executable, str(script), "--megapixels", "20", "--images", "2", "--overlap", "0"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     *_, peak_mib, _ = printed.splitlines()[-1].split()

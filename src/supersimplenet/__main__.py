@@ -1,12 +1,22 @@
 """``supersimplenet``, and ``python -m supersimplenet``: the program, or what it lacks."""
 
+import os
 import sys
 
-_EXTRA_OF = {"onnx": "export", "onnxscript": "export", "nncf": "export", "onnxruntime": "onnx", "openvino": "openvino"}
+from supersimplenet.utils.system import STOP_WITH_STDIN, stop_with_stdin
+
+_EXTRA_OF = {
+    **dict.fromkeys(("jsonargparse", "rich"), "cli"),
+    **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+}  # any other module comes with "train"
 
 
 def main() -> int:
-    """Run the command line; where only the line's part is installed, say what to install instead."""
+    """Run the command line; where a package is not installed, print which extra brings it."""
+    if within_s := os.environ.pop(STOP_WITH_STDIN, None):  # popped: processes of its own end with it anyway
+        stop_with_stdin(float(within_s))
     try:
         from supersimplenet.cli.main import main as run
 
@@ -17,8 +27,8 @@ def main() -> int:
             raise
         extra = _EXTRA_OF.get(module, "train")
         print(
-            f"supersimplenet: {module} is not installed; pip install 'supersimplenet[{extra}]' (an exported model "
-            "needs none of it: python -m supersimplenet.runtime FILE IMAGE...)",
+            f"supersimplenet: {module} is not installed, and this command needs it; "
+            f"pip install 'supersimplenet[{extra}]'",
             file=sys.stderr,
         )
         return 1

@@ -31,7 +31,7 @@ class SpeedConfig:
         precision: float32 or bfloat16.
         threads: of a single call on a CPU; by default one for each core.
         training: also time a training step of the heads, features given.
-        compare: ``plain`` also times the published order of operations (from a source checkout).
+        compare: ``plain`` also times the published order of operations.
         rounds: timed repetitions, after ``warmup`` others.
         warmup: repetitions that are not counted.
     """

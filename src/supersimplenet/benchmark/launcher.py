@@ -26,10 +26,9 @@ from supersimplenet.inference.config import CONFIG_FILE, METRICS_FILE, WEIGHTS_F
 from supersimplenet.inference.model_folder import read_record
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import write_text
-from supersimplenet.utils.system import available_cores
+from supersimplenet.utils.system import STOP_WITH_STDIN, available_cores
 
 RUNS_FOLDER = "runs"
-_PROGRAM = "supersimplenet.cli.leash"  # by its name: the command line stands above this
 _RUN_CONFIG, _LOG, _LOCK = "train.yaml", "log.txt", ".lock"
 
 
@@ -52,7 +51,7 @@ class _Processes:
 
     def run(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
         """Run a command of the program; gives its exit status."""
-        command = [sys.executable, "-m", _PROGRAM, *arguments]
+        command = [sys.executable, "-m", "supersimplenet", *arguments]
         with log.open("ab") as output:
             with self._lock:
                 if self._stopped:
@@ -62,8 +61,8 @@ class _Processes:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **environment},
-                    start_new_session=True,  # Ctrl-C reaches it by its leash alone, once
+                    env={**os.environ, **environment, STOP_WITH_STDIN: str(STOPS_WITHIN_S)},
+                    start_new_session=True,  # Ctrl-C reaches it by its standard input alone, once
                     pass_fds=() if sys.platform == "win32" else (self._kept_open,),
                 )
                 self._running.add(process)

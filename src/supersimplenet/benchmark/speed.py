@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import platform
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from supersimplenet import __version__
+from supersimplenet.benchmark import published_order
 from supersimplenet.benchmark.config import SpeedConfig
-from supersimplenet.errors import ConfigError
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.model_folder import load_model
 from supersimplenet.model.anomalies import draw_anomalies
@@ -34,9 +30,8 @@ from supersimplenet.model.losses import supersimplenet_loss
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.images import prepare_pixels, read_image
 from supersimplenet.utils.serialization import to_plain
-from supersimplenet.utils.system import cpu_name, keep_freed_blocks
+from supersimplenet.utils.system import cpu_name, keep_freed_blocks, peak_memory_mib
 
-_REFERENCE = Path(__file__).parents[3] / "tests" / "plain.py"
 COLUMNS = ("median_ms", "p10_ms", "p90_ms")
 _NOISE_STD, _PERLIN_THRESHOLD = 0.1, 0.2  # of the timed training step
 
@@ -83,9 +78,7 @@ def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
         }
     if config.training:
         report["training"] = _compare(_training_steps(network, pixels, config, detector.device), config)
-    report["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1 << 20 if sys.platform == "darwin" else 1 << 10
-    )
+    report["peak_memory_mib"] = peak_memory_mib()
     if detector.device.type == "cuda":
         report["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() / (1 << 20)
     return report
@@ -197,8 +190,7 @@ def _training_steps(
 
     steps: dict[str, Callable[[], object]] = {"training step": step}
     if config.compare == "plain":
-        plain, reference = _reference(network)
-        reference.to(device)
+        reference = _reference(network).to(device)
         maps = [f.permute(0, 3, 1, 2).contiguous() for f in features]
 
         def plain_step() -> None:
@@ -212,7 +204,9 @@ def _training_steps(
             mask = anomalies.mask
             noise = torch.randn(len(mask), sum(heads.channels), *size, device=device) * _NOISE_STD
             output = reference.train()(maps, noise, mask, stop_gradient=True)
-            plain.plain_loss(*output, mask, mask.flatten(1).any(1)).backward()
+            map_logit, score_logit = output
+            loss = published_order.plain_loss(map_logit, score_logit, mask, mask.flatten(1).any(1))
+            torch.autograd.backward(loss)
             reference.zero_grad()
 
         steps["plain training step"] = plain_step
@@ -220,39 +214,28 @@ def _training_steps(
 
 
 def _plain_inference(network: SuperSimpleNet, pixels: NDArray[np.uint8], device: torch.device) -> Callable[[], object]:
-    plain, reference = _reference(network)
-    reference.eval().to(device)
+    reference = _reference(network).eval().to(device)
     backbone = copy.deepcopy(network.backbone).to(device)
 
     @torch.no_grad()
     def run() -> object:
         maps = [f.permute(0, 3, 1, 2) for f in backbone(torch.from_numpy(pixels).to(device))]
         map_logit, score_logit = reference(maps)
-        return plain.anomaly_map(map_logit, network.config.size_px).cpu(), score_logit.cpu()
+        return published_order.anomaly_map(map_logit, network.config.size_px).cpu(), score_logit.cpu()
 
     return run
 
 
-def _reference(network: SuperSimpleNet) -> tuple[ModuleType, Any]:
-    """The tests' plain implementation with the network's weights."""
-    if not _REFERENCE.is_file():
-        raise ConfigError(
-            "compare: the plain order of operations is part of the tests; run this in a checkout of the source "
-            "(pip install -e .)"
-        )
-    specification = importlib.util.spec_from_file_location("plain", _REFERENCE)
-    assert specification is not None
-    assert specification.loader is not None
-    plain = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(plain)
+def _reference(network: SuperSimpleNet) -> published_order.PlainHeads:
+    """Return the heads in the published order with the network's weights."""
     config = network.config
-    reference = plain.PlainHeads(network.heads.channels, variant=config.variant, align_corners=config.align_corners)
-    state = reference.state_dict()
-    own = network.heads.state_dict()
-    reference.load_state_dict(
-        {plain.plain_name(n): v.cpu().reshape(state[plain.plain_name(n)].shape) for n, v in own.items()}
+    reference = published_order.PlainHeads(
+        network.heads.channels, variant=config.variant, align_corners=config.align_corners
     )
-    return plain, reference
+    shapes = {name: value.shape for name, value in reference.state_dict().items()}
+    own = {published_order.plain_name(name): value.cpu() for name, value in network.heads.state_dict().items()}
+    reference.load_state_dict({name: value.reshape(shapes[name]) for name, value in own.items()})
+    return reference
 
 
 def _machine(detector: Detector) -> dict[str, Any]:

@@ -137,6 +137,8 @@ def _print_speed(report: Mapping[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if report["peak_memory_mib"] is not None:
+        console().print(f"peak memory: {report['peak_memory_mib']:.0f} MiB", highlight=False)
     table = Table("", "median", "10th percentile", "90th percentile", "share", box=None, pad_edge=False)
     total = sum(row["median_ms"] for row in report["stages"].values())
     for name, row in report["stages"].items():
@@ -148,8 +150,9 @@ def _print_speed(report: Mapping[str, Any]) -> None:
     console().print(table)
     line = report["line"]
     console().print(
-        f"images a second, many at once: {line['from_memory']:.1f} from memory, {line['from_files']:.1f} from files\n"
-        f"peak memory: {report['peak_memory_mib']:.0f} MiB",
+        f"images a second, many at once: {line['from_memory']:.1f} from memory, {line['from_files']:.1f} from files",
         highlight=False,
         soft_wrap=True,
     )
+    if report["peak_memory_mib"] is not None:
+        console().print(f"peak memory: {report['peak_memory_mib']:.0f} MiB", highlight=False)

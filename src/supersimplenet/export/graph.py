@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.nn.utils import parametrize
 
@@ -104,7 +104,7 @@ def trace(
     with torch.no_grad():
         module(*example)  # the matrices that are kept between calls are made here, as numbers and not as symbols
         try:
-            return export(
+            program = export(
                 module, tuple(example), dynamic_shapes=(open_axes, open_axes if masked else None)[: len(example)]
             )
         except Exception as error:  # whatever torch's tracer or the backbone's own code raises
@@ -112,6 +112,10 @@ def trace(
             kind = "for images of any size" if dynamic else f"at {height}x{width}"
             way = "; export at one size instead, with --size" if dynamic else ""
             raise ExportError(f"export: torch cannot follow this network {kind} ({reason}){way}") from error
+    for graph_module in program.graph_module.modules():
+        for node in getattr(graph_module, "graph", fx.Graph()).nodes:
+            node.meta.pop("stack_trace", None)  # names folders of this machine, and would be written to the file
+    return program
 
 
 class _Widened(nn.Module):

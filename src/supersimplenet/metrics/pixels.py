@@ -26,7 +26,6 @@ from supersimplenet.metrics.ranking import (
     ranked_overlap,
     require_both,
 )
-from supersimplenet.postprocessing.defects import EIGHT_CONNECTED
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -116,7 +115,7 @@ class PixelTally:
             ignored: (H, W) bool, pixels that are left out, of regions too; None for none.
 
         Raises:
-            MetricError: shapes that differ, a type other than these, or a score that is not a number.
+            MetricError: shapes that differ, types other than float32 and bool, or a score that is not a number.
         """
         _check(map_logit, mask, ignored)
         bins = _bins(map_logit, self.bin_bits)
@@ -134,7 +133,7 @@ class PixelTally:
     def _add_regions(
         self, map_logit: NDArray[np.float32], bins: NDArray[np.int64], mask: NDArray[np.bool_], defect: str
     ) -> None:
-        region, regions = ndimage.label(mask, structure=EIGHT_CONNECTED)
+        region, regions = ndimage.label(mask, structure=ndimage.generate_binary_structure(2, 2))
         region_at, bin_at = region[mask], bins[mask]
         area = np.bincount(region_at, minlength=regions + 1)
         size_class = np.searchsorted(SIZE_EDGES, area / mask.size, side="right")

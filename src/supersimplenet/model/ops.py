@@ -62,7 +62,7 @@ class Normalisation:
         self.weight = torch.ones_like(beta) if weight is None else weight
         self._sum = torch.zeros_like(beta)  # sum of the gradient over rows
         self._deviation_sum = torch.zeros_like(beta)  # likewise, each row times its deviation from the mean
-        self._add_up = all_reduce
+        self._all_reduce = all_reduce
         self._everywhere: tuple[Tensor, Tensor] | None = None  # both sums, over all processes
 
     def __call__(self, centred: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class Normalisation:
             count: (rows,) how many pixels of the batch each row stands for; None for one.
         """
         if self._everywhere is None:
-            total, deviation = self._add_up(torch.stack([self._sum, self._deviation_sum])).unbind()
+            total, deviation = self._all_reduce(torch.stack([self._sum, self._deviation_sum])).unbind()
             self._everywhere = (total, deviation)
         total, deviation = self._everywhere
         through_mean = self.scale * (self.weight * total) / self.total

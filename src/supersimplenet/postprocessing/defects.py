@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.types import Defect
 
-EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 _HALVINGS = 16  # of the range of a map's values: finds a logit to 1/65 536 of it
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -40,11 +41,13 @@ def parse_formats(text: str) -> tuple[Format, ...]:
     """Return the formats that a text such as ``csv,parquet`` names.
 
     Raises:
-        ConfigError: a format is unknown, or none is named.
+        ConfigError: a format is unknown, none is named, or the library that writes it is not installed.
     """
     names = [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in get_args(Format)]:
         raise ConfigError(f"format: '{unknown[0]}'; choose among {', '.join(get_args(Format))}, commas between them")
+    if "parquet" in names and find_spec("pyarrow") is None:
+        raise ConfigError("format: parquet is written by pyarrow, which is not installed; pip install pyarrow")
     return tuple(format_ for format_ in get_args(Format) if format_ in names)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,6 @@ from PIL import Image
 
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.preprocessing.geometry import Affine, resize_plane, warp_plane
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 
 Motion = Literal["none", "translation", "rigid"]
 LEAST_COVERED = 0.5  # share of the reference that an image must show

@@ -13,7 +13,6 @@ from scipy import ndimage
 
 from supersimplenet.evaluation.evaluate import EvaluatedImage
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.postprocessing.defects import EIGHT_CONNECTED
 from supersimplenet.preprocessing.geometry import TOUCHED, Placement
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.report.contours import outline
@@ -72,7 +71,7 @@ def _found(case: EvaluatedImage, calibration: Calibration) -> NDArray[np.bool_]:
     above = case.prediction.map_logit >= calibration.pixel_logit
     if case.ignored is not None:
         above &= ~case.ignored
-    region, _ = ndimage.label(above, structure=EIGHT_CONNECTED)
+    region, _ = ndimage.label(above, structure=ndimage.generate_binary_structure(2, 2))
     large = np.bincount(region.ravel()) >= calibration.min_area_px
     large[0] = False
     return large[region]

@@ -15,7 +15,6 @@ from torch import Tensor
 from supersimplenet.datasets.masks import MaskReader
 from supersimplenet.errors import ImageError
 from supersimplenet.model.config import LabelRecipe
-from supersimplenet.postprocessing.defects import EIGHT_CONNECTED
 from supersimplenet.preprocessing.geometry import TOUCHED, resize_mask, resize_plane
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.preprocessing.prepared_image import Layout
@@ -323,7 +322,7 @@ def distance_weight(mask: NDArray[np.bool_], scale: float, power: float) -> NDAr
         distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     else:
         distance = ndimage.distance_transform_edt(mask)
-    region, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
+    region, count = ndimage.label(mask, structure=ndimage.generate_binary_structure(2, 2))
     deepest = np.concatenate([[1.0], ndimage.maximum(distance, region, np.arange(1, count + 1))])
     weight[mask] = scale * (distance / deepest[region])[mask] ** power
     return weight

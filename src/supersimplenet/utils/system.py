@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt(3)
+STOP_WITH_STDIN = "SUPERSIMPLENET_STOP_WITH_STDIN"  # environment variable: seconds, see `stop_with_stdin`
 _KEPT_BYTES = (1 << 31) - 1
 _GPU_THREADS = 8  # threads that decode for a GPU, at most
 
@@ -74,3 +78,32 @@ def cpu_name() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_memory_mib() -> float | None:
+    """Return the most memory that this process has held, in MiB; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def stop_with_stdin(within_s: float) -> None:
+    """Stop this process when its standard input is closed: when the process that started it closes it, or ends.
+
+    It is asked to by SIGTERM, and ended if it has not stopped in time. So a training that is let go leaves its
+    checkpoint, and none goes on writing into a folder that another run continues in.
+
+    Args:
+        within_s: seconds between both.
+    """
+
+    def watch() -> None:
+        os.read(sys.stdin.fileno(), 1)  # returns when the other end is closed: nothing is ever written
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(within_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,6 +1,6 @@
 """Memory of `predict` over very many images, and what writing the results costs.
 
-    python benchmarks/many_images.py --images 100000 --photographs ../shared/magnetic_tile
+    python experiments/many_images.py --images 100000 --photographs ../shared/magnetic_tile
 
 The photographs are hard-linked over and over, so that each is opened and decoded anew. The network is `compact` with
 random weights at 64x64, so that the run is short: what is held for an image does not depend on it.

@@ -1,6 +1,6 @@
 """How often a calibration keeps its guarantee, over many drawn calibrations of known true rates. Prints Markdown.
 
-    python benchmarks/calibration_simulation.py --draws 10000
+    python experiments/calibration_simulation.py --draws 10000
 
 - Guarantee: good parts from a distribution, the threshold by `false_alarm_threshold`, the true false-alarm rate at it
   from the distribution itself. *Exact* is what the binomial says for continuous scores, with ties it is more.
@@ -12,7 +12,7 @@
 
       python -m venv puncc-env
       puncc-env/bin/pip install puncc==0.9.3 "numpy<2" scipy
-      PYTHONPATH=src puncc-env/bin/python benchmarks/calibration_simulation.py --puncc
+      PYTHONPATH=src puncc-env/bin/python experiments/calibration_simulation.py --puncc
 
 Two minutes on one core.
 """

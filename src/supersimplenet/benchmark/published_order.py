@@ -1,7 +1,7 @@
-"""The network in the plain, published order of operations, written once more from the description as the reference.
+"""The heads in the plain, published order of operations: the reference of the fast order, in tests and benchmarks.
 
-Nothing here is shared with the package but the parameters' names. DESIGN of the method: upscale and concatenate the
-feature maps, pool, adapt, two heads; training doubles the batch and adds masked noise.
+Written once more from the papers; nothing but the parameters' names is shared with the rest of the package. Upscale and
+concatenate the feature maps, pool, adapt, two heads; training doubles the batch and adds masked noise.
 """
 
 from __future__ import annotations
@@ -16,6 +16,14 @@ from torch.nn import functional as F
 
 
 class PlainHeads(nn.Module):
+    """Both heads and the adaptor.
+
+    Args:
+        channels: of each feature map.
+        variant: ``jims`` classifies the unadapted features, ``icpr`` the adapted ones.
+        align_corners: how feature maps are upscaled.
+    """
+
     def __init__(self, channels: Sequence[int], *, variant: str, align_corners: bool) -> None:
         super().__init__()
         total = sum(channels)
@@ -30,6 +38,7 @@ class PlainHeads(nn.Module):
         self.score = nn.Linear(258, 1)
 
     def fused(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return the feature maps upscaled, concatenated and pooled: (B, C, h, w)."""
         height, width = (2 * side for side in maps[0].shape[2:])
         upscaled = [
             F.interpolate(m, size=(height, width), mode="bilinear", align_corners=self.align_corners) for m in maps
@@ -45,7 +54,15 @@ class PlainHeads(nn.Module):
         stop_gradient: bool = False,
         ignored: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Maps (B, C_l, h_l, w_l); noise (2B, C, h, w) and mask (2B, h, w) double the batch; ignored (N, h, w)."""
+        """Return map (N, h, w) and score (N,), logits.
+
+        Args:
+            maps: (B, C_l, h_l, w_l) feature maps, largest first.
+            noise: (2B, C, h, w); with it the batch is doubled.
+            mask: (2B, h, w), where the noise is added.
+            stop_gradient: keep the score from training the map.
+            ignored: (N, h, w) bool, positions that count in no score.
+        """
         features = self.fused(maps)
         adapted = self.adaptor(features)
         if noise is not None and mask is not None:
@@ -53,21 +70,21 @@ class PlainHeads(nn.Module):
             masked = noise * mask[:, None]
             features, adapted = features + masked, adapted + masked
         map_logit = self.segmentation(adapted)
-        seen = map_logit.detach() if stop_gradient else map_logit
+        shown = map_logit.detach() if stop_gradient else map_logit
         classified = adapted if self.variant == "icpr" else features
-        response = self.classification(torch.cat([classified, seen], dim=1))
+        response = self.classification(torch.cat([classified, shown], dim=1))
         if ignored is not None:
             rows = []
-            for image in range(len(seen)):
+            for image in range(len(shown)):
                 kept = ~ignored[image]
-                planes = (response[image][:, kept], seen[image][:, kept])  # (K, pixels), (1, pixels)
+                planes = (response[image][:, kept], shown[image][:, kept])  # (K, pixels), (1, pixels)
                 rows.append(torch.cat([reduced for p in planes for reduced in (p.amax(1), p.mean(1))]))
             return map_logit[:, 0], self.score(torch.stack(rows))[:, 0]
         pooled = [
             F.adaptive_max_pool2d(response, 1),
             F.adaptive_avg_pool2d(response, 1),
-            F.adaptive_max_pool2d(seen, 1),
-            F.adaptive_avg_pool2d(seen, 1),
+            F.adaptive_max_pool2d(shown, 1),
+            F.adaptive_avg_pool2d(shown, 1),
         ]
         return map_logit[:, 0], self.score(torch.cat(pooled, dim=1).flatten(1))[:, 0]
 
@@ -85,6 +102,7 @@ NAMES = {
 
 
 def plain_name(name: str) -> str:
+    """Return the reference's name of one of the package's parameters."""
     module, parameter = name.split(".")
     return f"{NAMES[module]}.{parameter}"
 
@@ -99,7 +117,7 @@ def plain_loss(
     ignored: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Pixel by pixel, from probabilities, as the papers write it.
+    """Return the loss, pixel by pixel and from probabilities, as the papers write it.
 
     Images whose pixel labels are not ``known`` (N,) are left out of the map's terms first; then ignored pixels.
     """
@@ -122,7 +140,7 @@ def plain_loss(
 
 
 def plain_weight(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """3 (d / d_max)^2 in each 8-connected region, d by looking at every pixel outside; 1 elsewhere."""
+    """Return 3 (d / d_max)^2 in each 8-connected region, d from the distances to all pixels outside; 1 elsewhere."""
     weight = np.ones(mask.shape)
     outside = np.argwhere(~mask)
     left = {tuple(pixel) for pixel in np.argwhere(mask)}
@@ -141,7 +159,7 @@ def plain_weight(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def plain_dilation(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    """Each pixel whose square of neighbours holds a defective one."""
+    """Return each pixel whose square of neighbours holds a defective one."""
     reach = side // 2
     return np.array(
         [
@@ -155,8 +173,9 @@ def plain_dilation(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
 
 
 def anomaly_map(map_logit: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Bilinear resize and torchvision's Gaussian blur, kernel 25, sigma 4."""
+    """Return the map resized bilinearly and blurred by torchvision's Gaussian, kernel 25, sigma 4."""
     from torchvision.transforms.functional import gaussian_blur
 
     resized = F.interpolate(map_logit[:, None], size=image_size, mode="bilinear", align_corners=False)
-    return gaussian_blur(resized, kernel_size=[25, 25], sigma=[4.0, 4.0])[:, 0]
+    blurred: Tensor = gaussian_blur(resized, kernel_size=[25, 25], sigma=[4.0, 4.0])
+    return blurred[:, 0]

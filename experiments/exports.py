@@ -1,7 +1,7 @@
 """Every engine and precision of one model: file size, speed, and what of the model's answers it changes.
 
-    python benchmarks/exports.py --model runs/parts --data ../shared/magnetic_tile/samples.csv --output exports.json
-    python benchmarks/exports.py --random wide_resnet50_2 --output wide.json     # random weights: for speed alone
+    python experiments/exports.py --model runs/parts --data ../shared/magnetic_tile/samples.csv --output exports.json
+    python experiments/exports.py --random wide_resnet50_2 --output wide.json     # random weights: for speed alone
 
 Exports the model in each format and precision (a gate that fails is a row with its reason), then lets a process of its
 own, which holds nothing but the runtime, look at all test images of the table. Of each:

@@ -1,8 +1,8 @@
 """Time and memory of the streaming AUPRO against anomalib's, on the same maps, after both gave the same value.
 
-In the environment of benchmarks/against_anomalib.py:
+In the environment of experiments/against_anomalib.py:
 
-    anomalib-env/bin/python benchmarks/region_overlap.py --maps 1000 --size 640 232 --rounds 3
+    anomalib-env/bin/python experiments/region_overlap.py --maps 1000 --size 640 232 --rounds 3
 
 Each side runs in a process of its own, in turn. A map comes as a model would give it, one after another, is handed to
 the metric and forgotten; only the metric's own calls are timed. Memory is what they add to the process at its peak

@@ -1,6 +1,6 @@
 """How the rate of `predict --engine ray` grows from one node to two, both on this machine, a core each.
 
-    python benchmarks/ray_nodes.py --model runs/parts --images ../shared/magnetic_tile --count 1500
+    python experiments/ray_nodes.py --model runs/parts --images ../shared/magnetic_tile --count 1500
 
 Counted from the first result to the last, so without the start of the workers. The rows of both must be equal.
 """

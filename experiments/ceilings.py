@@ -1,6 +1,6 @@
 """Counted multiply-adds and bytes of each stage of one image's inference, against what this machine can do at best.
 
-    python benchmarks/ceilings.py --backbone wide_resnet50_2 --output ceilings.json
+    python experiments/ceilings.py --backbone wide_resnet50_2 --output ceilings.json
 
 Ceilings are measured here: multiply-adds a second of a large product through the package's own `pointwise`, bytes a
 second of a large copy (read and written). A stage's floor is the larger of its multiply-adds and its bytes, each at its

@@ -1,6 +1,6 @@
 """How time and memory grow with image size, batch, threads and number of images: compact, torch, float32, on a CPU.
 
-    python benchmarks/growth.py --output growth.jsonl --plot growth.png
+    python experiments/growth.py --output growth.jsonl --plot growth.png
 
 Each point is measured in a process of its own, so that its peak memory (Linux's VmHWM) is its own, and appended to
 --output: the same command continues after an interruption, and only draws when all points are there. Random pixels and

@@ -1,6 +1,6 @@
 """Image AUROC of a plain nearest-neighbour detector on the backbone's features: what the network has to beat.
 
-    python benchmarks/nearest_neighbour.py --table samples.csv
+    python experiments/nearest_neighbour.py --table samples.csv
 
 PatchCore without its coreset: 3x3-pooled layer2 and layer3 features at layer2's resolution; the memory is a seeded
 random choice of patches of the good training images; an image's score is its patches' largest distance to it.

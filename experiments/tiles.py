@@ -1,7 +1,7 @@
 """Memory and time of large images looked at in tiles, each measurement in a process of its own.
 
-    python benchmarks/tiles.py --megapixels 20 --backbone compact
-    python benchmarks/tiles.py --megapixels 20 --export openvino      # an exported file, by the runtime without torch
+    python experiments/tiles.py --megapixels 20 --backbone compact
+    python experiments/tiles.py --megapixels 20 --export openvino      # an exported file, by the runtime without torch
 
 Memory is the most that was ever resident of the process (VmHWM), Python, torch and the decoded image included; the
 overlay and the table are written, as `predict --overlays` does. ``--seams`` compares the blended map with that of a

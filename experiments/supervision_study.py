@@ -1,9 +1,9 @@
 """What suits each regime of supervision, told by training images alone; and what a detector makes of a type of defect
 that it was never shown.
 
-    python benchmarks/supervision_study.py --table samples.csv --output runs.jsonl --fold 0/4 --supervision weak
-    python benchmarks/supervision_study.py --table samples.csv --output runs.jsonl --leave-out crack
-    python benchmarks/supervision_study.py --table samples.csv --output runs.jsonl --model bench/runs/*/model
+    python experiments/supervision_study.py --table samples.csv --output runs.jsonl --fold 0/4 --supervision weak
+    python experiments/supervision_study.py --table samples.csv --output runs.jsonl --leave-out crack
+    python experiments/supervision_study.py --table samples.csv --output runs.jsonl --model bench/runs/*/model
 
 ``--fold I/N`` trains on the training split but for the I-th of N parts of its groups, and looks at that part: the test
 split is never opened. ``--leave-out TYPE`` trains on the whole training split but for one type of defect, and looks at

@@ -6,7 +6,7 @@ older jsonargparse; the command line does not run there, the network does):
     python -m venv anomalib-env
     anomalib-env/bin/pip install anomalib==2.7.0 torch==2.14.1 torchvision==0.29.2
     anomalib-env/bin/pip install --no-deps -e .
-    anomalib-env/bin/python benchmarks/against_anomalib.py --output results.json
+    anomalib-env/bin/python experiments/against_anomalib.py --output results.json
 
 Each side runs in a process of its own, because a memory allocator's settings are the process's; they are asked in turn
 and the ratio is taken pair by pair, so that a machine whose speed drifts favours neither. float32 on the CPU; random

@@ -1,6 +1,6 @@
-"""From PNG files on disk to a model and to a table, as whole process_group, against the time of the arithmetic alone.
+"""From PNG files on disk to a model and to a table, as whole processes, against the time of the arithmetic alone.
 
-    python benchmarks/pipeline.py --output pipeline.json
+    python experiments/pipeline.py --output pipeline.json
 
 Runs the command line's own `train` (compact, 256x256, batch 16, seed 0) and then `predict` with that model, on files of
 1024x1024 made here (hard links to a few distinct ones, in the page cache). Of each process: wall and CPU seconds,
@@ -36,15 +36,15 @@ BATCH = 16
 COUNTING = """
 import json, re, sys
 from pathlib import Path
-from supersimplenet.data import images, loading
+from supersimplenet.preprocessing import images
 
-read, names = images.read_image, []
+decode, names = images._decode, []
 
-def read_image(path, **options):
+def counted(path, max_pixels):
     names.append(path)  # an append is whole in any thread
-    return read(path, **options)
+    return decode(path, max_pixels)
 
-images.read_image = loading.read_image = read_image  # before any other module takes it from there
+images._decode = counted
 from supersimplenet.cli.main import main
 
 status = main(sys.argv[2:])
