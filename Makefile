@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint format benchmark clean
+.PHONY: demo test test-slow lint format benchmark gpu clean
 
 demo: $(READY)
 	rm -rf demo
@@ -28,6 +28,9 @@ format: $(READY)
 benchmark: $(READY)
 	$(BIN)/supersimplenet benchmark speed --backbone compact --batch_size 16 --training true --compare plain --rounds 5
 	$(BIN)/supersimplenet benchmark speed --backbone wide_resnet50_2 --batch_size 8 --training true --compare plain --rounds 3
+
+gpu: $(READY)
+	$(BIN)/python experiments/gpu.py --output gpu
 
 clean:
 	rm -rf $(VENV) demo

@@ -4,7 +4,7 @@
     python experiments/exports.py --random wide_resnet50_2 --output wide.json     # random weights: for speed alone
 
 Exports the model in each format and precision (a gate that fails is a row with its reason), then lets a process of its
-own, which holds nothing but the runtime, look at all test images of the table. Of each:
+own, which holds nothing but the runtime, predict all test images of the table. Of each:
 
 - MB: of the file.
 - network: milliseconds of one image of the network's size, from array to prediction, all cores; median.
@@ -194,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="the model folder")
     parser.add_argument("--random", help="a timm backbone with random weights instead")
-    parser.add_argument("--data", type=Path, help="table of images, whose test images are looked at")
+    parser.add_argument("--data", type=Path, help="table of images, whose test images are predicted")
     parser.add_argument("--images", type=int, help="at most so many of them")
     parser.add_argument("--engines", nargs="+", default=["onnx", "openvino", "torch"])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "fp16", "bf16", "int8"])

@@ -1,6 +1,6 @@
 """Which settings of the unsupervised recipe suit a backbone, told without a single real defect.
 
-    python experiments/recipe_study.py --table samples.csv --output runs.jsonl --run noise=0.4,perlin=0.2 --run noise=0.8
+    python experiments/recipe_study.py --table samples.csv --output runs.jsonl --run noise=0.4,perlin=0.2 --run noise=1
 
 Trains on three quarters of the good training images and validates on the rest, whole groups: the images as they are
 (good) against the same images with defects painted on (bad), five kinds that a surface suffers and that are no Perlin

@@ -5,9 +5,9 @@ that it was never shown.
     python experiments/supervision_study.py --table samples.csv --output runs.jsonl --leave-out crack
     python experiments/supervision_study.py --table samples.csv --output runs.jsonl --model bench/runs/*/model
 
-``--fold I/N`` trains on the training split but for the I-th of N parts of its groups, and looks at that part: the test
-split is never opened. ``--leave-out TYPE`` trains on the whole training split but for one type of defect, and looks at
-the test split, type by type. ``--model`` looks at the test split with models that are trained already, as they are and
+``--fold I/N`` trains on the training split but for the I-th of N parts of its groups, and tests on that part: the test
+split is never opened. ``--leave-out TYPE`` trains on the whole training split but for one type of defect, and tests on
+the test split, type by type. ``--model`` tests on the test split with models that are trained already, as they are and
 without the test images of parts that were trained on under another name (``--without GROUP``). Each appends a line:
 settings, metrics of each image score by type, and every image's scores, from which other ways to fuse can be tried.
 """

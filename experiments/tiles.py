@@ -1,4 +1,4 @@
-"""Memory and time of large images looked at in tiles, each measurement in a process of its own.
+"""Memory and time of large images predicted in tiles, each measurement in a process of its own.
 
     python experiments/tiles.py --megapixels 20 --backbone compact
     python experiments/tiles.py --megapixels 20 --export openvino      # an exported file, by the runtime without torch
@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--backbone", default="compact")
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--overlap", type=float, default=0.25)
-    parser.add_argument("--images", type=int, default=2, help="predicted one after another, by as many lanes as usual")
+    parser.add_argument(
+        "--images", type=int, default=2, help="predicted one after another, by as many threads as usual"
+    )
     parser.add_argument("--engine", default="torch")
     parser.add_argument("--export", choices=("onnx", "openvino"), help="instead: of an exported file")
     parser.add_argument("--seams", action="store_true")

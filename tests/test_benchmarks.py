@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +93,33 @@ def test_growth_continues_where_it_was_and_draws(tmp_path):
     assert picture.stat().st_size > 10_000
     subprocess.run(command, check=True, capture_output=True)
     assert len(lines.read_text().splitlines()) == len(points)
+
+
+def gpu_report(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, str(SCRIPTS / "gpu.py"), "--output", str(folder), "--small", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    report = json.loads((folder / "report.json").read_text())
+    for name, section in report.items():
+        assert f"== {name}: {section['status']}" in done.stdout
+    return done.returncode, report
+
+
+def test_the_gpu_script_checks_before_it_times(tmp_path):
+    status, report = gpu_report(tmp_path, "--only", "machine", "equality")
+    assert (status, [section["status"] for section in report.values()]) == (0, ["done", "done"])
+    assert report["equality"]["compact"]["published order"]["map"] < 1e-3
+
+
+def test_a_section_of_the_gpu_script_that_hangs_is_stopped_and_the_rest_goes_on(tmp_path):
+    status, report = gpu_report(tmp_path, "--only", "machine", "equality", "--budget", "0.1")
+    assert status == 1
+    assert all(s["status"] in ("stopped after 0 s", "no time was left") for s in report.values())
+
+
+@pytest.mark.slow
+def test_the_gpu_script_as_a_whole(tmp_path):
+    status, report = gpu_report(tmp_path)
+    assert status == 0, report
+    assert report["whole_training"]["seconds"] > 0
+    assert report["training_step"]["compact float32"]["training"]["plain training step"]["times_the_first"] > 0
+    assert len(report["inference"]) == 4

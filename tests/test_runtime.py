@@ -158,7 +158,7 @@ def test_what_is_no_image_is_refused(inspector, tmp_path):
         inspector.predict([1])
     half = np.zeros(SIZE, dtype=np.bool_)
     half[:, : SIZE[1] // 2] = True
-    with pytest.raises(ConfigError, match="ignored: this exported network looks at every pixel"):
+    with pytest.raises(ConfigError, match="ignored: this exported network has no input for ignored pixels"):
         inspector.predict_prepared([inspector.preprocessor.prepare(np.zeros((*SIZE, 3), np.uint8), half)], [None])
 
 

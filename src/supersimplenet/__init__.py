@@ -1,7 +1,7 @@
-"""SuperSimpleNet: surface-defect detection with whatever labels there are.
+"""SuperSimpleNet: surface-defect detection, trained with whatever labels are available.
 
-The names below are loaded when they are first used, so that importing the package, and with it the command line's
-help, does not wait for torch.
+The names below are loaded when they are first used, so that importing the package does not wait for torch, and neither
+does the help of the command line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``supersimplenet``, and ``python -m supersimplenet``: the program, or what it lacks."""
+"""``supersimplenet`` and ``python -m supersimplenet``: run the command line, or print which package it lacks."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ _EXTRA_OF = {
 
 def main() -> int:
     """Run the command line; where a package is not installed, print which extra brings it."""
-    if within_s := os.environ.pop(STOP_WITH_STDIN, None):  # popped: processes of its own end with it anyway
+    if within_s := os.environ.pop(STOP_WITH_STDIN, None):  # removed: child processes end with this one anyway
         stop_with_stdin(float(within_s))
     try:
         from supersimplenet.cli.main import main as run

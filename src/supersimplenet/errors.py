@@ -1,34 +1,34 @@
-"""What can go wrong, each with a message that names the thing, says what was wanted and what to do.
+"""Errors of the package. Each message names the cause, the value or state that is wanted, and the remedy.
 
 ::
 
     SuperSimpleNetError            everything this package raises on purpose
-    ├── ConfigError                an option or a combination of options that cannot be
-    ├── DataError                  a data set: a folder, a table or a split is missing or inconsistent
+    ├── ConfigError                an option or a combination of options that is not allowed
+    ├── DataError                  a dataset: a folder, a table or a split is missing or inconsistent
     │   └── ImageError             one image or mask file
     ├── BackboneError              weights that cannot be fetched, read or matched to the network
     ├── ModelFolderError           a model folder or an imported checkpoint
     ├── TrainingInterruptedError   a training that was stopped before its end; its checkpoint is kept
     ├── TrainingDivergedError      a training whose loss is not finite; no model is written
-    ├── MetricError                a metric that is not defined on what was given
-    ├── CalibrationError           a threshold that the parts at hand cannot guarantee, or an unusable calibration
-    ├── ExportError                an export that cannot be made, or that is not what the model is
-    └── OutputError                a result that cannot be written where it was asked for
+    ├── MetricError                a metric that is not defined for its input
+    ├── CalibrationError           a threshold that the given parts cannot guarantee, or an unusable calibration
+    ├── ExportError                an export that cannot be made, or that differs from the model
+    └── OutputError                a result that cannot be written to the given place
 """
 
 from __future__ import annotations
 
 
 class SuperSimpleNetError(Exception):
-    """Base of the errors this package raises on purpose; the command line prints them without a traceback."""
+    """Base class of errors that this package raises on purpose; the command line prints them without a traceback."""
 
 
 class ConfigError(SuperSimpleNetError):
-    """An option, or a combination of options, that cannot be."""
+    """An option, or a combination of options, is not allowed."""
 
 
 class DataError(SuperSimpleNetError):
-    """A data set's folder, table or split is missing or inconsistent."""
+    """A dataset's folder, table or split is missing or inconsistent."""
 
 
 class ImageError(DataError):
@@ -52,16 +52,16 @@ class TrainingDivergedError(SuperSimpleNetError):
 
 
 class MetricError(SuperSimpleNetError):
-    """A metric is not defined on what was given."""
+    """A metric is not defined for its input."""
 
 
 class CalibrationError(SuperSimpleNetError):
-    """A threshold that the parts at hand cannot guarantee, or a calibration that cannot be used."""
+    """The given parts cannot guarantee a threshold, or a calibration cannot be used."""
 
 
 class ExportError(SuperSimpleNetError):
-    """A model cannot be exported as asked, or the exported file does not give what the model gives."""
+    """A model cannot be exported as asked, or the exported file gives other results than the model."""
 
 
 class OutputError(SuperSimpleNetError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to the given place."""

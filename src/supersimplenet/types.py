@@ -1,4 +1,4 @@
-"""The nouns that everything passes around. No torch here: reading a data set must not cost its import."""
+"""Basic types that all subpackages use. No torch here: reading a dataset must not wait for its import."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ Verdict = Literal["good", "unsure", "bad"]
 Regime = Literal["unsupervised", "weak", "mixed", "full"]
 ScoreName = Literal["head", "map", "fused"]
 SCORE_FIELDS: dict[ScoreName, str] = {"head": "head_logit", "map": "map_max_logit", "fused": "fused_logit"}
-Resolution = Literal["model", "native"]  # of the metrics of pixels
-GroupsName = Literal["known", "found", "none"]  # what `data split` keeps together
+Resolution = Literal["model", "native"]  # of pixel metrics
+GroupsName = Literal["known", "found", "none"]  # which images `data split` keeps together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One photograph and what is known of it.
+    """A photograph and what is known about it.
 
     Attributes:
         image: path of the image file.
         label: 0 good, 1 bad.
         defect: the defect's type, ``"good"`` for a good part.
         mask: path of the pixel mask, None where there is none.
-        mask_any_value: whether every value of the mask but 0 marks a defect; if not, those that `read_mask` says.
-        pixel_labels_known: whether each pixel's label is known. A good image's always is (all normal).
-        ignore: path of a second mask, None where there is none: its pixels count in no loss, no score and no metric.
-        group: name of the physical part, None where unknown. Images of one part belong in one split.
+        mask_any_value: whether every value of the mask but 0 marks a defect; if not, the rule of `read_mask` applies.
+        pixel_labels_known: whether each pixel's label is known; always True for a good image (all pixels are normal).
+        ignore: path of a second mask, whose pixels count in no loss, no score and no metric; None where there is none.
+        group: name of the physical part, None where unknown. All images of one part belong to the same split.
         split: ``"train"`` or ``"test"``.
     """
 
@@ -62,14 +62,14 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreScale:
-    """Mean and standard deviation of both image scores over good training images: what makes them comparable.
+    """Mean and standard deviation of both image scores over good training images, to make the scores comparable.
 
     Attributes:
-        head_mean: of the classification head's score, in logits.
-        head_std: likewise.
-        map_mean: of the map's maximum, in logits.
-        map_std: likewise.
-        images: how many they were measured on; 0 where they were not, and both scores stay as they are.
+        head_mean: mean of the classification head's score, in logits.
+        head_std: standard deviation of the classification head's score, in logits.
+        map_mean: mean of the map's maximum, in logits.
+        map_std: standard deviation of the map's maximum, in logits.
+        images: number of images measured; 0 where nothing was measured, and both scores stay as they are.
     """
 
     head_mean: float = 0.0
@@ -88,24 +88,24 @@ class ScoreScale:
             raise ConfigError(f"images is {self.images!r}; wanted a whole number of 0 or more")
 
     def fuse(self, head_logit: float, map_max_logit: float) -> float:
-        """The mean of both scores, the map's put on the head's scale first."""
+        """Return the mean of both scores, after the map's score was put on the head's scale."""
         map_on_head_scale = self.head_mean + self.head_std * (map_max_logit - self.map_mean) / self.map_std
         return (head_logit + map_on_head_scale) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Defect:
-    """A region of the map that reaches the pixel threshold; places and sizes are in pixels of the image itself.
+    """A region of the map at or above the pixel threshold; positions and sizes are in pixels of the image itself.
 
     Attributes:
-        left: of the box, from the image's left edge.
-        top: of the box, from the image's upper edge.
-        width: of the box.
-        height: of the box.
-        area_px: of the region, at most that of its box.
-        peak_logit: largest value of the map in it.
-        centroid_x: of the region's area, not weighed by the map.
-        centroid_y: likewise.
+        left: position of the bounding box, from the image's left edge.
+        top: position of the bounding box, from the image's upper edge.
+        width: width of the bounding box.
+        height: height of the bounding box.
+        area_px: area of the region, at most that of its bounding box.
+        peak_logit: largest value of the map in the region.
+        centroid_x: x of the centroid of the region's area, not weighted by the map.
+        centroid_y: y of the centroid, likewise.
     """
 
     left: int
@@ -120,23 +120,23 @@ class Defect:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Prediction:
-    """What the detector says of one image.
+    """The result for one image.
 
     Attributes:
-        path: where the image came from, None for an array.
+        path: path of the image, None for an array.
         head_logit: the classification head's score, any real number, higher is worse.
         map_max_logit: the largest value of ``map_logit``.
-        fused_logit: the mean of both, on the head's scale; see `ScoreScale`.
-        decides: which of the three is the image's score, and so decides the verdict.
-        verdict: ``"bad"`` where the score reaches the model's threshold, ``"unsure"`` where only its second, lower
-            one, if it has one; see `supersimplenet.postprocessing.calibration`.
+        fused_logit: the mean of both scores, on the head's scale; see `ScoreScale`.
+        decides: name of the one of these three scores that is the image's score and decides the verdict.
+        verdict: ``"bad"`` where the score reaches the model's threshold, ``"unsure"`` where it reaches only the second,
+            lower threshold, if the model has one, else ``"good"``; see `supersimplenet.postprocessing.calibration`.
         p_value: how often a good part scores at least this high, (0, 1]; None where the model is not calibrated.
-        defects: by falling peak; None where the model is not calibrated.
-        map_logit: (H, W) float32, smoothed, higher is worse; at the network's input size where the image was resized to
-            it, else larger (tiles) or of the image's proportions; see `ViewConfig`.
+        defects: the defects, by falling peak; None where the model is not calibrated.
+        map_logit: (H, W) float32, smoothed, higher is worse; it has the network's input size where the image was
+            resized to that size, else it is larger (tiles) or has the image's proportions; see `ViewConfig`.
         placement: where the map lies on the image.
         ignored: (H, W) bool of the map, pixels that count in no score and no defect; None for none.
-        alignment: None where images are not aligned.
+        alignment: how the image was aligned; None where images are not aligned.
     """
 
     path: str | None
@@ -170,12 +170,12 @@ class Prediction:
         """Draw the image under its anomaly map, with a box around each defect, verdict and score.
 
         Args:
-            image: in any form that `Detector.predict` takes; by default the file that the prediction is of.
+            image: in any form that `Detector.predict` accepts; by default the file of the prediction.
 
         Raises:
-            ImageError: the image cannot be read, or none is given and the prediction is of none that has a path.
+            ImageError: the image cannot be read, or no image is given and the prediction has no path.
         """
-        from supersimplenet.visualization.overlay import draw_overlay  # matplotlib: not on the line's computer
+        from supersimplenet.visualization.overlay import draw_overlay  # needs matplotlib
 
         if image is None and self.path is None:
             raise ImageError("overlay: the prediction is of an array; pass it: prediction.overlay(image)")
@@ -187,13 +187,13 @@ class Prediction:
         return f"Prediction({self.path or 'array'}: {self.verdict}, score={self.score:.3f}, {p_value}{defects})"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the overlay, where the image can still be read, and the words of `repr`."""
+        """Return HTML for a notebook: the overlay, where the image can still be read, and the text of `repr`."""
         picture = ""
         if self.path is not None:
             try:
                 buffer = io.BytesIO()
                 self.overlay().save(buffer, format="PNG")
-            except (ImageError, ImportError):  # moved, or on a computer that draws nothing
+            except (ImageError, ImportError):  # the image was moved, or matplotlib is missing
                 pass
             else:
                 data = base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -202,12 +202,12 @@ class Prediction:
 
 
 def is_finite(value: object) -> bool:
-    """Return whether a value, from a file perhaps, is a number and finite."""
+    """Return whether a value, for example from a file, is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def probability(logit: float) -> float:
-    """Logistic function in float64, without overflow at either end."""
+    """Compute the logistic function in float64, without overflow at either end."""
     if logit >= 0:
         return 1.0 / (1.0 + math.exp(-logit))
     odds = math.exp(logit)

@@ -1,1 +1,1 @@
-"""Accuracy on whole data sets: runs of training and test, each in a process of its own, beside published figures."""
+"""Measure speed on this machine, and accuracy on whole datasets with a comparison to the published figures."""

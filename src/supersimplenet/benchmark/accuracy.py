@@ -1,4 +1,4 @@
-"""Run the accuracy benchmark: carry out the missing runs and summarise all results."""
+"""Run the accuracy benchmark: train and test the missing runs, and summarise all results."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Study:
     """Results of an accuracy benchmark.
 
     Attributes:
-        lines: the lines of every run in the folder.
-        figures: their means, with the published figures.
+        lines: the line of every finished run in the folder.
+        figures: the means of these runs, with the published figures.
         failed: keys of the runs that failed.
     """
 
@@ -48,20 +48,20 @@ def benchmark_accuracy(
     trainer: TrainerConfig | None = None,
     cache: CacheConfig | None = None,
 ) -> Study:
-    """Train and test every run that is not in the folder yet; write the folder's tables and plot.
+    """Train and test every run that is not finished in the folder yet; write the tables and the plot.
 
     Args:
-        data: the data set.
+        data: the dataset.
         output: the benchmark's folder, see `supersimplenet.benchmark.journal`.
-        config: which runs, and where they are carried out.
-        model: as for `supersimplenet.train`, like the next three.
-        recipe: likewise.
-        trainer: likewise.
-        cache: likewise.
+        config: the runs, and the devices or number of processes for them.
+        model: see `supersimplenet.train`.
+        recipe: see `supersimplenet.train`.
+        trainer: see `supersimplenet.train`.
+        cache: see `supersimplenet.train`.
 
     Raises:
-        ConfigError: the folder's runs have other settings, or an option is not valid.
-        DataError: there is no category, or the data set of the first missing run cannot be read.
+        ConfigError: the runs in the folder have other settings, or an option is not valid.
+        DataError: there is no category, or the dataset of the first missing run cannot be read.
         OutputError: another benchmark is running in the folder.
     """
     folder, config = Path(output), config or AccuracyConfig()
@@ -81,7 +81,7 @@ def benchmark_accuracy(
         known = {line["key"] for line in lines}
         missing = [run for run in runs if run.key not in known]
         if missing:
-            source_from(missing[0].data).samples()  # so that a wrong root is reported once, and not by each run
+            source_from(missing[0].data).samples()  # so that a wrong root gives one error, and not one in each run
         console().print(f"runs: {len(runs)}, done before: {len(runs) - len(missing)}")
         failed = _run(missing, folder, config, settings, lines, lock) if missing else []
         figures = write_results(folder, lines, failures=len(failed)) if lines else []
@@ -93,7 +93,7 @@ def benchmark_accuracy(
 
 
 def write_results(folder: Path, lines: Sequence[Line], *, failures: int = 0) -> list[Figure]:
-    """Write results.csv, results.md and the plot of one run or more; return the figures."""
+    """Write results.csv, results.md and the plot for at least one run; return the figures."""
     figures = summarise(lines)
     drawn = plot.draw(lines, figures, folder / PLOT_FILE, title=f"{tables.title(lines)}: what masks bring")
     text = tables.results_markdown(lines, figures, failures=failures, picture=PLOT_FILE if drawn else None)
@@ -105,7 +105,7 @@ def write_results(folder: Path, lines: Sequence[Line], *, failures: int = 0) -> 
 def _run(
     runs: Sequence[Run], folder: Path, config: AccuracyConfig, settings: dict[str, Any], lines: list[Line], lock: int
 ) -> list[str]:
-    """Carry out runs, add each to the lines and to the results; return the keys of those that failed."""
+    """Train and test runs, add each to the lines and to the results; return the keys of the failed runs."""
     failed: list[str] = []
     at_work: list[str] = []
     with progress_bar() as bar:

@@ -11,29 +11,29 @@ from typing import Literal
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import EngineName, Precision
 
-STOPS_WITHIN_S = 60.0  # a training that the accuracy benchmark stops has ended within this time
-_REGIME = re.compile(r"unsupervised|weak|full|mixed(:[1-9]\d*|:0\.\d*[1-9])?")  # each has only one spelling
+STOPS_WITHIN_S = 60.0  # when the accuracy benchmark is stopped, its trainings end within this time
+_REGIME = re.compile(r"unsupervised|weak|full|mixed(:[1-9]\d*|:0\.\d*[1-9])?")  # each regime has only one spelling
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedConfig:
-    """What is timed.
+    """Network and computation to time.
 
     Args:
-        model: a model folder; by default the untrained network of ``backbone``, which takes the same time.
-        backbone: ``compact`` or a timm model, with random weights: nothing is fetched.
-        image_size: height and width in pixels that the network sees; that of ``model`` where one is given.
-        batch_size: images in a call, and in a training step.
-        file_size: height and width in pixels of the PNG files that the line reads.
-        files: how many of them.
-        device: auto, cpu, cuda, ...
-        engine: torch or openvino.
-        precision: float32 or bfloat16.
-        threads: of a single call on a CPU; by default one for each core.
-        training: also time a training step of the heads, features given.
-        compare: ``plain`` also times the published order of operations.
-        rounds: timed repetitions, after ``warmup`` others.
-        warmup: repetitions that are not counted.
+        model: a model folder; by default an untrained network with ``backbone`` is timed, which takes the same time.
+        backbone: ``compact``, or a timm model with random weights; nothing is downloaded.
+        image_size: height and width of the network's input in pixels; ignored where ``model`` is given.
+        batch_size: number of images in a call of the network, and in a training step.
+        file_size: height and width in pixels of the PNG files in the measurement from files.
+        files: number of these PNG files.
+        device: device that computes: auto, cpu, cuda, ...
+        engine: engine that computes: torch or openvino.
+        precision: number format of the computation: float32 or bfloat16.
+        threads: number of CPU threads for a single call; by default one for each core.
+        training: also time a training step of the heads, without the backbone.
+        compare: ``plain`` also times the network with the published order of operations.
+        rounds: number of timed repetitions.
+        warmup: number of untimed repetitions before the timed ones.
     """
 
     model: Path | None = None
@@ -60,18 +60,18 @@ class SpeedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyConfig:
-    """The runs of a benchmark of accuracy, and where they are carried out.
+    """The runs of an accuracy benchmark, and the devices for them.
 
     Args:
-        categories: categories of the data set, if it has any; ``all`` for each that its root holds.
-        folds: folds of the data set, if it has any; empty for all of them.
-        regimes: ``unsupervised``, ``weak``, ``mixed`` with all the masks there are, ``mixed:16`` with that many,
-            ``mixed:0.25`` with that share of them, ``full``.
-        seeds: each run is repeated with each seed.
+        categories: categories of the dataset, if it has any; ``all`` for every category in its root folder.
+        folds: folds of the dataset, if it has any; empty for all folds.
+        regimes: regimes of supervision: ``unsupervised``, ``weak``, ``full``, ``mixed`` with all masks, ``mixed:16``
+            with 16 masks, ``mixed:0.25`` with a quarter of the masks.
+        seeds: seeds; every run is repeated with each seed.
         time_budget: time budget of each training, such as ``10m``.
-        devices: GPUs by their number or name; each carries out one run at a time.
-        jobs: runs at a time if no devices are named; the CPU's threads are divided among them.
-        keep_models: keep the model folders, which are otherwise removed once their figures are saved.
+        devices: GPUs by their number or name; each GPU carries out one run at a time.
+        jobs: number of simultaneous runs if no devices are named; the CPU's threads are divided among the runs.
+        keep_models: keep the model folders; otherwise each is removed when its figures are saved.
     """
 
     categories: tuple[str, ...] = ("all",)

@@ -1,13 +1,13 @@
-"""Read the journal of the finished runs: one line of JSON for each, and no line twice.
+"""Read the journal of the finished runs, which has one line of JSON for each run.
 
 ::
 
     FOLDER/
-    ├── runs.jsonl            a line for each run: what it was, its metrics, times, settings, versions
+    ├── runs.jsonl            a line for each finished run: its key, metrics, times, settings, versions
     ├── failures.jsonl        a line for each attempt that failed; the next call tries again
     ├── runs/<key>/           current and failed runs, and with --keep-models finished ones
     ├── results.csv           mean and standard deviation beside the published figures
-    ├── results.md            the same for people to read
+    ├── results.md            the same results as a page for people
     └── ap_against_masks.png  if there are bad training images
 """
 
@@ -23,7 +23,7 @@ from supersimplenet.utils.files import whole_lines
 
 RUNS_FILE = "runs.jsonl"
 FAILURES_FILE = "failures.jsonl"
-# Metrics kept from metrics.json, detection first: by the classification head, by the map's maximum, by both.
+# Metrics kept from metrics.json, detection first: by the classification head, by the anomaly map's maximum, by both.
 METRICS = (
     "AP-det",
     "I-AUROC",
@@ -39,10 +39,10 @@ Line = dict[str, Any]
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Return every complete line of a file, none if there is no file. A line cut off while being written is left out.
+    """Return every complete line of a file, none if there is no file. An incomplete last line is left out.
 
     Raises:
-        DataError: a line is not one that `append_line` writes.
+        DataError: a line does not have the form of a run's line.
     """
     if not path.is_file():
         return []
@@ -58,10 +58,10 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def check_settings(path: Path, lines: list[Line], settings: Mapping[str, Any]) -> None:
-    """Check that all runs of a file belong to one study: the settings that its runs share must be the same.
+    """Check that all runs in a file have the given settings, so that they belong to one benchmark.
 
     Raises:
-        ConfigError: they differ; the message names each such setting with both values.
+        ConfigError: the settings differ; the message names each differing setting with both values.
     """
     wanted = _flat(settings)
     for line in lines:

@@ -1,4 +1,4 @@
-"""Runs as processes: memory is handed back after each, and one that crashes takes no other along."""
+"""Carry out each run in its own process, so that its memory is freed afterwards and a crash stops no other run."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _RUN_CONFIG, _LOG, _LOCK = "train.yaml", "log.txt", ".lock"
 
 
 class RunFailedError(Exception):
-    """A run's process ended with an error; says which and where its log is."""
+    """A run's process ended with an error; the message gives the error and the path of the log."""
 
 
 class _StoppedError(Exception):
-    """The benchmark is being stopped."""
+    """The benchmark is stopped, so the run is given up."""
 
 
 class _Processes:
-    """The processes at work, all of which end when `stop` is called or when this process ends."""
+    """The running processes, which all end when `stop` is called or when this process ends."""
 
     def __init__(self, kept_open: int) -> None:
         self._kept_open = kept_open
@@ -50,7 +50,7 @@ class _Processes:
         self._stopped = False
 
     def run(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
-        """Run a command of the program; gives its exit status."""
+        """Run a command of this program; return its exit status."""
         command = [sys.executable, "-m", "supersimplenet", *arguments]
         with log.open("ab") as output:
             with self._lock:
@@ -62,7 +62,7 @@ class _Processes:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **environment, STOP_WITH_STDIN: str(STOPS_WITHIN_S)},
-                    start_new_session=True,  # Ctrl-C reaches it by its standard input alone, once
+                    start_new_session=True,  # Ctrl-C then stops it only through its standard input
                     pass_fds=() if sys.platform == "win32" else (self._kept_open,),
                 )
                 self._running.add(process)
@@ -75,7 +75,7 @@ class _Processes:
         return status
 
     def stop(self) -> None:
-        """Let every process end soon."""
+        """Tell every running process to end soon."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -97,17 +97,17 @@ def carry_out(
     done: Callable[[Run, Line], None],
     failed: Callable[[Run, RunFailedError], None],
 ) -> None:
-    """Train and test each run, as many at a time as there are devices or jobs.
+    """Train and test each run, with one run at a time for each device or job.
 
     Args:
-        runs: in their order.
-        folder: of the benchmark.
-        config: devices, jobs, whether models are kept.
+        runs: the runs, in the order in which they are started.
+        folder: folder of the benchmark.
+        config: devices, jobs, and whether models are kept.
         settings: options of `supersimplenet train` that all runs share.
-        lock: of the folder, see `claimed`.
-        begun: called from the run's own thread.
-        done: called with a run's line, from this thread.
-        failed: likewise, with what went wrong; the other runs go on.
+        lock: file descriptor of the folder's lock; see `claimed`.
+        begun: called when a run starts, from the run's own thread.
+        done: called with the line of a finished run, from the calling thread.
+        failed: called with the error of a failed run, from the calling thread; the other runs continue.
     """
     environments: SimpleQueue[dict[str, str]] = SimpleQueue()
     places = _environments(config)
@@ -143,7 +143,7 @@ def carry_out(
 
 
 def comparable(run: Run, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that all runs of a benchmark share, but for those that no figure depends on."""
+    """Return the settings that all runs of a benchmark share, without those that do not influence the figures."""
     trainer = {name: value for name, value in settings["trainer"].items() if name != "num_workers"}
     others = {name: value for name, value in settings.items() if name != "cache"}
     return {"data": run.shared_data, **others, "trainer": trainer}
@@ -151,14 +151,14 @@ def comparable(run: Run, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[int]:
-    """Keep a folder to oneself; gives the open lock file, which processes inherit and so prolong the claim.
+    """Lock a folder and yield the file descriptor of the lock; processes that inherit it keep the folder locked.
 
     Raises:
-        OutputError: another benchmark is at work there.
+        OutputError: another benchmark is running in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("wb") as file:
-        if sys.platform != "win32":  # there, it is up to the user
+        if sys.platform != "win32":  # on Windows, the user must avoid two benchmarks in one folder
             import fcntl
 
             give_up = time.monotonic() + STOPS_WITHIN_S + 10
@@ -181,7 +181,7 @@ def claimed(folder: Path) -> Iterator[int]:
 
 
 def _environments(config: AccuracyConfig) -> list[dict[str, str]]:
-    """What the environment of each run that is at work at a time says of where it computes."""
+    """Return the environment variables of each simultaneous run: its GPU, or its number of threads."""
     if config.devices:
         return [{"CUDA_VISIBLE_DEVICES": device} for device in config.devices]
     if config.jobs == 1:
@@ -193,20 +193,20 @@ def _environments(config: AccuracyConfig) -> list[dict[str, str]]:
 def _train_and_test(
     run: Run, folder: Path, settings: Mapping[str, Any], processes: _Processes, environment: Mapping[str, str]
 ) -> Line:
-    """One run's line; what an earlier call left of it is continued."""
+    """Train and test one run, or continue it if an earlier call was interrupted; return the run's line."""
     model, log, config = folder / "model", folder / _LOG, folder / _RUN_CONFIG
     text = yaml.safe_dump({**run.options, **settings}, sort_keys=False, allow_unicode=True)
     if folder.exists() and not (config.is_file() and config.read_text(encoding="utf-8") == text):
-        shutil.rmtree(folder)  # of other settings
+        shutil.rmtree(folder)  # it was made with other settings
     folder.mkdir(parents=True, exist_ok=True)
     write_text(config, text)
     trained = (model / WEIGHTS_FILE).is_file()
     resumed = not trained and (model / CONFIG_FILE).is_file()
     if not trained:
-        # Where nothing was begun, --resume begins.
+        # Without an interrupted run, --resume starts a new training.
         train = ["train", "--config", str(config), "--output", str(model), "--resume"]
         status = processes.run(train, log, environment)
-        if status > 0 and resumed:  # it ended by itself: what was left is of no use
+        if status > 0 and resumed:  # not by a signal: the interrupted run cannot be continued
             shutil.rmtree(model)
             resumed = False
             status = processes.run(train, log, environment)
@@ -227,7 +227,7 @@ def _check(stage: str, status: int, log: Path) -> None:
 
 
 def _line(run: Run, model: Path, settings: Mapping[str, Any], *, resumed: bool, test_seconds: float) -> Line:
-    """What is kept of a run; what each figure means is said in metrics.json, config.yaml and `Run`."""
+    """Return the line of a run, with figures from metrics.json and config.yaml and the fields of `Run`."""
     metrics = json.loads((model / METRICS_FILE).read_text(encoding="utf-8"))
     record = read_record(model)
     training = record["training"]

@@ -1,4 +1,4 @@
-"""Plot average precision against the number of masks, for detection and for localisation."""
+"""Plot the average precision over the number of masks, for detection and for localisation."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from supersimplenet.benchmark.summary import MEAN, Figure
 
 PANELS = {"AP-det": "Detection: AP of images, by the head", "AP-loc": "Localisation: AP of pixels"}
 _INK, _GREY = "#000000", "#808080"
-_TOP = 102.0  # per cent: no empty axis above what is possible
-_LABEL_GAP = 0.1  # share of the axis: the values of nearer points would overlap
+_TOP = 102.0  # per cent; the axis ends just above the largest possible value
+_LABEL_GAP = 0.1  # share of the axis; the labels of closer points would overlap
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Values over the number of masks, ascending.
+    """Values of a metric over the number of masks.
 
     Attributes:
-        masks: number of masks, or their share of the bad training images.
-        mean: per cent.
-        std: per cent; None where there is none.
+        masks: numbers of masks, or shares of the bad training images that have a mask; ascending.
+        mean: mean values in per cent.
+        std: standard deviations in per cent; None where there is none.
     """
 
     masks: list[float]
@@ -39,12 +39,12 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The data of the panel of one metric.
+    """The data in the plot of one metric.
 
     Attributes:
         here: results of the regimes weak, mixed and full.
-        published: the paper's results, mixed only; empty if there are none.
-        unsupervised: result without any bad image, in per cent; None if it was not run.
+        published: the paper's results for the regime mixed; empty if there are none.
+        unsupervised: result without any bad image, in per cent; None if there is no such run.
     """
 
     here: Curve
@@ -53,7 +53,7 @@ class Panel:
 
 
 def masks_are_shares(lines: Sequence[Line]) -> bool:
-    """Return whether masks are counted as shares: they are published so, or runs of one regime differ in number."""
+    """Return whether masks are counted as shares: if published so, or if runs of one regime differ in their number."""
     published = [masks for masks, _ in published_masks(dataset=lines[0]["dataset"], metric="AP-loc", source="jims")]
     if published:
         return published[-1] == 1
@@ -64,7 +64,7 @@ def masks_are_shares(lines: Sequence[Line]) -> bool:
 
 
 def prepare_panel(lines: Sequence[Line], figures: Sequence[Figure], metric: str) -> Panel:
-    """Return the points of a metric for the data set as a whole."""
+    """Return the points of a metric for the dataset as a whole."""
     whole = MEAN if any(figure.category == MEAN for figure in figures) else figures[0].category
     chosen = [f for f in figures if f.metric == metric and f.category == whole and f.mean is not None]
     here = sorted(
@@ -90,10 +90,10 @@ def prepare_panel(lines: Sequence[Line], figures: Sequence[Figure], metric: str)
 
 
 def draw(lines: Sequence[Line], figures: Sequence[Figure], path: Path, *, title: str) -> bool:
-    """Draw AP-det and AP-loc against the number of masks, one above the other so that they fit a phone.
+    """Draw AP-det and AP-loc over the number of masks, one plot above the other, so that they fit on a phone.
 
     Returns:
-        Whether there was anything to draw: runs other than unsupervised ones.
+        False if nothing was drawn, because all runs are unsupervised.
     """
     panels = {metric: prepare_panel(lines, figures, metric) for metric in PANELS}
     panels = {metric: panel for metric, panel in panels.items() if panel.here.masks}
@@ -139,7 +139,7 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
 
 
 def _label_points(axis: Axes, panel: Panel) -> None:
-    """Write the values, on the side away from the published line; of crowded points only the first and the last."""
+    """Write the values on the side away from the published line; for close points only the first and the last value."""
     here, published = panel.here, panel.published
     gap = _LABEL_GAP * (here.masks[-1] - here.masks[0])
     labelled: list[float] = []

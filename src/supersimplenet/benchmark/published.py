@@ -1,4 +1,4 @@
-"""Read the published figures, which are shipped with the package."""
+"""Read the published figures, which are part of the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 
 _FILE = "published_results.csv"
-_MEAN = "mean"  # category of the mean over categories, and the only one of a data set without categories
+_MEAN = "mean"  # the mean over categories, and the only category of a dataset without categories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,8 @@ class Published:
     """A published figure.
 
     Attributes:
-        source: ``jims`` and ``icpr`` for the papers, ``anomalib-jims`` and ``anomalib-icpr`` for anomalib.
-        mean: mean over the source's runs, as a fraction.
+        source: ``jims`` or ``icpr`` for the papers, ``anomalib-jims`` or ``anomalib-icpr`` for anomalib.
+        mean: mean over the source's runs, as a fraction of 1.
         std: standard deviation over the source's runs; None if the source gives none.
     """
 
@@ -27,23 +27,23 @@ class Published:
     std: float | None
 
 
-Place = tuple[str, str, str | None, str, str]  # data set, regime, masks, category, metric
+Place = tuple[str, str, str | None, str, str]  # dataset, regime, masks, category, metric
 
 
 def published_figures(
     *, dataset: str, regime: str, masks: str | None, category: str | None, metric: str
 ) -> dict[str, Published]:
-    """Return what each source publishes for one figure.
+    """Return the values that the sources publish for one figure.
 
     Args:
         dataset: name of the data source's class.
         regime: regime of supervision.
-        masks: masks of the mixed regime, a number or a share, as the data set's split files count them.
-        category: category of the data set; None for the mean over its categories, and for a data set without any.
+        masks: masks of the mixed regime, a number or a share, as in the dataset's split files; None for other regimes.
+        category: category of the dataset; None for the mean over its categories, and for a dataset without any.
         metric: name of the metric as in metrics.json.
 
     Returns:
-        Figures by source; empty if nothing is published.
+        Published figures by source; empty if nothing is published.
     """
     return dict(_table().get((dataset, regime, masks, category or _MEAN, metric), {}))
 
@@ -59,7 +59,7 @@ def published_masks(*, dataset: str, metric: str, source: str) -> list[tuple[flo
 
 
 def published_categories(dataset: str) -> set[str]:
-    """Return the categories that a data set's results are published for; empty if it has none."""
+    """Return the categories that a dataset's results are published for; empty if it has none."""
     return {place[3] for place in _table() if place[0] == dataset} - {_MEAN}
 
 

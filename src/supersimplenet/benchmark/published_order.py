@@ -1,7 +1,8 @@
-"""The heads in the plain, published order of operations: the reference of the fast order, in tests and benchmarks.
+"""The heads in the plain, published order of operations: the reference for the fast order, in tests and benchmarks.
 
-Written once more from the papers; nothing but the parameters' names is shared with the rest of the package. Upscale and
-concatenate the feature maps, pool, adapt, two heads; training doubles the batch and adds masked noise.
+The code was written again from the papers; it shares only the parameters' names with the rest of the package. The
+order is: upscale and concatenate the feature maps, pool, adapt, two heads; training doubles the batch and adds masked
+noise.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from torch.nn import functional as F
 
 
 class PlainHeads(nn.Module):
-    """Both heads and the adaptor.
+    """The adaptor and both heads.
 
     Args:
-        channels: of each feature map.
-        variant: ``jims`` classifies the unadapted features, ``icpr`` the adapted ones.
-        align_corners: how feature maps are upscaled.
+        channels: number of channels of each feature map.
+        variant: ``jims`` classifies the features before the adaptor, ``icpr`` those after it.
+        align_corners: option of the bilinear upscaling of the feature maps.
     """
 
     def __init__(self, channels: Sequence[int], *, variant: str, align_corners: bool) -> None:
@@ -54,14 +55,14 @@ class PlainHeads(nn.Module):
         stop_gradient: bool = False,
         ignored: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return map (N, h, w) and score (N,), logits.
+        """Return anomaly map (N, h, w) and anomaly score (N,), in logits.
 
         Args:
             maps: (B, C_l, h_l, w_l) feature maps, largest first.
-            noise: (2B, C, h, w); with it the batch is doubled.
-            mask: (2B, h, w), where the noise is added.
-            stop_gradient: keep the score from training the map.
-            ignored: (N, h, w) bool, positions that count in no score.
+            noise: (2B, C, h, w) noise for the features; if given, the batch is doubled.
+            mask: (2B, h, w), 1 where the noise is added.
+            stop_gradient: do not pass gradients of the score to the anomaly map.
+            ignored: (N, h, w) bool, True at positions that count in no score.
         """
         features = self.fused(maps)
         adapted = self.adaptor(features)
@@ -89,7 +90,7 @@ class PlainHeads(nn.Module):
         return map_logit[:, 0], self.score(torch.cat(pooled, dim=1).flatten(1))[:, 0]
 
 
-# The package's name of each parameter beside the reference's.
+# Names of the package's modules, with the names of the same modules in the reference.
 NAMES = {
     "adaptor": "adaptor",
     "hidden": "segmentation.0",
@@ -102,7 +103,7 @@ NAMES = {
 
 
 def plain_name(name: str) -> str:
-    """Return the reference's name of one of the package's parameters."""
+    """Return the name that a parameter of the package has in the reference."""
     module, parameter = name.split(".")
     return f"{NAMES[module]}.{parameter}"
 
@@ -117,9 +118,9 @@ def plain_loss(
     ignored: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss, pixel by pixel and from probabilities, as the papers write it.
+    """Return the loss, computed pixel by pixel and from probabilities, as in the papers.
 
-    Images whose pixel labels are not ``known`` (N,) are left out of the map's terms first; then ignored pixels.
+    The anomaly map's terms leave out images whose pixel labels are not ``known`` (N,), and then ignored pixels.
     """
 
     def mean(values: Tensor) -> Tensor:
@@ -140,7 +141,7 @@ def plain_loss(
 
 
 def plain_weight(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return 3 (d / d_max)^2 in each 8-connected region, d from the distances to all pixels outside; 1 elsewhere."""
+    """Return 3 (d / d_max)^2 in each 8-connected region, with d the distance to the nearest pixel outside; else 1."""
     weight = np.ones(mask.shape)
     outside = np.argwhere(~mask)
     left = {tuple(pixel) for pixel in np.argwhere(mask)}
@@ -159,7 +160,7 @@ def plain_weight(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def plain_dilation(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    """Return each pixel whose square of neighbours holds a defective one."""
+    """Return a mask of the pixels that have a defective pixel in the square of this side around them."""
     reach = side // 2
     return np.array(
         [
@@ -173,7 +174,7 @@ def plain_dilation(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
 
 
 def anomaly_map(map_logit: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Return the map resized bilinearly and blurred by torchvision's Gaussian, kernel 25, sigma 4."""
+    """Return the anomaly map resized bilinearly and blurred by torchvision's Gaussian, kernel 25, sigma 4."""
     from torchvision.transforms.functional import gaussian_blur
 
     resized = F.interpolate(map_logit[:, None], size=image_size, mode="bilinear", align_corners=False)

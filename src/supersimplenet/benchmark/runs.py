@@ -1,4 +1,4 @@
-"""Plan the runs of an accuracy benchmark. Needs no torch, so that an invalid option is refused at once."""
+"""Plan the runs of an accuracy benchmark. Needs no torch, so that an invalid option is reported immediately."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from supersimplenet.types import Regime
 from supersimplenet.utils.console import console
 
 MasksFrom = Literal["split file", "seeded subset"]
-CHOSEN_BY_RUN = ("category", "fold", "masks")  # arguments of a source that each run sets
+CHOSEN_BY_RUN = ("category", "fold", "masks")  # arguments of a data source that each run sets
 _ALL = ("all",)
 _FOLDS = (0, 1, 2)
-# Masks as written in a regime, and the argument of the source that reads the split file with as many masks.
+# Masks as written in a regime, with the source's argument that selects the split file with so many masks.
 _SPLIT_FILES: dict[str, dict[str, int]] = {
     "KSDD2": {str(count): count for count in (16, 53, 126)},
     "SensumSODF": {f"{percent / 100:g}": percent for percent in range(10, 100, 10)},
@@ -34,12 +34,12 @@ class Run:
     """One training and one test.
 
     Attributes:
-        dataset: name of the source's class, under which results are published.
-        category: category of the data set; the source's name if it has none.
-        fold: fold of the data set, None if it has none.
+        dataset: class name of the data source, which is also its name among the published results.
+        category: category of the dataset; the source's name if it has no categories.
+        fold: fold of the dataset; None if it has no folds.
         regime: regime of supervision.
-        masks: masks of the mixed regime as written, a number or a share; None for all the masks there are.
-        masks_from: how the masks are chosen, None if none are chosen.
+        masks: masks of the mixed regime as written, a number or a share; None for all masks.
+        masks_from: how the masks are chosen; None if all masks are used.
         seed: seed of the training, and of a seeded subset.
         data: the source, as `describe_source` describes it.
     """
@@ -55,20 +55,20 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Name of the run, also of its folder."""
+        """Name of the run and of its folder."""
         fold = "" if self.fold is None else f"_fold{self.fold}"
         masks = "" if self.masks is None else f"-{self.masks}"
         return re.sub(r"[^\w.-]", "-", f"{self.category}{fold}_{self.regime}{masks}_seed{self.seed}")
 
     @property
     def shared_data(self) -> dict[str, Any]:
-        """The source without the arguments that each run sets: the same for all runs of a benchmark."""
+        """Description of the source without the arguments that each run sets; the same for all runs of a benchmark."""
         arguments = {name: value for name, value in self.data["init_args"].items() if name not in CHOSEN_BY_RUN}
         return {"class_path": self.data["class_path"], **arguments}
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of `supersimplenet train` that this run sets."""
+        """Options of `supersimplenet train` that this run sets."""
         supervised: dict[str, Any] = {"supervision": self.regime}
         if self.masks_from == "seeded subset":
             supervised["masks"] = self.masks
@@ -99,7 +99,7 @@ class DataFamily:
         return argument in inspect.signature(self.kind.__init__).parameters
 
     def source(self, **chosen: Any) -> DataSource:
-        """Return the source of a run, with the arguments that it sets."""
+        """Return the source of a run, with the arguments that the run sets."""
         return self.kind(**self.arguments, **chosen)
 
     def root(self) -> Path:
@@ -109,11 +109,11 @@ class DataFamily:
 
 
 def plan_runs(family: DataFamily, config: AccuracyConfig) -> list[Run]:
-    """Return the runs: categories x folds x regimes x seeds, seeds outermost, so that early results cover everything.
+    """Return the runs: categories x folds x regimes x seeds; all runs of the first seed come first, then the next seed.
 
     Raises:
-        ConfigError: categories or folds are given for a data set that has none.
-        DataError: there is no category, or one with published results cannot be read.
+        ConfigError: categories or folds are given for a dataset that has none.
+        DataError: there is no category, or a category with published results cannot be read.
     """
     dataset = family.kind.__name__
     if not family.has("category") and config.categories != _ALL:
@@ -145,7 +145,7 @@ def _run(family: DataFamily, category: str | None, fold: int | None, written: st
     source = family.source(**chosen)
     return Run(
         dataset=dataset,
-        category=category or (dataset if family.has("masks") else source.name),  # a name that leaves out the masks
+        category=category or (dataset if family.has("masks") else source.name),  # this name does not contain the masks
         fold=fold,
         regime=cast("Regime", regime),
         masks=masks or None,
@@ -156,7 +156,7 @@ def _run(family: DataFamily, category: str | None, fold: int | None, written: st
 
 
 def _find_categories(family: DataFamily) -> list[str]:
-    """Return every folder that the source reads as a category: below the root, else one or two folders further down."""
+    """Return every folder that the source can read as a category: in the root, else one or two levels deeper."""
     root, published = family.root(), published_categories(family.kind.__name__)
     for level in ("[!.]*", "*/[!.]*", "*/*/[!.]*"):
         names = {path.name for path in root.glob(level) if path.is_dir()}
@@ -173,7 +173,7 @@ def _find_categories(family: DataFamily) -> list[str]:
 
 
 def _problem(family: DataFamily, category: str) -> ConfigError | DataError | None:
-    """Return the error that keeps a folder from being read as a category, None if there is none."""
+    """Return the error of reading a folder as a category; None if there is no error."""
     try:
         family.source(category=category).samples()
     except (ConfigError, DataError) as error:

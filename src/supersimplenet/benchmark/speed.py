@@ -1,4 +1,4 @@
-"""How fast this machine is: each stage from the file to the verdict, alone and as a line that is never idle."""
+"""Measure the speed of this machine: each stage from the file to the verdict alone, and many images in parallel."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from supersimplenet import __version__
 from supersimplenet.benchmark import published_order
@@ -33,19 +34,20 @@ from supersimplenet.utils.serialization import to_plain
 from supersimplenet.utils.system import cpu_name, keep_freed_blocks, peak_memory_mib
 
 COLUMNS = ("median_ms", "p10_ms", "p90_ms")
-_NOISE_STD, _PERLIN_THRESHOLD = 0.1, 0.2  # of the timed training step
+_NOISE_STD, _PERLIN_THRESHOLD = 0.1, 0.2  # for the timed training step
 
 
 def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
-    """Time every stage of an image's way; see `SpeedConfig`.
+    """Time every stage of a prediction, from the file to the result; see `SpeedConfig`.
 
     Returns:
-        ``config``, ``machine``; ``stages``: milliseconds an image (median, 10th and 90th percentile) of each stage
-        alone; ``calls``: of whole calls, in turn with what they are compared with; ``line``: images a second of many
-        images in several threads, from memory and from files; ``peak_memory_mib`` of the process.
+        ``config`` and ``machine``; ``stages``: milliseconds per image (median, 10th and 90th percentile) of each stage
+        alone; ``calls``: the same for whole calls, timed in turn with the calls that they are compared with; ``line``:
+        images per second for many images in several threads, from memory and from files; ``peak_memory_mib`` of the
+        process.
 
     Raises:
-        ConfigError: an engine, device or reference that is not here.
+        ConfigError: the engine or the device is not available.
     """
     keep_freed_blocks()
     if config.threads is not None:
@@ -65,7 +67,7 @@ def benchmark_speed(config: SpeedConfig) -> dict[str, Any]:
         per_image = dict.fromkeys(stages, 1) | dict.fromkeys(network_stages, config.batch_size)
         calls: dict[str, Callable[[], object]] = {"whole network": lambda: detector.engine.run(pixels)}
         if config.compare == "plain":
-            calls["plain network"] = _plain_inference(network, pixels, detector.device)
+            calls["plain network"] = published_inference(network, pixels, detector.device)
         report: dict[str, Any] = {
             "config": to_plain(replace(config, image_size=network.config.size_px)),
             "machine": _machine(detector),
@@ -93,7 +95,7 @@ def _network(config: SpeedConfig) -> SuperSimpleNet:
 
 
 def _write_files(folder: Path, config: SpeedConfig, generator: np.random.Generator) -> list[Path]:
-    """PNG files of a smooth surface with grain, which compress about as photographs do."""
+    """Write PNG files of a smooth surface with grain, which compress about as well as photographs; return the paths."""
     height, width = config.file_size
     small = generator.normal(128, 30, (height // 32 + 2, width // 32 + 2, 3))
     smooth = np.asarray(Image.fromarray(small.clip(0, 255).astype(np.uint8)).resize((width, height)))
@@ -106,12 +108,12 @@ def _write_files(folder: Path, config: SpeedConfig, generator: np.random.Generat
 
 
 def measure(runs: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int) -> dict[str, list[float]]:
-    """Seconds of each run, in turn (A B A B ...), so that a machine whose speed drifts favours none.
+    """Return the seconds of each run, timed in turn (A B A B ...), so that a drift of the machine's speed favours none.
 
     Args:
-        runs: what is timed, by name.
-        rounds: times that each is counted.
-        warmup: times before that.
+        runs: functions to time, by name.
+        rounds: number of timed calls of each function.
+        warmup: number of calls before them that are not timed.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_number in range(warmup + rounds):
@@ -137,7 +139,7 @@ def _summaries(times: Mapping[str, list[float]], images: Mapping[str, int]) -> d
 
 
 def _compare(runs: Mapping[str, Callable[[], object]], config: SpeedConfig) -> dict[str, dict[str, float]]:
-    """Each run beside the first: the ratio is taken round by round."""
+    """Compare each run with the first run, by the median of their ratios in each round."""
     times = _timed(runs, config)
     rows = _summaries(times, dict.fromkeys(times, config.batch_size))
     first, *others = times
@@ -148,10 +150,10 @@ def _compare(runs: Mapping[str, Callable[[], object]], config: SpeedConfig) -> d
 
 
 def _in_memory(detector: Detector, pixels: NDArray[np.uint8], images: int) -> float:
-    """Images a second where several threads call the engine at once."""
+    """Return the images per second when several threads call the engine in parallel."""
     calls = -(-images // len(pixels))
     with detector.engine.worker_threads() as threads, ThreadPoolExecutor(threads) as pool:
-        list(pool.map(detector.engine.run, [pixels] * threads))  # warms up each thread
+        list(pool.map(detector.engine.run, [pixels] * threads))  # warm-up of each thread
         begin = time.perf_counter()
         list(pool.map(detector.engine.run, [pixels] * calls))
         return calls * len(pixels) / (time.perf_counter() - begin)
@@ -167,7 +169,7 @@ def _from_files(detector: Detector, files: list[Path]) -> float:
 def _training_steps(
     network: SuperSimpleNet, pixels: NDArray[np.uint8], config: SpeedConfig, device: torch.device
 ) -> dict[str, Callable[[], object]]:
-    """Forward, loss and backward of the heads, features given, anomalies drawn anew."""
+    """Return training steps to time: new anomalies, forward pass, loss and backward pass of the heads, no backbone."""
     network.train()
     features = [f.to(device) for f in network.backbone.cpu()(torch.from_numpy(pixels))]
     heads = network.heads.to(device)
@@ -190,7 +192,7 @@ def _training_steps(
 
     steps: dict[str, Callable[[], object]] = {"training step": step}
     if config.compare == "plain":
-        reference = _reference(network).to(device)
+        reference = published_heads(network).to(device)
         maps = [f.permute(0, 3, 1, 2).contiguous() for f in features]
 
         def plain_step() -> None:
@@ -213,12 +215,15 @@ def _training_steps(
     return steps
 
 
-def _plain_inference(network: SuperSimpleNet, pixels: NDArray[np.uint8], device: torch.device) -> Callable[[], object]:
-    reference = _reference(network).eval().to(device)
+def published_inference(
+    network: SuperSimpleNet, pixels: NDArray[np.uint8], device: torch.device
+) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Return a function that computes anomaly maps and scores of the images in the published order, on a device."""
+    reference = published_heads(network).eval().to(device)
     backbone = copy.deepcopy(network.backbone).to(device)
 
     @torch.no_grad()
-    def run() -> object:
+    def run() -> tuple[Tensor, Tensor]:
         maps = [f.permute(0, 3, 1, 2) for f in backbone(torch.from_numpy(pixels).to(device))]
         map_logit, score_logit = reference(maps)
         return published_order.anomaly_map(map_logit, network.config.size_px).cpu(), score_logit.cpu()
@@ -226,8 +231,8 @@ def _plain_inference(network: SuperSimpleNet, pixels: NDArray[np.uint8], device:
     return run
 
 
-def _reference(network: SuperSimpleNet) -> published_order.PlainHeads:
-    """Return the heads in the published order with the network's weights."""
+def published_heads(network: SuperSimpleNet) -> published_order.PlainHeads:
+    """Return the heads in the published order of operations, with the network's weights."""
     config = network.config
     reference = published_order.PlainHeads(
         network.heads.channels, variant=config.variant, align_corners=config.align_corners

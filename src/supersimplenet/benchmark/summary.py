@@ -1,4 +1,4 @@
-"""Compute means and standard deviations of the runs, each with its published figure."""
+"""Compute means and standard deviations over the runs, with the published figures."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _REGIMES = ("unsupervised", "weak", "mixed", "full")
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One number of the table.
+    """One value of the table.
 
     Attributes:
         regime: regime of supervision.
-        masks: masks as written in the regime, a number or a share; None if none were written.
+        masks: masks as written in the regime, a number or a share; None if not written.
         masks_from: how the masks were chosen.
-        category: category of the data set; ``mean`` for the mean over its categories.
+        category: category of the dataset; ``mean`` for the mean over its categories.
         metric: name of the metric as in metrics.json.
         n: number of seeds that have a value for each category and fold.
-        mean: mean over those seeds, as a fraction; None if there are none.
-        std: sample standard deviation over those seeds; None for fewer than two.
-        published: the paper's figure for the same variant of the network.
-        anomalib: anomalib's figure for that variant.
+        mean: mean over those seeds, as a fraction of 1; None if there is no such seed.
+        std: sample standard deviation over those seeds; None for fewer than two seeds.
+        published: the paper's figure for the same variant of the network; None if not published.
+        anomalib: anomalib's figure for the same variant; None if not published.
     """
 
     regime: str
@@ -50,7 +50,7 @@ class Figure:
         return written(self.regime, self.masks)
 
     def difference(self, other: Published | None) -> float | None:
-        """Return the mean minus a published one, None if one of them is missing."""
+        """Return the mean minus a published mean; None if one of the two is missing."""
         return None if other is None or self.mean is None else self.mean - other.mean
 
 
@@ -60,9 +60,9 @@ def written(regime: str, masks: str | None) -> str:
 
 
 def summarise(lines: Sequence[Line]) -> list[Figure]:
-    """Return every figure that the lines of one benchmark give.
+    """Return all figures of one benchmark, computed from the lines of its runs.
 
-    A category's value for a seed is the mean over its folds; the data set's value is the mean over its categories. Mean
+    A category's value for a seed is the mean over its folds; the dataset's value is the mean over its categories. Mean
     and standard deviation are then taken over the seeds. A seed counts only if each category and fold has a value.
 
     Returns:
@@ -96,7 +96,7 @@ def summarise(lines: Sequence[Line]) -> list[Figure]:
 
 
 def _supervisions(lines: Sequence[Line]) -> list[tuple[str, str | None, str | None]]:
-    """Return regime, masks and how these were chosen, the least supervised first."""
+    """Return each combination of regime, masks and choice of masks, the least supervised first."""
     found: dict[tuple[str, str | None, str | None], list[int]] = {}
     for line in lines:
         place = (line["regime"], line["masks"], line["masks_from"])
@@ -115,14 +115,14 @@ def _of_seeds(lines: Sequence[Line], metric: str, categories: Sequence[str], fol
     for seed in sorted({line["seed"] for line in lines}):
         wanted = [(seed, category, fold) for category in categories for fold in folds]
         if all(place in values for place in wanted):
-            means.append(statistics.fmean(values[place] for place in wanted))  # every category has as many folds
+            means.append(statistics.fmean(values[place] for place in wanted))  # all categories have equally many folds
     return means
 
 
 def _beside(
     line: Line, regime: str, masks: str | None, category: str, metric: str, categories: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the published figures; for a mean over categories only if it is published for the same categories."""
+    """Return the published figures. A mean over categories has them only if it is over the published categories."""
     known = published_categories(line["dataset"])
     if category == MEAN and set(categories) != known:
         return {}

@@ -1,4 +1,4 @@
-"""Write the summary as text, Markdown and CSV. Text and Markdown show per cent with one decimal, CSV fractions."""
+"""Write the summary as text, Markdown and CSV. Text and Markdown have per cent with one decimal, CSV has fractions."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from supersimplenet.benchmark.published import Published
 from supersimplenet.benchmark.summary import MEAN, Figure, written
 
 Rows = tuple[list[str], list[list[str]]]  # header, rows
-_MINUS = "\N{MINUS SIGN}"  # as wide as a plus
+_MINUS = "\N{MINUS SIGN}"  # as wide as a plus sign
 _PAPERS = {"jims": "JIMS 2025", "icpr": "ICPR 2024"}
 _MASKS = {
     "split file": "those of the data set's own split files",
     "seeded subset": "a subset drawn by the seed",
 }
 _READING = {
-    "AP-det": "AP-det and I-AUROC judge images by the classification head's score",
+    "AP-det": "AP-det and I-AUROC rank images by the classification head's score",
     "seg-AP-det": ", seg- by the map's maximum",
     "fused-AP-det": ", fused- by both together",
-    "AP-loc": "; AP-loc, P-AUROC and AUPRO judge pixels",
+    "AP-loc": "; AP-loc, P-AUROC and AUPRO are of pixels",
 }
 _NAMES = ("supervision", "metric", "category")  # headers of columns with text; all others hold numbers
 
 
 def results_csv(figures: Sequence[Figure], dataset: str) -> str:
-    """Return CSV text with a row for each figure; fractions, empty where there is none."""
+    """Return CSV text with a row for each figure; values are fractions, missing values are empty."""
     text = io.StringIO()
     rows = [_csv_row(figure, dataset) for figure in figures]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
@@ -41,13 +41,13 @@ def results_csv(figures: Sequence[Figure], dataset: str) -> str:
 
 
 def results_markdown(lines: Sequence[Line], figures: Sequence[Figure], *, failures: int, picture: str | None) -> str:
-    """Return the tables for people, as Markdown: the data set as a whole, each category, what was run and how.
+    """Return the tables as Markdown: the whole dataset, each category, the runs and their settings.
 
     Args:
         lines: the lines of the runs.
         figures: the figures from `summarise`.
-        failures: number of runs that have no line.
-        picture: file name of the plot in the same folder, None if there is none.
+        failures: number of runs that failed and have no line.
+        picture: file name of the plot in the same folder; None if there is no plot.
     """
     whole, by_category = _split(figures)
     parts = [f"# Accuracy on {title(lines)}", *describe(lines, figures)]
@@ -67,7 +67,7 @@ def results_markdown(lines: Sequence[Line], figures: Sequence[Figure], *, failur
 
 
 def results_text(figures: Sequence[Figure]) -> RichTable:
-    """Return the table of the data set as a whole, for a terminal of 80 columns: without anomalib's figures."""
+    """Return the table of the whole dataset without anomalib's figures, to fit a terminal of 80 columns."""
     header, rows = _beside(_split(figures)[0], anomalib=False)
     table = RichTable(box=None, pad_edge=False)
     for name in header:
@@ -80,7 +80,7 @@ def results_text(figures: Sequence[Figure]) -> RichTable:
 
 
 def describe(lines: Sequence[Line], figures: Sequence[Figure]) -> list[str]:
-    """Return a description of how the figures came about, as a list of paragraphs."""
+    """Return a description of the runs' settings and of the figures, as a list of paragraphs."""
     settings = lines[0]["settings"]
     model = settings["model"]
     sizes = [f"{height}x{width}" for height, width in sorted({tuple(line["image_size"]) for line in lines})]
@@ -102,7 +102,7 @@ def describe(lines: Sequence[Line], figures: Sequence[Figure]) -> list[str]:
 
 
 def title(lines: Sequence[Line]) -> str:
-    """Return the name of the data set, with its category if there is only one."""
+    """Return the name of the dataset, with its category if there is only one."""
     categories = {line["category"] for line in lines}
     dataset: str = lines[0]["dataset"]
     only: str = categories.pop() if len(categories) == 1 else dataset
@@ -110,7 +110,7 @@ def title(lines: Sequence[Line]) -> str:
 
 
 def _beside(figures: Sequence[Figure], *, anomalib: bool) -> Rows:
-    """Return a row for each figure, with what is published for it; a regime's name is in its first row only."""
+    """Return a row for each figure, with the published figure; the regime's name is in its first row only."""
     has_published = any(figure.published for figure in figures)
     has_anomalib = anomalib and any(figure.anomalib for figure in figures)
     header = ["supervision", "metric", "here", "n"]
@@ -189,7 +189,7 @@ def _csv_row(figure: Figure, dataset: str) -> dict[str, Any]:
 
 
 def _split(figures: Sequence[Figure]) -> tuple[list[Figure], list[Figure]]:
-    """Return the figures of the data set as a whole, and those of its categories if there are several."""
+    """Return the figures of the whole dataset, and those of its categories if there are several."""
     if not any(figure.category == MEAN for figure in figures):
         return list(figures), []
     return [f for f in figures if f.category == MEAN], [f for f in figures if f.category != MEAN]
@@ -204,7 +204,7 @@ def _average(lines: Sequence[Line]) -> str:
 
 
 def _versions(lines: Sequence[Line]) -> list[str]:
-    """Return the versions; several if lines were added after an update, whose figures may not be comparable."""
+    """Return the software versions; several if runs were added after an update, which may not be comparable."""
     found = {
         ", ".join(f"{name} {line['versions'][name]}" for name in ("supersimplenet", "torch", "timm")) for line in lines
     }
@@ -245,7 +245,7 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _markdown(table: Rows) -> str:
-    """Return a Markdown table, readable as text: columns as wide as their longest cell, numbers to the right."""
+    """Return a Markdown table, readable as text: columns as wide as their longest cell, numbers aligned right."""
     header, rows = table
     widths = [max(3, *(len(row[column]) for row in (header, *rows))) for column in range(len(header))]
 

@@ -1,1 +1,1 @@
-"""The command line: options only. Each command hands plain values to one function of the package."""
+"""The command line: options only. Each command passes plain values to one function of the package."""

@@ -1,4 +1,4 @@
-"""`supersimplenet benchmark`: measure this machine, and models on whole data sets."""
+"""`supersimplenet benchmark`: measure the speed of this machine, and the accuracy on whole datasets."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _accuracy_parser() -> OptionParser:
         description="Train and test each category, fold, regime of supervision and seed; write mean and standard "
         "deviation beside the published figures. The same command again goes on where it was, or adds to it."
     )
-    # Category, fold and masks of the source are chosen by each run.
+    # Each run sets category, fold and masks of the data source.
     parser.add_subclass_arguments(DataSource, "data", skip={"category", "fold", "masks"}, required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl, results.md and results.csv")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""`supersimplenet calibrate`."""
+"""`supersimplenet calibrate`: set a model's thresholds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several commands share: the parser, options, and words about a model."""
+"""Helpers of several commands: the parser, shared options, and texts about a model."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ BAD_SHARE_HELP = "with --costs: share of bad parts in production, such as 2%; by
 
 
 class OptionParser(ArgumentParser):
-    """A parser that says what is wrong, and not every option before it."""
+    """A parser that prints only the error, not the list of all options before it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message and end with status 2."""
+        """Print the message and end the process with exit status 2."""
         del ex
         print(f"{self.prog.replace(' [options]', '')}: {_in_plain_words(message)}; --help explains", file=sys.stderr)
         sys.exit(2)
 
 
 def _in_plain_words(message: str) -> str:
-    """Return the parser's message without Python's names of types."""
+    """Return the parser's message without the names of Python types."""
     name = re.search(r'Parser key "(.*?)"', message)
     option = f"--{name[1]}: " if name else ""
     if choices := re.search(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", message):
@@ -57,10 +57,10 @@ class Command(NamedTuple):
     """A command of the program.
 
     Attributes:
-        name: what is typed.
+        name: name of the command on the command line.
         help: one line for the list of commands.
-        parser: of its options.
-        run: carries it out; returns the exit status.
+        parser: parser of the command's options.
+        run: function that carries out the command and returns the exit status.
     """
 
     name: str
@@ -70,11 +70,11 @@ class Command(NamedTuple):
 
 
 def with_known_spelling(arguments: Sequence[str], parser: ArgumentParser) -> list[str]:
-    """Return the arguments with each option as its parser spells it: ``--batch-size`` and ``--batch_size`` are one.
+    """Return the arguments with each option in its parser's spelling: ``--batch_size`` is also ``--batch-size``.
 
     Args:
-        arguments: as typed after the command's name.
-        parser: of that command.
+        arguments: the arguments after the command's name.
+        parser: parser of that command.
     """
     known = set(parser._option_string_actions)
     spellings = {name.replace("_", "-"): name for name in known}
@@ -83,7 +83,7 @@ def with_known_spelling(arguments: Sequence[str], parser: ArgumentParser) -> lis
         name, equals, value = argument.partition("=")
         if name.startswith("--") and name not in known:
             head, dot, tail = name.partition(".")
-            # Behind a dot stand the fields of a class, which Python spells with underscores.
+            # After the dot follows the name of a class field, which Python spells with underscores.
             own = f"{head}.{tail.replace('-', '_')}" if dot else name
             name = spellings.get(name.replace("_", "-"), own)
         spelled.append(name + equals + value)
@@ -91,7 +91,7 @@ def with_known_spelling(arguments: Sequence[str], parser: ArgumentParser) -> lis
 
 
 def add_engine(parser: ArgumentParser, *, cluster: bool = False) -> None:
-    """Add the options that say what computes, where and how; with ``cluster`` on many machines too."""
+    """Add the options for device, engine and precision; with ``cluster``, also those for many machines."""
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--engine",
@@ -114,7 +114,7 @@ def add_engine(parser: ArgumentParser, *, cluster: bool = False) -> None:
 
 
 def compute_config(options: Namespace) -> ComputeConfig:
-    """Return what the options of `add_engine` say."""
+    """Return the options of `add_engine` as a config."""
     return ComputeConfig(
         device=options.device,
         engine=options.engine,
@@ -125,7 +125,7 @@ def compute_config(options: Namespace) -> ComputeConfig:
 
 
 def print_guarantee(calibration: Calibration | None) -> None:
-    """Print what the threshold guarantees, or that it guarantees nothing."""
+    """Print the guarantee of the threshold, or that it guarantees nothing."""
     if calibration is None:
         results().print(UNCALIBRATED, style="bold red")
     else:
@@ -133,10 +133,10 @@ def print_guarantee(calibration: Calibration | None) -> None:
 
 
 def parse_share(text: str, option: str) -> float:
-    """Return a share such as ``1%``, ``1 %`` or ``0.01``, in (0, 1).
+    """Return a share in (0, 1) from a text such as ``1%``, ``1 %`` or ``0.01``.
 
     Raises:
-        ConfigError: anything else; the message names the option.
+        ConfigError: the text is no such share; the message names the option.
     """
     number = text.strip()
     try:
@@ -149,10 +149,10 @@ def parse_share(text: str, option: str) -> float:
 
 
 def parse_costs(text: str) -> Costs:
-    """Return costs such as ``false-alarm=1,escape=50``, in either order.
+    """Return costs from a text such as ``false-alarm=1,escape=50``, in either order.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: the text has another form.
     """
     from supersimplenet.metrics.thresholds import Costs
 

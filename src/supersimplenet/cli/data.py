@@ -1,4 +1,4 @@
-"""`supersimplenet data`: make, fetch, check and split data sets."""
+"""`supersimplenet data`: create, download, check and split datasets."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from supersimplenet.datasets.checks.check import CheckReport
     from supersimplenet.datasets.checks.findings import Finding
 
-_SHOWN = 3  # pieces of evidence of a finding on the screen; check.json has all
+_SHOWN = 3  # pieces of evidence that are printed for a finding; check.json has all
 _ERRORS_OF_FILES = (
     "image-unreadable",
     "mask-unreadable",
     "mask-size",
     "ignore-unusable",
-)  # their details name the file
+)  # for these, the detail names the file
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "blue"}
 
 
@@ -153,15 +153,15 @@ def _split(options: Namespace) -> int:
 def check_data(
     source: DataSource, *, output: Path | None = None, size_px: tuple[int, int] | None = None
 ) -> CheckReport:
-    """Check a data set and print what was found.
+    """Check a dataset and print the findings.
 
     Args:
-        source: the data set.
-        output: folder for check.json and the pictures; made where missing.
-        size_px: (height, width) that the network will see.
+        source: the dataset.
+        output: folder for check.json and the pictures; created if it does not exist. None writes no files.
+        size_px: (height, width) of the network's input; None where it is not known.
 
     Raises:
-        DataError: the data set is missing or contradicts itself.
+        DataError: the dataset is missing or contradicts itself.
     """
     from supersimplenet.datasets.checks.check import check, remove_report, write_report
 
@@ -174,10 +174,10 @@ def check_data(
         report = check(samples, size_px=size_px, progress=lambda stage, images: bar.advance(tasks[stage], images))
         bar.update(
             tasks["comparing"], total=bar.tasks[tasks["comparing"]].completed
-        )  # unreadable ones are not compared
+        )  # unreadable images are not compared
     _print_report(report, source.name)
     if output is not None:
-        from supersimplenet.visualization.check_sheets import draw_findings  # matplotlib takes a moment
+        from supersimplenet.visualization.check_sheets import draw_findings  # matplotlib is slow to import
 
         output.mkdir(parents=True, exist_ok=True)
         remove_report(output)
@@ -196,17 +196,17 @@ def split_data(
     seed: int = 0,
     groups: GroupsName = "known",
 ) -> list[Sample]:
-    """Split a data set anew, write the table and print what went where.
+    """Split a dataset anew, write the table, and print the numbers of images in each split.
 
     Args:
-        source: the data set; good and bad images of both splits are pooled.
+        source: the dataset; good and bad images of both splits are pooled.
         output: the table to write.
         test_fraction: share of each type for the test split.
-        seed: another one gives another split.
-        groups: what is kept whole; see `group_samples`.
+        seed: seed of the split.
+        groups: groups that must stay together; see `group_samples`.
 
     Raises:
-        SuperSimpleNetError: of the kind that names the cause.
+        SuperSimpleNetError: the subclass names the cause.
     """
     from supersimplenet.datasets.checks.inspection import look_at
     from supersimplenet.datasets.splits import group_samples, split_samples, write_table

@@ -1,4 +1,4 @@
-"""`supersimplenet demo`: everything once, offline, in a few minutes."""
+"""`supersimplenet demo`: all steps once, offline, in a few minutes."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def command() -> Command:
 
 
 def demo(output: Path) -> Evaluation:
-    """Draw a data set, train on its good parts, evaluate, draw the findings.
+    """Draw a synthetic dataset, train on its good images, evaluate, and draw the findings.
 
     Args:
         output: a new folder for data, model and pictures.
 
     Raises:
-        OutputError: the folder holds something already.
+        OutputError: the folder is not empty.
     """
     from supersimplenet.datasets.synthetic import synthesize
     from supersimplenet.report.findings import CONTACT_SHEET, evaluate_model

@@ -1,4 +1,4 @@
-"""`supersimplenet export`: a model folder as the one file that goes to the line."""
+"""`supersimplenet export`: write a model as one file for the production line."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _run(options: Namespace) -> int:
 
 def _print_export(output: Path, bundle: Bundle) -> None:
     certificate = bundle.certificate
-    assert certificate is not None  # no file is left without one
+    assert certificate is not None  # every exported file has one
     size = "x".join(map(str, bundle.size_px))
     size += f", or multiples of {bundle.step_px} px" if bundle.step_px is not None else ""
     lines = [

@@ -1,4 +1,4 @@
-"""`supersimplenet gate`."""
+"""`supersimplenet gate`: decide whether a new model may replace the model in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`supersimplenet import`."""
+"""`supersimplenet import`: convert weights of another implementation into a model folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program: its commands, and what becomes of their errors."""
+"""Run the program: choose the command, run it, and print its errors."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: as typed after the program's name; by default those of this process.
+        arguments: the arguments after the program's name; by default those of this process.
 
     Returns:
-        The exit status: 0 where all went well, 1 where a message on standard error says what did not.
+        The exit status: 0 for success, 1 for an error (with a message on standard error) or a failed gate or check,
+        130 after Ctrl-C.
     """
-    # Threads of an operation wait for each other by spinning, for milliseconds unless told otherwise; where another
-    # process has the core, they then spin through each other's time slices. libgomp reads this when torch is loaded.
+    # By default, the threads of an operation wait for each other in busy loops, for milliseconds. If another process
+    # uses the cores, these loops waste the threads' time slices. libgomp reads this limit when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _build_parser()
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SuperSimpleNetError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    except OSError as error:  # a full disk, a folder that may not be written: the system's words name the file
+    except OSError as error:  # such as a full disk or a read-only folder: the system's message names the file
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command_groups() -> dict[str, list[Command]]:
-    """Return every command, by the word that comes before it; most have none."""
+    """Return all commands by the word that comes before them, which is empty for most commands."""
     return {
         "": [
             train.command(),
@@ -103,7 +104,7 @@ def _build_parser() -> tuple[OptionParser, dict[str, Command]]:
 
 
 def _spelled(arguments: list[str], commands: dict[str, Command]) -> list[str]:
-    """Return the arguments with options spelled as the command spells them."""
+    """Return the arguments with the options in the command's spelling."""
     for words in (2, 1):
         command = commands.get(" ".join(arguments[:words]))
         if command is not None:

@@ -1,4 +1,4 @@
-"""`supersimplenet predict`."""
+"""`supersimplenet predict`: predict images and write the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`supersimplenet report`."""
+"""`supersimplenet report`: evaluate a model and write a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`supersimplenet test`."""
+"""`supersimplenet test`: evaluate a model on test images."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _run(options: Namespace) -> int:
 
 
 def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Print metrics, verdicts, guarantee, and where `evaluate_model` wrote its files."""
+    """Print metrics, verdicts, guarantee, and the paths of the files that `evaluate_model` wrote."""
     from supersimplenet.inference.config import METRICS_FILE
     from supersimplenet.report.findings import CONTACT_SHEET
 

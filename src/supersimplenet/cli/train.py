@@ -1,4 +1,4 @@
-"""`supersimplenet train`."""
+"""`supersimplenet train`: train a model."""
 
 from __future__ import annotations
 
@@ -86,9 +86,10 @@ def _train(options: Namespace) -> int:
 
 
 def _take_over(settings: Namespace, options: Namespace) -> None:
-    """With --resume, each group of options that was left at its defaults comes from the interrupted run.
+    """Replace options left at their defaults by those of the interrupted run, for --resume.
 
-    A group of which something was typed is compared with the interrupted run as a whole, by `train`.
+    This is done for each group of options as a whole. If an option of a group was changed on the command line, `train`
+    compares the whole group with that of the interrupted run.
     """
     from supersimplenet.datasets.registry import source_from
     from supersimplenet.inference.config import CONFIG_FILE
@@ -99,7 +100,7 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
         raise ConfigError("output: not given; --resume needs the folder of the interrupted run")
     if not (options.output / CONFIG_FILE).is_file():
         if options.data is not None:
-            return  # stopped before anything was decided: the same command begins anew
+            return  # the run stopped before it wrote its options: the same command starts anew
         raise ConfigError(f"{options.output}: nothing to resume yet; run the train command again, without --resume")
     record = read_record(options.output)
     defaults = _train_parser().get_defaults()
@@ -121,10 +122,12 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
 
 
 def without_model_name(arguments: list[str]) -> list[str]:
-    """Drop ``--model SuperSimpleNet`` of the published train command: this package has that one model.
+    """Drop ``--model SuperSimpleNet`` of the published train command, because this package has no other model.
+
+    A file of model options after ``--model`` is kept.
 
     Raises:
-        ConfigError: another model is named. A file of model options is passed on.
+        ConfigError: another model is named.
     """
     if arguments[:1] != ["train"]:
         return arguments

@@ -1,1 +1,1 @@
-"""From folders and tables on disk to samples, and from files to pixels. Needs no torch."""
+"""Read samples from folders and tables on disk, and pixel masks from files. Needs no torch."""

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 
 class DataSource(ABC):
-    """Where samples come from. A source of one's own needs a name and a list of samples.
+    """Source of the samples of a dataset. A class of your own needs a ``name`` and the method `samples`.
 
     Attributes:
-        name: shown to people, and used to name the model folder.
-        image_size: (height, width) in px that published results on the data set use; None where the size is free.
-        perlin_threshold: published Perlin threshold of the unsupervised recipe if the data set has its own, else None.
+        name: name shown to people; it also names the model folder.
+        image_size: (height, width) in px that published results on the dataset use; None where the size is free.
+        perlin_threshold: published Perlin threshold of the unsupervised recipe for this dataset; None for the usual
+            one.
     """
 
     name: str
@@ -39,7 +40,7 @@ class DataSource(ABC):
         """Return every sample of both splits, sorted.
 
         Raises:
-            DataError: the data set is missing, incomplete or contradicts itself.
+            DataError: the dataset is missing, incomplete or contradicts itself.
         """
 
 
@@ -49,14 +50,14 @@ def sort_samples(samples: list[Sample]) -> list[Sample]:
 
 
 def relative_names(samples: Iterable[Sample]) -> dict[Path, str]:
-    """Return each image's path below the folder common to all; such names stay the same when the data are moved."""
+    """Return each image's path below the folder common to all images; it stays the same when the data are moved."""
     paths = [sample.image for sample in samples]
     root = os.path.commonpath([path.absolute().parent for path in paths])
     return {path: path.absolute().relative_to(root).as_posix() for path in paths}
 
 
 def training_list_hash(samples: Iterable[Sample], sha256_of: Callable[[Path], str] = file_sha256) -> str:
-    """Return a hash of the training data: equal for the same files, labels and masks, wherever they lie.
+    """Return a hash of the training data: equal for the same files, labels and masks, wherever the files are.
 
     It is the SHA-256 of one line for each training sample, the lines sorted. A line holds, separated by NUL: image path
     below the folder common to all training images, label, whether the pixel labels are known, SHA-256 of the image
@@ -67,7 +68,7 @@ def training_list_hash(samples: Iterable[Sample], sha256_of: Callable[[Path], st
         64 hexadecimal digits.
 
     Raises:
-        DataError: no training sample, or a file that cannot be read.
+        DataError: there is no training sample, or a file cannot be read.
     """
     training = [sample for sample in samples if sample.split == "train"]
     if not training:

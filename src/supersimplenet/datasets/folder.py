@@ -15,36 +15,37 @@ from supersimplenet.preprocessing.images import list_images, natural_key
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.formatting import few
 
-_PLAIN_NAMES = ("good", "ok", "normal", "train")  # where the good folder has such a name, its parent names the product
+_PLAIN_NAMES = ("good", "ok", "normal", "train")  # then the parent folder names the dataset
 _LABEL_OF = {"good": GOOD, "test_good": GOOD, "bad": BAD, "train_bad": BAD}
-Files = list[tuple[Path, Path]]  # (the folder that was given, a file at any depth in it)
+Files = list[tuple[Path, Path]]  # (a given folder, a file at any depth in it)
 
 
 class Folder(DataSource):
-    r"""Folders of one's own: good images, and bad ones and masks where there are any.
+    r"""Your own folders of images: good images, and bad images and masks if you have any.
 
     Each folder is searched at any depth. The defect type of an image is the name of the subfolder of ``bad`` or
-    ``train_bad`` that holds it, or the name of that folder itself for an image directly in it. A mask belongs to the
-    bad image of the same stem, where the mask may have ``_mask`` at its end: first to the image in the same subfolder,
-    else to the one in any other.
+    ``train_bad`` that contains it; for an image directly in such a folder, it is the folder's own name. A mask belongs
+    to the bad image with the same stem; the mask's stem may also end in ``_mask``. An image in the same subfolder is
+    preferred to one in another subfolder.
 
     Args:
         good: Folder or folders of good images.
-        bad: Folder or folders of bad images, for the test split unless bad_train_fraction says otherwise.
-        masks: Folder or folders of pixel masks. A bad image without one keeps unknown pixel labels.
-        test_good: Folder or folders of good images for the test split. Without any, a share of the good ones is held
-            out.
-        test_fraction: Share of the good images held out, at least 0 and below 1. Which ones follows from each one's
-            name below its folder and the seed alone, so that adding images moves none from one split to the other.
-        seed: Another seed holds out other images.
+        bad: Folder or folders of bad images. They go to the test split, except for the share bad_train_fraction.
+        masks: Folder or folders of pixel masks. The pixel labels of a bad image without a mask are unknown.
+        test_good: Folder or folders of good images for the test split. If none is given, a share of the images in good
+            is used for the test.
+        test_fraction: Share of the images in good that goes to the test split, at least 0 and below 1. The choice
+            depends only on the seed and on each image's path below its folder, so adding images never moves other
+            images from one split to the other.
+        seed: Seed of the random choice of images for the splits.
         train_bad: Folder or folders of bad images for training.
-        bad_train_fraction: Share of the images of bad that goes to training, from 0 to 1. Which ones follows from
-            their names, as above.
-        ignore: Folder or folders of second masks, of good or bad images, matched as masks are: their pixels count in
-            no loss and no metric.
+        bad_train_fraction: Share of the images in bad that goes to the training split, from 0 to 1. They are chosen in
+            the same way as for test_fraction.
+        ignore: Folder or folders of ignore masks, for good or bad images, matched with the images in the same way as
+            masks. The pixels that they mark count in no loss and no metric.
         group_pattern: Regular expression with one group, such as '(part\d+)_', that finds the name of the physical
-            part in a file's name. All images of one part go to one split. The shares are then of parts, and a part
-            with an image in bad goes where that one goes.
+            part in a file's name. All images of one part go to the same split, and the fractions are shares of the
+            parts. A part with an image in bad goes to the split of its bad images.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Folder(DataSource):
         return match.group(1)
 
     def _splits(self, images: dict[str, Files], group_of: dict[Path, str | None]) -> dict[Path, Split]:
-        """Return the split of each image: that of its part. An image without a group counts as a part of its own."""
+        """Return the split of each image's part, by image. An image without a group is a part of its own."""
         parts: dict[Path | str, list[Path]] = defaultdict(list)
         roles: dict[Path | str, set[str]] = defaultdict(set)
         names: dict[Path | str, str] = {}
@@ -140,7 +141,7 @@ class Folder(DataSource):
         return {image: split_of[part] for part, members in parts.items() for image in members}
 
     def _split(self, name: str, roles: set[str]) -> Split:
-        """Return the split of a part: the one its images were put into, or else the one drawn from its name."""
+        """Return the split of a part: the split that the user gave to its images, or else one drawn from its name."""
         put: dict[str, Split] = {"test_good": "test", "train_bad": "train"}
         if self.test_good:
             put["good"] = "train"
@@ -185,10 +186,10 @@ def _defect(folder: Path, image: Path) -> str:
 
 
 def list_files(folders: list[Path]) -> Files:
-    """Return every image below each folder. For a path to one image, the folder is the one that holds it.
+    """Return every image below each folder, with the folder. For a path to one image, it is the image's own folder.
 
     Raises:
-        DataError: a folder does not exist, or has no image in it.
+        DataError: a folder does not exist, or holds no image.
     """
     return [(top if top.is_dir() else top.parent, image) for top in folders for image in list_images(top)]
 
@@ -214,10 +215,10 @@ def match_masks(images: Files, masks: Files, *, of: str) -> dict[Path, Path]:
     Args:
         images: the images that may have a mask.
         masks: the masks; each has its image's stem, with or without ``_mask`` at the end.
-        of: what the images are called in the error message.
+        of: name for the images in the error message.
 
     Raises:
-        DataError: an image has several masks, a mask fits several images, or a mask fits none.
+        DataError: an image has several masks, a mask fits several images, or a mask fits no image.
     """
     mask_of: dict[Path, Path] = {}
     for with_subfolder in (True, False):

@@ -1,4 +1,4 @@
-"""The good images that a training held out to calibrate with."""
+"""Find the held-out images of a training: good images that it did not train on, kept for calibration."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _CHANGED = "name good parts that were not trained on, with --good"
 
 
 def find_held_out(source: DataSource, hashes: Mapping[str, str]) -> list[Sample]:
-    """Return the good training images that a training recorded as held out.
+    """Return the held-out images that a training recorded.
 
-    Each is looked up by its name and checked by its hash; where the data set was moved or renamed, by its hash.
+    Each image is found by its name and checked by its hash. If images were moved or renamed, all are found by hash.
 
     Args:
-        source: the data set of the training.
-        hashes: SHA-256 of each held-out image by its name below the folder common to all images of the data set.
+        source: the dataset of the training.
+        hashes: SHA-256 of each held-out image, by the image's path below the folder common to the dataset's images.
 
     Raises:
-        DataError: an image is not there any more, or its content changed.
+        DataError: an image does not exist any more, or its content changed.
     """
     samples = source.samples()
     names = relative_names(samples)
@@ -52,14 +52,14 @@ def find_held_out(source: DataSource, hashes: Mapping[str, str]) -> list[Sample]
 
 
 def derive_held_out(source: DataSource, record: Mapping[str, Any]) -> list[Sample]:
-    """Return the good images that a training of version 0.1 held out, which recorded none: drawn again by its seed.
+    """Return the held-out images of a training with version 0.1, which did not record them: draw them by its seed.
 
     Args:
-        source: the data set of the training.
-        record: the model folder's config.yaml.
+        source: the dataset of the training.
+        record: content of the model folder's config.yaml.
 
     Raises:
-        DataError: the training images are not those of the training any more.
+        DataError: the dataset's training images changed since the training.
     """
     samples, _ = without_empty_masks(source.samples())
     training = supervise(samples, record["supervision"], masks=record["masks"], seed=record["seed"]).training
@@ -73,7 +73,7 @@ def derive_held_out(source: DataSource, record: Mapping[str, Any]) -> list[Sampl
 
 
 def _by_hash(samples: Sequence[Sample], hashes: set[str]) -> list[Sample]:
-    """Return the first sample of each content."""
+    """Return the first sample with each of the hashes."""
     found: dict[str, Sample] = {}
     for sample in samples:
         digest = file_sha256(sample.image)

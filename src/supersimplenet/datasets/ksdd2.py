@@ -1,4 +1,4 @@
-"""Data source for KolektorSDD2: scratches, spots and dents on one surface, with published lists of masks to use."""
+"""Data source for KolektorSDD2: scratches, spots and dents on one surface, with published lists of usable masks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _PAGE = "https://www.vicos.si/resources/kolektorsdd2/"
 
 
 class KSDD2(DataSource):
-    """KolektorSDD2, as published.
+    """KolektorSDD2 in its published form.
 
     Reads ``ROOT/train/NAME.png`` and ``ROOT/test/NAME.png``, each with its mask ``NAME_GT.png``. An image is bad if its
-    mask marks anything; every value but 0 marks a defect.
+    mask marks any pixel; every value except 0 marks a defect.
 
     Args:
         root: The folder that holds train and test.
-        masks: How many of the bad training images' masks count: 0, 16, 53, 126 or 246. Which ones is read from
-            ROOT/split_weakly_<masks>.pyb, which comes with the data set; the others' pixel labels are unknown.
-            Default: all of them count, and no such file is needed.
+        masks: Number of bad training images whose masks are used: 0, 16, 53, 126 or 246. The dataset's file
+            ROOT/split_weakly_<masks>.pyb lists them; the pixel labels of the other bad images are unknown. By default
+            all masks are used, and no such file is needed.
     """
 
     image_size = (640, 232)
@@ -43,14 +43,14 @@ class KSDD2(DataSource):
         """Return every sample of both splits, sorted. Every mask is read.
 
         Raises:
-            DataError: a folder, a mask or the split file is missing; or the split file lists other images.
+            DataError: a folder, a mask or the split file is missing, or the split file lists other images.
         """
         counting = None if self.masks is None else self._counting_masks()
         samples = []
         for split in ("train", "test"):
             images = self._images(split)
             counts = dict.fromkeys(images, True) if counting is None else self._matched(images, counting, split)
-            # The published split files mark good images as without a mask, too; their pixel labels are known.
+            # The published split files list good images, too, as without a mask; but their pixel labels are known.
             samples += [self._sample(image, split, mask_counts=counts[image] or split == "test") for image in images]
         return sort_samples(samples)
 
@@ -81,7 +81,7 @@ class KSDD2(DataSource):
         return {"train": listed_images(lists[0], f"{path}, train"), "test": listed_images(lists[1], f"{path}, test")}
 
     def _matched(self, images: list[Path], counting: dict[Split, dict[int, bool]], split: Split) -> dict[Path, bool]:
-        """Return whether each image's mask counts. A list of other images is refused: it is for another experiment."""
+        """Return whether each image's mask is used; refuse a split file that does not list exactly these images."""
         numbered = by_number(images)
         missing = sorted(counting[split].keys() - numbered.keys())
         unlisted = sorted(numbered.keys() - counting[split].keys())

@@ -1,4 +1,4 @@
-"""The masks of a sample: which pixels are defective, and which are to be ignored."""
+"""Read the masks of a sample: its defective pixels, and the pixels to ignore."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _KeptMask:
-    """A mask as compressed bits: a photograph's takes a few kilobytes."""
+    """A mask in compressed bits, usually a few kilobytes."""
 
     shape: tuple[int, ...]
     bits: bytes
@@ -39,10 +39,10 @@ class _KeptMask:
 
 
 class MaskReader:
-    """Reads each mask file once: its content is kept, compressed, and its hash.
+    """Reader that reads each mask file once, and keeps the compressed mask and the file's hash.
 
-    A training asks three times for a mask: whether it marks anything (which decides the supervision), what it marks,
-    and its hash.
+    A training needs each mask three times: to see whether it is empty (which decides the supervision), to get its
+    pixels, and to get its hash.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class MaskReader:
         return self._read(sample.mask, sample, any_value=sample.mask_any_value)
 
     def ignored(self, sample: Sample, size_px: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
-        """Return the pixels (H, W) that the sample's second mask marks; see `read_ignored`."""
+        """Return the pixels (H, W) that the sample's ignore mask marks; see `read_ignored`."""
         if sample.ignore is None:
             return None
         whole = self._read(sample.ignore, sample, any_value=False)
@@ -68,10 +68,10 @@ class MaskReader:
         return ignored
 
     def sha256(self, path: Path) -> str:
-        """Return the hash of a mask file, which is read where it was not yet.
+        """Return the hash of a mask file; read the file if it was not read before.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the file cannot be read.
         """
         if path not in self._sha256:
             self._sha256[path] = file_sha256(path)
@@ -96,25 +96,26 @@ class MaskReader:
 
 
 def read_defects(sample: Sample) -> NDArray[np.bool_] | None:
-    """Return the defective pixels (H, W) of a bad sample at its image's own size; None where these are unknown.
+    """Return the defective pixels (H, W) of a bad sample at its image's own size; None where they are unknown.
 
-    A mask that marks nothing says nothing: the defect is somewhere. It comes back as it is, empty.
+    An empty mask is returned as it is. It gives no information, because the image has a defect somewhere.
 
     Raises:
-        ImageError: the mask cannot be read, or is not of its image's size.
+        ImageError: the mask cannot be read, or has another size than its image.
     """
     return MaskReader().defects(sample)
 
 
 def read_ignored(sample: Sample, size_px: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
-    """Return the pixels (H, W) that the sample's second mask marks; None where it has none.
+    """Return the pixels (H, W) that the sample's ignore mask marks; None where the sample has no ignore mask.
 
     Args:
         sample: the sample.
-        size_px: (height, width), at which those count that the mask touches; None for the image's own.
+        size_px: (height, width) of the result, in which every pixel that the mask touches is marked; None for the
+            image's own size.
 
     Raises:
-        ImageError: the mask cannot be read, is not of its image's size, or covers all of it.
+        ImageError: the mask cannot be read, has another size than its image, or covers the whole image.
     """
     return MaskReader().ignored(sample, size_px)
 
@@ -122,14 +123,17 @@ def read_ignored(sample: Sample, size_px: tuple[int, int] | None = None) -> NDAr
 def without_empty_masks(
     samples: Sequence[Sample], masks: MaskReader | None = None
 ) -> tuple[list[Sample], list[Sample]]:
-    """Return the samples, bad training images with an empty mask without pixel labels; and those images.
+    """Return the samples with empty masks of bad training images marked as unknown labels, and the samples changed.
 
-    An empty mask says nothing: the defect is somewhere. Reads every mask of bad training images; what cannot be read
-    stays as it is, for the training to stop at or to skip.
+    An empty mask gives no information, because the image has a defect somewhere. The function reads the masks of all
+    bad training images. A sample with an unreadable mask is not changed; the training later stops at it or skips it.
 
     Args:
-        samples: of both splits.
-        masks: reads the masks; by default a new reader.
+        samples: samples of both splits.
+        masks: reader for the masks; by default a new one.
+
+    Returns:
+        All samples, and the original samples of those that have an empty mask.
     """
     masks = MaskReader() if masks is None else masks
     used, empty = [], []

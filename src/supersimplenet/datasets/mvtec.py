@@ -1,4 +1,4 @@
-"""Data source for MVTec AD and for any data set in its layout."""
+"""Data source for MVTec AD and for any dataset in the same layout."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _MVTEC_AD_PAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 
 
 class MVTecAD(DataSource):
-    """One category of MVTec AD, or of anything laid out like it.
+    """One category of MVTec AD, or of a dataset in the same layout.
 
     Reads ``ROOT/CATEGORY/train/good``, ``test/good``, ``test/<defect type>`` and, for each defective image
     ``NNN.png``, the mask ``ground_truth/<defect type>/NNN_mask.png`` (or ``NNN.png``).
 
-    Other data sets in this layout may also have bad training images, ``train/<defect type>``, with or without masks;
-    masks by split, ``ground_truth/<split>/<defect type>``; and, for any image, a mask of the pixels that count in no
-    loss and no metric, ``ignore/<split>/<type>/NNN.png``.
+    Other datasets in this layout may also have bad training images, ``train/<defect type>``, with or without masks;
+    masks by split, ``ground_truth/<split>/<defect type>``; and, for any image, an ignore mask of the pixels that count
+    in no loss and no metric, ``ignore/<split>/<type>/NNN.png``.
 
     Args:
-        category: The category's folder, such as bottle.
+        category: Name of the category's folder, such as bottle.
         root: The folder that holds the categories.
     """
 
@@ -67,7 +67,7 @@ def read_layout(category: Path, *, advice: str, mask_any_value: bool = False) ->
         mask_any_value: see `Sample`.
 
     Raises:
-        DataError: no test images, a bad test image without mask, or a mask that fits both a training and a test image.
+        DataError: there is no test image, a bad test image has no mask, or a mask fits a training and a test image.
     """
     samples: list[Sample] = []
     image_of: dict[Path, Path] = {}

@@ -1,4 +1,4 @@
-"""The data sources by name: what config.yaml says of a data set, and the data set that it says."""
+"""Look up data sources by name: describe a source in config.yaml, and rebuild it from its description."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SOURCES: dict[str, type[DataSource]] = {
 
 
 def describe_source(source: DataSource) -> dict[str, Any]:
-    """The source's class and arguments in plain values, paths made absolute."""
+    """Return the source's class and arguments as plain values, with absolute paths."""
     arguments = {name: _plain(getattr(source, name)) for name in _parameters(type(source))}
     return {"class_path": type(source).__name__, "init_args": arguments}
 
 
 def source_from(description: Mapping[str, Any]) -> DataSource:
-    """The source that `describe_source` described.
+    """Return the source that `describe_source` described.
 
     Raises:
-        DataError: a source of the user's own, which a name alone does not bring back.
+        DataError: the source is of a user's own class, which cannot be found by its name.
     """
     kind = SOURCES.get(description["class_path"])
     if kind is None:
@@ -55,14 +55,14 @@ def _plain(value: Any) -> Any:
 
 
 def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:
-    """Return the data set that a model was trained on.
+    """Return the dataset that a model was trained on.
 
     Args:
-        record: the model folder's config.yaml.
-        model: the folder, named in errors.
+        record: content of the model folder's config.yaml.
+        model: the model folder, for the error message.
 
     Raises:
-        ConfigError: it is not known.
+        ConfigError: the dataset is not known.
     """
     if "data" not in record:
         raise ConfigError(f"data: {model} was not trained here, so its data set is not known; name one with --data")

@@ -1,4 +1,4 @@
-"""Data source for SensumSODF: two kinds of capsules, with published folds and lists of masks to use."""
+"""Data source for SensumSODF: two kinds of capsules, with published folds and lists of usable masks."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _MASKS = range(0, 101, 10)
 
 
 class SensumSODF(DataSource):
-    """One product of SensumSODF, in one of the published three folds.
+    """One product of SensumSODF, in one of the three published folds.
 
     Reads ``ROOT/CATEGORY/negative/data/NNN.png`` and ``positive/data/NNN.png`` with the masks
-    ``positive/annotation/NNN.png``. The authors' lists below ``ROOT/sensum_splits/CATEGORY/FOLD`` say which image
-    belongs where: ``train/neg.pckl``, ``train/pos_<masks>.pckl``, ``test/neg.pckl`` and ``test/pos.pckl``. Each is a
-    list of (number, has mask) pairs, as the authors' public code reads them.
+    ``positive/annotation/NNN.png``. The authors' lists below ``ROOT/sensum_splits/CATEGORY/FOLD`` give the split of
+    each image: ``train/neg.pckl``, ``train/pos_<masks>.pckl``, ``test/neg.pckl`` and ``test/pos.pckl``. Each is a list
+    of (number, has mask) pairs, as in the authors' public code.
 
     Args:
         category: The product, capsule or softgel.
         root: The folder that holds both products and sensum_splits.
-        fold: The fold of the three-fold cross-validation, 0, 1 or 2.
-        masks: How many of a hundred bad training images' masks count: 0, 10, 20 and so on to 100. The others' pixel
-            labels are unknown.
+        fold: The fold of the three-fold cross-validation: 0, 1 or 2.
+        masks: Percentage of the bad training images whose masks are used: 0, 10, 20 and so on to 100. The pixel labels
+            of the other bad images are unknown.
     """
 
     def __init__(
@@ -55,8 +55,7 @@ class SensumSODF(DataSource):
         """Return every sample of both splits, sorted.
 
         Raises:
-            DataError: a folder, a list, or an image or mask that a list names is missing; or an image is in both
-                splits.
+            DataError: a folder, a list, or a listed image or mask is missing, or an image is in both splits.
         """
         good, bad = self._numbered("negative/data"), self._numbered("positive/data")
         masks = self._numbered("positive/annotation")
@@ -73,7 +72,7 @@ class SensumSODF(DataSource):
                 samples += [Sample(image=good[number], label=GOOD, split="test") for number in testing]
             else:
                 samples += [self._bad(n, bad[n], masks, "train", mask_counts=c) for n, c in training.items()]
-                # Each test image has a mask, whatever its list says.
+                # Each bad test image has a mask, even if its list states otherwise.
                 samples += [self._bad(n, bad[n], masks, "test", mask_counts=True) for n in testing]
         return sort_samples(samples)
 

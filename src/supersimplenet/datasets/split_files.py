@@ -1,4 +1,4 @@
-"""Read published split files. They are pickles, which can run any program, so that only plain values are allowed."""
+"""Read published split files. They are pickles, which could run any code, so only plain values are allowed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PLAIN = frozenset(
     | {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
     | {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"}
 )
-_NAMED = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"})  # load a function or a class by its name
+_NAMED = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"})  # these load a function or a class by its name
 _KEEP = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 
 
 class _RefusedError(Exception):
-    """A pickle asks for something that is not allowed; the message names it."""
+    """A pickle contains an operation that is not allowed; the message names it."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -36,10 +36,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> object:
-    """Return the value in a pickle of lists, tuples, integers, booleans and text. Nothing in it is ever run.
+    """Return the value in a pickle of lists, tuples, integers, booleans and text. No code in it is ever run.
 
     Raises:
-        DataError: the file is missing, too large or damaged, or holds anything else; a function or class is named.
+        DataError: the file is missing, too large or damaged, or holds other values, functions or classes.
     """
     try:
         with path.open("rb") as file:
@@ -63,15 +63,15 @@ def read_pickle(path: Path) -> object:
 
 
 def listed_images(entries: object, where: str) -> dict[int, bool]:
-    """Return the images that a split file lists: by number, whether each one's mask counts.
+    """Return the images that a split file lists: for each image's number, whether its mask is used.
 
     Args:
-        entries: a list of pairs: the image's number, or its name in digits (``12`` and ``"0012"`` are the same image),
-            and whether its mask counts.
-        where: the file, and the section of it, for the error message.
+        entries: a list of pairs. The first value is the image's number, or its name in digits (``12`` and ``"0012"``
+            are the same image); the second value is whether its mask is used.
+        where: the file and its section, for the error message.
 
     Raises:
-        DataError: the entries are anything else, or list an image twice.
+        DataError: the entries have another form, or list an image twice.
     """
     if not isinstance(entries, list | tuple):
         raise DataError(f"{where}: found {reprlib.repr(entries)}; wanted a list of (number, has mask) pairs")
@@ -92,7 +92,7 @@ def listed_images(entries: object, where: str) -> dict[int, bool]:
 
 
 def by_number(images: list[Path]) -> dict[int, Path]:
-    """Return the images by number. The name of each is its number, with or without leading zeros.
+    """Return the images by number. An image's name must be its number, with or without leading zeros.
 
     Raises:
         DataError: a name is no number, or two images have the same number.
@@ -112,10 +112,10 @@ def _is_number(name: str) -> bool:
 
 
 def _check_plain(data: bytes) -> None:
-    """Check that a pickle holds plain values only; end at a function or a class, which `_PlainUnpickler` refuses.
+    """Check that a pickle holds plain values only. Stop at a function or class, which `_PlainUnpickler` refuses.
 
     Raises:
-        _RefusedError: an opcode that is not plain.
+        _RefusedError: the pickle contains an opcode that is not allowed.
         ValueError: the pickle is cut off.
     """
     for operation, argument, position in pickletools.genops(data):
@@ -123,6 +123,6 @@ def _check_plain(data: bytes) -> None:
             return
         if operation.name not in _PLAIN:
             raise _RefusedError(f"{operation.name} at byte {position}")
-        # The unpickler's memo grows to the largest index in the file, so a file of ten bytes could fill the memory.
+        # The unpickler's memo grows to the largest index in the file: a file of ten bytes could fill the memory.
         if operation.name in _KEEP and argument is not None and not 0 <= argument < len(data):
             raise _RefusedError(f"place {argument} in a table at byte {position}")

@@ -1,4 +1,4 @@
-"""A new split of a data set: seeded, stratified by type, parts kept whole. And the table that holds it."""
+"""Split a dataset anew: seeded, stratified by type, all images of a part in one split. Write the split as a table."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ _COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_
 
 
 def split_samples(samples: Sequence[Sample], *, test_fraction: float = 0.3, seed: int = 0) -> list[Sample]:
-    """The samples of both splits pooled and split anew; a group goes as a whole, whatever its types.
+    """Pool the samples of both splits and split them anew; all samples of a group go to the same split.
 
-    Groups are taken one after the other, the largest first, equally large ones in an order that the seed decides; each
-    goes where it keeps the share of every type closest to the fraction. So a type whose images stand alone, or in
-    groups of that type only, ends within half of its largest group. The result depends on the images' names below
-    their common folder, their types and groups, and the seed; not on their order, nor on where the folder lies.
+    Groups are taken one after the other, the largest first; the seed decides the order of equally large groups. Each
+    group goes to the split that keeps the share of every type closest to the fraction. If a type's images have no
+    group, or groups of that type only, its number of test images is off by at most half of its largest group. The
+    result depends on the images' paths below their common folder, their types and groups, and the seed. It does not
+    depend on the samples' order or on the folder's place.
 
     Args:
-        samples: of both splits.
+        samples: samples of both splits.
         test_fraction: share of each type for the test split, above 0 and below 1.
-        seed: another one gives another split.
+        seed: seed of the order of equally large groups.
 
     Returns:
         The samples, sorted, each with its new split.
 
     Raises:
-        ConfigError: a fraction outside these bounds.
-        DataError: no sample, or no good image was left for training.
+        ConfigError: the fraction is not above 0 and below 1.
+        DataError: there is no sample, or no good image is left for training.
     """
     if not 0 < test_fraction < 1:
         raise ConfigError(f"test_fraction: {test_fraction}; wanted above 0 and below 1")
@@ -51,7 +52,7 @@ def split_samples(samples: Sequence[Sample], *, test_fraction: float = 0.3, seed
     for members in _ordered_groups(samples, seed):
         counts = Counter(sample.defect for sample in members)
         seen.update(counts)
-        # What the share of each type in the group would be off by, as a part of that type, either way.
+        # Squared errors of the types' test counts, without and with this group in the test split.
         without, within = (
             sum(
                 (test[type_] + extra * counts[type_] - test_fraction * seen[type_]) ** 2 / total[type_]
@@ -69,16 +70,17 @@ def split_samples(samples: Sequence[Sample], *, test_fraction: float = 0.3, seed
 
 
 def group_samples(samples: Sequence[Sample], groups: GroupsName, looks: Sequence[Look] | None = None) -> list[Sample]:
-    """The samples with the groups that a split shall keep whole.
+    """Return the samples with the groups that a split must keep together.
 
     Args:
-        samples: of the data set.
-        groups: ``known`` those that are named; ``found`` also images that are equal, or seem to show one part, joined
-            with the named ones (a name such as ``001+014`` then says so); ``none`` no groups.
-        looks: of the samples, for ``found``.
+        samples: samples of the dataset.
+        groups: ``known``: the groups that the dataset names. ``found``: also groups of images that are equal or seem
+            to show one part; they are joined with the named groups, and a joined group has a name such as ``001+014``.
+            ``none``: no groups.
+        looks: result of `look_at` for the samples; needed for ``found``.
 
     Raises:
-        DataError: ``found`` with an image that cannot be read, or with more images than can be compared.
+        DataError: for ``found``, an image cannot be read, or there are more images than can be compared.
     """
     if groups == "known":
         return list(samples)
@@ -108,10 +110,10 @@ def group_samples(samples: Sequence[Sample], groups: GroupsName, looks: Sequence
 
 
 def write_table(samples: Sequence[Sample], path: Path) -> None:
-    """A CSV file that ``--data Table --data.path`` reads.
+    """Write the samples as a CSV file, which ``--data Table --data.path`` can read.
 
-    Where all images lie below the table's folder, its paths start from there, so that folder can move as a whole;
-    otherwise they are absolute, so that the table can move.
+    If all files are below the table's folder, the paths are relative to it, so the folder can be moved as a whole;
+    otherwise they are absolute, so the table can be moved.
 
     Raises:
         OutputError: the file cannot be written.
@@ -157,9 +159,14 @@ def _ordered_groups(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
 
 
 def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[int]:
-    """Indices of good images to hold out: whole groups, drawn by the seed, until they hold the stated share.
+    """Return the indices of the held-out images: whole groups of good images, drawn until the share is reached.
 
-    A group that a bad image belongs to is trained on.
+    A group that contains a bad image is never held out.
+
+    Args:
+        samples: the training samples.
+        fraction: share of the good images to hold out.
+        seed: seed of the choice.
     """
     names = relative_names(samples)
     groups: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Which labels a training uses: found in its samples, or fewer of them where that is asked for."""
+"""Choose the labels that a training uses: all labels of its samples, or fewer if the user wants fewer."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SupervisionName = Literal["auto", "unsupervised", "weak", "mixed", "full"]
 
 @dataclass(frozen=True, kw_only=True)
 class Supervision:
-    """What is trained on.
+    """The images and labels that a training uses.
 
     Attributes:
-        regime: of supervision.
-        training: the training samples that are used, with what is used of their labels.
-        bad_left_out: bad training images that the regime does not use.
-        masks_left_out: masks that it does not use.
-        bad_in_test: bad images of the test split, which no training uses.
+        regime: regime of supervision.
+        training: the training samples that are used, each with only the labels that are used.
+        bad_left_out: number of bad training images that the regime does not use.
+        masks_left_out: number of masks that the regime does not use.
+        bad_in_test: number of bad images in the test split, which no training uses.
     """
 
     regime: Regime
@@ -36,13 +36,13 @@ class Supervision:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images of each kind: good, bad with pixel labels, bad without."""
+        """Number of images of each kind: good, bad with pixel labels, bad without pixel labels."""
         bad = [sample for sample in self.training if sample.label == BAD]
         known = sum(sample.pixel_labels_known for sample in bad)
         return {"good": len(self.training) - len(bad), "bad_with_mask": known, "bad_without_mask": len(bad) - known}
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return the regime and the numbers of images as one line of text."""
         counts = self.counts
         text = f"supervision: {self.regime}; {counts['good']} good training images"
         if self.regime != "unsupervised":
@@ -59,21 +59,21 @@ class Supervision:
 def supervise(
     samples: Sequence[Sample], supervision: str = "auto", *, masks: str | float | None = None, seed: int = 0
 ) -> Supervision:
-    """The regime of the training samples, or a lower one.
+    """Choose the regime of supervision: the highest that the training samples' labels allow, or a lower one.
 
     Args:
-        samples: of the data set, as `without_empty_masks` gives them; those of the test split are passed over.
-        supervision: ``auto`` uses every label there is; ``unsupervised`` leaves out bad images, ``weak`` their masks,
-            ``mixed`` all masks but some; ``full`` insists on a mask for each bad image (an empty one is given, but
-            says nothing).
-        masks: with ``mixed``, how many masks are kept: a number of images (``12``), a share of those that have one
-            (``0.25``), or a file that lists an image a line (its path, its path from the file's folder, or its name).
-            None keeps those there are. Chosen by the seed, more of them always include the fewer.
-        seed: decides which masks are kept.
+        samples: samples of the dataset, as `without_empty_masks` returns them; those of the test split are not used.
+        supervision: ``auto`` uses all labels; ``unsupervised`` does not use bad images; ``weak`` uses bad images
+            without their masks; ``mixed`` uses some masks; ``full`` requires a mask for each bad image (an empty mask
+            is accepted, but gives no pixel labels).
+        masks: with ``mixed``, the masks to keep: a number of images (``12``), a share of the images with a mask
+            (``0.25``), or a file that lists one image on each line (its path, its path from the file's folder, or its
+            name). None keeps all masks. With the same seed, a larger choice always includes a smaller one.
+        seed: seed of the choice of masks.
 
     Raises:
-        DataError: no good training image, or labels that the regime needs are not there.
-        ConfigError: an unknown regime, or ``masks`` that do not fit it.
+        DataError: there is no good training image, or labels that the regime needs are missing.
+        ConfigError: the regime is unknown, or ``masks`` does not fit it.
     """
     training = [sample for sample in samples if sample.split == "train"]
     bad_in_test = sum(sample.label == BAD for sample in samples) - sum(sample.label == BAD for sample in training)
@@ -116,7 +116,7 @@ def _without_mask(sample: Sample) -> Sample:
 
 
 def _kept(labelled: Sequence[Sample], masks: str | float | None, seed: int) -> set[Path]:
-    """Images whose masks are kept."""
+    """Return the images whose masks are kept."""
     if masks is None:
         return {sample.image for sample in labelled}
     listed = Path(str(masks))

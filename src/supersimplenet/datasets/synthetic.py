@@ -1,8 +1,8 @@
-"""Make a small synthetic data set of surface defects in MVTec AD's layout, for demonstrations and tests.
+"""Make a small synthetic dataset of surface defects in MVTec AD's layout, for demonstrations and tests.
 
 An image is made in three steps: the surface without defect (``textures``), a defect as a gain on the reflected light,
-and the camera. Each step has its own random stream. So an image with a defect equals the same image without it, byte
-for byte, outside what the defect changes, and the mask marks what the defect visibly changes.
+and the camera. Each step has its own random stream. So an image with a defect is equal, byte by byte, to the same image
+without the defect, except where the defect changes it. The mask marks the pixels that the defect visibly changes.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from supersimplenet.datasets.textures import SURFACES, Camera, Picture, Plane, S
 from supersimplenet.errors import ConfigError, OutputError
 
 Mask = NDArray[np.bool_]
-VISIBLE_LEVELS = 9.0  # of 255; over four times the sensor noise, so that what the mask marks is visible
-FADE_PX = 4  # at this distance from its mask, a defect has faded to nothing
+VISIBLE_LEVELS = 9.0  # of 255; over four times the sensor noise, so that marked pixels are visibly changed
+FADE_PX = 4  # at this distance from the mask, the defect has no effect any more
 _LIQUIDS = np.log([[0.62, 0.40, 0.24], [0.45, 0.40, 0.32], [0.48, 0.60, 0.72], [0.40, 0.40, 0.41]])  # rust to grime
 
 
 def synthesize(root: Path, config: SyntheticConfig) -> list[Path]:
-    """Write the data set under ``root`` (made if missing) and return the category folders, in the config's order.
+    """Write the dataset under ``root`` (created if missing); return the category folders, in the config's order.
 
     Layout: ``<surface>/train/good/000.png``, ``<surface>/test/<good or defect>/000.png`` and
-    ``<surface>/ground_truth/<defect>/000_mask.png`` (8-bit grey, 255 on the defect). Each image depends on seed, size,
-    surface, split, defect and index alone: a larger data set has the same first images. A category folder gets its name
-    once it is complete.
+    ``<surface>/ground_truth/<defect>/000_mask.png`` (8-bit grey, 255 on the defect). Each image depends only on seed,
+    size, surface, split, defect and index, so a larger dataset has the same first images. A category folder gets its
+    name only when it is complete.
 
     Raises:
         OutputError: a category folder is not empty, or a folder cannot be written.
@@ -79,10 +79,10 @@ def render(surface: str, *, defect: str | None, size_px: tuple[int, int], rng: G
 
     Returns:
         Picture (H, W, 3) uint8 RGB, and mask (H, W) bool, True where the defect visibly changed the picture. The mask
-        is never empty with a defect, always empty without.
+        is never empty with a defect, and always empty without a defect.
 
     Raises:
-        ConfigError: an unknown surface, a defect that the surface cannot have, or a size that is too small.
+        ConfigError: the surface is unknown, cannot have the defect, or the size is too small.
     """
     check_size(size_px)
     possible = defects_on(surface)
@@ -100,7 +100,7 @@ def render(surface: str, *, defect: str | None, size_px: tuple[int, int], rng: G
 
 
 def _with_defect(levels: Plane, part: Surface, draw: _DrawDefect, camera: Camera, rng: Generator) -> tuple[Plane, Mask]:
-    """Return grey levels and mask of the part with a defect, drawn again, a little stronger, until it is visible."""
+    """Return grey levels and mask of the part with a defect; draw the defect ever stronger until it is visible."""
     scene = camera.scene
     clear_levels = 1.5 * VISIBLE_LEVELS * part.texture_contrast
     smallest_area_px = 20 * scene.unit_px**1.5
@@ -118,7 +118,7 @@ def _with_defect(levels: Plane, part: Surface, draw: _DrawDefect, camera: Camera
 
 
 def _visible(change: Plane, scene: Scene) -> Mask:
-    """Return the mask of the visible change; ``change`` is (H, W, 3). Pinholes are filled, specks removed."""
+    """Return the mask of the visible change, with pinholes filled and specks removed; ``change`` is (H, W, 3)."""
     seen = np.abs(change).max(axis=-1) >= VISIBLE_LEVELS
     reach_px = math.ceil(scene.unit_px)
     inner = slice(reach_px, -reach_px)
@@ -128,7 +128,7 @@ def _visible(change: Plane, scene: Scene) -> Mask:
 
 
 def _larger_parts(mask: Mask, smallest_area_px: float) -> Mask:
-    """Return the mask's 8-connected regions of at least that area."""
+    """Return a mask with only the 8-connected regions of at least this area."""
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     area_px = np.bincount(labels.ravel(), minlength=count + 1)
     area_px[0] = 0
@@ -139,12 +139,12 @@ def _larger_parts(mask: Mask, smallest_area_px: float) -> Mask:
 _DrawDefect = Callable[[Surface, Scene, Generator, float], Plane]
 
 
-"""Draws a defect on a part: returns the logarithm (H, W, 3) or (H, W, 1) of the gain on the reflected light, 0 where
-nothing changes. The last argument is the strength, 1 at first."""
+"""A function that draws a defect on a part. It returns the logarithm (H, W, 3) or (H, W, 1) of the gain on the
+reflected light, 0 where nothing changes. Its last argument is the strength, 1 at first."""
 
 
 def _scratch(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
-    """Draw a scratch of one to three strokes: a groove with a lit and a shaded flank, made with uneven pressure."""
+    """Draw a scratch of one to three strokes: a groove with a bright and a dark flank, made with uneven pressure."""
     unit = scene.unit_px
     strength *= _contrast(rng)
     centre = scene.place(rng)
@@ -167,7 +167,7 @@ def _scratch(part: Surface, scene: Scene, rng: Generator, strength: float) -> Pl
 
 
 def _pit(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
-    """Draw one to four pits: the wall near the light in shadow, the far wall lit, a raised rim lit the other way."""
+    """Draw one to four pits: the wall near the light is dark, the far wall bright; the raised rim is lit inversely."""
     strength *= _contrast(rng)
     centre = scene.place(rng)
     rough = 1 + 0.2 * noise(scene.shape, rng, 1.2 * scene.unit_px)
@@ -191,7 +191,7 @@ def _pit(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
 
 
 def _stain(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
-    """Draw the stain of a dried liquid: a soft tinted blot with an uneven outline, darker towards its edge."""
+    """Draw the stain of a dried liquid: a soft coloured spot with an uneven outline, darker towards its edge."""
     unit = scene.unit_px
     depth = _blot(scene, rng, rng.uniform(13, 38) * unit)
     body = _step(depth / rng.uniform(0.15, 0.5))
@@ -204,7 +204,7 @@ def _stain(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plan
 
 
 def _crack(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
-    """Draw a crack: a jagged dark line of uneven width that forks; its edge away from the light is lit."""
+    """Draw a crack: a jagged dark line of uneven width with branches; its edge away from the light is bright."""
     unit = scene.unit_px
     strength *= _contrast(rng)
     start, heading, length_px = scene.place(rng), rng.uniform(0, 2 * np.pi), unit * rng.uniform(60, 160)
@@ -220,7 +220,7 @@ def _crack(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plan
 
 
 def _missing_pattern(part: Surface, scene: Scene, rng: Generator, strength: float) -> Plane:
-    """Draw a missing pattern: the ground is bare where some threads are pulled, or where ink is missing."""
+    """Draw a missing pattern: the ground is visible where some threads are pulled out, or where ink is missing."""
     assert part.bare is not None
     unit = scene.unit_px
     if part.threads is None:
@@ -253,7 +253,7 @@ _DEFECTS: dict[str, _DrawDefect] = {
 def _fork(
     start: Plane, heading_rad: float, length_px: float, widest_px: float, unit_px: float, rng: Generator
 ) -> Iterator[tuple[Plane, Plane]]:
-    """Yield the branches of a crack, trunk first: path (N, 2) of (y, x) in half-pixel steps, and half-width (N,)."""
+    """Yield a crack's branches, trunk first: path (N, 2) of (y, x) in steps of half a pixel, and half-width (N,)."""
     count = max(int(2 * length_px), 8)
     facet = np.cumsum(rng.random(count) < 0.1 / unit_px)  # straight for about five units, then a kink
     kinks = np.clip(rng.normal(0, 0.45, size=count), -1, 1)
@@ -271,18 +271,18 @@ def _fork(
 
 
 def _walk(start: Plane, heading_rad: Plane) -> Plane:
-    """Return the path (N, 2) of (y, x) that goes half a pixel along each heading (N,)."""
+    """Return the path (N, 2) of (y, x) that goes half a pixel in the direction of each heading (N,)."""
     return start + np.cumsum(0.5 * np.stack([np.sin(heading_rad), np.cos(heading_rad)], axis=1), axis=0)
 
 
 def _relief(part: Surface, log_gain: Plane) -> Plane:
-    """Return the shading (H, W) of a relief as the part's material shows it, as (H, W, 1)."""
+    """Return the shading (H, W) of a relief as it appears on the part's material, as (H, W, 1)."""
     shown = part.texture_contrast * np.where(log_gain > 0, part.sheen * log_gain, log_gain)
     return shown[..., None]
 
 
 def _blot(scene: Scene, rng: Generator, radius_px: float) -> Plane:
-    """Return the depth (H, W) in an irregular blot, in radii: about 1 in the middle, 0 on the outline, < 0 outside."""
+    """Return the depth (H, W) in an irregular spot, in radii: about 1 in the middle, 0 on the outline, < 0 outside."""
     along, across = scene.turned(rng.uniform(0, np.pi), scene.place(rng))
     stretch = rng.uniform(1, 1.5)
     depth = 1 - np.hypot(along / stretch, across * stretch) / radius_px
@@ -316,7 +316,7 @@ def _step(x: Plane) -> Plane:
 
 
 def _write_category(folder: Path, config: SyntheticConfig) -> None:
-    """Write every image and mask of the surface that ``folder`` is named after."""
+    """Write every image and mask of one surface; the name of ``folder`` is the name of the surface."""
     surface = folder.name
     counts = [("train", "good", config.train_good), ("test", "good", config.test_good)]
     counts += [("test", defect, config.test_per_defect) for defect in defects_on(surface)]

@@ -1,4 +1,4 @@
-"""Options of a synthetic data set. Needs no scipy, so that the command line can explain them on every machine."""
+"""Options of a synthetic dataset. Needs no scipy, so that ``--help`` can show them on every machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from supersimplenet.errors import ConfigError
 
 SMALLEST_SIDE_PX = 64
-# These numbers are in every image's random key: append, never renumber, or data sets made before would change.
+# The random key of every image contains these numbers: append new ones, but never renumber, or images would change.
 SURFACE_KEY = {"brushed_metal": 0, "cast_grain": 1, "woven_cloth": 2, "printed_pattern": 3}
 DEFECT_KEY = {"good": 0, "scratch": 1, "pit": 2, "stain": 3, "crack": 4, "missing_pattern": 5}
 SPLIT_KEY = {"train": 0, "test": 1}
@@ -16,18 +16,19 @@ _PATTERNED = ("woven_cloth", "printed_pattern")
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
-    """What to make.
+    """Images of the synthetic dataset.
 
     Attributes:
-        surfaces: categories to make, of ``SURFACE_KEY``, without repetition.
-        size_px: (height, width) of every image, each at least 64.
-        train_good: good training images for each surface, at least 1.
-        test_good: good test images for each surface, at least 1.
-        test_per_defect: test images for each surface and defect, at least 1.
-        seed: 0 or more. Images of different seeds have nothing in common but the product.
+        surfaces: surfaces to draw, one category each: brushed_metal, cast_grain, woven_cloth, printed_pattern; each at
+            most once.
+        size_px: height and width of every image in pixels, each at least 64.
+        train_good: number of good training images for each surface, at least 1.
+        test_good: number of good test images for each surface, at least 1.
+        test_per_defect: number of test images for each surface and each type of defect, at least 1.
+        seed: seed of the random numbers, 0 or more. Another seed gives entirely different images of the same products.
 
     Raises:
-        ConfigError: an option outside these bounds.
+        ConfigError: an option is outside these bounds.
     """
 
     surfaces: tuple[str, ...] = tuple(SURFACE_KEY)
@@ -51,10 +52,10 @@ class SyntheticConfig:
 
 
 def defects_on(surface: str) -> tuple[str, ...]:
-    """Return the defects that ``surface`` can have: a pattern can be missing only where there is one.
+    """Return the defects that ``surface`` can have; ``missing_pattern`` only on a surface with a pattern.
 
     Raises:
-        ConfigError: an unknown surface.
+        ConfigError: the surface is unknown.
     """
     check_surface("surface", surface)
     return tuple(name for name in DEFECT_KEY if name != "good" and (name != "missing_pattern" or surface in _PATTERNED))
@@ -64,7 +65,7 @@ def check_surface(option: str, surface: str) -> None:
     """Check that a surface is known.
 
     Raises:
-        ConfigError: it is unknown.
+        ConfigError: the surface is unknown.
     """
     if surface not in SURFACE_KEY:
         raise ConfigError(f"{option}: found {surface!r}, wanted one of {', '.join(SURFACE_KEY)}")
@@ -74,7 +75,7 @@ def check_size(size_px: tuple[int, int]) -> None:
     """Check that a size is large enough to draw.
 
     Raises:
-        ConfigError: it is too small, or not two integers.
+        ConfigError: the size is too small, or not two integers.
     """
     if len(size_px) != 2 or any(not isinstance(side, int) or side < SMALLEST_SIDE_PX for side in size_px):
         wanted = f"(height, width), whole numbers of {SMALLEST_SIDE_PX} or more"

@@ -1,4 +1,4 @@
-"""Data source for a table of images, CSV or Parquet."""
+"""Data source for a table of images in CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _YES_NO = {"0": False, "false": False, "False": False, "1": True, "true": True, 
 
 
 class Table(DataSource):
-    """A table of images: CSV, or Parquet where the file's name ends in .parquet.
+    """A table of images: CSV, or Parquet if the file's name ends in .parquet.
 
     The columns ``image``, ``split`` (train, test) and ``label`` (0, 1, good, bad) are required. ``defect``, ``mask``,
-    ``group`` (the physical part), ``ignore`` (a second mask, of pixels that count in no loss and no metric),
+    ``group`` (the physical part), ``ignore`` (an ignore mask, whose pixels count in no loss and no metric),
     ``pixel_labels_known`` and ``mask_any_value`` (true, false, 1, 0) may be left out or left empty. By default, the
     pixel labels of a bad image are known if it has a mask, and a mask is read as described in `read_mask`. Where
-    ``mask_any_value`` is true, every mask value but 0 marks a defect. Other columns are refused, so that a misspelt
+    ``mask_any_value`` is true, every mask value except 0 marks a defect. Other columns are refused, so that a misspelt
     name is noticed.
 
     Args:
-        path: The table's file.
-        root: The folder that relative paths in it start from. Default: the table's own folder.
+        path: File of the table.
+        root: Folder that relative paths in the table start from. By default the table's own folder.
     """
 
     def __init__(self, *, path: Path, root: Path | None = None) -> None:
@@ -43,7 +43,7 @@ class Table(DataSource):
 
         Raises:
             DataError: a column, a cell or a file is not valid, an image is listed twice, a group is in both splits,
-                or there is no row. Rows are numbered as an editor shows them: in CSV the header is row 1.
+                or there is no row. Row numbers in messages are as in an editor: in CSV the header is row 1.
         """
         is_parquet = self.path.suffix.lower() == ".parquet"
         rows = _read_rows(self.path, is_parquet=is_parquet)
@@ -62,7 +62,7 @@ class Table(DataSource):
         return sort_samples(samples)
 
     def _sample(self, row: dict[str, str | None]) -> Sample:
-        """Return the sample of a row; raise ValueError with what is wrong in the row."""
+        """Return the sample of a row; raise ValueError if the row has a mistake."""
         image, mask, ignore = (self._file(row, column) for column in ("image", "mask", "ignore"))
         if image is None:
             raise ValueError("image: empty; wanted a path")
@@ -106,7 +106,7 @@ class Table(DataSource):
 
 
 def _pixel_labels_known(row: dict[str, str | None], label: int, mask: Path | None) -> bool:
-    """Return whether a row's pixel labels are known; raise ValueError if the cell contradicts the rest of its row."""
+    """Return whether a row's pixel labels are known; raise ValueError if the cell contradicts the rest of the row."""
     known = _yes_no(row, "pixel_labels_known", default=label == GOOD or mask is not None)
     if label == GOOD and not known:
         raise ValueError("pixel_labels_known: false for a good image, whose pixels are all normal; leave it empty")
@@ -125,8 +125,8 @@ def _yes_no(row: dict[str, str | None], column: str, *, default: bool) -> bool:
 
 
 def _read_rows(path: Path, *, is_parquet: bool) -> list[dict[str, str | None]]:
-    """Return the rows, every known column as text so that group 009 does not become 9, None where a cell is empty."""
-    import pyarrow  # imported here: it takes a moment, and no other source needs it
+    """Return the rows. Every known column is text, so that group 009 does not become 9; an empty cell is None."""
+    import pyarrow  # imported here, because it takes time and no other source needs it
     from pyarrow import csv, parquet
 
     if not path.is_file():

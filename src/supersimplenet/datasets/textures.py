@@ -1,8 +1,8 @@
-"""Draw the surfaces of the synthetic data set, four products, and simulate the camera above the production line.
+"""Draw the surfaces of the synthetic dataset, four products, and simulate the camera above the production line.
 
-Each surface is one fixed product: its colours, its pitch and its motif stay the same. Images differ as the parts of
-one batch do: in grain, phase, a slight rotation, thread thickness, ink density. The camera adds the differences
-between exposures.
+Each surface is one fixed product: its colours, its pitch and its motif stay the same. Images differ like the parts of
+one batch: in grain, phase, a slight rotation, thread thickness, ink density. The camera adds the differences between
+exposures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ORANGE_INK = np.array([0.86, 0.34, 0.12])
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What the camera shows, and the direction of the light.
+    """The size of the camera's image, and the direction of the light.
 
     Attributes:
         shape: (height, width) in pixels.
@@ -42,7 +42,7 @@ class Scene:
 
     @property
     def unit_px(self) -> float:
-        """Pixels in one length unit: 1/256 of the shorter side, so that a part looks the same at any resolution."""
+        """Pixels in one length unit: 1/256 of the shorter side, so that a part appears the same at any resolution."""
         return min(self.shape) / 256
 
     def turned(self, angle_rad: float, centre: Plane | None = None) -> tuple[Plane, Plane]:
@@ -90,10 +90,10 @@ class Nearest:
     """The nearest point of a path, for every pixel (H, W).
 
     Attributes:
-        index: number of that point.
-        normal_rad: direction of the path's left normal there.
+        index: index of the nearest point.
+        normal_rad: direction of the path's left normal at that point.
         away_px: distance from that point.
-        signed_px: ``away_px``, negative on the path's right.
+        signed_px: ``away_px``, but negative on the right of the path.
     """
 
     index: NDArray[np.int64]
@@ -108,11 +108,11 @@ class Surface:
 
     Attributes:
         reflectance: (H, W, 3) float64 in linear light, positive, mostly below 1.
-        bare: like ``reflectance``, with the pattern missing everywhere; None where there is no pattern.
+        bare: like ``reflectance``, but without the pattern; None for a surface that has no pattern.
         threads: (along, index) of the crosswise threads, each (H, W): position in pitches, and integer thread number.
-            None where the surface is not woven.
-        texture_contrast: how strong a relief must be to stand out from this texture; 1 on an even surface.
-        sheen: how strongly an edge that faces the light shines; 1 on metal, less on soft and matt material.
+            None for a surface that is not woven.
+        texture_contrast: how strong a relief must be to be visible on this texture; 1 on an even surface.
+        sheen: brightness of an edge that faces the light; 1 on metal, less on soft and matt material.
     """
 
     reflectance: Plane
@@ -131,8 +131,8 @@ def noise(
         shape: (height, width).
         rng: source of randomness.
         along_px: correlation length (a Gaussian's sigma) along ``angle_rad``.
-        across_px: the same across ``angle_rad``; None for the value of ``along_px``.
-        angle_rad: 0 is along the image's rows.
+        across_px: correlation length across ``angle_rad``; None for the value of ``along_px``.
+        angle_rad: direction in the image; 0 is along the rows.
     """
     across_px = along_px if across_px is None else across_px
     fy = np.fft.fftfreq(shape[0])[:, None]
@@ -178,7 +178,7 @@ def cast_grain(scene: Scene, rng: Generator) -> Surface:
 
 
 def woven_cloth(scene: Scene, rng: Generator) -> Surface:
-    """Draw a plain weave of blue warp and straw-coloured weft: round twisted yarns of uneven thickness, dark gaps."""
+    """Draw a plain weave of blue warp and straw-coloured weft: round, twisted yarns of uneven thickness, dark gaps."""
     pitch_px = max(10 * scene.unit_px, 5)
     along, across = scene.turned(rng.normal(0, np.deg2rad(2)))
     sway = 0.12 * noise(scene.shape, rng, 3 * pitch_px), 0.12 * noise(scene.shape, rng, 3 * pitch_px)
@@ -211,7 +211,7 @@ def woven_cloth(scene: Scene, rng: Generator) -> Surface:
 
 
 def printed_pattern(scene: Scene, rng: Generator) -> Surface:
-    """Draw card printed in two inks: teal rings around flowers, orange diamonds between, a little off register."""
+    """Draw card printed in two inks: teal rings around flowers, orange diamonds between them, slightly off register."""
     unit = scene.unit_px
     pitch_px = max(46 * unit, 16)
     along, across = scene.turned(rng.normal(0, np.deg2rad(1.5)))
@@ -245,7 +245,7 @@ class Camera:
     """Light, lens and sensor of one exposure, fixed when the object is made.
 
     Args:
-        scene: what the camera shows.
+        scene: the scene in front of the camera.
         rng: source of this exposure's illumination, colour temperature, focus and sensor noise.
     """
 
@@ -261,7 +261,7 @@ class Camera:
         self._grain = rng.standard_normal((*scene.shape, 3))
 
     def expose(self, reflectance: Plane) -> Plane:
-        """Return grey levels (H, W, 3) in [0, 255] of a part's linear reflectance, gamma-encoded, not yet rounded."""
+        """Return grey levels (H, W, 3) in [0, 255] of a linear reflectance, gamma-encoded, not yet rounded."""
         light = ndimage.gaussian_filter(reflectance * self._light, (self._blur_px, self._blur_px, 0))
         levels: Plane = 255 * np.clip(light, 0, 1) ** (1 / 2.2)
         return levels
@@ -299,7 +299,7 @@ def _centred(position: Plane) -> Plane:
 
 
 def _slope_towards_light(height: Plane, scene: Scene) -> Plane:
-    """Return how much the relief faces the light: the loss of height per pixel towards the light."""
+    """Return the slope of a relief towards the light: the loss of height per pixel in the direction of the light."""
     smooth = ndimage.gaussian_filter(height, 0.5)
     dy, dx = np.gradient(smooth)
     slope: Plane = -dx * np.cos(scene.light_rad) - dy * np.sin(scene.light_rad)

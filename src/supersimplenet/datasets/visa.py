@@ -1,4 +1,4 @@
-"""Data source for VisA, as published and as converted to MVTec AD's layout."""
+"""Data source for VisA, in the published layout or converted to MVTec AD's layout."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ _PAGE = "https://github.com/amazon-science/spot-diff"
 _TABLE = Path("split_csv", "1cls.csv")
 _COLUMNS = ("object", "split", "label", "image", "mask")
 _LABELS = {"normal": GOOD, "anomaly": BAD}
-_CONVERTED = ("visa_pytorch", "VisA_pytorch/1cls", ".")  # folders that anomalib and the publisher convert to
+_CONVERTED = ("visa_pytorch", "VisA_pytorch/1cls", ".")  # folders that anomalib and the publisher's code write
 
 
 class VisA(DataSource):
-    """One category of VisA. Which form of it is there is found out.
+    """One category of VisA, in the published or the converted layout.
 
-    As shipped: ``ROOT/CATEGORY/Data/Images`` and ``Masks``, with the split in ``ROOT/split_csv/1cls.csv``. Converted:
-    ``ROOT/visa_pytorch/CATEGORY`` (or ``ROOT/CATEGORY``) in MVTec AD's layout. Every mask value but 0 marks a defect.
+    The layout is detected. Published: ``ROOT/CATEGORY/Data/Images`` and ``Masks``, with the split in
+    ``ROOT/split_csv/1cls.csv``. Converted: ``ROOT/visa_pytorch/CATEGORY`` (or ``ROOT/CATEGORY``) in MVTec AD's layout.
+    Every mask value except 0 marks a defect.
 
     Args:
-        category: The category's folder, such as candle.
+        category: Name of the category's folder, such as candle.
         root: The folder that holds the categories, or visa_pytorch.
     """
 
@@ -42,7 +43,7 @@ class VisA(DataSource):
         """Return every sample of both splits, sorted.
 
         Raises:
-            DataError: neither form is found, the table is not valid, or a file is missing.
+            DataError: neither layout is found, the table is not valid, or a file is missing.
         """
         if (self.root / _TABLE).is_file() and (self.root / self.category / "Data").is_dir():
             return self._shipped()
@@ -79,7 +80,7 @@ class VisA(DataSource):
         return sort_samples(samples)
 
     def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """Yield the rows of this category with their numbers, counted as an editor shows them."""
+        """Yield the rows of this category with their line numbers, as shown in an editor."""
         path = self.root / _TABLE
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file, restval="")

@@ -1,1 +1,1 @@
-"""How good a detector is: metrics on arrays, and the evaluation of a model on a data set."""
+"""Evaluate models on datasets: results, thresholds, comparison of two models, gate."""

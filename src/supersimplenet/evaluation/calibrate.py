@@ -1,4 +1,4 @@
-"""Calibration of a model folder: which parts it may use, and which it must not."""
+"""Calibrate a model folder with parts that the model was neither trained on nor tested with."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def calibrate(
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
 ) -> Calibrated:
-    """Set a model folder's thresholds by parts that it was not trained on; write calibration.yaml there.
+    """Set a model's thresholds from parts that it was not trained on; write calibration.yaml into the model folder.
 
     Args:
         model: the model folder.
-        good: folders of good parts that were not trained on; by default those that the training held out.
-        bad: folders of bad parts that were not trained on, where there are any.
+        good: folders of good parts that were not trained on; by default the held-out images of the training.
+        bad: folders of bad parts that were not trained on, if there are any.
         group_pattern: finds the name of the physical part in a file's name; see `Folder`.
-        config: what the thresholds are to hold.
-        compute: where and by what.
-        on_error: what an unreadable image does.
+        config: the guarantees that the thresholds must give.
+        compute: the device, engine and precision to use.
+        on_error: whether an unreadable image stops the calibration or is skipped.
 
     Raises:
-        SuperSimpleNetError: of the kind that names the cause.
+        SuperSimpleNetError: the subclass names the cause.
     """
     model = Path(model)
     detector = load_detector(model, compute)
@@ -75,14 +75,14 @@ def calibrate(
 def _calibration_parts(
     detector: Detector, model: Path, good: Sequence[Path], bad: Sequence[Path], group_pattern: str | None
 ) -> tuple[list[Sample], str]:
-    """The parts to calibrate with, and where the good ones came from."""
+    """Return the parts to calibrate with, and a phrase that says where the good parts came from."""
     if group_pattern is None:
         group_pattern = detector.record.get("data", {}).get("init_args", {}).get("group_pattern")
         if group_pattern is not None and (good or bad):
             console().print(f"parts are told apart as in the training: --group-pattern '{group_pattern}'")
     _refuse_folders_of_bad(good)
     if good:
-        # Splits do not matter here: each image of either folder is looked at.
+        # Splits do not matter here: every image of both folders is predicted.
         folder = Folder(good=good, bad=bad, test_fraction=0, group_pattern=group_pattern)
         return folder.samples(), f"from {few(good)}"
     if "training" not in detector.record:
@@ -92,15 +92,15 @@ def _calibration_parts(
         raise CalibrationError(f"{model}: its training held out no good image; name good ones with --good")
     if not bad:
         return held_out, HELD_OUT
-    alone = Folder(good=bad, test_fraction=0, group_pattern=group_pattern).samples()  # it reads any folder of images
+    alone = Folder(good=bad, test_fraction=0, group_pattern=group_pattern).samples()  # Folder reads bad images, too
     return [*held_out, *(replace(sample, label=BAD, defect="bad") for sample in alone)], HELD_OUT
 
 
 def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:
-    """A folder that holds good and bad parts in folders of their own was meant to be named one level deeper.
+    """Refuse a folder of good parts that has a subfolder of bad parts: the subfolder of the good parts was meant.
 
     Raises:
-        DataError: one does.
+        DataError: a folder has such a subfolder.
     """
     for folder in folders:
         for path in sorted(folder.rglob("*")):
@@ -109,10 +109,10 @@ def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:
 
 
 def _refuse_known_images(samples: Sequence[Sample], model: Path) -> None:
-    """Images that the model was trained on score too well, and those of its test would flatter the test.
+    """Refuse training images, which score too well, and test images, whose later test results would be too good.
 
     Raises:
-        DataError: an image has the content of one of either.
+        DataError: an image has the same content as a training or test image of the model.
     """
     known = read_known_images(model)
     if known is None:
@@ -129,10 +129,10 @@ def _refuse_known_images(samples: Sequence[Sample], model: Path) -> None:
 
 
 def _refuse_swapped(calibrated: Calibrated) -> None:
-    """Bad parts that score below the good ones are good ones, or the model's scores mean nothing.
+    """Refuse bad parts that score below the good parts: the folders are swapped, or the scores mean nothing.
 
     Raises:
-        CalibrationError: they do, by more than chance.
+        CalibrationError: the bad parts score lower, by more than chance.
     """
     good, bad = calibrated.good_logits, calibrated.bad_logits
     if bad.size and stats.mannwhitneyu(bad, good, alternative="less").pvalue < _BY_CHANCE:

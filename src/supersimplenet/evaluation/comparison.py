@@ -1,4 +1,4 @@
-"""Two models that looked at the same images: what differs, and whether one may take the other's place."""
+"""Compare two models that were evaluated on the same images."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from supersimplenet.metrics.bootstrap import STATISTICS, Interval, mcnemar, pair
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.types import BAD, Sample, ScoreName, Verdict
 
-_SEED = 0  # of the resamples: the same figures each time
+_SEED = 0  # seed of the bootstrap samples, so that the figures are the same each time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of two models.
+    """The results of one of the two models.
 
     Attributes:
-        name: of it.
-        image_score: which score decides.
-        guarantee: what its threshold guarantees, or that it guarantees nothing.
-        false_alarms: of good parts.
-        escapes: of bad parts.
-        unsure: images that a person is asked about.
+        name: name of the model.
+        image_score: the score that the verdicts come from.
+        guarantee: in words, what the model's threshold guarantees, or that it guarantees nothing.
+        false_alarms: rate of false alarms among good parts.
+        escapes: rate of escapes among bad parts.
+        unsure: number of images with the verdict ``unsure``, which a person must inspect.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """An image that both models call differently; ``place`` is the one among the outcomes of the first."""
+    """An image with two different verdicts; ``place`` is its position among the outcomes of the first model."""
 
     place: int
     image: Path
@@ -55,13 +55,13 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One metric of the score that decides, of both models.
+    """One metric of both models, each by the score that its verdicts come from.
 
     Attributes:
-        name: of the metric.
-        first: None where it is not defined.
-        second: likewise.
-        interval: of first minus second; None where it was not estimated.
+        name: name of the metric.
+        first: value of the first model; None where it is not defined.
+        second: value of the second model; None where it is not defined.
+        interval: confidence interval of first minus second; None where it was not estimated.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Difference:
 
     @property
     def says(self) -> str:
-        """What follows, in words."""
+        """The conclusion in words: which model is better, where the interval shows it."""
         if self.first is None or self.second is None or self.interval is None:
             return "not defined on these images"
         if self.interval.low > 0:
@@ -88,12 +88,13 @@ class Comparison:
     """Two evaluations of the same images.
 
     Attributes:
-        sides: both models, the first one first.
-        changes: images with another verdict, in the order of the outcomes.
-        only_first_right: parts that only the first gets right: no false alarm, no escape. Unsure is neither.
-        only_second_right: likewise.
-        p_value: that both are right equally often (McNemar's exact test).
-        differences: of I-AUROC, AP-det and I-F1-max.
+        sides: results of both models, the first model first.
+        changes: images with different verdicts, in the order of the outcomes.
+        only_first_right: number of parts that only the first model gets right, which means no false alarm and no
+            escape. The verdict ``unsure`` is neither.
+        only_second_right: number of parts that only the second model gets right.
+        p_value: of the hypothesis that both models are right equally often (McNemar's exact test).
+        differences: differences in I-AUROC, AP-det and I-F1-max.
     """
 
     sides: tuple[Side, Side]
@@ -105,15 +106,15 @@ class Comparison:
 
 
 def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) -> Comparison:
-    """What differs between two evaluations of the same images.
+    """Compare two evaluations of the same images.
 
     Args:
-        first: of one model.
-        second: of the other.
-        names: what they are called, in that order.
+        first: evaluation of the first model.
+        second: evaluation of the second model.
+        names: names of the models, in that order.
 
     Raises:
-        MetricError: they are of different images; the message names the first.
+        MetricError: the evaluations are of different images; the message names the first such image.
     """
     pairs = paired(first, second)
     labels = [outcome.sample.label for outcome, _ in pairs]
@@ -123,7 +124,7 @@ def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) ->
     mine, others = (np.array([pair[side].score_logit for pair in pairs]) for side in (0, 1))
     try:
         intervals = paired_differences(mine, others, labels, groups, generator=np.random.default_rng(_SEED))
-    except MetricError:  # one class only, or nearly
+    except MetricError:  # all images good or all bad, or too few of one kind
         intervals = {}
     return Comparison(
         sides=(_side(first, names[0]), _side(second, names[1])),
@@ -155,10 +156,15 @@ def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) ->
 
 
 def paired(first: Evaluation, second: Evaluation, *, without: Collection[Path] = ()) -> list[tuple[Outcome, Outcome]]:
-    """Both outcomes of each image, in the order of the first.
+    """Return both outcomes of each image, in the order of the first evaluation.
+
+    Args:
+        first: evaluation of the first model.
+        second: evaluation of the second model.
+        without: images to leave out.
 
     Raises:
-        MetricError: an image, label or group that only one of them has.
+        MetricError: an image is in one evaluation only, or has another label or group in the other.
     """
     mine, others = (_by_image(evaluation, without) for evaluation in (first, second))
     for image, outcome in [*mine.items(), *others.items()]:
@@ -180,7 +186,7 @@ def _facts(sample: Sample) -> str:
 
 
 def _right_parts(outcomes: Sequence[Outcome]) -> set[tuple[int, object]]:
-    """Parts with no image on the wrong side, by label and name, or place where they have none."""
+    """Return the parts without a wrong verdict, by label and group name; by position where the part has no name."""
     verdicts: dict[tuple[int, object], set[Verdict]] = defaultdict(set)
     for key, outcome in _named_parts(outcomes):
         verdicts[key].add(outcome.verdict)

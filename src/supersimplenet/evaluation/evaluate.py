@@ -1,4 +1,4 @@
-"""A detector looked at with a data set's test images, in one pass whose memory does not grow with the maps."""
+"""Evaluate a detector on a dataset's test images, in one pass that does not keep the anomaly maps in memory."""
 
 from __future__ import annotations
 
@@ -34,21 +34,22 @@ from supersimplenet.types import BAD, GOOD, Prediction, Resolution, Sample, Scor
 from supersimplenet.utils.console import progress_bar
 from supersimplenet.utils.files import write_text
 
-# By what each score's metrics are called: published results rank by the classification head's.
+# Prefix of each score's metric names. The head's score has none: published results rank by it.
 PREFIXES: dict[ScoreName, str] = {"head": "", "map": "seg-", "fused": "fused-"}
 _IMAGE_METRICS = {"I-AUROC": ranked_auroc, "AP-det": ranked_average_precision, "I-F1-max": ranked_f1_max}
-_SEED = 0  # of the resamples of the intervals: the same figures each time
+_SEED = 0  # seed of the bootstrap samples, so that the intervals are the same each time
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedImage:
-    """One test image with its planes, for as long as it is looked at.
+    """One test image with its prediction and its masks, which are kept only while the image is evaluated.
 
     Attributes:
         sample: the image and its labels.
-        prediction: of the detector.
-        mask: (H, W) bool; None where pixel labels are unknown, as they are where the mask of a bad image is empty.
-        ignored: (H, W) bool, pixels that count in no score and no metric; None for none.
+        prediction: prediction of the detector.
+        mask: (H, W) bool, True on defective pixels; None where the pixel labels are unknown, which is also the case
+            where the mask of a bad image is empty.
+        ignored: (H, W) bool, True on pixels that count in no score and no metric; None for none.
     """
 
     sample: Sample
@@ -59,12 +60,12 @@ class EvaluatedImage:
 
 @dataclass(kw_only=True)
 class PartialEvaluation:
-    """What is left of test images once they were looked at; parts of a test add up to the whole.
+    """The results of some of the test images. The results of consecutive blocks of images can be added up.
 
     Attributes:
-        tally: of their pixels.
-        outcomes: of those that could be read, in their order.
-        failures: the others.
+        tally: counts of their pixels, from which the pixel metrics are computed.
+        outcomes: outcomes of the images that could be read, in their order.
+        failures: the images that could not be read.
     """
 
     tally: PixelTally
@@ -72,7 +73,7 @@ class PartialEvaluation:
     failures: list[Failure]
 
     def add(self, other: PartialEvaluation) -> None:
-        """Take in the images that come next."""
+        """Add the results of the images that come next."""
         self.tally.merge(other.tally)
         self.outcomes += other.outcomes
         self.failures += other.failures
@@ -87,20 +88,20 @@ def evaluate(
     on_error: OnError = "stop",
     progress: Callable[[int], None] = lambda images: None,
 ) -> Evaluation:
-    """Look at every test image of a data set.
+    """Predict every test image of a dataset and compute the metrics.
 
     Args:
-        detector: what is evaluated.
-        samples: of the data set; those of the training split are passed over.
-        resolution: of the metrics of pixels: at the map's size (the network's input size, as published results are,
-            unless the view is another), or at the size that each image and its mask have of their own, to which the
-            map is resized.
-        batch_size: images that go through the network together; None for what suits the engine.
-        on_error: what an unreadable image does.
+        detector: the detector to evaluate.
+        samples: samples of the dataset; those of the training split are skipped.
+        resolution: size at which the pixel metrics are computed. ``model``: the anomaly map's size, which is the
+            network's input size, as in published results, unless the view has another. ``native``: the original size
+            of each image and mask, to which the anomaly map is resized.
+        batch_size: number of images that go through the network together; None for a default that suits the engine.
+        on_error: whether an unreadable image or mask stops the evaluation or is skipped.
         progress: called with the number of images done since the last call.
 
     Raises:
-        DataError: no test image, or none that can be read.
+        DataError: there is no test image, or none that can be read.
         ImageError: an image or mask cannot be read and ``on_error`` is ``stop``.
     """
     tested = [sample for sample in samples if sample.split == "test"]
@@ -121,7 +122,7 @@ def evaluate_part(
     on_error: OnError = "stop",
     progress: Callable[[int], None] = lambda images: None,
 ) -> PartialEvaluation:
-    """Look at some test images; see `evaluate`."""
+    """Predict some of the test images; see `evaluate` for the arguments."""
     calibration = detector.calibration
     part = PartialEvaluation(
         tally=PixelTally(pixel_logit=None if calibration is None else calibration.pixel_logit), outcomes=[], failures=[]
@@ -138,15 +139,15 @@ def evaluate_part(
 
 
 def finish_evaluation(part: PartialEvaluation, detector: Detector, *, resolution: Resolution = "model") -> Evaluation:
-    """The evaluation of all test images.
+    """Compute the metrics of all test images.
 
     Args:
-        part: all of them.
-        detector: what looked at them.
-        resolution: of the metrics of pixels.
+        part: the results of all test images.
+        detector: the detector that predicted them.
+        resolution: size at which the pixel metrics were counted; see `evaluate`.
 
     Raises:
-        DataError: none could be read.
+        DataError: none of the images could be read.
     """
     tally, outcomes, failures = part.tally, part.outcomes, part.failures
     if not outcomes:
@@ -168,7 +169,7 @@ def finish_evaluation(part: PartialEvaluation, detector: Detector, *, resolution
 
 
 def evaluate_again(detector: Detector, outcomes: Sequence[Outcome]) -> Iterator[EvaluatedImage]:
-    """The cases of some outcomes with their planes at the size of their maps, in the same order."""
+    """Predict the images of some outcomes again; yield them in the same order, with masks at the anomaly map's size."""
     for item in _cases(detector, [outcome.sample for outcome in outcomes]):
         assert isinstance(item, EvaluatedImage)  # an unreadable image raises
         yield item
@@ -178,9 +179,9 @@ def write_metrics(evaluation: Evaluation, folder: Path, *, data: Mapping[str, An
     """Write metrics.json into a folder, whole or not at all.
 
     Args:
-        evaluation: what is written.
-        folder: where to.
-        data: says which data set it is of, in plain values.
+        evaluation: the evaluation to write.
+        folder: folder for the file.
+        data: description of the dataset, in plain values.
 
     Returns:
         The path written.
@@ -198,7 +199,7 @@ def _cases(
     batch_size: int | None = None,
     on_error: OnError = "stop",
 ) -> Iterator[EvaluatedImage | Failure]:
-    """Each sample looked at, its planes beside it; in order, one result for each."""
+    """Yield one result for each sample, in order: the sample with its prediction and masks, or a `Failure`."""
     for item in detector.predict_files(
         [sample.image for sample in samples],
         ignored=lambda index: read_ignored(samples[index]),
@@ -229,14 +230,14 @@ def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) 
     if sample.label == GOOD:
         return np.zeros(size_px, dtype=bool)
     mask = read_defects(sample)
-    # A defect somewhere, marked nowhere: counted as normal it would punish finding it.
+    # The image has a defect, but its mask is empty. If its pixels counted as normal, a correct map would score badly.
     if mask is None or not mask.any():
         return None
     return placement.mask_on_map(mask) if resolution == "model" else mask
 
 
 def _map_beside(case: EvaluatedImage) -> NDArray[np.float32]:
-    """The map at the size of the case's planes."""
+    """Return the anomaly map, resized to the mask where the mask has another size."""
     prediction, mask = case.prediction, case.mask
     if mask is None or mask.shape == prediction.map_logit.shape:
         return prediction.map_logit
@@ -244,7 +245,7 @@ def _map_beside(case: EvaluatedImage) -> NDArray[np.float32]:
 
 
 def _ignored_on_image(detector: Detector, sample: Sample, prediction: Prediction) -> NDArray[np.bool_] | None:
-    """Pixels of the image itself that count in no score; None for none."""
+    """Return the pixels that count in no score, at the image's original size (H, W); None for none."""
     own = read_ignored(sample)
     if detector.preprocessor.is_plain or (prediction.ignored is None and prediction.placement.turn is None):
         return own
@@ -278,7 +279,7 @@ def _image_metrics(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
         found = measure(_IMAGE_METRICS, partial(rank, scores, labels))
         try:
             intervals = bootstrap_intervals(scores, labels, groups, generator=np.random.default_rng(_SEED))
-        except MetricError:  # the metrics themselves are not defined either, or too few resamples have both classes
+        except MetricError:  # no metric is defined, or too few bootstrap samples have both classes
             intervals = {}
         metrics |= {f"{prefix}{name}": replace(metric, interval=intervals.get(name)) for name, metric in found.items()}
     return metrics
@@ -333,7 +334,7 @@ def _overlap_curve(tally: PixelTally) -> tuple[NDArray[np.float64], NDArray[np.f
 def evaluate_samples(
     detector: Detector, samples: Sequence[Sample], *, resolution: Resolution = "model", on_error: OnError = "stop"
 ) -> Evaluation:
-    """`evaluate` with a progress bar."""
+    """Evaluate with a progress bar; see `evaluate` for the arguments."""
     with progress_bar() as bar:
         task = bar.add_task("testing", total=sum(sample.split == "test" for sample in samples), detail="")
         return evaluate(

@@ -1,4 +1,4 @@
-"""Whether a model may take another's place, by a golden set."""
+"""Decide with a golden set of images whether a new model may replace the model in use."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ GATE_FILE = "gate.json"
 
 @dataclass(frozen=True, kw_only=True)
 class GateResult:
-    """Whether a candidate may take the place of the model in use.
+    """The decision whether a candidate may replace the model in use, with the reasons.
 
     Attributes:
-        passed: whether it may.
-        reasons: why not, each naming the images; where it may, what was checked.
-        good: how many good images both looked at.
-        bad: likewise.
-        new_escapes: bad images that the current model catches, or asks a person about, and the candidate calls good.
-        new_false_alarms: good images that the current model does not call bad and the candidate does.
-        new_unsure: images that only the candidate asks a person about: no mistakes, but work.
-        max_new_escapes: how many of these are allowed.
-        max_new_false_alarms: likewise.
+        passed: True if the candidate may replace the model in use.
+        reasons: if not passed, each reason with the images concerned; if passed, what was checked.
+        good: number of good images that both models predicted.
+        bad: number of bad images that both models predicted.
+        new_escapes: bad images that the candidate calls good and the current model calls bad or unsure.
+        new_false_alarms: good images that the candidate calls bad and the current model calls good or unsure.
+        new_unsure: images that only the candidate calls unsure. They are no mistakes, but a person must inspect them.
+        max_new_escapes: allowed number of new escapes.
+        max_new_false_alarms: allowed number of new false alarms.
         unreadable: images that could not be read.
     """
 
@@ -54,7 +54,7 @@ class GateResult:
     unreadable: list[Path]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """Return all fields as JSON values."""
         plain: dict[str, Any] = to_plain(self)
         return plain
 
@@ -69,22 +69,22 @@ def gate_models(
     max_new_false_alarms: int = 0,
     compute: ComputeConfig = HERE,
 ) -> tuple[GateResult, tuple[Evaluation, Evaluation]]:
-    """Decide whether a model may take another's place, by the test images of a golden set.
+    """Decide with the test images of a golden set whether a candidate may replace the model in use.
 
     Args:
-        candidate: the model folder that is to be used.
-        current: the one in use.
+        candidate: folder of the new model.
+        current: folder of the model in use.
         golden: a table of images; see `Table`.
-        output: folder for gate.json; None writes none.
-        max_new_escapes: how many bad images that the current one catches the candidate may call good.
-        max_new_false_alarms: how many good images that the current one does not call bad the candidate may.
-        compute: where and by what.
+        output: folder for gate.json; None for no file.
+        max_new_escapes: allowed number of new escapes; see `GateResult`.
+        max_new_false_alarms: allowed number of new false alarms; see `GateResult`.
+        compute: the device, engine and precision to use.
 
     Returns:
         The decision, and the evaluations of the candidate and of the current model.
 
     Raises:
-        SuperSimpleNetError: of the kind that names the cause.
+        SuperSimpleNetError: the subclass names the cause.
     """
     samples = Table(path=golden).samples()
     evaluations = [
@@ -111,21 +111,21 @@ def gate(
     max_new_false_alarms: int = 0,
     trained_on: Sequence[Path] = (),
 ) -> GateResult:
-    """Whether a candidate may take the place of the model in use: no new mistakes on the images both looked at.
+    """Decide whether a candidate may replace the model in use: only if it makes no new mistakes beyond the limits.
 
-    It may not either where it is not calibrated (its threshold guarantees nothing), where it was trained on some of the
-    images, where an image could not be read, or where the images are all good or all bad.
+    The candidate also fails if it is not calibrated (its threshold guarantees nothing), if it was trained on some of
+    the images, if an image could not be read, or if the images are all good or all bad.
 
     Args:
-        candidate: the evaluation of the model that is to be used.
-        current: of the one in use, on the same images.
-        max_new_escapes: how many bad images that the current one catches the candidate may call good.
-        max_new_false_alarms: how many good images that the current one does not call bad the candidate may.
-        trained_on: images of the golden set that the candidate was trained on, which it may know by heart.
+        candidate: evaluation of the new model.
+        current: evaluation of the model in use, on the same images.
+        max_new_escapes: allowed number of new escapes; see `GateResult`.
+        max_new_false_alarms: allowed number of new false alarms; see `GateResult`.
+        trained_on: images of the golden set that the candidate was trained on; their results prove nothing.
 
     Raises:
-        MetricError: the evaluations are of different images; the message names the first.
-        ConfigError: a limit below 0.
+        MetricError: the evaluations are of different images; the message names the first such image.
+        ConfigError: a limit is below 0.
     """
     for name, limit in (("max_new_escapes", max_new_escapes), ("max_new_false_alarms", max_new_false_alarms)):
         if limit < 0:
@@ -170,7 +170,7 @@ def gate(
 def _doubts(
     candidate: Evaluation, trained_on: Sequence[Path], unreadable: Mapping[Path, str], *, good: int, bad: int
 ) -> list[str]:
-    """Why a comparison says too little to let the candidate pass, whatever it shows."""
+    """Return the reasons why the golden set cannot show that the candidate is good enough, whatever its results."""
     reasons = []
     if candidate.calibration is None:
         reasons.append(f"the candidate is {UNCALIBRATED}")

@@ -1,4 +1,4 @@
-"""What the page counts with: scores of images and parts, the slider's positions, bounds for every count."""
+"""Compute the numbers of the report page: scores of images and parts, slider positions, bounds for every count."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from supersimplenet.metrics.thresholds import (
 from supersimplenet.types import BAD, GOOD
 
 Floats = NDArray[np.float64]
-_CONFIDENCE = 0.95  # of bounds, where there is no calibration to name another
-_MARGIN = 0.02  # of the range of scores, on either side of them
+_CONFIDENCE = 0.95  # confidence of the bounds, where no calibration gives another
+_MARGIN = 0.02  # added to the range of scores on each side, as a share of it
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartRates:
-    """How often parts of one kind get a wrong verdict at the model's thresholds.
+    """How often parts of one kind, good or bad, get a wrong verdict at the model's thresholds.
 
     Attributes:
-        parts: how many there are.
-        wrong: false alarms among good parts, escapes among bad ones.
-        bound: what the rate is at most; the thresholds were fixed before these parts were looked at. 1.0 for no part.
+        parts: number of parts.
+        wrong: number of false alarms among good parts, or of escapes among bad parts.
+        bound: upper bound of the rate; valid because the thresholds were fixed before these parts were predicted. 1.0
+            where there is no part.
     """
 
     parts: int
@@ -44,7 +45,7 @@ class PartRates:
 
     @property
     def rate(self) -> float:
-        """Share of the parts that are wrong; 0 where there are none."""
+        """Share of the parts with a wrong verdict; 0 where there is no part."""
         return self.wrong / self.parts if self.parts else 0.0
 
 
@@ -53,13 +54,14 @@ class Numbers:
     """The scores and thresholds of an evaluation.
 
     Attributes:
-        good_images: (n,) scores, rising, as all of the following.
-        bad_images: likewise.
-        good_parts: the highest score of each part.
-        bad_parts: the lowest score of each part.
-        threshold_logit: of the model: from here on an image is ``bad``.
-        accept_logit: of the model: from here on it is ``unsure``; the threshold itself where there is no grey zone.
-        confidence: of all bounds.
+        good_images: (n,) scores of the good images, ascending like the next three.
+        bad_images: (n,) scores of the bad images.
+        good_parts: (n,) highest score of each good part.
+        bad_parts: (n,) lowest score of each bad part.
+        threshold_logit: threshold of the model: an image is ``bad`` from this score on.
+        accept_logit: lower threshold of the model: an image is ``unsure`` from this score on. Equal to
+            ``threshold_logit`` where the model has no grey zone.
+        confidence: confidence level of all bounds.
         costs: expected cost of a part at each threshold; None where no costs are given or one kind of part is missing.
     """
 
@@ -74,26 +76,27 @@ class Numbers:
 
     @property
     def false_alarms(self) -> PartRates:
-        """Of good parts."""
+        """Rate of false alarms among good parts."""
         wrong = int((self.good_parts >= self.threshold_logit).sum())
         return self._rates(self.good_parts.size, wrong)
 
     @property
     def escapes(self) -> PartRates:
-        """Of bad parts."""
+        """Rate of escapes among bad parts."""
         return self._rates(self.bad_parts.size, int((self.bad_parts < self.accept_logit).sum()))
 
     def _rates(self, parts: int, wrong: int) -> PartRates:
         return PartRates(parts=parts, wrong=wrong, bound=rate_upper_bound(wrong, parts, self.confidence))
 
     def positions(self) -> Floats:
-        """One threshold for each way of telling the images apart, rising.
+        """Return the slider's positions, ascending: one threshold for each way of separating the images.
 
-        Below all scores, midway between neighbours, above all; where one of the model's lies between, that one.
+        They lie below all scores, midway between neighbouring scores, and above all scores. Where a threshold of the
+        model lies in such a gap, it takes the place of the midpoint.
         """
         distinct = np.unique(np.concatenate([self.good_images, self.bad_images]))
         margin = _MARGIN * (distinct[-1] - distinct[0]) or 1.0
-        # Halved first, so that it cannot overflow; between adjacent floats the upper one serves.
+        # Scores are halved before they are added, to avoid overflow. Between adjacent floats the upper one is taken.
         between = np.maximum(distinct[:-1] / 2 + distinct[1:] / 2, np.nextafter(distinct[:-1], distinct[1:]))
         positions = np.concatenate([[distinct[0] - margin], between, [distinct[-1] + margin]])
         for own in (self.accept_logit, self.threshold_logit):
@@ -101,7 +104,7 @@ class Numbers:
         return positions
 
     def plain(self) -> dict[str, Any]:
-        """All of it as JSON can hold it; a float's shortest text gives the same float back."""
+        """Return all numbers as JSON values. Written as text and read again, each float is the same."""
         return {
             "goodImages": self.good_images.tolist(),
             "badImages": self.bad_images.tolist(),
@@ -121,12 +124,12 @@ class Numbers:
 
 
 def numbers_of(evaluation: Evaluation, *, costs: Costs | None = None, bad_share: float | None = None) -> Numbers:
-    """The numbers of an evaluation.
+    """Return the scores and thresholds of an evaluation.
 
     Args:
-        evaluation: whose outcomes are counted.
-        costs: of a wrong verdict.
-        bad_share: share of bad parts in production; by default that of the test parts.
+        evaluation: the evaluation.
+        costs: costs of a false alarm and of an escape.
+        bad_share: share of bad parts in production; by default their share among the test parts.
     """
     calibration = evaluation.calibration
     accept = None if calibration is None else calibration.accept_logit
@@ -146,7 +149,7 @@ def numbers_of(evaluation: Evaluation, *, costs: Costs | None = None, bad_share:
 
 
 def plain_images(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """What the page knows of each image, in plain values; paths below the folder common to all."""
+    """Return the data of each image for the page, in plain values. Paths start at the folder common to all images."""
     names = relative_names(outcome.sample for outcome in outcomes)
     parts: dict[int, NDArray[np.int64]] = {}
     for label in (GOOD, BAD):
@@ -178,7 +181,7 @@ def plain_images(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def nearest_to_wrong(numbers: Numbers, outcomes: Sequence[Outcome]) -> list[int]:
-    """Places of the outcomes, those furthest on the wrong side first, then the right ones nearest to it."""
+    """Return the positions of the outcomes: most wrong first, then the right outcomes, those nearest to wrong first."""
     margins = [
         outcome.score_logit - numbers.accept_logit
         if outcome.sample.label == BAD

@@ -1,4 +1,4 @@
-"""What an evaluation says: of each test image, of all, of each type and size of defect. No torch."""
+"""Results of an evaluation: of each test image, of all, and of each type and size of defect. Needs no torch."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One test image, what is known of it and what the detector says; without its map, so that many fit in memory.
+    """One test image: its labels and its prediction, without the anomaly map, so that many outcomes fit in memory.
 
     Attributes:
         sample: the image and its labels.
-        head_logit: see `supersimplenet.types.Prediction`, as for the others.
-        map_max_logit: likewise.
-        fused_logit: likewise.
-        score_logit: the one that decides.
-        threshold_logit: from which the verdict is ``bad``.
-        verdict: likewise.
-        p_value: likewise.
-        defects: likewise.
-        has_pixel_labels: whether it counts in the metrics of pixels.
+        head_logit: see `supersimplenet.types.Prediction`.
+        map_max_logit: see `supersimplenet.types.Prediction`.
+        fused_logit: see `supersimplenet.types.Prediction`.
+        score_logit: the score that the verdict comes from.
+        threshold_logit: the verdict is ``bad`` from this score on.
+        verdict: see `supersimplenet.types.Prediction`.
+        p_value: see `supersimplenet.types.Prediction`.
+        defects: see `supersimplenet.types.Prediction`.
+        has_pixel_labels: whether the image counts in the pixel metrics.
     """
 
     sample: Sample
@@ -58,16 +58,16 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class TypeResult:
-    """One type of defect.
+    """The results for one type of defect.
 
     Attributes:
-        defect: its name.
-        images: test images of it.
-        verdicts: how many of them are called good, unsure, bad.
-        regions: defective regions in its masks.
-        found: how many of these reach the pixel threshold; None where the model is not calibrated.
-        metrics: ``I-AUROC`` of the score that decides, against all good images, and pixel metrics of its regions
-            against all normal pixels.
+        defect: name of the type.
+        images: number of test images with this type.
+        verdicts: number of these images by verdict: good, unsure, bad.
+        regions: number of defective regions in their masks.
+        found: number of these regions that reach the pixel threshold; None where the model is not calibrated.
+        metrics: ``I-AUROC`` of the deciding score for these images against all good images, and pixel metrics of
+            these regions against all normal pixels.
     """
 
     defect: str
@@ -80,12 +80,12 @@ class TypeResult:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeResult:
-    """Regions of one size class.
+    """The results for the defective regions of one size class.
 
     Attributes:
-        at_least: smallest share of its image that a region of the class has.
-        below: the share from which it belongs to the next class; None for the last.
-        regions: how many there are.
+        at_least: lower limit of the class: smallest share of the image's pixels that a region has.
+        below: upper limit of the class, from which on a region belongs to the next class; None for the last class.
+        regions: number of regions.
         found: see `TypeResult`.
         metrics: pixel metrics of these regions against all normal pixels.
     """
@@ -102,18 +102,18 @@ class Evaluation:
     """Metrics and outcomes of a test split.
 
     Attributes:
-        metrics: by the names of the papers, in the order in which results are shown.
-        outcomes: of every readable test image, in the data set's order.
-        types: in the order of their names.
-        sizes: of regions, from small to large, those classes that occur.
-        overlap_curve: false-positive rate and mean overlap of regions, rising; None where it is not defined.
-        failures: test images that could not be read, or whose masks could not.
-        calibration: of the model; None where it is not calibrated.
-        threshold_logit: from here on an image is ``bad``.
-        image_score: which score the verdicts come from.
-        resolution: of the metrics of pixels: the network's input size, or each mask's own.
+        metrics: metrics by the names that the papers use, in the order in which they are shown.
+        outcomes: outcomes of every readable test image, in the dataset's order.
+        types: results for each type of defect, in the order of the types' names.
+        sizes: results for each size class of regions that occurs, from small to large.
+        overlap_curve: false-positive rate and mean overlap of regions, ascending; None where it is not defined.
+        failures: test images that could not be read, or whose masks could not be read.
+        calibration: calibration of the model; None where the model is not calibrated.
+        threshold_logit: an image is ``bad`` from this score on.
+        image_score: the score that the verdicts come from.
+        resolution: size of the pixel metrics: ``model`` or ``native``; see `evaluate`.
         size_px: height and width of the network's input.
-        fit: how images are brought to it; see `ViewConfig`.
+        fit: how images are fitted to the network's input; see `ViewConfig`.
     """
 
     metrics: dict[str, Metric]
@@ -130,20 +130,20 @@ class Evaluation:
     fit: str = "stretch"
 
     def counts(self, label: int) -> dict[Verdict, int]:
-        """How many images of a label (0 good, 1 bad) are called good, unsure and bad."""
+        """Return the number of images with a label (0 good, 1 bad) by verdict: good, unsure and bad."""
         return count_verdicts([outcome for outcome in self.outcomes if outcome.sample.label == label])
 
     def shown_size(self, times: str) -> str:
-        """At which size the network looks, such as ``256x256`` or ``tiles of 256x256``.
+        """Return the network's input size in words, such as ``256x256`` or ``tiles of 256x256``.
 
         Args:
-            times: what stands between height and width.
+            times: the sign between height and width.
         """
         size = times.join(map(str, self.size_px))
         return {"stretch": size, "pad": f"{size}, padded", "tiles": f"tiles of {size}"}[self.fit]
 
     def summary(self) -> dict[str, Any]:
-        """What metrics.json holds: metrics by name (null where undefined), reasons, bounds, intervals, counts."""
+        """Return the content of metrics.json: metrics (null where undefined), reasons, bounds, intervals, counts."""
         good, bad = self.counts(GOOD), self.counts(BAD)
         return {
             **{name: metric.value for name, metric in self.metrics.items()},
@@ -173,13 +173,13 @@ class Evaluation:
 
 
 def count_verdicts(outcomes: Sequence[Outcome]) -> dict[Verdict, int]:
-    """How many are called good, unsure and bad."""
+    """Return the number of outcomes by verdict: good, unsure and bad."""
     found = Counter(outcome.verdict for outcome in outcomes)
     return {"good": found["good"], "unsure": found["unsure"], "bad": found["bad"]}
 
 
 def shown_size_class(result: SizeResult) -> str:
-    """Such as ``0.1-1 %``: a region's share of its image."""
+    """Return a size class as text, such as ``0.1-1 %``, in shares of the image."""
     if result.below is None:
         return f"{result.at_least * 100:g} % and more"
     return f"{result.at_least * 100:g}-{result.below * 100:g} %"

@@ -1,4 +1,4 @@
-"""Thresholds for a detector from the scores of parts that it was not trained on. See docs/thresholds.md."""
+"""Set a detector's thresholds from the scores of parts that it was not trained on. See docs/thresholds.md."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from supersimplenet.utils.files import file_sha256
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdConfig:
-    """What the thresholds are to hold.
+    """The guarantees that the thresholds must give.
 
     Args:
-        max_false_alarms: share of the good parts that may be called bad.
-        confidence: with which each guarantee holds, over the draw of the calibration parts.
-        max_escapes: share of the bad parts that may be called good; needs bad parts. Where one threshold cannot hold
-            both, there are two, and a person is asked about what scores between them.
-        costs: choose the cheapest threshold instead; needs bad parts.
-        bad_share: share of bad parts in production, for the costs; by default that of the parts given.
-        min_area_px: smallest defect that is listed, in pixels at the network's input size.
-        lenient: guarantee what the parts at hand can, where they cannot guarantee ``max_false_alarms``.
+        max_false_alarms: largest share of the good parts that may be called bad.
+        confidence: probability with which each guarantee holds, over the random choice of the calibration parts.
+        max_escapes: largest share of the bad parts that may be called good; needs bad parts. Where one threshold cannot
+            give both guarantees, there are two thresholds, and parts that score between them are ``unsure``.
+        costs: choose the threshold with the lowest expected cost instead; needs bad parts.
+        bad_share: share of bad parts in production, for the costs; by default their share among the given parts.
+        min_area_px: area of the smallest defect that is listed, in pixels at the network's input size.
+        lenient: if the parts are too few to guarantee ``max_false_alarms``, guarantee the lowest rate that they can.
     """
 
     max_false_alarms: float = 0.05
@@ -69,15 +69,15 @@ class ThresholdConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """A calibration and what it came from.
+    """A calibration and the scores that it was computed from.
 
     Attributes:
-        calibration: what the model folder keeps.
+        calibration: the calibration, as the model folder keeps it.
         good_logits: (parts,) score of each good part.
         bad_logits: (parts,) score of each bad part; may be empty.
-        curve: expected costs at each threshold; None where none were given.
+        curve: expected cost at each threshold; None where no costs were given.
         failures: images that could not be read.
-        earlier: the calibration that this one takes the place of; None for none.
+        earlier: the earlier calibration that this one replaces; None for none.
     """
 
     calibration: Calibration
@@ -98,20 +98,20 @@ def set_thresholds(
     on_error: OnError = "stop",
     progress: Callable[[int], None] = lambda images: None,
 ) -> Calibrated:
-    """Look at parts that were not trained on, and set the thresholds by their scores.
+    """Predict parts that were not trained on, and set the thresholds from their scores.
 
     Args:
-        detector: what is calibrated; a calibration that it has already does not matter.
-        samples: good parts and, where there are any, bad ones, whatever their split. Images of one group are one part.
-        config: what the thresholds are to hold.
+        detector: the detector to calibrate; an earlier calibration of it has no influence.
+        samples: good parts and, if there are any, bad parts, from any split. All images of one group are one part.
+        config: the guarantees that the thresholds must give.
         basis: where the good parts came from, in words.
-        weights_sha256: of the model folder; see `hash_weights`.
-        on_error: what an unreadable image does.
+        weights_sha256: hash of the model folder's weights; see `hash_weights`.
+        on_error: whether an unreadable image stops the calibration or is skipped.
         progress: called with the number of images done since the last call.
 
     Raises:
-        DataError: no good image.
-        CalibrationError: the parts are too few for what is asked.
+        DataError: there is no good image, or none that can be read.
+        CalibrationError: there are too few parts for the guarantees.
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
     """
     config = config or ThresholdConfig()
@@ -175,7 +175,7 @@ def set_thresholds(
 
 @dataclass(frozen=True, kw_only=True)
 class _Thresholds:
-    """See `Calibration`."""
+    """Thresholds and their guarantees; see `Calibration`."""
 
     reject: float
     accept: float | None
@@ -194,7 +194,7 @@ def _choose(
         share = bad.size / (bad.size + good.size) if config.bad_share is None else config.bad_share
         curve = cost_curve(good, bad, config.costs, bad_share=share)
         at = curve.cheapest
-        # Chosen by these very scores, so the bounds must hold at every threshold at once.
+        # The threshold was chosen by the same scores, so the bounds must hold at all thresholds simultaneously.
         return _Thresholds(
             reject=float(curve.threshold_logit[at]),
             accept=None,
@@ -212,7 +212,7 @@ def _choose(
     below = min(accept, reject)
     return _Thresholds(
         reject=reject,
-        accept=accept if accept < reject else None,  # else one threshold keeps both guarantees
+        accept=accept if accept < reject else None,  # else one threshold gives both guarantees
         max_false_alarms=rate,
         max_escapes=config.max_escapes,
         escapes=int((bad < below).sum()),
@@ -220,22 +220,23 @@ def _choose(
 
 
 def _rate(parts: int, config: ThresholdConfig) -> float:
-    """The false-alarm rate to guarantee: what is asked, or what the parts can, where that is allowed."""
+    """Return the rate of false alarms to guarantee: ``max_false_alarms``, or more if lenient and the parts are few."""
     return max(config.max_false_alarms, guaranteed_rate(parts, config.confidence) if config.lenient else 0.0)
 
 
 def _pixel_threshold(part_levels: NDArray[np.float64], config: ThresholdConfig) -> float:
-    """The level of the map above which a good part has a defect to list as rarely as it may be called bad.
+    """Return the pixel threshold: good parts have a listed defect at most as often as they may be called bad.
 
-    Where costs choose the threshold of the images, nothing was asked of the parts, and they guarantee what they can.
+    Where costs choose the image threshold, the user asked for no false-alarm rate; then the rate may be higher if the
+    parts are too few.
     """
     rate = _rate(part_levels.size, config if config.costs is None else replace(config, lenient=True))
     level = false_alarm_threshold(part_levels, max_false_alarms=rate, confidence=config.confidence)
-    # Maps are float32, in which the next number after a threshold in float64 is that threshold again.
+    # Anomaly maps are float32, and the float64 number just above a threshold is rounded to that threshold there.
     return float(np.nextafter(np.float32(level), np.float32(np.inf)))
 
 
 def _list_hash(samples: Iterable[Sample]) -> str:
-    """Hash of images' contents and groups, whatever their order and place."""
+    """Return the hash of the images' contents and groups; order and paths have no influence."""
     lines = sorted(f"{file_sha256(sample.image)}\0{sample.group or '-'}\n" for sample in samples)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""One file for the line's computer, verified."""
+"""Export a model as one verified file for the production line's computer."""

@@ -1,4 +1,4 @@
-"""What `supersimplenet export` does: trace, convert, quantize, compare, and only then a file."""
+"""Export a model folder as one file: trace, convert, quantize, verify. Only a verified file is kept."""
 
 from __future__ import annotations
 
@@ -53,25 +53,26 @@ def export_model(
     images: Sequence[Path] = (),
     tolerance: Tolerance | None = None,
 ) -> Bundle:
-    """Export a model folder as one file, once it was verified against the model.
+    """Export a model folder as one file, and verify the file against the model.
 
     Args:
         model: the model folder.
-        output: the file; an earlier one is replaced once the new one has passed.
+        output: the file to write; an earlier file is replaced only after the new one has passed the verification.
         file_format: ``onnx``, ``openvino`` or ``torch``.
-        precision: ``fp32``; ``fp16``: weights kept in 16 bits; ``bf16``: computed in it where the CPU can;
+        precision: ``fp32``; ``fp16``: weights are kept in 16 bits; ``bf16``: computed in bfloat16 where the CPU can;
             ``int8``: quantised.
-        size_px: (height, width) that the file takes; by default the training's, for which alone the thresholds hold.
+        size_px: (height, width) of the file's input; by default that of the training. The thresholds hold at the size
+            of the training only.
         dynamic: leave height and width open.
-        max_drop: for int8; see `quantize`.
-        images: files or folders that the gate, and int8, look at; by default of the model's own data set.
-        tolerance: of the verification; by default that of the precision.
+        max_drop: for int8: largest loss of accuracy; see `quantize`.
+        images: image files or folders for the verification, and for int8; by default those of the model's own dataset.
+        tolerance: tolerance of the verification; by default the one of the precision, see `TOLERANCES`.
 
     Returns:
-        The file's metadata, the certificate of the verification in it.
+        The file's metadata, which include the certificate of the verification.
 
     Raises:
-        SuperSimpleNetError: of the kind that names the cause; no file is left then.
+        SuperSimpleNetError: the subclass names the cause; no file is written then.
     """
     require_precision(file_format, precision)
     require_suffix(output, file_format)
@@ -167,7 +168,7 @@ def _verified(
     *,
     dynamic: bool,
 ) -> Certificate:
-    if dynamic:  # another size first, so that "open" is not taken on trust
+    if dynamic:  # verify another size first, to prove that the size is open
         (height, width), step = detector.image_size, step_px(detector.network)
         size_px = (height + step, width + 2 * step)
         other = Detector(
@@ -195,7 +196,7 @@ def _check_size(network: SuperSimpleNet, size_px: tuple[int, int], *, dynamic: b
 def _verification_images(
     record: dict[str, Any], given: Sequence[Path], drawn: Path, size_px: tuple[int, int]
 ) -> tuple[list[Path], str]:
-    """Image files for the gate, and where they came from: named, else the data set's test, else drawn."""
+    """Return images for the verification, and where they came from: given, else test images, else synthetic images."""
     if given:
         named = [path for place in given for path in list_images(place)]
         return _evenly(named, _IMAGES), "named with --images"
@@ -213,10 +214,10 @@ def _verification_images(
 def _calibration_split(
     model: Path, record: dict[str, Any], given: Sequence[Path], preprocessor: Preprocessor
 ) -> CalibrationSplit:
-    """Good images that the training held out and the bad ones of its split; else those that are named, as good ones.
+    """Return the held-out images and the bad training images; without a dataset, the given images as good ones.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are no such images.
     """
     samples = _samples(record)
     if samples and "training" in record:
@@ -237,7 +238,7 @@ def _calibration_split(
 
 
 def _named(preprocessor: Preprocessor) -> dict[str, Any]:
-    """The view's settings; its files are in the bundle, so their places on this machine say nothing."""
+    """Return the settings of the view. The bundle holds the view's files, so only the files' names are kept."""
     config = preprocessor.config
     roi, reference = (None if path is None else Path(path.name) for path in (config.roi, config.reference))
     return to_plain(replace(config, roi=roi, reference=reference))  # type: ignore[no-any-return]
@@ -251,7 +252,7 @@ def _view_images(preprocessor: Preprocessor) -> dict[str, str]:
 
 
 def _samples(record: dict[str, Any]) -> list[Sample]:
-    """Of the data set that the model was trained on; none where it is not known or not here."""
+    """Return the samples that the model was trained with; none where the dataset is unknown or not on this machine."""
     if "data" not in record:
         return []
     try:
@@ -262,7 +263,7 @@ def _samples(record: dict[str, Any]) -> list[Sample]:
 
 
 def _evenly(things: Sequence[T], most: int) -> list[T]:
-    """At most so many, spread over all: a test set comes sorted by its kinds of defects."""
+    """Return at most ``most`` items, evenly spaced, because test images are sorted by type of defect."""
     if len(things) <= most:
         return list(things)
     return [things[round(place * (len(things) - 1) / (most - 1))] for place in range(most)]

@@ -1,4 +1,4 @@
-"""A traced network in each format, and the one file it is written to."""
+"""Convert a traced network into each format, and write it as one file."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ _NO_LIMIT = 1 << 40
 
 
 class Artifact(Protocol):
-    """A network in the form of one engine.
+    """A network in the format of one engine.
 
     Attributes:
-        model: the engine's own object; `supersimplenet.export.quantization` replaces it.
+        model: the network as an object of the engine; for int8, `supersimplenet.export.export` replaces it.
     """
 
     model: Any
 
     def write(self, path: Path, bundle: Bundle) -> None:
-        """Write the one file, metadata inside."""
+        """Write the network and its metadata into one file."""
 
 
 def require_precision(file_format: FileFormat, precision: FilePrecision) -> None:
-    """Refuse what an engine cannot do.
+    """Refuse a precision that an engine cannot compute in.
 
     Raises:
-        ConfigError: with the reason and what it can.
+        ConfigError: the engine cannot; the message gives the reason and the possible precisions.
     """
     if precision not in PRECISIONS[file_format]:
         able = ", ".join(PRECISIONS[file_format])
@@ -57,11 +57,11 @@ def require_precision(file_format: FileFormat, precision: FilePrecision) -> None
 
 
 def convert(program: ExportedProgram, file_format: FileFormat) -> Artifact:
-    """A traced network in a format.
+    """Convert a traced network into a format.
 
     Raises:
         ConfigError: the format's packages are not installed.
-        ExportError: its converter fails.
+        ExportError: the format's converter fails.
     """
     makers: dict[FileFormat, type[Any]] = {"onnx": OnnxArtifact, "openvino": OpenVinoArtifact, "torch": TorchArtifact}
     try:
@@ -71,7 +71,7 @@ def convert(program: ExportedProgram, file_format: FileFormat) -> Artifact:
             f"format: {file_format} needs packages that are not installed ({error}); "
             f"pip install 'supersimplenet[export]'"
         ) from error
-    except Exception as error:  # whatever the converter raises
+    except Exception as error:  # a converter may raise any error
         reason = first_line(error)
         raise ExportError(f"export: {file_format}'s converter cannot take this network ({reason})") from error
 
@@ -87,12 +87,12 @@ class OnnxArtifact:
         signature = program.graph_signature
         inputs, outputs = INPUTS[: len(signature.user_inputs)], OUTPUTS[: len(signature.user_outputs)]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter's own deprecated calls
+            warnings.simplefilter("ignore")  # the exporter itself makes deprecated calls
             exported = torch.onnx.export(
                 program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
             )
         assert exported is not None
-        # What follows from weights alone is computed now; but weights of 16 bits stay so, and are widened on loading.
+        # Fold all operations on weights, except casts: weights of 16 bits stay so in the file, and widen on loading.
         optimizer.fold_constants(
             exported.model,
             input_size_limit=_NO_LIMIT,
@@ -111,7 +111,7 @@ class OnnxArtifact:
 
 
 class OpenVinoArtifact:
-    """An OpenVINO model. Its pair of files goes into an uncompressed zip: one file, and a pair again when unpacked."""
+    """An OpenVINO model. Its two files are written into one uncompressed zip file."""
 
     def __init__(self, program: ExportedProgram) -> None:
         import openvino
@@ -119,14 +119,14 @@ class OpenVinoArtifact:
         self._openvino = openvino
         self.model = openvino.convert_model(program)
         for ports, names in ((self.model.inputs, INPUTS), (self.model.outputs, OUTPUTS)):
-            for port, name in zip(ports, names, strict=False):  # the last of each may not be there
+            for port, name in zip(ports, names, strict=False):  # the last input and the last output are optional
                 port.get_tensor().set_names({name})
 
     def write(self, path: Path, bundle: Bundle) -> None:
         """See `Artifact`."""
         self.model.set_rt_info(bundle.as_json(), [KEY])
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-            # Weights that are to be smaller are so already; the writer's own choice would be 16 bits for all.
+            # Weights already have their final precision; by default, save_model would convert all of them to 16 bits.
             self._openvino.save_model(self.model, Path(folder) / XML, compress_to_fp16=False)
             with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
                 for name in (XML, BIN):
@@ -141,6 +141,6 @@ class TorchArtifact:
 
     def write(self, path: Path, bundle: Bundle) -> None:
         """See `Artifact`."""
-        buffer = io.BytesIO()  # torch warns where a file's name does not end in pt2
+        buffer = io.BytesIO()  # not into the file: torch warns if its name does not end in pt2
         torch.export.save(self.model, buffer, extra_files={KEY: bundle.as_json()})
         path.write_bytes(buffer.getbuffer())

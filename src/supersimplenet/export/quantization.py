@@ -1,4 +1,4 @@
-"""int8 by NNCF: quantised after the training, with the accuracy under control."""
+"""Quantise a trained model to int8 with NNCF, with a limit on the loss of accuracy."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from supersimplenet.types import Prediction
 
 DROP_OF_RANKING = "I-AUROC of the score that decides, on the calibration split"
 DROP_OF_SCORES = "the share of the scores' variance that quantisation changes, on the calibration split"
-_ROUNDS = 20  # operations that may go back to float
-_RANKED = 32  # images by which operations are ranked, by how much each changes their scores
+_ROUNDS = 20  # largest number of operations that may return to float
+_RANKED = 32  # images used to rank operations by how much they change the scores
 _MOST_TILES = 300
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSplit:
-    """Images that quantisation is measured with; never those of the test.
+    """Images for calibrating the quantisation and measuring its accuracy; never test images.
 
     Attributes:
-        prepared: each, as the network sees it.
-        labels: 0 good, 1 bad, of each.
+        prepared: the images, prepared for the network.
+        labels: label of each image: 0 good, 1 bad.
     """
 
     prepared: Sequence[PreparedImage]
@@ -52,26 +52,26 @@ def quantize(
     preprocessor: Preprocessor,
     max_drop: float,
 ) -> tuple[Any, float, str]:
-    """A model in int8, as far as its accuracy allows; operations that cost too much go back to float.
+    """Quantise a model to int8; operations that lose too much accuracy return to float.
 
-    Matrix products stay in float: they upscale, and the weights of an interpolation are no matter of 8 bits.
+    Matrix products stay in float: they upscale feature maps, and 8 bits are too few for interpolation weights.
 
     Args:
-        model: of ONNX or OpenVINO.
-        file_format: which.
-        split: what ranges and accuracy are measured with.
-        postprocessor: says which score decides.
-        preprocessor: how images are brought before the network.
-        max_drop: largest loss that is allowed: of I-AUROC where the split has good and bad images. Where it has one
-            class, of the scores' agreement 1 - mean((a - b)^2) / variance(a), for a noise on the scores lowers
-            the AUROC by a share of about that size, or less.
+        model: the model, of ONNX or OpenVINO.
+        file_format: the model's format, ``onnx`` or ``openvino``.
+        split: images to measure value ranges and accuracy with.
+        postprocessor: the model's postprocessor, with the deciding score.
+        preprocessor: the model's preprocessor.
+        max_drop: largest loss that is allowed. Where the split has good and bad images, the loss of I-AUROC. Where it
+            has one class only, the loss of the scores' agreement 1 - mean((a - b)^2) / variance(a); noise on the
+            scores lowers the AUROC by about that amount, or less.
 
     Returns:
-        The model, the measured drop, and what it is of.
+        The quantised model, the measured loss, and a phrase that says which loss was measured.
 
     Raises:
         ConfigError: NNCF is not installed.
-        ExportError: the limit cannot be held.
+        ExportError: the loss is larger than ``max_drop``.
     """
     try:
         import nncf
@@ -96,7 +96,7 @@ def quantize(
         return 1 - float(np.mean(np.square(found - reference))) / spread
 
     def validate(candidate: Any, places: Iterable[int]) -> tuple[float, list[float]]:
-        """Of the whole split the accuracy; of some images, by which operations are ranked, how well scores agree."""
+        """Return the accuracy on the whole split, or the scores' agreement on the images that rank operations."""
         chosen = list(places)
         found = scores(candidate, chosen)
         agreement = -np.square(found - reference[chosen])
@@ -111,7 +111,7 @@ def quantize(
     ]
     items = nncf.Dataset(fed) if file_format == "onnx" else nncf.Dataset([list(inputs.values()) for inputs in fed])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of NNCF's own deprecated calls
+        warnings.simplefilter("ignore")  # NNCF itself makes deprecated calls
         quantized = nncf.quantize_with_accuracy_control(
             model,
             calibration_dataset=items,
@@ -137,7 +137,7 @@ def quantize(
 
 
 def _run(model: Any, file_format: FileFormat, *, masked: bool) -> Run:
-    """Return how a model of an engine is run; NNCF hands some over compiled."""
+    """Return a function that runs a model of an engine; some of NNCF's models are compiled already."""
     if file_format == "onnx":
         session = onnx_session(model.SerializeToString()) if hasattr(model, "SerializeToString") else model
         return lambda pixels, ignored=None: run_onnx(session, network_inputs(pixels, ignored, masked=masked))

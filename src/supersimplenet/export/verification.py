@@ -1,4 +1,4 @@
-"""The gate of an export: the file in its engine, in a process of its own, beside the model it was made of."""
+"""Verify an exported file: run it in its engine, in a new process, and compare its results with the model's."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from supersimplenet.utils.system import available_cores, cpu_name
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """How far an export may lie from the model: a share of the spread of the model's own values, or a few roundings.
+    """How far a file's results may differ from the model's: a share of the spread of the model's own values.
 
     Attributes:
-        share: of the spread, largest less smallest, of the model's values over all images of the gate.
-        least: in logits, where the spread is small.
+        share: share of the spread (largest minus smallest) of the model's values over all images of the verification.
+        least: lower limit of the tolerance in logits, a few rounding errors, for a small spread.
     """
 
     share: float
     least: float
 
     def logits(self, values: Sequence[Any]) -> float:
-        """The tolerance for values like these, numbers or maps."""
+        """Return the tolerance in logits for the model's values, which are numbers or anomaly maps."""
         spread = max(float(np.max(value)) for value in values) - min(float(np.min(value)) for value in values)
         return max(self.least, self.share * spread)
 
 
-# Logits of one model reach 1, of another 20, and a rounding grows with them: so the limits are shares of their spread.
+# Logits reach 1 with one model, 20 with another, and rounding errors grow with them: so the limits are relative.
 TOLERANCES: dict[FilePrecision, Tolerance] = {
-    # 24 bits through some 30 layers that another engine adds up in another order
+    # 24 significant bits, through some 30 layers; each engine adds in another order
     "fp32": Tolerance(share=1e-4, least=1e-4),
-    # weights of 11 bits, computed with in 24
+    # weights of 11 significant bits, computed with in 24
     "fp16": Tolerance(share=5e-3, least=5e-3),
-    # weights and, where the CPU has it, values of 8 bits
+    # weights of 8 significant bits; where the CPU computes in bfloat16, all values
     "bf16": Tolerance(share=1e-1, least=5e-2),
-    # 256 levels a layer; what that costs in ranking --max-drop bounds, this tells a broken file from a coarse one
+    # 256 levels in each layer; --max-drop limits the loss of accuracy, this tolerance only detects broken files
     "int8": Tolerance(share=5e-1, least=1e-1),
 }
 
@@ -63,18 +63,18 @@ def verify(
     source: str,
     size_px: tuple[int, int] | None = None,
 ) -> Certificate:
-    """Let a fresh process look at image files with an exported file, and compare what it says.
+    """Predict images with an exported file in a new process, and compare the predictions with the model's.
 
     Args:
         file: the exported file.
         images: image files.
-        expected: what the model folder says of each, by torch.
-        tolerance: of score and map.
+        expected: predictions of the model folder by torch, one for each image.
+        tolerance: tolerance for scores and anomaly maps.
         source: where the images came from, in words.
-        size_px: of a file that leaves its size open.
+        size_px: (height, width) to use, for a file that leaves its size open.
 
     Raises:
-        ExportError: the file cannot be used, or is not within the tolerance.
+        ExportError: the file cannot be used, or its results differ by more than the tolerance.
     """
     with tempfile.TemporaryDirectory() as folder:
         about, rows = _inspect(file, images, Path(folder), size_px)
@@ -108,7 +108,7 @@ def verify(
         },
         date=date.today().isoformat(),
     )
-    # Written so that a difference that is no number fails.
+    # "not <=" instead of ">", so that a difference of NaN fails, too.
     if not certificate.score_max_difference <= certificate.score_tolerance:
         worst = int(np.nan_to_num(by_score.max(axis=1), nan=np.inf).argmax())
         raise ExportError(_failure(file, "score", certificate, images[worst]))
@@ -119,7 +119,7 @@ def verify(
 
 
 def describe_host() -> dict[str, Any]:
-    """Processor, cores and system of this machine; no name of it."""
+    """Return CPU, cores and operating system of this machine, but not its name."""
     return {"processor": cpu_name(), "cores": available_cores(), "system": platform.platform()}
 
 
@@ -127,7 +127,7 @@ def _inspect(
     file: Path, images: Sequence[Path], folder: Path, size_px: tuple[int, int] | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     size = [] if size_px is None else ["--size", *map(str, size_px)]
-    # What this process has just written is trusted.
+    # The file was just written by this process, so it can be trusted.
     options = [str(file), *map(str, images), "--maps", str(folder), "--about", "--trust", *size]
     environment = dict(os.environ) | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run(

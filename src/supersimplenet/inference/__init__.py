@@ -1,1 +1,1 @@
-"""A trained network as a folder on disk, and other implementations' weights turned into one."""
+"""A trained network as a model folder on disk, its engines, and the import of other implementations' weights."""

@@ -1,4 +1,4 @@
-"""Settings of commands that stand above one room. No torch here: see docs/decisions/0005-settings-without-torch.md."""
+"""Settings that several subpackages share. No torch here: see docs/decisions/0005-settings-without-torch.md."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ CALIBRATION_FILE = "calibration.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """Where a model looks at images, and by what.
+    """Settings of prediction: device, engine and precision.
 
     Args:
-        device: ``auto``, ``cpu``, ``cuda``, ...; ``auto`` takes a GPU where there is one.
-        engine: ``torch``, ``openvino``, or ``ray``: many workers, by torch.
-        precision: ``float32`` or ``bfloat16``.
-        address: of a running Ray cluster, ``auto`` for the one of this machine; None starts one on this machine alone.
-        workers: of Ray; by default one a GPU, or one a core where there is none.
+        device: ``auto``, ``cpu``, ``cuda``, ...; ``auto`` uses a GPU where there is one.
+        engine: ``torch``, ``openvino``, or ``ray``, which runs torch in many worker processes.
+        precision: number type of the computation, ``float32`` or ``bfloat16``.
+        address: address of a running Ray cluster, or ``auto`` for the cluster of this machine; null starts a cluster on
+            this machine alone.
+        workers: number of Ray workers; by default one per GPU, or one per core where there is no GPU.
     """
 
     device: str = "auto"

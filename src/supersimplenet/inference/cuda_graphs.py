@@ -1,4 +1,4 @@
-"""A network on a GPU, recorded once for each size of batch and replayed: one launch instead of some hundred."""
+"""A network on a GPU, recorded as a CUDA graph per batch size and replayed: one launch instead of some hundred."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from supersimplenet.utils.console import console
 from supersimplenet.utils.formatting import first_line
 
-_WARM_UPS = 3  # runs before the recording, in which libraries choose kernels and matrices are made that are kept
+_WARM_UPS = 3  # runs before the recording, in which libraries choose kernels and cached matrices are made
 
 
 @dataclass(frozen=True)
 class _Recording:
-    """A graph, and the tensors that it reads and writes."""
+    """A CUDA graph, and the tensors that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     inputs: list[Tensor]
@@ -27,16 +27,16 @@ class _Recording:
 
 
 class CudaGraphs:
-    """Runs a network by CUDA graphs; from any thread, one batch at a time.
+    """Runs a network with CUDA graphs; from any thread, one batch at a time.
 
-    Batches are filled up to a power of two, so few graphs are recorded. All of them share one pool of memory, since no
-    two run at once and results are copied away before the next. A network that cannot be recorded, because it looks at
-    values on its way, is run as it is.
+    Batches are filled up to a power of two, so that few graphs are recorded. All graphs share one memory pool, because
+    no two run at once and results are copied out before the next run. A network that cannot be recorded, because its
+    code depends on values of tensors, is run without a graph.
 
     Args:
         network: in eval mode, on a CUDA device.
-        exact: whether float32 is computed as such. Else the GPU may round what it multiplies to TF32, and the fastest
-            of its kernels are measured and taken, which may be others in the next process.
+        exact: whether float32 is computed as float32. If not, the GPU may round the factors of products to TF32, and
+            uses the kernels that are measured as fastest, which may differ in the next process.
     """
 
     def __init__(self, network: nn.Module, *, exact: bool) -> None:
@@ -50,7 +50,7 @@ class CudaGraphs:
 
     @torch.inference_mode()
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Tensors (B, ...) of the CPU's memory, through the network and back, in float32."""
+        """Run the network on tensors (B, ...) in CPU memory; return its outputs in CPU memory, in float32."""
         images = len(inputs[0])
         kind = 1 << (images - 1).bit_length(), len(inputs)
         with self._lock, torch.cuda.device(self._device), self._precision():
@@ -85,7 +85,7 @@ class CudaGraphs:
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
-        """What may be rounded; of the whole process meanwhile."""
+        """Set TF32 rounding and the choice of kernels, for the whole process, until the context ends."""
         coarse = not self._exact
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = coarse

@@ -1,4 +1,4 @@
-"""A trained model that looks at images by torch; evaluation, the command line and Python all call this one place."""
+"""The detector: a trained model that predicts images; evaluation, the command line and Python code all use it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ class Detector(Predictor):
 
     Args:
         network: the network; its weights are folded and copied.
-        calibration: the thresholds and what they guarantee; without one an image is ``bad`` from logit 0 on, which
-            guarantees nothing.
-        image_score: which score that is: the classification head's, the anomaly map's maximum, or both fused.
-        score_scale: puts both on one scale.
-        preprocessor: turns images into the network's input; by default each is resized to its input size.
-        device: where to compute, such as ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
-        engine: what computes, ``torch`` or ``openvino`` (on a CPU, where it is installed).
-        precision: ``float32``, or ``bfloat16``: faster where the CPU or GPU computes in it, and coarser.
+        calibration: the thresholds and what they guarantee; without a calibration, an image is ``bad`` from logit 0
+            on, which guarantees nothing.
+        image_score: the score that decides the verdict: the classification head's, the anomaly map's maximum, or both
+            fused.
+        score_scale: puts both scores on one scale.
+        preprocessor: turns images into the network's input; by default each is resized to the network's input size.
+        device: where to compute, such as ``cpu`` or ``cuda``; ``auto`` uses a GPU where there is one.
+        engine: ``torch``, or ``openvino`` (on a CPU, if it is installed).
+        precision: ``float32``, or ``bfloat16``, which is less exact, and faster where the CPU or GPU computes in it.
         record: the model folder's config.yaml.
 
     Raises:
-        ConfigError: there is no such device, engine or precision here, or the calibration is of another score.
+        ConfigError: the device, engine or precision is not available here, or the calibration is for another score.
     """
 
     def __init__(
@@ -80,15 +81,15 @@ class Detector(Predictor):
         """Load the detector of a model folder.
 
         Args:
-            folder: as `supersimplenet train` wrote it.
+            folder: the model folder, as `supersimplenet train` wrote it.
             device: see `Detector`.
             engine: likewise.
             precision: likewise.
-            backbone: the module the model was trained with, where that was one of your own.
+            backbone: the module that the model was trained with, if it was your own module.
 
         Raises:
             ModelFolderError: the folder is incomplete or damaged.
-            BackboneError: the backbone's weights cannot be had.
+            BackboneError: the backbone's weights cannot be loaded.
         """
         network, record = load_model(Path(folder), backbone=backbone)
         return cls.of(
@@ -128,15 +129,15 @@ class Detector(Predictor):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the network's input, to which images are resized unless the preprocessor is another."""
+        """Height and width of the network's input, to which the default preprocessor resizes images."""
         return self.network.config.size_px
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes a GPU where there is one.
+    """Return the device of this name; ``auto`` uses a GPU where there is one.
 
     Raises:
-        ConfigError: there is no such device, here or at all.
+        ConfigError: there is no such device, on this machine or at all.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -150,10 +151,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def load_detector(model: Path, compute: ComputeConfig) -> Detector:
-    """The detector of a model folder; on the CPU where a cluster computes.
+    """Load the detector of a model folder; on the CPU if a Ray cluster computes.
 
     Raises:
-        SuperSimpleNetError: of the kind that names the cause.
+        SuperSimpleNetError: of the class that names the cause.
     """
     if compute.engine == "ray":
         return Detector.load(model, device="cpu")

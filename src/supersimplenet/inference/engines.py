@@ -1,4 +1,4 @@
-"""What computes: torch, or OpenVINO on a CPU. One folded network, from pixels to map and score."""
+"""The engines that compute the folded network, from pixels to map and score: torch, or OpenVINO on a CPU."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ class Engine(Backend, Protocol):
     """A `Backend` of a network in this process.
 
     Attributes:
-        name: of the engine.
+        name: name of the engine.
     """
 
     name: EngineName
 
     def stages(self, pixels: NDArray[np.uint8]) -> dict[str, Callable[[], object]]:
-        """Return the parts of `run` one by one, by name, for a benchmark."""
+        """Return the stages of `run` as functions by name, for a benchmark."""
         ...
 
 
 def build_engine(network: SuperSimpleNet, *, name: str, device: torch.device, precision: str) -> Engine:
-    """The engine of a name.
+    """Build the engine of this name.
 
     Args:
         network: the trained network; it is copied.
         name: ``torch`` or ``openvino``.
         device: where to compute; OpenVINO is used on the CPU only.
-        precision: ``float32`` or ``bfloat16``: of the backbone and the wide matrices (torch), or of what OpenVINO
-            chooses to compute in it.
+        precision: ``float32`` or ``bfloat16``. With torch it is the type of the backbone and the wide matrices; with
+            OpenVINO, of the operations that OpenVINO chooses to compute in this type.
 
     Raises:
-        ConfigError: an engine that is not installed or not for this device, or an unknown name or precision.
+        ConfigError: the engine is not installed or not for this device, or the name or precision is unknown.
     """
     if precision not in get_args(Precision):
         raise ConfigError(f"precision: '{precision}'; choose {' or '.join(get_args(Precision))}")
@@ -69,8 +69,8 @@ def build_engine(network: SuperSimpleNet, *, name: str, device: torch.device, pr
 class TorchEngine:
     """The folded network in torch.
 
-    On a CPU images go one after another, and their intermediate values stay in cache. On a GPU a batch is one
-    recorded graph, because launching some hundred kernels takes longer than an image does.
+    On a CPU, images are computed one after another, so that their intermediate values stay in cache. On a GPU, a batch
+    is one CUDA graph, because launching some hundred kernels takes longer than computing an image.
 
     Args:
         network: see `build_engine`.
@@ -149,7 +149,7 @@ class OpenVinoEngine:
         example = torch.zeros(1, *self._network.image_size, 3, dtype=torch.uint8)
         try:
             model = self._converted(self._network, example)
-        except Exception as error:  # whatever the converter or the backbone's own code raises
+        except Exception as error:  # the converter and the backbone's own code may raise any error
             raise ConfigError(
                 f"engine: openvino cannot convert this backbone ({first_line(error)}); use --engine torch"
             ) from error
@@ -163,7 +163,7 @@ class OpenVinoEngine:
 
     @cached_property
     def _masked(self) -> OpenVinoModel:
-        """The network with a second input, compiled when it is first asked for."""
+        """The network with a second input for ignored pixels, compiled at its first use."""
         height, width = self._network.image_size
         example = torch.zeros(1, height, width, 3, dtype=torch.uint8), torch.zeros(1, height, width, dtype=torch.bool)
         return self._named(self._converted(self._network, *example), always_many=True)
@@ -178,7 +178,7 @@ class OpenVinoEngine:
 
         class Backbone(nn.Module):
             def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
-                return tuple(f.permute(0, 3, 1, 2) for f in network.backbone(batch))  # as the convolutions leave them
+                return tuple(f.permute(0, 3, 1, 2) for f in network.backbone(batch))  # the layout of the convolutions
 
         class Rest(nn.Module):
             def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,16 +202,16 @@ class OpenVinoEngine:
 
     def _converted(self, module: nn.Module, *example: Tensor) -> Any:
         with torch.no_grad(), warnings.catch_warnings():
-            module(*example)  # the matrices that are kept between calls are made here, and not traced
-            warnings.simplefilter("ignore")  # the converter traces: sizes become constants, as they should here
+            module(*example)  # makes the cached matrices, which must not be traced
+            warnings.simplefilter("ignore")  # tracing turns sizes into constants, as intended here
             model = self._convert(module, example_input=example)
         model.reshape({port: list(values.shape) for port, values in zip(model.inputs, example, strict=True)})
         return model
 
     def _named(self, model: Any, *, always_many: bool = False) -> OpenVinoModel:
-        """Return a compiled network whose inputs and outputs have the names of an exported one's."""
+        """Return a compiled network whose inputs and outputs have the same names as those of an exported file."""
         for ports, names in ((model.inputs, ("image", "ignored")), (model.outputs, ("map", "score"))):
-            for port, name in zip(ports, names, strict=False):  # the second input may not be there
+            for port, name in zip(ports, names, strict=False):  # there may be only one input
                 port.get_tensor().set_names({name})
         return self._compiled(model, always_many=always_many)
 

@@ -1,6 +1,7 @@
-"""images.csv of a model folder: which images a model was trained on, calibrated with and is tested with.
+"""images.csv of a model folder: the images that a model was trained on, calibrated with and is tested with.
 
-The file names images of the house that trained the model. It stays in the folder: no export and no report holds it.
+The file contains image names of the company that trained the model. It stays in the model folder: no export and no
+report contains it.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from supersimplenet.types import Sample, Split
 from supersimplenet.utils.files import write_text
 
 IMAGES_FILE = "images.csv"
-_KNOWN_IMAGES_FILE = "known_images.txt"  # of version 0.1: hash and split alone, without the held-out images
+_KNOWN_IMAGES_FILE = "known_images.txt"  # of version 0.1: only hash and split, without the held-out images
 
 Role = Literal["trained", "held-out", "skipped", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
-    """One image that a model knows.
+    """One image that a model was trained on, calibrated with or is tested with.
 
     Attributes:
-        name: its path below the folder common to all images of the data set.
-        sha256: of the file's content.
-        pixels: hash of its pixels, equal for equal pixels in another file; empty where the image was not decoded.
+        name: path of the image below the folder that all images of the dataset share.
+        sha256: SHA-256 of the file's content.
+        pixels: hash of the image's pixels, equal for equal pixels in another file; empty where it was not decoded.
         height: in px, upright; None where the image was not decoded.
         width: likewise.
-        lowest: smallest value of its pixels, in the file's own bits; None where the image was not decoded.
+        lowest: smallest value of the pixels, in the file's own bits; None where the image was not decoded.
         highest: largest value, likewise.
-        split: of the data set.
-        role: what the training did with it; ``test`` for an image of the test split.
+        split: split of the dataset that contains the image.
+        role: how the training used the image; ``test`` for an image of the test split.
     """
 
     name: str
@@ -66,7 +67,7 @@ def write_image_records(folder: Path, records: Iterable[ImageRecord]) -> None:
 
 
 def read_image_records(folder: Path) -> list[ImageRecord] | None:
-    """Return the images that a model knows; None for a folder without images.csv, as those of version 0.1.
+    """Return the rows of images.csv; None for a model folder without this file, as version 0.1 wrote.
 
     Raises:
         ModelFolderError: the file is damaged.
@@ -86,7 +87,7 @@ def read_known_images(folder: Path) -> dict[str, str] | None:
     """Return ``train`` or ``test`` by the SHA-256 of each image that a model was trained on or is tested with.
 
     Returns:
-        None for a model folder that does not know, as imported ones.
+        None for a model folder without such a record, for example an imported one.
 
     Raises:
         ModelFolderError: the record is damaged.
@@ -94,7 +95,7 @@ def read_known_images(folder: Path) -> dict[str, str] | None:
     records = read_image_records(folder)
     if records is not None:
         known = [record for record in records if record.role != "held-out"]
-        # Content that is in both splits was trained on: the training split comes last.
+        # Content in both splits counts as ``train``: the training split comes last, so that its entry stays.
         return {record.sha256: record.split for record in sorted(known, key=lambda record: record.split == "train")}
     path = folder / _KNOWN_IMAGES_FILE
     if not path.is_file():
@@ -113,15 +114,15 @@ def _record(row: dict[str, str]) -> ImageRecord:
 
 
 def held_out_samples(folder: Path, source: DataSource, record: Mapping[str, Any]) -> list[Sample]:
-    """Return the good training images that a model's training held out.
+    """Return the good training images that were held out when a model was trained.
 
     Args:
         folder: the model folder.
-        source: the data set of the training.
+        source: the dataset of the training.
         record: the folder's config.yaml.
 
     Raises:
-        DataError: the images are not there any more, or changed.
+        DataError: an image is missing now, or has changed.
         ModelFolderError: images.csv is damaged.
     """
     records = read_image_records(folder)

@@ -1,4 +1,4 @@
-"""Weights of the authors' code and of anomalib as model folders. No object of theirs is unpickled."""
+"""Import of the weights of the authors' code and of anomalib. No object in their files is unpickled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from supersimplenet.model.heads import Heads
 from supersimplenet.model.network import SuperSimpleNet
 
 Source = Literal["official", "anomalib"]
-# Their name of each of our layers.
+# Name of each of our layers in the other implementations.
 _LAYERS: dict[Source, dict[str, str]] = {
     "official": {
         "adaptor": "feature_adaptor.projection",
@@ -39,7 +39,7 @@ _LAYERS: dict[Source, dict[str, str]] = {
     },
 }
 _ALIGN_CORNERS = {"official": True, "anomalib": False}
-_PREFIX = "model."  # of a Lightning checkpoint
+_PREFIX = "model."  # of the names in a Lightning checkpoint
 
 
 def import_weights(file: Path, *, source: Source, config: ModelConfig, output: Path) -> SuperSimpleNet:
@@ -47,7 +47,7 @@ def import_weights(file: Path, *, source: Source, config: ModelConfig, output: P
 
     Args:
         file: the authors' ``weights.pt``, or a checkpoint or state dict of anomalib.
-        source: who wrote it; decides the names of the weights and ``align_corners``.
+        source: the implementation that wrote the file; decides the names of the weights and ``align_corners``.
         config: the architecture; its backbone's weights are not taken from the file.
         output: the model folder to write.
 
@@ -57,7 +57,7 @@ def import_weights(file: Path, *, source: Source, config: ModelConfig, output: P
     Raises:
         ModelFolderError: the file lacks weights, or they belong to another architecture.
         OutputError: ``output`` exists already and is not an empty folder.
-        BackboneError: the backbone's weights cannot be had.
+        BackboneError: the backbone's weights cannot be loaded.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise OutputError(f"{output}: is not an empty folder; choose another --output")
@@ -72,7 +72,7 @@ def import_weights(file: Path, *, source: Source, config: ModelConfig, output: P
 
 
 def _translate(tensors: Mapping[str, Tensor], heads: Heads, source: Source, file: Path) -> dict[str, Tensor]:
-    """The heads' state dict, each weight found under their name; keys that are not the heads' are passed over."""
+    """Return the heads' state dict, with each weight found by its name in ``source``; other weights are ignored."""
     available = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
     found, missing, misfits = {}, [], []
     for name, wanted in heads.state_dict().items():
@@ -84,7 +84,7 @@ def _translate(tensors: Mapping[str, Tensor], heads: Heads, source: Source, file
         elif value.numel() != wanted.numel() or value.shape[:2] != wanted.shape[:2]:
             misfits.append(f"{theirs} {tuple(value.shape)} where {tuple(wanted.shape)} is needed")
         else:
-            found[name] = value.reshape(wanted.shape).to(wanted.dtype)  # their 1x1 convolutions are matrices here
+            found[name] = value.reshape(wanted.shape).to(wanted.dtype)  # 1x1 convolutions there are matrices here
     if missing:
         others = [kind for kind in _LAYERS if kind != source and f"{_LAYERS[kind]['adaptor']}.weight" in available]
         hint = f"; it looks like --source {others[0]}" if others else ""

@@ -3,11 +3,11 @@
 ::
 
     runs/bottle/
-    ├── model.safetensors   the heads, and the backbone where its name alone does not bring it back
+    ├── model.safetensors   the heads, and the backbone if it cannot be loaded again by its name
     ├── config.yaml         architecture, recipe, data, seed, versions, hash of the training list
     ├── calibration.yaml    thresholds and what they guarantee; written by `train` and `supersimplenet calibrate`
-    ├── roi.png             region of interest, where there is one
-    ├── reference.png       the image that others are aligned to, where they are
+    ├── roi.png             region of interest, if there is one
+    ├── reference.png       the image with which other images are aligned, if they are
     ├── metrics.json        written by `supersimplenet test`
     ├── checkpoints/        the last state of the training, for --resume
     └── logs/               CSV and TensorBoard
@@ -53,9 +53,9 @@ def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any])
     """Write weights and configuration; each file appears whole or not at all.
 
     Args:
-        folder: created if need be.
+        folder: the model folder; created if needed.
         network: the trained network.
-        record: what else config.yaml is to hold, in plain values.
+        record: further content of config.yaml, in plain values.
 
     Raises:
         ModelFolderError: a weight is not finite.
@@ -67,13 +67,13 @@ def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any])
     _require_finite(tensors, str(folder), "train again, with smaller learning rates if it happens again")
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{WEIGHTS_FILE}.part"
-    temporary.write_bytes(save(tensors))  # safetensors' own file could be read by nobody else
+    temporary.write_bytes(save(tensors))  # a file written by safetensors itself is readable by its owner only
     temporary.replace(folder / WEIGHTS_FILE)
     write_record(folder, network, record)
 
 
 def write_record(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any]) -> None:
-    """Write config.yaml: the network's part of it, versions, and ``record``."""
+    """Write config.yaml: the settings of the network, versions, and ``record``."""
     backbone = network.backbone
     write_yaml(
         folder / CONFIG_FILE,
@@ -93,15 +93,15 @@ def write_record(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any
 
 
 def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[SuperSimpleNet, dict[str, Any]]:
-    """The network of a model folder, in eval mode on the CPU, and its config.yaml.
+    """Load the network of a model folder, in eval mode on the CPU, and its config.yaml.
 
     Args:
-        folder: as `save_model` wrote it.
-        backbone: the module it was trained with, where that was one of the user's own; refused elsewhere.
+        folder: the model folder, as `save_model` wrote it.
+        backbone: the module that the model was trained with, if it was the user's own module; otherwise None.
 
     Raises:
         ModelFolderError: a file is missing or damaged, or the backbone's weights are not those of the training.
-        BackboneError: the backbone's weights cannot be had.
+        BackboneError: the backbone's weights cannot be loaded.
     """
     record = read_record(folder)
     if not (folder / WEIGHTS_FILE).is_file():
@@ -144,10 +144,10 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
 
 
 def _require_finite(tensors: Mapping[str, torch.Tensor], where: str, advice: str) -> None:
-    """Refuse weights by which no score would mean anything.
+    """Refuse weights that are not finite, because every score would be meaningless.
 
     Raises:
-        ModelFolderError: one is NaN or infinite.
+        ModelFolderError: a weight is NaN or infinite.
     """
     for name, values in tensors.items():
         if values.is_floating_point() and not values.isfinite().all():
@@ -155,10 +155,10 @@ def _require_finite(tensors: Mapping[str, torch.Tensor], where: str, advice: str
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The config.yaml of a model folder.
+    """Read the config.yaml of a model folder.
 
     Raises:
-        ModelFolderError: it is missing or not what `save_model` writes.
+        ModelFolderError: the file is missing or not as `save_model` writes it.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -177,7 +177,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def save_preprocessor(folder: Path, preprocessor: Preprocessor) -> dict[str, str]:
-    """Write a view's region of interest and reference into a model folder, which then needs no other file.
+    """Write the region of interest and the reference image into a model folder, which then needs no other file.
 
     Returns:
         SHA-256 of each file, for config.yaml (``view_files``).
@@ -198,15 +198,15 @@ def save_preprocessor(folder: Path, preprocessor: Preprocessor) -> dict[str, str
 
 
 def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfig) -> Preprocessor:
-    """The preprocessor that a model was trained with.
+    """Load the preprocessor that a model was trained with.
 
     Args:
         folder: the model folder.
-        record: its config.yaml; one without a preprocessor is of a model whose images are resized.
-        model: of the network.
+        record: its config.yaml; if it describes no preprocessor, images are only resized.
+        model: settings of the network.
 
     Raises:
-        ModelFolderError: a file of the preprocessor is missing, or is not that of the training.
+        ModelFolderError: a file of the preprocessor is missing, or differs from the file of the training.
         ConfigError: OpenCV is not installed, and images are to be aligned.
     """
     config = from_plain(ViewConfig, record.get("view", {}), where=f"{folder / CONFIG_FILE}: view")
@@ -232,10 +232,10 @@ def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfi
 
 
 def read_calibration(folder: Path) -> Calibration | None:
-    """The calibration of a model folder; None where there is none.
+    """Read the calibration of a model folder; None where there is none.
 
     Raises:
-        ModelFolderError: it cannot be read, or is of other weights than the folder's.
+        ModelFolderError: the calibration cannot be read, or was made for other weights than the folder's.
     """
     path = folder / CALIBRATION_FILE
     if not path.is_file():
@@ -263,7 +263,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
 
 
 def hash_weights(folder: Path) -> str:
-    """SHA-256 of a model folder's weights."""
+    """Return the SHA-256 of a model folder's weights file."""
     return file_sha256(folder / WEIGHTS_FILE)
 
 
@@ -273,5 +273,5 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def move_to(network: Module, device: torch.device) -> Module:
-    """The network on a device, in the memory format its convolutions are fastest in."""
+    """Move a network to a device, in the memory format in which its convolutions are fastest."""
     return network.to(device).to(memory_format=torch.channels_last)

@@ -39,7 +39,7 @@ class Interval:
         confidence: nominal; with few parts, a percentile interval covers somewhat less.
         replicates: number of resamples it is based on, without those that hold one class only.
         degenerate: whether all resamples give the same value, as they do where good and bad are separated without a
-            mistake: the interval then has no width and says nothing about how certain the value is.
+            mistake: the interval then has no width and does not show how certain the value is.
     """
 
     low: float
@@ -93,7 +93,7 @@ def bootstrap_intervals(
         generator: random source of the resamples.
 
     Returns:
-        An interval for each name of `STATISTICS`. Memory stays below about 64 MB, or what one resample takes.
+        An interval for each name of `STATISTICS`. Memory stays below about 64 MB, or what a single resample needs.
 
     Raises:
         MetricError: one class only, in the images or in more than half of the resamples; shapes that differ; a score
@@ -119,7 +119,7 @@ def paired_differences(
 ) -> dict[str, Interval]:
     """Compute intervals of the first model's metrics minus the second's, on the same images.
 
-    Both models get the same resamples, so whatever makes a resample easy or hard for both cancels out. An interval that
+    Both models get the same resamples, so that the common difficulty of a resample cancels out. An interval that
     holds 0 leaves open which model is better.
 
     Args:
@@ -146,8 +146,8 @@ def paired_differences(
 def mcnemar(only_first: int, only_second: int) -> float:
     """Compute the two-sided p-value of the hypothesis that two verdicts on the same parts are right equally often.
 
-    The test is exact: parts that both get right, or both get wrong, say nothing; each of the others falls to either
-    verdict with probability one half.
+    The test is exact: parts that both verdicts get right, or both get wrong, carry no information; each of the other
+    parts favours either verdict with probability one half.
 
     Args:
         only_first: number of parts that only the first verdict gets right.

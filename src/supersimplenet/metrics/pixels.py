@@ -30,7 +30,7 @@ from supersimplenet.metrics.ranking import (
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-BIN_BITS = 20  # of the 32 of a float: sign, exponent and 11 bits of the mantissa, 1/2048 of a score
+BIN_BITS = 20  # of the 32 bits of a float: sign, exponent and 11 bits of the mantissa, 1/2048 of a score
 _FEWEST_BITS, _MOST_BITS = 18, 24
 # Edges of the size classes: a region's share of its image, so that classes do not depend on the resolution.
 SIZE_EDGES = (0.001, 0.01, 0.05)

@@ -1,10 +1,10 @@
-"""Thresholds with a guarantee, and what a threshold costs: pure functions of scores, no torch.
+"""Thresholds with a guarantee, and the costs of a threshold: pure functions of scores, no torch.
 
 A score is a logit, any real number, higher is worse. A part is called ``bad`` where its score reaches the threshold
 (``>=``). A *false alarm* (overkill) is a good part called bad, an *escape* is a bad part called good. The guarantees
 hold for any distribution of scores, also with ties, provided that the given parts and the future parts are drawn
 independently from the same distribution. They are about parts: several photographs of one part count as one part.
-docs/thresholds.md explains it in plain words.
+docs/thresholds.md explains the guarantees in plain words.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def part_scores(scores: ArrayLike, groups: Sequence[str | None], *, worst: Liter
     """Return one score for each part, from all photographs of it.
 
     A good part counts by its highest score: it is a false alarm as soon as one of its photographs is called bad. A bad
-    part counts by its lowest: it escapes as soon as one is called good. So a guarantee about parts holds for a
-    production line that takes any one photograph of each part, and for one that takes as many photographs as the
-    calibration did and decides by the worst of them.
+    part counts by its lowest score: it escapes as soon as one photograph is called good. So a guarantee about parts
+    holds for a production line that takes any one photograph of each part, and for a line that takes as many
+    photographs as the calibration did and decides by the worst of them.
 
     Args:
         scores: (N,) floats, of photographs.
@@ -254,7 +254,7 @@ def cost_curve(good_scores: ArrayLike, bad_scores: ArrayLike, costs: Costs, *, b
 
 
 def false_discovery(p_values: ArrayLike) -> Floats:
-    """Adjust p-values for their number: of the parts at or below q, on average at most a share q is good.
+    """Adjust p-values for their number: of the parts with values up to q, on average at most a share q is good.
 
     Use it with `p_values` of distinct parts from one calibration. Those are never below 1 / (n + 1), so among m parts k
     bad ones can be found only if q k / m is at least that.

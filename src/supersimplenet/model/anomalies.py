@@ -29,7 +29,7 @@ class Anomalies:
 
     @classmethod
     def from_dense(cls, mask: Tensor, noise: Tensor) -> Anomalies:
-        """Build anomalies from a whole mask and a whole noise tensor, as tests and injections have them.
+        """Build anomalies from a dense mask and a dense noise tensor, as tests and injected anomalies have them.
 
         Args:
             mask: (2B, h, w) bool.
@@ -98,7 +98,7 @@ def _fill_normal(rows: Tensor, std: float, generator: torch.Generator) -> None:
 
 
 def _rounded_up(count: int) -> int:
-    """Return the next of sixteen sizes per octave: at most a sixteenth more, and only few different sizes."""
+    """Round up to one of sixteen sizes per octave: at most a sixteenth more, and only few different sizes."""
     step = 1 << max(count.bit_length() - 5, 6)
     return -(-count // step) * step
 

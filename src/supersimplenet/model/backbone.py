@@ -81,7 +81,7 @@ class Backbone(nn.Module):
         """
         try:
             net = fuse(self.net)
-        except Exception:  # a net's own code may raise anything when traced; the net then stays as it is, only slower
+        except Exception:  # a net's own code may raise any error when traced; the net then stays as it is, only slower
             net = copy.deepcopy(self.net)
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.in_channels >= _WIDE_CHANNELS:
@@ -103,7 +103,7 @@ class Backbone(nn.Module):
         return self.origin in ("package", "hub")
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stay in eval mode whatever ``mode`` says: frozen statistics are part of the method."""
+        """Stay in eval mode, whatever ``mode`` is: frozen statistics are part of the method."""
         del mode
         return super().train(False)
 
@@ -237,7 +237,7 @@ def _stages(architecture: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...
 
 
 def _pretrained(architecture: str) -> Any:
-    """Return what timm knows about a model's published weights: colour statistics, hub name."""
+    """Return timm's record of a model's published weights: colour statistics, hub name."""
     settings = timm.get_pretrained_cfg(architecture)
     if settings is None:
         raise BackboneError(f"model.backbone: timm publishes no weights for '{architecture}'; choose another model")
@@ -261,7 +261,7 @@ def _create_with_hub_weights(architecture: str, indices: tuple[int, ...]) -> nn.
 
 
 def _require_host(endpoint: str) -> None:
-    """Fail at once if the hub does not answer; its client would first retry for most of a minute."""
+    """Raise at once if the hub does not answer; the hub's client would first retry for most of a minute."""
     if not getproxies():
         address = urlsplit(endpoint)
         port = address.port or (80 if address.scheme == "http" else 443)
@@ -320,7 +320,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             raise BackboneError(f"{path}: not a readable safetensors file ({error})") from error
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch passes on whatever its unpickler raises
+    except Exception as error:  # torch passes on every error of its unpickler
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BackboneError(
             f"{path}: holds something else than tensors, and objects are never unpickled here ({reason}); "

@@ -1,6 +1,6 @@
 """Configs of the network and its training, with the published choices as defaults.
 
-Plain dataclasses without torch, so that the command line can explain and check them before it imports anything slow.
+Plain dataclasses without torch, so that the command line can show and check them before it imports anything slow.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SMALLEST_SIDE_PX = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The network's architecture.
+    """Settings of the network's architecture.
 
     Args:
         backbone: ``compact`` (shipped with the package, works offline) or the name of any timm model that gives feature
-            maps, such as ``wide_resnet50_2.tv_in1k`` (the published one, fetched from the model hub).
+            maps, such as ``wide_resnet50_2.tv_in1k`` (the published backbone, fetched from the model hub).
         backbone_weights: file with the backbone's weights (safetensors or a state dict), read instead of the hub's. It
             may hold fewer or more layers than the timm model has; the layers that are used must be there.
         feature_strides: strides of the feature maps that are used, ascending. (8, 16) is layer2 and layer3 of a ResNet.
         image_size: height and width in pixels to which each image is resized. Null: the size for which results on the
-            data set are published, or 256 by 256 where there is none.
+            dataset are published, or 256 by 256 where there is no such size.
         variant: ``jims`` classifies the unadapted features (JIMS 2025), ``icpr`` the adapted ones (ICPR 2024).
         align_corners: how feature maps are upscaled: true as the authors do, false as anomalib does.
     """
@@ -66,10 +66,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the network is trained. ``auto`` values follow the supervision, as published; `resolve_recipe` fills them in.
+    """Settings of the recipe. ``auto`` values follow the supervision, as published; `resolve_recipe` fills them in.
 
     Args:
-        batch_size: images per step (each is used twice, see JIMS section 3.2).
+        batch_size: number of images per step (each image is used twice, see JIMS section 3.2).
         perlin_threshold: a pixel becomes anomalous where the Perlin field exceeds it; higher gives smaller anomalies.
             ``auto``: 0.2 for unsupervised (VisA 0.6) and weak supervision, 0.6 for mixed and full.
         noise_std: standard deviation of the feature noise. ``auto``: the published 0.015 for the published backbone;
@@ -77,7 +77,7 @@ class Recipe:
         stop_gradient: keep the classification loss from training the segmentation head. ``auto``: only for unsupervised
             training.
         flips: which images are also used flipped in training: upside down, left to right, and both. ``published``: only
-            the bad ones, so that a flip gives away the label; ``symmetric``: the good ones too; ``none``: no image.
+            bad images, so that a flip reveals the label; ``symmetric``: good images too; ``none``: no image.
             ``auto``: none for unsupervised training, else symmetric (docs/decisions/0012-flips-and-scores.md).
         mask_dilation_px: side of the square by which masks are widened, in pixels of the mask's file; 1 leaves them
             unchanged. ``auto``: 7, and 1 for the ICPR variant.
@@ -145,7 +145,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRecipe:
-    """The values of a recipe that depend on the labels, with every ``auto`` resolved; see `Recipe` for each."""
+    """Settings of a recipe that depend on the labels, with every ``auto`` resolved; see `Recipe` for each."""
 
     perlin_threshold: float
     stop_gradient: bool
@@ -159,13 +159,13 @@ class LabelRecipe:
 def resolve_recipe(
     recipe: Recipe, regime: Regime, *, variant: Variant, own_perlin_threshold: float | None = None
 ) -> LabelRecipe:
-    """Return the published settings of a regime where the recipe says ``auto``, and the recipe's own values elsewhere.
+    """Return the published settings of a regime where the recipe has ``auto``, and the recipe's own values elsewhere.
 
     Args:
         recipe: as configured.
         regime: kind of supervision.
-        variant: of the network; the ICPR variant neither widens nor weights masks.
-        own_perlin_threshold: the data set's own threshold for unsupervised training, where it has one.
+        variant: variant of the network; the ICPR variant neither widens nor weights masks.
+        own_perlin_threshold: the dataset's own threshold for unsupervised training, if it has one.
 
     Source: JIMS section 4.2.
     """

@@ -1,4 +1,4 @@
-"""The trained network for inference, with everything constant multiplied together."""
+"""The trained network for inference, with all constant factors multiplied together."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ applied to only 1/4 and 1/16 of the pixels, and only their results are upscaled.
 matrix (their product); the 25 taps of the 5x5 convolution are 25 such matrices, and each tap's shift is folded into the
 upscaling. Biases are added after the pooling, because its zero padding would change them at the border.
 
-The plain, published order of operations is in `supersimplenet.benchmark.published_order`; both give the same outputs and gradients.
+The plain, published order of operations is in `supersimplenet.benchmark.published_order`; both orders give the same
+outputs and gradients.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class SuperSimpleNet(nn.Module):
         BackboneError: the backbone cannot be built or its weights cannot be loaded.
 
     Source: Rolih, Fučka, Skočaj, ICPR 2024 (arXiv 2408.03143) and JIMS 2025 (arXiv 2508.19060). Differs: nothing in the
-    result; outputs are logits, the sigmoid is applied last, outside.
+    result; outputs are logits; the sigmoid is applied last, outside the network.
     """
 
     def __init__(self, config: ModelConfig, *, backbone: Backbone | None = None, seed: int = 0) -> None:

@@ -1,10 +1,10 @@
 """Operations that both heads share: BatchNorm in training, over rows that are held by groups of images.
 
-Several processes may share a batch. Its statistics then cover the rows of all processes, forward and backward: whatever
-is summed over rows is summed over processes too (`AllReduce`).
+Several processes may share a batch. Its statistics then cover the rows of all processes, forward and backward: every
+sum over rows is also a sum over processes (`AllReduce`).
 
 The caller computes mean and variance, which need not take a pass over the rows, and passes in centred rows chunk by
-chunk. Nothing of the size of the rows is stored here.
+chunk. No tensor of the size of the rows is stored here.
 """
 
 from __future__ import annotations

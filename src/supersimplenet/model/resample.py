@@ -230,7 +230,7 @@ class SparseResampling:
 
 @dataclass(frozen=True)
 class DenseResampling:
-    """Resampling with a dense matrix for each step, for a GPU, which multiplies zeros faster than it looks for them.
+    """Resampling with a dense matrix for each step, for a GPU, which multiplies zeros faster than it skips them.
 
     Attributes:
         columns: (w, w_l * x).
@@ -341,7 +341,7 @@ def upscale_taps(maps: Sequence[Tensor], size: tuple[int, int], align_corners: b
 
 
 def upscale_dense(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Compute `upscale` with dense matrix products alone, which graph compilers know how to make fast."""
+    """Compute `upscale` with dense matrix products alone, which graph compilers make fast."""
     combined, operators = [], []
     for values in maps:
         (rows, columns), kind = values.shape[1:3], (align_corners, values.device, values.dtype)

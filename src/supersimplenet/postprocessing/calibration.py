@@ -18,7 +18,7 @@ from supersimplenet.errors import CalibrationError
 from supersimplenet.types import ScoreName, Verdict, is_finite
 from supersimplenet.utils.formatting import shown_rate
 
-UNCALIBRATED_LOGIT = 0.0  # threshold of a model without calibration: as likely bad as good, by its own estimate
+UNCALIBRATED_LOGIT = 0.0  # threshold of a model without calibration: as likely bad as good, by the model's own estimate
 UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `supersimplenet calibrate`"
 
 
@@ -29,18 +29,18 @@ class Calibration:
     Attributes:
         image_score: the score to which the thresholds apply.
         threshold_logit: from this score on an image is ``bad``.
-        accept_logit: below this score an image is ``good``, between both ``unsure``; None where there is no grey zone.
+        accept_logit: below this an image is ``good``, from here to the threshold ``unsure``; None for no grey zone.
         pixel_logit: from this value on a pixel of the map belongs to a defect.
         min_area_px: smaller regions, in pixels at the network's input size, are no defects.
         chosen_by: ``false-alarms`` where the bound on false alarms set the threshold, ``costs`` where costs did.
         max_false_alarms: the false-alarm rate that is not exceeded, with that confidence.
         max_escapes: the escape rate that is not exceeded, with that confidence; None where no bad part was given. An
-            ``unsure`` bad part is no escape: a person sees it.
+            ``unsure`` bad part is no escape: a person inspects it.
         confidence: of either guarantee, over the draw of the parts on which it is based.
         part_logits: the score of each good part, ascending; a part with several photographs counts by its highest.
         images: number of photographs of those parts.
         bad_parts: number of bad parts that were evaluated.
-        escapes: number of these that the thresholds call ``good``.
+        escapes: number of these bad parts that the thresholds call ``good``.
         basis: where the good parts came from, in words.
         list_sha256: hash of the good images' contents and groups.
         weights_sha256: hash of the model's weights that gave the scores.
@@ -132,7 +132,7 @@ class Calibration:
 
 
 def verdict(score_logit: float, calibration: Calibration | None) -> Verdict:
-    """Return the verdict for a score, by the calibration or, without one, by whether the image is more likely bad."""
+    """Return the verdict for a score: by the calibration or, without one, by the model's own estimate (logit 0)."""
     if score_logit >= (UNCALIBRATED_LOGIT if calibration is None else calibration.threshold_logit):
         return "bad"
     if calibration is not None and calibration.accept_logit is not None and score_logit >= calibration.accept_logit:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.types import Defect
 
-_HALVINGS = 16  # of the range of a map's values: finds a logit to 1/65 536 of it
+_HALVINGS = 16  # of the range of a map's values: a logit is found to 1/65 536 of this range
 
 
 def find_defects(

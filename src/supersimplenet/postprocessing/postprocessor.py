@@ -21,12 +21,12 @@ class PostProcessor:
     """Makes a prediction from the network's outputs.
 
     Attributes:
-        calibration: the thresholds and what they guarantee; None for none: an image is then ``bad`` from logit 0 on.
+        calibration: the thresholds and what they guarantee; without one (None), an image is ``bad`` from logit 0 on.
         image_score: the score that decides the verdict.
         score_scale: puts the scores on one scale.
 
     Raises:
-        ConfigError: there is no such score, or the calibration is for another one.
+        ConfigError: there is no such score, or the calibration is for another score.
     """
 
     calibration: Calibration | None = None
@@ -44,7 +44,7 @@ class PostProcessor:
 
     @property
     def threshold_logit(self) -> float:
-        """Score from which on an image is ``bad``."""
+        """The threshold: an image is ``bad`` from this score on."""
         return UNCALIBRATED_LOGIT if self.calibration is None else self.calibration.threshold_logit
 
     def __call__(

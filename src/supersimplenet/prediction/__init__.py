@@ -1,1 +1,1 @@
-"""Many images: where they come from, here or on many machines, and the files of what was found."""
+"""Predict many images, on one machine or many: find the images, predict them, write the results into files."""

@@ -1,7 +1,7 @@
 """Find the images to predict in files, folders, patterns, lists, archives, tables and remote stores, one after another.
 
-Every source yields images in the same form and in the same order each time: as a path, or as a name with a function
-that reads the bytes (`EncodedImage`). Only the listing of a folder or of a pattern is held in memory.
+Every source yields images in the same form, and always in the same order: as a path, or as a name with a function that
+reads the bytes (`EncodedImage`). Only the list of files of a folder or a pattern is held in memory.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TABLE_SUFFIX = ".parquet"
 _GLOB_SIGNS = frozenset("*?[")
 _PIPE_BYTES = 1 << 16
-_TABLE_ROWS = 16  # rows whose bytes are held in memory at a time
+_TABLE_ROWS = 16  # rows whose images are in memory at the same time
 _WANTED = "name images to predict"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Images in their order, to be iterated over once.
+    """Images in their order, for one iteration.
 
     Attributes:
-        images: with a None whenever the source waits for more; see
+        images: the images, with a None whenever the source must wait for more images; see
             `supersimplenet.preprocessing.loading.map_in_threads`.
-        total: number of images, where it is known.
+        total: number of images; None where it is not known.
     """
 
     images: Iterable[ImageFile | None]
@@ -57,16 +57,16 @@ def find_inputs(
 
     Args:
         inputs: files, folders (searched at any depth), patterns, tar archives and Parquet tables of images, URLs of any
-            of these, and ``-`` for a list on standard input. An image that files, folders and patterns name twice comes
-            once; a list, an archive and a table keep repeated images.
+            of these, and ``-`` for a list on standard input. An image that is named twice by files, folders and
+            patterns is yielded once; repeated images in a list, an archive or a table are kept.
         list_file: a text file with one input on each line, but no patterns; relative paths start at the current folder.
             Its images come last.
-        leave_out: a folder whose files are skipped, so that the results of an earlier run are no input of the next.
+        leave_out: a folder whose files are skipped, so that the results of an earlier run are not used as input.
         stdin: standard input; by default that of this process.
 
     Raises:
-        DataError: an input is none of these, or holds no image; raised here for a named input, and during iteration
-            for a listed one.
+        DataError: an input is none of these, or holds no image. Raised by this call for an input in ``inputs``, but
+            during the iteration for an input in a list.
     """
     parts: list[Iterable[ImageFile | None]] = []
     total: int | None = 0
@@ -95,7 +95,7 @@ def find_inputs(
 
 
 def find_images(inputs: Sequence[str], *, leave_out: Path | None = None) -> list[Path]:
-    """Return the files of the inputs, each once, in the given order.
+    """Return the files of the inputs in the given order, each file once.
 
     Args:
         inputs: files, folders (searched at any depth for images) and glob patterns, as typed.
@@ -129,7 +129,7 @@ def _kind(text: str) -> str:
 
 
 def _named(lines: Iterable[str | None]) -> Iterator[ImageFile | None]:
-    """Yield the images of inputs that are listed one on a line; None where the list waits for more."""
+    """Yield the images of the inputs in a list, one input a line; yield None where the list waits for more lines."""
     for line in lines:
         if line is None:
             yield None
@@ -150,7 +150,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _arriving_lines(pipe: BinaryIO) -> Iterator[str | None]:
-    """Yield lines as they arrive; None where no complete line is left and the next must be waited for."""
+    """Yield lines as they arrive; yield None where no complete line is left and the next read may wait."""
     rest = b""
     while block := os.read(pipe.fileno(), _PIPE_BYTES):
         *whole, rest = (rest + block).split(b"\n")
@@ -167,7 +167,7 @@ def _is_packed(name: str) -> bool:
 
 
 def _unpacked(file: ImageFile) -> Iterator[ImageFile]:
-    """Return the images in an archive or a table, or an image itself."""
+    """Return the images in an archive or a table, or the image itself if the file is an image."""
     name = str(file).lower()
     if name.endswith(TABLE_SUFFIX):
         return _in_table(file)
@@ -175,7 +175,7 @@ def _unpacked(file: ImageFile) -> Iterator[ImageFile]:
 
 
 def _in_archive(file: ImageFile) -> Iterator[EncodedImage]:
-    """Yield a tar archive's images in its own order, named ``shard.tar/member.png``."""
+    """Yield the images of a tar archive in the archive's order, with names such as ``shard.tar/member.png``."""
     try:
         if isinstance(file, Path) and _is_plain_archive(file):
             with tarfile.open(file, "r:") as archive:
@@ -186,7 +186,7 @@ def _in_archive(file: ImageFile) -> Iterator[EncodedImage]:
             with _opened(file) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
                 for member in _images_of(archive):
                     content = archive.extractfile(member)
-                    assert content is not None  # it is a regular file
+                    assert content is not None  # every member here is a regular file
                     yield EncodedImage(name=f"{file}/{member.name}", read=partial(_given, content.read()))
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{file}: not a readable tar archive ({error}); make it again") from error
@@ -195,7 +195,7 @@ def _in_archive(file: ImageFile) -> Iterator[EncodedImage]:
 
 
 def _is_plain_archive(file: Path) -> bool:
-    """Return whether the archive is not compressed, so that each member can be read by itself."""
+    """Return whether the archive is not compressed, so that each member can be read separately."""
     try:
         with tarfile.open(file, "r:"):
             return True
@@ -205,7 +205,7 @@ def _is_plain_archive(file: Path) -> bool:
 
 def _images_of(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined]  # else it keeps every one
+        archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every member in memory
         is_hidden = PurePosixPath(member.name).name.startswith(".")
         if member.isreg() and not is_hidden and PurePosixPath(member.name).suffix.lower() in IMAGE_SUFFIXES:
             yield member
@@ -222,10 +222,10 @@ def _given(content: bytes) -> bytes:
 
 
 def _in_table(file: ImageFile) -> Iterator[EncodedImage]:
-    """Yield the images of a Parquet table: bytes from the column ``image``, names from ``path``.
+    """Yield the images of a Parquet table: bytes from the column ``image``, names from the column ``path``.
 
-    Without a path, the name is ``table.parquet/12``. Where ``image`` is a struct of ``bytes`` and ``path``, as in data
-    sets of the Hugging Face hub, these are used.
+    Without a path, the name is ``table.parquet/12``. If ``image`` is a struct of ``bytes`` and ``path``, as in datasets
+    of the Hugging Face hub, the values of the struct are used.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -268,7 +268,7 @@ def _find_remote(url: str) -> list[EncodedImage]:
     """Return the images, archives and tables at a URL of a file, a folder (searched at any depth) or a pattern.
 
     Raises:
-        DataError: nothing is there, or the protocol of the URL is not known.
+        DataError: there is no file at the URL, or its protocol is not known.
     """
     import fsspec
 

@@ -1,4 +1,4 @@
-"""Predictions of any number of images into files, continued after an interruption without repeating or losing one."""
+"""Predict any number of images into files; after an interruption, continue without repeating or losing an image."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ OVERLAYS = "overlays"
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionSummary:
-    """What a prediction run did.
+    """The results of a prediction run in numbers.
 
     Attributes:
-        images: how many there were.
-        continued: how many of them an earlier, interrupted run had done.
-        verdicts: how many are good, unsure and bad.
-        flagged: how many were called bad at the false-discovery rate asked for; None where none was.
-        failed: how many could not be read; they are rows with an error.
-        table: the file of results, the first if there are several.
-        replaced: whether it took the place of an earlier run's.
-        threshold_logit: of the model: from here on an image is ``bad``.
-        calibration: of the model; None where it is not calibrated.
+        images: number of images.
+        continued: number of these images that were already predicted by an earlier, interrupted run.
+        verdicts: number of images by verdict: good, unsure and bad.
+        flagged: number of images called bad at the chosen false-discovery rate; None without such a rate.
+        failed: number of images that could not be read; their rows hold an error.
+        table: file of results; the first if there are several.
+        replaced: whether this file replaced the file of an earlier run.
+        threshold_logit: threshold of the model: an image is ``bad`` from this score on.
+        calibration: calibration of the model; None where the model is not calibrated.
     """
 
     images: int
@@ -64,30 +64,30 @@ def predict_to_folder(
     on_error: OnError = "stop",
     progress: Callable[[int], None] = lambda images: None,
 ) -> PredictionSummary:
-    """Predict every image and leave ``predictions.csv`` or its like, ``defects.csv``, and overlays if wanted.
+    """Predict every image; write files such as ``predictions.csv`` and ``defects.csv``, and overlays if wanted.
 
-    Each result is appended to a journal as it comes; the files of the final names appear whole when all are done. A run
-    that was interrupted is continued by the same call, and its files are those of an uninterrupted one, to the byte.
-    Memory does not grow with the number of images.
+    Each result is immediately appended to a journal; the final files appear, complete, when all images are done. The
+    same call continues an interrupted run, and its files are then equal, byte by byte, to those of an uninterrupted
+    run. Memory does not grow with the number of images.
 
     Args:
-        detector: what predicts.
-        images: in the order of the results; gone through once. A watched folder's journal stays, so that a later call
-            goes on with what has come since.
-        output: folder of the results.
-        model_folder: the detector's folder, or its exported file; a run is continued only with the same weights.
-        formats: of the files.
+        detector: the detector or predictor to use.
+        images: images in the order of the results; iterated over once. For a watched folder, the journal is kept, so
+            that a later call continues with the images that arrived since.
+        output: folder for the results.
+        model_folder: the detector's model folder or exported file; a run is continued only with the same weights.
+        formats: file formats of the results.
         overlays: also write each image with its anomaly map.
         false_discovery_rate: also give each image its p-value adjusted for the number of images, ``q_value``, and
-            count those at or below this rate.
-        batch_size: images that go through the network together; None for what suits the engine.
-        on_error: ``stop`` raises at the first unreadable image, ``skip`` gives it a row with the error.
+            count the images at or below this rate.
+        batch_size: number of images that go through the network together; None for a default that suits the engine.
+        on_error: ``stop`` raises at the first unreadable image, ``skip`` writes a row with the error for it.
         progress: called with the number of images done since the last call.
 
     Raises:
-        ImageError: an image cannot be read and ``on_error`` is ``stop``; what was done before it is kept.
-        OutputError: the folder holds an interrupted run over other images or of another model.
-        ConfigError: a false-discovery rate for a model that is not calibrated.
+        ImageError: an image cannot be read and ``on_error`` is ``stop``; the results before this image are kept.
+        OutputError: the folder holds an interrupted run with other images or another model.
+        ConfigError: a false-discovery rate is given, but the model is not calibrated.
     """
     if false_discovery_rate is not None and detector.calibration is None:
         raise ConfigError(
@@ -104,13 +104,13 @@ def predict_to_folder(
         images.pass_over(((row["path"], row["error"] is None) for row in read_journal(journal)), until_ns=ended_ns)
         left: Iterator[ImageFile | None] = iter(images)
     else:
-        # Whole batches alone: sums over other company may differ in the last bit.
+        # Continue after a complete batch: in a batch with other images, results may differ in the last bit.
         done = cut_journal(journal, detector.images_at_once if batch_size is None else batch_size)
         left = _after(journal, iter(images))
     progress(done)
     if done == 0:
         for stale in (output / OVERLAYS).glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.png"):
-            stale.unlink()  # of a run that this one replaces
+            stale.unlink()  # they belong to a run that this run replaces
     count = done
     with journal.open("a", encoding="utf-8") as lines:
 
@@ -142,7 +142,7 @@ def predict_to_folder(
 
 
 def _check_identity(output: Path, model_folder: Path, *, overlays: bool, watched: str | None) -> None:
-    """An interrupted run is continued by the same model and options only."""
+    """Check that an interrupted run in the folder has the same model and options; record those of this run."""
     candidates = [model_folder, *(model_folder / name for name in (WEIGHTS_FILE, CALIBRATION_FILE))]
     files = [path for path in candidates if path.is_file()]
     stats = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
@@ -162,10 +162,10 @@ def _check_identity(output: Path, model_folder: Path, *, overlays: bool, watched
 
 
 def _after(journal: Path, images: Iterator[ImageFile | None]) -> Iterator[ImageFile | None]:
-    """The images behind those of the journal.
+    """Return the images that come after those in the journal.
 
     Raises:
-        OutputError: the journal's images are not the first of ``images``.
+        OutputError: the journal's images are not the first images of ``images``.
     """
     for row in read_journal(journal):
         image = next((image for image in images if image is not None), None)
@@ -186,7 +186,7 @@ def _finish(
     *,
     stays: bool,
 ) -> tuple[dict[Verdict, int], int | None, int]:
-    """Turn the journal into the final files; counts of verdicts, of flagged and of failed images."""
+    """Turn the journal into the final files; return the numbers of verdicts, flagged images and failed images."""
     journal = output / _JOURNAL
     verdicts: dict[Verdict, int] = {"good": 0, "unsure": 0, "bad": 0}
     flagged, failed = 0, 0
@@ -206,12 +206,12 @@ def _finish(
                 add(row)
     if not stays:
         (output / _IDENTITY).unlink()
-        journal.unlink()  # last: a run that is killed here has nothing left to compute
+        journal.unlink()  # last, so that a run that is killed before this line loses no results
     return verdicts, None if false_discovery_rate is None else flagged, failed
 
 
 def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index: int) -> None:
-    """The overlay of an image, named by its place in the list, so that equal names in two folders stay apart."""
+    """Write the overlay of an image; the file's name starts with the image's index, so equal names do not collide."""
     from supersimplenet.visualization.overlay import draw_overlay
 
     folder.mkdir(exist_ok=True)

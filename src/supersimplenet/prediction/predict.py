@@ -1,4 +1,4 @@
-"""From names of images and a model to files of predictions: what `supersimplenet predict` does."""
+"""Predict named images with a model and write the results into a folder, for `supersimplenet predict`."""
 
 from __future__ import annotations
 
@@ -39,21 +39,22 @@ def predict_files(
     Args:
         model: the model folder, or an exported file.
         inputs: see `find_inputs`.
-        output: folder of the results.
+        output: folder for the results.
         list_file: see `find_inputs`.
-        watch: a folder whose images are predicted as they come, until a signal stops it, instead of ``inputs``.
-        watch_for_s: seconds after which that ends; None for never.
-        formats: of the results.
-        overlays: see `predict_to_folder`, as for the others.
-        false_discovery_rate: likewise.
-        batch_size: likewise.
-        compute: where and by what.
-        on_error: what an unreadable image does.
-        trust: also open a torch program, which may run code of whoever made it.
+        watch: a folder to watch instead of ``inputs``: its images are predicted as they arrive, until a signal stops
+            the process.
+        watch_for_s: seconds after which watching ends; None for no limit.
+        formats: file formats of the results.
+        overlays: see `predict_to_folder`.
+        false_discovery_rate: see `predict_to_folder`.
+        batch_size: see `predict_to_folder`.
+        compute: the device, engine and precision to use, and the cluster if there is one.
+        on_error: see `predict_to_folder`.
+        trust: also open an exported torch program, which may run any code of its author.
 
     Raises:
-        ConfigError: inputs and a folder to watch, or a duration and none.
-        SuperSimpleNetError: of the kind that names the cause.
+        ConfigError: both inputs and a folder to watch are given, or a duration without a folder to watch.
+        SuperSimpleNetError: the subclass names the cause.
     """
     model, output = Path(model), Path(output)
     if watch is None and watch_for_s is not None:
@@ -90,18 +91,18 @@ def predict_files(
 
 
 def open_model(model: Path, compute: ComputeConfig = HERE, *, trust: bool = False) -> SupportsPredict:
-    """Return what predicts with a model folder, an exported file, or either on many machines.
+    """Return a predictor for a model folder or an exported file, on this machine or on many.
 
-    An exported file needs no torch, and none is imported for it.
+    An exported file needs no torch, and torch is not imported for it.
 
     Args:
         model: the model folder, or an exported file.
-        compute: where and by what.
-        trust: also open a torch program, which may run code of whoever made it.
+        compute: the device, engine and precision to use, and the cluster if there is one.
+        trust: also open an exported torch program, which may run any code of its author.
 
     Raises:
-        ConfigError: an exported file, and an option that it has decided already.
-        SuperSimpleNetError: of the kind that names the cause.
+        ConfigError: ``model`` is an exported file, but ``compute`` has an option that was fixed at the export.
+        SuperSimpleNetError: the subclass names the cause.
     """
     if compute.engine == "ray":
         from supersimplenet.prediction.ray_cluster import Cluster

@@ -1,8 +1,8 @@
-"""Predict and evaluate on many machines: Ray reads images on CPUs, and workers that each hold the model predict them.
+"""Predict and evaluate on many machines with Ray: readers prepare images on CPUs, workers with the model predict them.
 
-The driver, where the command runs, sends out the names of the images and receives the predictions in order, without
-their maps. It writes the same files as on one machine, and continues in the same way after an interruption. If a worker
-is lost, another one repeats the images that it was working on.
+The driver, which is the process of the command, sends the names of the images and receives the predictions in order,
+without their anomaly maps. It writes the same files as on one machine, and continues in the same way after an
+interruption. If a worker is lost, another worker repeats the lost worker's images.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.types import Resolution, Sample
 from supersimplenet.utils.formatting import first_line
 
-_BLOCK_IMAGES = 32  # images that are read together, and lost together with a worker
-_PART_IMAGES = 64  # test images that are evaluated together, before results are merged
-# Shares of a core: without a GPU, a worker and its reader fit on one core.
+_BLOCK_IMAGES = 32  # images that are read together; if a worker is lost, they are repeated together
+_PART_IMAGES = 64  # test images that are evaluated together, before the results are merged
+# Shares of a core: without a GPU, a worker and its reader share one core.
 _WORKER_CORES, _READER_CORES = 0.7, 0.3
 
 
 class Cluster:
-    """Predicts files with many workers; implements `supersimplenet.runtime.predictor.SupportsPredict`.
+    """A predictor of files with many workers; implements `supersimplenet.runtime.predictor.SupportsPredict`.
 
     Args:
-        model: the model folder, or an exported file; it is sent to the workers.
-        config: where the workers are.
-        trust: also open a torch program, which may run code of whoever made it.
+        model: the model folder, or an exported file; its content is sent to the workers.
+        config: the cluster, the number of workers, and their device and precision.
+        trust: also open an exported torch program, which may run any code of its author.
 
     Raises:
         ConfigError: Ray is not installed, or there is no such cluster.
@@ -62,7 +62,7 @@ class Cluster:
         connect(config.address)
         import ray
 
-        # In lists: otherwise Ray would send them with each start of an actor, and warn that they might be lost.
+        # References are in lists: else Ray would send the content with each start of an actor, and warn of losing it.
         self._files, self._sent_preprocessor = [ray.put(_read_model(model))], [ray.put(local.preprocessor)]
 
     def predict_files(
@@ -73,11 +73,11 @@ class Cluster:
         on_error: OnError = "stop",
         then: Callable[[IndexedPrediction], None] = lambda item: None,
     ) -> Iterator[IndexedPrediction | Failure]:
-        """Yield the predictions of many files, in their order, without their maps.
+        """Yield the predictions of many files, in the files' order, without their anomaly maps.
 
         Args:
-            paths: image files that the workers can read by the same path; the source must not wait for more.
-            batch_size: images that a worker predicts together; by default one on a CPU, 16 on a GPU.
+            paths: image files that the workers can read by the same path; no None, which means waiting for more.
+            batch_size: number of images that a worker predicts together; by default 1 on a CPU, 16 on a GPU.
             on_error: ``stop`` raises at the first unreadable image, ``skip`` yields a `Failure` in its place.
             then: called with each prediction just before it is yielded.
 
@@ -96,7 +96,7 @@ class Cluster:
             return
         on_gpu = self._on_gpu()
         workers, options = self._workers(on_gpu=on_gpu)
-        # Actors, not tasks: Ray ends a process that is idle for a second, and the next one would repeat all imports.
+        # Actors, not tasks: Ray ends a task's process after one idle second; a new process would repeat all imports.
         readers = {"min_size": 1, "max_size": self._available("CPU")} if on_gpu else {"size": workers}
         dataset = (
             ray.data.from_arrow(tables)
@@ -156,7 +156,7 @@ class Cluster:
         return bool(ray.cluster_resources().get("GPU", 0) >= 1)
 
     def _workers(self, *, on_gpu: bool) -> tuple[int, dict[str, Any]]:
-        """Return the number of workers, and the resources that each asks for."""
+        """Return the number of workers, and the resources that each worker needs."""
         workers = self._config.workers or self._available("GPU" if on_gpu else "CPU")
         return workers, {"num_gpus": 1} if on_gpu else {"num_cpus": _WORKER_CORES}
 
@@ -168,7 +168,7 @@ class Cluster:
 
 
 def connect(address: str | None) -> None:
-    """Join a cluster, or start one on this machine; do nothing if this process has done so before.
+    """Join a cluster, or start one on this machine; do nothing if this process is connected already.
 
     Raises:
         ConfigError: Ray is not installed, or there is no such cluster.
@@ -177,7 +177,7 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault(
         "RAY_BACKEND_LOG_LEVEL", "fatal"
-    )  # errors come as exceptions; the log warns of things that are no errors
+    )  # errors come as exceptions; the log also warns about things that are no errors
     try:
         import ray
         import ray.data
@@ -197,7 +197,7 @@ def connect(address: str | None) -> None:
 
 
 class _Worker:
-    """Holds the model in a process of the cluster and predicts prepared images."""
+    """A process of the cluster that holds the model and predicts prepared images."""
 
     def __init__(self, files: Sequence[Any], device: str, precision: str, trust: bool) -> None:
         self.detector = _load(files, device, precision, trust)
@@ -217,7 +217,7 @@ class _Worker:
 
 
 class _Tester:
-    """Holds the model in a process of the cluster and evaluates blocks of test images."""
+    """A process of the cluster that holds the model and evaluates blocks of test images."""
 
     def __init__(self, files: Sequence[Any], device: str, precision: str, trust: bool) -> None:
         self.detector = _load(files, device, precision, trust)
@@ -226,7 +226,7 @@ class _Tester:
         found: list[Any] = []
         for content in batch["samples"]:
             samples = pickle.loads(content)
-            assert isinstance(self.detector, Detector)  # the command takes no exported file
+            assert isinstance(self.detector, Detector)  # only model folders can be evaluated
             try:
                 found.append(evaluate_part(self.detector, samples, resolution=resolution, on_error=on_error))
             except ImageError as error:
@@ -240,7 +240,7 @@ def _results(dataset: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _load(sent: Sequence[Any], device: str, precision: str, trust: bool) -> Detector | Inspector:
-    """Return the model, from a list with a reference to its files."""
+    """Return the model; ``sent`` is a list with a reference to the model's files."""
     import ray
 
     files: dict[str, bytes] = ray.get(sent[0])

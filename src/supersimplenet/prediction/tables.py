@@ -1,4 +1,4 @@
-"""Write predictions as CSV, JSON lines or Parquet. A file appears when it is complete, and is the same each time."""
+"""Write predictions as CSV, JSON lines or Parquet. A file appears only when it is complete; equal rows, equal file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FILES: dict[Format, tuple[str, ...]] = {
     "parquet": (PARQUET_FILE,),
 }
 _DEFECT_COLUMNS = ("path", *(field.name for field in dataclasses.fields(Defect)))
-_GROUP_ROWS = 4096  # rows in a row group of a Parquet file, and so in memory
+_GROUP_ROWS = 4096  # rows in a row group of a Parquet file; so many are in memory
 
 
 class _Sink(Protocol):
@@ -58,9 +58,9 @@ def table_file(formats: Sequence[Format]) -> str:
 
 @contextmanager
 def results_in(folder: Path, formats: Sequence[Format], names: Sequence[str] = COLUMNS) -> Iterator[list[_Sink]]:
-    """Yield a writer of rows for each format.
+    """Yield a function for each format that writes a row.
 
-    The files appear at the end, and replace those of an earlier run in any format.
+    The files appear at the end, and replace the files of an earlier run in any format.
     """
     with ExitStack() as files:
         yield [files.enter_context(_SINKS[format_](folder, names)) for format_ in formats]
@@ -131,7 +131,7 @@ def row_schema(names: Sequence[str] = COLUMNS) -> Any:
 
 
 def as_table(rows: Iterable[Row], names: Sequence[str] = COLUMNS) -> Any:
-    """Return rows as an Arrow table. In a name that is not valid Unicode, the invalid bytes are escaped."""
+    """Return rows as an Arrow table. Invalid bytes in names that are not valid Unicode are escaped."""
     import pyarrow as pa
 
     plain = [row | {name: _unicode(row[name]) for name in ("path", "error")} for row in rows]

@@ -1,4 +1,4 @@
-"""Watch a folder for new images by listing it again and again, which works on network drives, too."""
+"""Watch a folder for new images by listing it repeatedly, which works on network drives, too."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ _LOOKS_EVERY_S = 1.0
 
 
 class Arrivals:
-    """The images of a folder, at any depth, and those that are put there later.
+    """The images of a folder, at any depth, and the images that arrive there later.
 
-    A file is taken when its size and its date are the same in two listings in a row, so that a file that is still being
-    copied is left alone. A file that changes afterwards is taken again. Within a listing, files come in natural order.
+    A file is yielded when its size and its date are the same in two listings in a row, so that a file that is still
+    being copied is not read too early. A file that changes later is yielded again. Files of one listing come in natural
+    order.
 
     Args:
         folder: the folder to watch.
         every_s: seconds between two listings.
-        until_s: seconds after which watching ends; None for never.
-        stop: ends watching when it is set.
+        until_s: seconds after which watching ends; None for no limit.
+        stop: an event that ends watching when it is set.
         leave_out: a folder below ``folder`` whose files are skipped.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: the folder does not exist.
     """
 
     def __init__(
@@ -49,16 +50,16 @@ class Arrivals:
         self.until_s = until_s
         self.stop = stop or threading.Event()
         self.leave_out = None if leave_out is None else leave_out.resolve()
-        self._taken: dict[Path, tuple[int, int]] = {}  # each with its size and date
+        self._taken: dict[Path, tuple[int, int]] = {}  # size and date of each
         self._done: set[Path] = set()
-        self._failed: dict[Path, int] = {}  # each with the time after which a change counts
+        self._failed: dict[Path, int] = {}  # for each, the time after which a change counts, in ns
 
     def pass_over(self, looked_at: Iterable[tuple[str, bool]], *, until_ns: int) -> None:
-        """Skip the images of an earlier run; one that it could not read is taken again if it has changed since.
+        """Skip the images of an earlier run, except unreadable images that have changed since.
 
         Args:
-            looked_at: name of each image of that run, and whether it could be read.
-            until_ns: when that run ended, in nanoseconds as in `os.stat`.
+            looked_at: name of each image of that run, and whether the image could be read.
+            until_ns: time when that run ended, in nanoseconds as in `os.stat`.
         """
         for name, readable in looked_at:
             path = Path(name)
@@ -86,18 +87,18 @@ class Arrivals:
             self.stop.wait(left_s)
 
     def _look(self) -> dict[Path, tuple[int, int]]:
-        """Return size and date of each file that was not taken yet in this state."""
+        """Return size and date of each file that was not yielded yet with this size and date."""
         found = {}
         try:
             paths = list_images(self.folder)
-        except DataError:  # nothing there yet
+        except DataError:  # no image there yet
             return {}
         for path in paths:
             if path in self._done or (self.leave_out is not None and self.leave_out in path.resolve().parents):
                 continue
             try:
                 status = path.stat()
-            except OSError:  # gone again
+            except OSError:  # the file was removed meanwhile
                 continue
             state = (status.st_size, status.st_mtime_ns)
             if status.st_size and self._taken.get(path) != state and self._failed.get(path, 0) < status.st_mtime_ns:
@@ -107,7 +108,7 @@ class Arrivals:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C or a termination signal sets instead of ending the process; a second one ends it."""
+    """Yield an event that Ctrl-C or a termination signal sets; only a second such signal ends the process."""
     stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

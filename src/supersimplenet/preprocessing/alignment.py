@@ -60,7 +60,7 @@ class Aligner:
             name: name of the image, for the error.
 
         Returns:
-            The affine transform from points in the reference to points in the image, and what is reported about it.
+            The affine transform from points in the reference to points in the image, and a summary for reports.
 
         Raises:
             ImageError: the image has another size, or cannot be aligned.
@@ -130,7 +130,7 @@ class Aligner:
     def _middle(self, side: int) -> NDArray[np.int64]:
         """Return the middle indices of an axis, in a number that phase correlation transforms without padding.
 
-        It pads any other length, and is half a pixel off where the padded length is odd.
+        Phase correlation pads any other length, and is half a pixel off where the padded length is odd.
         """
         length = side - side % 2
         while length > _FEWEST_PX and self._cv2.getOptimalDFTSize(length) != length:
@@ -172,7 +172,7 @@ def _turn(size_px: tuple[int, ...], angle_deg: float, shift: NDArray[np.float64]
 
 
 def _residual(reference: NDArray[np.float32], grey: NDArray[np.float32], turn: Affine) -> tuple[float, float]:
-    """Return 1 minus the correlation where both have pixels, and the share of the reference where both do."""
+    """Return 1 minus the correlation where both images have pixels, and that area as a share of the reference."""
     moved = warp_plane(grey, turn, reference.shape, outside=-1.0)
     both = moved >= 0
     covered = float(both.mean())
@@ -194,7 +194,7 @@ def _reduced(pixels: NDArray[np.uint8], long_side_px: int) -> NDArray[np.float32
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """How an image lay on its reference before it was aligned.
+    """Position of an image on its reference before it was aligned.
 
     Attributes:
         shift_px: distance of its centre from the reference's, in pixels of the image.

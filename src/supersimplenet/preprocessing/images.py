@@ -67,10 +67,10 @@ AnyImage = str | Path | EncodedImage | Image.Image | NDArray[np.uint8] | NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFacts:
-    """What reading an image file tells besides its pixels.
+    """Facts about an image file besides its pixels.
 
     Attributes:
-        sha256: of the file's content, 64 hexadecimal digits.
+        sha256: SHA-256 of the file's content, 64 hexadecimal digits.
         pixels: see `pixel_digest`.
         size_px: (height, width), upright.
         lowest: smallest value of the pixels, in the file's own bits.
@@ -195,7 +195,7 @@ def read_any(
         (H, W, 3) uint8; the image's own (height, width) in px; its name for errors.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: the image cannot be read.
     """
     if isinstance(image, np.ndarray):
         return prepare_pixels(image, size_px=size_px), (image.shape[0], image.shape[1]), "array"
@@ -247,7 +247,7 @@ def read_mask(
 
     A pixel is defective where its value is at least half of the *format's* range (128 of 255, 32768 of 65535), whatever
     the largest value in the file. There is one exception: in a losslessly stored mask that holds nothing but 0 and 1,
-    the value 1 is defective. So faint compression artefacts (0 to 3, say) are no defect, and neither are class numbers:
+    the value 1 is defective. So faint compression artefacts (like 0 to 3) are no defect, and neither are class numbers:
     write those as 255. In a coloured mask the brightest channel counts, so pure red is defective; transparency counts
     as black.
 
@@ -255,7 +255,7 @@ def read_mask(
         path: the mask's file, in any format of ``read_image``; its orientation is applied too.
         image_size_px: (height, width) of its upright image, which the mask must match; None skips the check.
         size_px: (height, width) to resize to: antialiased bilinear on floats 0 and 1, defective where at least 0.5.
-        any_value: every value but 0 is defective, as some data sets publish their masks.
+        any_value: every value but 0 is defective, as in the published masks of some datasets.
         max_pixels: as for ``read_image``.
 
     Returns:
@@ -411,7 +411,7 @@ def _check_pixel_count(path: Path | EncodedImage, pillow_size: tuple[int, int], 
 
 
 def _explained(error: Exception, length: int) -> str:
-    """Return what was found and what to do, from the error of opening or decoding a file of ``length`` bytes."""
+    """Return cause and remedy as text, from the error of opening or decoding a file of ``length`` bytes."""
     if isinstance(error, UnidentifiedImageError):
         return f"not a readable image; wanted BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP; {_REPAIR}"
     if isinstance(error, OSError) and error.strerror:  # an error of the system; Pillow's errors have no such text
@@ -453,7 +453,7 @@ def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8, from the metadata before the pixel data."""
     if isinstance(image, TiffImageFile):
         return int(image.tag_v2.get(ExifTags.Base.Orientation, 1))
-    # Not ``image.getexif()``: for a PNG it decodes every pixel, to look for a chunk after the pixel data.
+    # Not ``image.getexif()``, which decodes every pixel of a PNG, to search for a chunk after the pixel data.
     return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
 
 

@@ -29,8 +29,8 @@ class Failure:
     """An image that could not be read.
 
     Attributes:
-        index: its index in the list of images.
-        path: its path.
+        index: index of the image in the list of images.
+        path: path of the image.
         reason: the error's message.
     """
 
@@ -45,8 +45,8 @@ class ImageBatch:
 
     Attributes:
         index: index in the list of each readable image; there may be none.
-        paths: path of each.
-        prepared: each as the network gets it.
+        paths: path of each readable image.
+        prepared: each readable image, prepared for the network.
         failures: images of the same section of the list that could not be read.
     """
 
@@ -94,7 +94,7 @@ def map_in_threads(
     Args:
         work: what is done with a batch; called in several threads at once.
         paths: image files; may be an iterator without end. An iterator that waits for further images yields None: all
-            images before it are then processed, and their results yielded, before the iterator is asked again.
+            images before it are then processed, and their results yielded, before the next item is requested.
         threads: number of threads.
         preprocessor: prepares each image for the network.
         batch_size: images in a batch.

@@ -22,7 +22,7 @@ class Tile:
         number: number of the tile in its grid.
         pixels: (H, W, 3) uint8.
         ignored: (H, W) bool, None where every pixel counts.
-        scores: whether enough of it counts for the classification head's score to be meaningful.
+        scores: whether enough of the tile counts for the classification head's score to be meaningful.
     """
 
     number: int
@@ -39,7 +39,7 @@ class Layout:
         placement: where the map lies on the image.
         grid: the tiles of the map.
         ignored: (h, w) bool of the map, pixels that count nowhere; None for none.
-        least_px: a tile has a score where a square of this side counts in it.
+        least_px: a tile has a score if all pixels of a square of this side in the tile count.
         alignment: how the image was aligned; None where images are not aligned.
     """
 
@@ -72,8 +72,8 @@ class PreparedImage:
 
     Attributes:
         pixels: (h, w, 3) uint8, the area that the map covers.
-        layout: how it is laid out.
-        facts: the facts found while reading its file, where they were asked for.
+        layout: how the image is laid out.
+        facts: facts about the image file, if they were requested.
     """
 
     pixels: NDArray[np.uint8]
@@ -100,7 +100,7 @@ class PreparedImage:
 
 
 def holds_square(counted: NDArray[np.bool_], side_px: int) -> bool:
-    """Check whether a mask holds a square of that side, cut to the length of any axis that is shorter."""
+    """Check whether a mask holds a square of this side, cut to the length of any axis that is shorter."""
     for axis, size in enumerate(counted.shape):
         side = min(side_px, size)
         sums = np.cumsum(counted, axis=axis, dtype=np.int32)

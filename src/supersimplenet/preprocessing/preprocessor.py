@@ -39,29 +39,30 @@ from supersimplenet.preprocessing.tiling import TileGrid
 
 Fit = Literal["stretch", "pad", "tiles"]
 _OUTSIDE_RGB = (124, 116, 104)  # mean colour of the ImageNet photographs that backbones are trained on
-_ASPECT_TOLERANCE = 0.01  # by which an image's proportions may differ from those of the region of interest
+_ASPECT_TOLERANCE = 0.01  # largest relative difference of an image's proportions from the region of interest's
 _LARGEST_OVERLAP = 0.75
 _TILE_OVERLAP, _MAX_RESIDUAL = 0.25, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewConfig:
-    """How an image is prepared for the network, in training and in every later use.
+    """Settings of the preparation of images for the network, in training and in every later use.
 
     Args:
         fit: ``stretch`` resizes the image to the network's input size, without keeping the proportions; ``pad`` keeps
             the proportions and fills the rest with pixels that count nowhere; ``tiles`` cuts the image into tiles of
             the input size, so that small defects of large images are not lost in resizing.
-        tile_overlap: share of a tile that it has in common with the next one, at least.
+        tile_overlap: smallest share of a tile that it has in common with the next tile.
         scale: factor by which an image is resized before it is cut into tiles.
         roi: the region of interest: a mask image, white inside the region, or a JSON file with a polygon, which is a
-            list of [x, y] in pixels. Outside the region nothing counts, and the network sees the reference, or one
+            list of [x, y] in pixels. Outside the region nothing counts, and the network gets the reference, or one
             colour, instead of the image. Draw it on the reference where there is one, else on any image; images of
             other sizes must have the same proportions.
         align: align each image with the reference before anything else, by ``translation`` alone or ``rigid``: also by
             rotation (needs OpenCV: the extra ``align``).
         reference: image of a good part in its normal position, with which other images are aligned.
-        max_residual: an image that differs more from the reference after alignment is rejected: 0 is equal, 1 unlike.
+        max_residual: largest difference from the reference that is accepted after alignment: 0 is equal, 1 unlike; an
+            image that differs more is rejected.
     """
 
     fit: Fit = "stretch"
@@ -124,7 +125,7 @@ class Preprocessor:
         self._outside: tuple[tuple[int, int], NDArray[np.bool_]] | None = None
         self._reference_on_map: NDArray[np.uint8] | None = None
         if roi is not None and not roi.any():
-            raise DataError("view.roi: marks nothing, so nothing would be looked at; mark where to look")
+            raise DataError("view.roi: marks nothing, so no pixel would count; mark the region of interest in white")
         if roi is not None and reference is not None and roi.shape != reference.shape[:2]:
             raise DataError(
                 f"view.roi: is {_shown(roi.shape)}, the reference {_shown(reference.shape)} (height x width); draw it "
@@ -138,7 +139,7 @@ class Preprocessor:
 
     @property
     def is_plain(self) -> bool:
-        """Whether images are resized to the network's input size, all of each counts, and nothing else is done."""
+        """Whether images are only resized to the network's input size, and every pixel counts."""
         return self.config.fit == "stretch" and self.roi is None and self.aligner is None
 
     def prepare(
@@ -156,7 +157,7 @@ class Preprocessor:
             with_facts: also return the facts about the file; only for a path.
 
         Raises:
-            ImageError: it cannot be read or aligned, its proportions are not those of the region of interest, or
+            ImageError: the image cannot be read or aligned, its proportions are not those of the region of interest, or
                 nothing of it counts.
         """
         resized_to = self.size_px if self.config.fit == "stretch" and self.aligner is None else None
@@ -171,7 +172,7 @@ class Preprocessor:
             turn, alignment = self.aligner.align(pixels, name)
             frame_size_px = self.aligner.size_px
             covered = warp_plane(np.ones(image_size_px, dtype=np.float32), turn, frame_size_px) > 0
-            # Beyond the image the reference is filled in: it counts nowhere, but the positions next to it see it.
+            # Beyond the image, the reference is filled in: it counts nowhere, but it affects the positions next to it.
             pixels = np.where(covered[..., None], warp_pixels(pixels, turn, frame_size_px), self.aligner.reference)
         layout = self._lay_out(image_size_px, ignored, name, turn=turn, alignment=alignment)
         if pixels.shape[:2] != layout.placement.map_size_px:
@@ -267,7 +268,7 @@ class Preprocessor:
     def _without_outside(self, pixels: NDArray[np.uint8], outside: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Fill the pixels outside the region of interest with the reference, or with one colour.
 
-        The network sees beyond the region's edge, so these pixels must be the same in every image.
+        Pixels beyond the region's edge affect the map inside it, so they must be the same in every image.
         """
         beyond: NDArray[np.uint8] = np.array(_OUTSIDE_RGB, dtype=np.uint8)
         if self.aligner is not None:
@@ -287,7 +288,7 @@ def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
         size_px: (height, width) of the image on which a polygon lies.
 
     Raises:
-        DataError: no such file, or a file that holds neither.
+        DataError: no such file, or the file holds neither a mask nor a polygon.
     """
     if path.suffix.lower() != ".json":
         return read_mask(path, image_size_px=None)

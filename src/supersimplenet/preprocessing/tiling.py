@@ -46,8 +46,8 @@ class TileGrid:
         Args:
             map_size_px: (height, width).
             tile_size_px: (height, width).
-            overlap: share of a tile that it has in common with the next one, at least; tiles that only touch have none.
-            step_px: tiles begin at multiples of it.
+            overlap: smallest share of a tile that it has in common with the next tile; tiles that only touch have none.
+            step_px: tiles begin at multiples of this number.
         """
         tops, lefts = (
             _starts(size, tile, overlap, step_px) for size, tile in zip(map_size_px, tile_size_px, strict=True)
@@ -77,7 +77,7 @@ class TileGrid:
         """Return a tile's values of a plane (H, W) of the map's size.
 
         Args:
-            plane: the plane; None for one of False.
+            plane: the plane; None for a plane of False.
             tile: number of the tile.
             beyond: the value beyond the map.
         """
@@ -103,7 +103,7 @@ class TileGrid:
         target += map_logit[:height, :width] * weight
 
     def own(self, tile: int) -> tuple[slice, slice]:
-        """Return the rows and columns of a tile in which it has the largest weight; each pixel belongs to one tile."""
+        """Return the rows and columns in which a tile has the largest weight of all; each pixel belongs to one tile."""
         row, column = divmod(tile, len(self.lefts))
         own = []
         for weights, number, start in zip(self._weights, (row, column), self.corner(tile), strict=True):

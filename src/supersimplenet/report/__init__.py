@@ -1,1 +1,1 @@
-"""What an evaluation says, for people: a report that opens from disk, a comparison of two models, a gate."""
+"""Present an evaluation to people: a report page with figures and cautions, and a contact sheet of findings."""

@@ -1,4 +1,4 @@
-"""What a reader should know before trusting the figures, in plain words, the gravest first."""
+"""Find reasons to doubt the figures of a report, and write them in plain words, the gravest first."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from supersimplenet.types import ScoreName
 from supersimplenet.utils.formatting import counted, per_cent
 
 CONTRADICTION = "The test contradicts the guarantee"
-_USUAL_GUARANTEE = 0.05  # what `train` asks of the parts it held out
+_USUAL_GUARANTEE = 0.05  # rate of false alarms that `train` wants to guarantee with its held-out images
 _SIGNIFICANT = 0.05
-_TELLING = 0.1  # a rate that may hide behind a test without any mistake: from here on it says little
+_TELLING = 0.1  # if a test without any mistake allows a rate above this, it proves little
 _MUCH_BETTER = 0.02  # I-AUROC
 _SHOWN = 3  # images that a finding names
 _SEED = 0
@@ -38,12 +38,12 @@ _LEAKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Caution:
-    """One reason for doubt.
+    """One reason to doubt the figures.
 
     Attributes:
-        level: ``grave`` where figures or guarantees on the page may be wrong, ``doubt`` where they may mislead.
-        text: a sentence or two.
-        examples: of what it is about; may be empty.
+        level: ``grave`` if figures or guarantees on the page may be wrong, ``doubt`` if they may mislead.
+        text: the reason, in a sentence or two.
+        examples: examples, such as images; may be empty.
     """
 
     level: Literal["grave", "doubt"]
@@ -58,7 +58,7 @@ def find_cautions(
     findings: Sequence[Finding],
     costs: Costs | None,
 ) -> list[Caution]:
-    """All of them, the gravest first."""
+    """Return all cautions about an evaluation, the gravest first."""
     found = [
         *_of_calibration(evaluation),
         *_of_guarantee(evaluation, numbers),
@@ -74,7 +74,7 @@ def find_cautions(
 
 def _of_calibration(evaluation: Evaluation) -> Iterator[Caution]:
     calibration = evaluation.calibration
-    if calibration is None:  # which the page says above all
+    if calibration is None:  # the page shows this at its top
         return
     parts, confidence = calibration.parts, calibration.confidence
     if calibration.chosen_by == "costs":
@@ -129,7 +129,7 @@ def _of_failures(evaluation: Evaluation) -> Iterator[Caution]:
 
 def _of_findings(findings: Sequence[Finding]) -> Iterator[Caution]:
     for finding in findings:
-        if finding.level == "note" or finding.code == "image-unreadable":  # the latter are among the failures
+        if finding.level == "note" or finding.code == "image-unreadable":  # unreadable images are among the failures
             continue
         examples = [
             f"{', '.join(image.name for image in evidence.images[:_SHOWN])}"
@@ -161,7 +161,7 @@ def _of_few_parts(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]
 
 
 def _of_scores(evaluation: Evaluation) -> Iterator[Caution]:
-    """Whether another score tells good and bad apart much better than the one that decides."""
+    """Yield a caution if another score separates good and bad images much better than the deciding score."""
     deciding = evaluation.image_score
     own = evaluation.metrics[f"{PREFIXES[deciding]}I-AUROC"].value
     if own is None:
@@ -179,7 +179,7 @@ def _of_scores(evaluation: Evaluation) -> Iterator[Caution]:
         groups = [outcome.sample.group for outcome in evaluation.outcomes]
         try:
             found = paired_differences(theirs, ours, labels, groups, generator=np.random.default_rng(_SEED))["I-AUROC"]
-        except MetricError:  # too few parts to tell
+        except MetricError:  # too few parts for an interval
             return
         if found.low > 0:
             yield Caution(

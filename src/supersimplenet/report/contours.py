@@ -1,4 +1,4 @@
-"""Outlines of regions as SVG paths, and lines with fewer points that look the same."""
+"""Compute outlines of regions as SVG paths, and simplify lines without a visible difference."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from contourpy import contour_generator
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]  # (N, 2), x and y
-_TOLERANCE_PX = 0.3  # smooths the steps of a slanting edge, and keeps what is a pixel wide
+_TOLERANCE_PX = 0.3  # smooths the pixel steps of a slanting edge, and keeps regions one pixel wide
 
 
 def outline(mask: NDArray[np.bool_]) -> str:
     """Return the outline of a mask's regions as the ``d`` of an SVG path in pixels of the mask; empty for none.
 
-    It runs through the middles of the pixels' edges between inside and outside, the inside on its right; holes are
-    loops of their own.
+    The outline runs through the middles of the pixel edges between inside and outside, with the inside on its right;
+    each hole is a closed line of its own.
     """
     padded = np.pad(mask, 1).astype(np.float64)
-    loops = contour_generator(z=padded).lines(0.5)  # in places of pixels' centres, each loop closed
+    loops = contour_generator(z=padded).lines(0.5)  # coordinates of pixel centres; each loop is closed
     return "".join(_closed_path(np.asarray(loop) - 0.5) for loop in loops)
 
 
 def simplify(points: Points, tolerance: float) -> Points:
-    """Return the line without points that lie within a tolerance of it; first and last stay.
+    """Return the line without the points that are within a tolerance of the simpler line; first and last point stay.
 
     Source: Douglas and Peucker, Cartographica 10, 1973. Differs: none.
     """
@@ -36,7 +36,7 @@ def simplify(points: Points, tolerance: float) -> Points:
         between = points[first + 1 : last] - points[first]
         along = points[last] - points[first]
         length = float(np.hypot(*along))
-        # The distance from the stretch itself, not from the endless line through it.
+        # The distance from the segment itself, not from the infinite line through it.
         share = np.clip(between @ along / max(length**2, 1e-300), 0, 1)
         away = np.hypot(*(between - share[:, None] * along).T)
         farthest = int(away.argmax())

@@ -1,6 +1,6 @@
-"""Figures as SVG, drawn here so that they stand on the page without a script.
+"""Draw the report's figures as SVG, so that the page shows them even without a script.
 
-The page's script moves what depends on the threshold, by the domain and range that each figure carries.
+The page's script moves the marks of the threshold. For this, each figure holds its data range and its pixel range.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ Floats = NDArray[np.float64]
 _WIDTH, _HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 14, 46
 _BARS = 40
-_THIN_PX = 0.2  # what a thinned curve may lie off the whole one: less than its line is thick
+_THIN_PX = 0.2  # largest error of a simplified curve, less than the thickness of its line
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Axes of a figure: from values to places in it."""
+    """The axes of a figure: they convert data values to positions in px."""
 
     x: tuple[float, float]
     y: tuple[float, float]
 
     def across(self, value: Floats | float) -> Floats:
-        """From the left edge."""
+        """Return the distance of x values from the left edge, in px."""
         low, high = self.x
         return _LEFT + (np.asarray(value) - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
 
     def down(self, value: Floats | float) -> Floats:
-        """From the upper edge."""
+        """Return the distance of y values from the upper edge, in px."""
         low, high = self.y
         return _HEIGHT - _BOTTOM - (np.asarray(value) - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
     def path(self, x: Floats, y: Floats) -> str:
-        """A line through points, without those that nobody sees."""
+        """Return the SVG path through points, simplified without a visible difference."""
         points = simplify(np.stack([self.across(x), self.down(y)], axis=1), _THIN_PX)
         return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points.tolist())
 
 
 def draw_histogram(numbers: Numbers) -> Markup:
-    """Scores of good images upwards, of bad ones downwards, each to its own scale."""
+    """Draw the histogram of scores: good images upwards, bad images downwards, each with its own scale."""
     positions = numbers.positions()
     frame = Frame(x=(float(positions[0]), float(positions[-1])), y=(-1.0, 1.0))
     edges = np.linspace(*frame.x, _BARS + 1)
@@ -79,7 +79,7 @@ def draw_histogram(numbers: Numbers) -> Markup:
 
 
 def draw_roc(numbers: Numbers) -> Markup | None:
-    """Share of bad images called bad over share of good images called bad; None where a kind is missing."""
+    """Draw the ROC curve of the images; return None where all images are good or all bad."""
     if not numbers.good_images.size or not numbers.bad_images.size:
         return None
     frame = Frame(x=(0.0, 1.0), y=(0.0, 1.0))
@@ -95,7 +95,7 @@ def draw_roc(numbers: Numbers) -> Markup | None:
 
 
 def draw_precision_recall(numbers: Numbers) -> Markup | None:
-    """Share of bad images among those called bad over share of bad images called bad; None where a kind is missing."""
+    """Draw the precision-recall curve of the images; return None where all images are good or all bad."""
     if not numbers.good_images.size or not numbers.bad_images.size:
         return None
     frame = Frame(x=(0.0, 1.0), y=(0.0, 1.0))
@@ -103,7 +103,7 @@ def draw_precision_recall(numbers: Numbers) -> Markup | None:
     found = ranking.bad_at.cumsum()
     recall = np.append(0.0, found / found[-1])
     precision = found / (found + ranking.good_from)
-    # Not interpolated, as the metric is not: each precision holds from the recall before to its own.
+    # Steps without interpolation, like the metric: each precision holds from the previous recall to its own recall.
     return _curve(
         "precision-recall",
         frame,
@@ -115,7 +115,7 @@ def draw_precision_recall(numbers: Numbers) -> Markup | None:
 
 
 def draw_overlap(curve: tuple[Floats, Floats] | None) -> Markup | None:
-    """Mean overlap of defective regions over the share of normal pixels marked; None where it is not defined."""
+    """Draw the mean overlap of defective regions over the share of normal pixels marked; return None if undefined."""
     if curve is None:
         return None
     limit = MAX_FALSE_POSITIVE_RATE
@@ -134,13 +134,13 @@ def draw_overlap(curve: tuple[Floats, Floats] | None) -> Markup | None:
 
 
 def draw_costs(numbers: Numbers) -> Markup | None:
-    """Expected cost of a part at each threshold, with the cheapest one; None without costs."""
+    """Draw the expected cost of a part over the threshold, with the cheapest threshold; return None without costs."""
     curve = numbers.costs
     if curve is None:
         return None
     positions = numbers.positions()
     frame = Frame(x=(float(positions[0]), float(positions[-1])), y=(0.0, float(curve.cost.max()) * 1.05 or 1.0))
-    # A cost holds until the next score of a part, that score included.
+    # The cost is constant between two scores of parts, up to and including the higher score.
     changes = np.unique(np.concatenate([numbers.good_parts, numbers.bad_parts]))
     x = np.concatenate([[frame.x[0]], np.repeat(changes, 2), [frame.x[1]]])
     at = float(curve.threshold_logit[curve.cheapest])
@@ -173,7 +173,7 @@ def _curve(name: str, frame: Frame, path: str, axes: tuple[str, str], label: str
 def _figure(name: str, frame: Frame, parts: Sequence[str], label: str) -> Markup:
     domain = " ".join(repr(value) for value in (*frame.x, *frame.y))
     edges = f"{_LEFT} {_WIDTH - _RIGHT} {_HEIGHT - _BOTTOM} {_TOP}"
-    return Markup(  # numbers and words written here, nothing from outside
+    return Markup(  # safe: it holds numbers and texts of this module only, no text from outside
         f'<svg class="figure" data-figure="{name}" data-domain="{domain}" data-range="{edges}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
     )

@@ -1,4 +1,4 @@
-"""Evaluation of a model folder, with a picture of what it finds and misses."""
+"""Evaluate a model folder, and draw its best and worst findings."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def evaluate_model(
 
     Args:
         model: the model folder.
-        data: whose test images; by default the data set it was trained on.
-        output: where to write; by default the model folder.
-        resolution: of the pixel metrics; see `evaluate`.
-        compute: where and by what.
-        on_error: what an unreadable image does.
+        data: dataset with the test images; by default the dataset that the model was trained on.
+        output: folder for the files; by default the model folder.
+        resolution: size at which the pixel metrics are computed; see `evaluate`.
+        compute: the device, engine and precision to use, and the cluster if there is one.
+        on_error: whether an unreadable image stops the evaluation or is skipped.
 
     Raises:
-        SuperSimpleNetError: of the kind that names the cause.
+        SuperSimpleNetError: the subclass names the cause.
     """
     model = Path(model)
     detector = load_detector(model, compute)
@@ -77,7 +77,7 @@ def evaluate_model(
 def _evaluate_on(
     cluster: Cluster, detector: Detector, samples: Sequence[Sample], *, resolution: Resolution, on_error: OnError
 ) -> Evaluation:
-    """`evaluate` on many machines, whose tallies of pixels add up."""
+    """Evaluate on many machines and add up their results; see `evaluate`."""
     tested = [sample for sample in samples if sample.split == "test"]
     with progress_bar() as bar:
         task = bar.add_task("testing", total=len(tested), detail="")

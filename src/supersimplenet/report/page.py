@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything in it, that opens from disk, asks no network and prints."""
+"""Write the report: one HTML file that contains everything, opens from disk, needs no network and can be printed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = ("counts.js", "controls.js", "cards.js", "gallery.js", "viewer.js", "start.js")
-_LISTED = 200  # wrong verdicts in the list that needs no script
+_LISTED = 200  # most wrong verdicts that are listed for readers without a script
 
 
 def write_page(
@@ -55,23 +55,23 @@ def write_page(
 
     Args:
         path: the file to write; it appears whole or not at all.
-        evaluation: what is reported.
-        detector: what was evaluated; it looks again at the images that are shown.
-        title: of the page.
-        data_name: of the data set.
-        model_name: of the model.
-        findings: of the data check.
-        light: brightness and contrast of the good images of both splits, of the data check.
-        comparison: with another model; ``evaluation`` is its first.
-        pictures: at most so many images are shown, those nearest to a wrong verdict first.
-        costs: of a wrong verdict.
-        bad_share: share of bad parts in production; by default that of the test parts.
+        evaluation: the evaluation to report.
+        detector: the detector that was evaluated; it predicts the images that are shown once more.
+        title: title of the page.
+        data_name: name of the dataset.
+        model_name: name of the model.
+        findings: findings of the data check.
+        light: brightness and contrast of the good images of both splits, from the data check.
+        comparison: comparison with another model, in which ``evaluation`` is the first; None for none.
+        pictures: largest number of images that are shown; those nearest to a wrong verdict come first.
+        costs: costs of a false alarm and of an escape.
+        bad_share: share of bad parts in production; by default their share among the test parts.
 
     Returns:
         The path.
 
     Raises:
-        ConfigError: fewer than 0 pictures.
+        ConfigError: ``pictures`` is below 0.
         ImageError: an image that could be read before cannot be read now.
     """
     if pictures < 0:
@@ -151,7 +151,7 @@ def write_page(
 
 
 def _json(value: Any) -> Markup:
-    """JSON that may stand inside a script element: no character in it opens or closes one."""
+    """Return JSON that is safe inside a script element: it has no ``<``, which could end the element."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))
 
@@ -166,7 +166,7 @@ def _plain_costs(costs: Costs, numbers: Numbers, bad_share: float | None) -> dic
 
 
 def _metric_groups(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Names of metrics: of the score that decides, of the other scores, of pixels."""
+    """Return the metrics' names in groups: those of the deciding score, of the other scores, and of pixels."""
     of_score = {name: score_of(name) for name in evaluation.metrics}
     return {
         "deciding": [name for name, score in of_score.items() if score == evaluation.image_score],
@@ -176,7 +176,7 @@ def _metric_groups(evaluation: Evaluation) -> dict[str, list[str]]:
 
 
 def _reasons(evaluation: Evaluation) -> list[str]:
-    """Why figures of the tables by type and size are missing, each reason once."""
+    """Return the reasons why values are missing in the tables by type and by size, each reason once."""
     rows = [row.metrics for row in evaluation.types] + [row.metrics for row in evaluation.sizes]
     shown = ("I-AUROC", "AUPRO", "AP-loc")
     reasons = [metrics[name].reason for metrics in rows for name in shown if name in metrics]
@@ -184,7 +184,7 @@ def _reasons(evaluation: Evaluation) -> list[str]:
 
 
 def _figures(evaluation: Evaluation, numbers: Numbers) -> list[tuple[str, Markup, str]]:
-    """Heading, drawing and a line below it of each figure that is defined."""
+    """Return heading, drawing and caption of each figure that is defined."""
     prefix = PREFIXES[evaluation.image_score]
     values = {
         name: evaluation.metrics[key].value
@@ -206,7 +206,7 @@ def _figures(evaluation: Evaluation, numbers: Numbers) -> list[tuple[str, Markup
 
 
 def _wrong(evaluation: Evaluation, images: Sequence[dict[str, Any]], order: Sequence[int]) -> list[dict[str, Any]]:
-    """Images with a wrong verdict at the model's thresholds, the worst first."""
+    """Return the images with a wrong verdict at the model's thresholds, the worst first."""
     wrong = {(BAD, "good"): "escape", (GOOD, "bad"): "false alarm"}
     found = []
     for place in order:

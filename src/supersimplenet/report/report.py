@@ -1,4 +1,4 @@
-"""From a model folder to its report."""
+"""Evaluate a model folder and write its report."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def write_report(
 
     Args:
         model: the model folder.
-        output: folder of the report; made where missing.
-        data: whose test images; by default the data set it was trained on.
-        other: another model folder, to compare with on the same images.
-        resolution: of the pixel metrics; see `evaluate`.
-        pictures: at most so many images are shown, those nearest to a wrong verdict first.
-        costs: of a wrong verdict, for the cost curve.
-        bad_share: share of bad parts in production, for the same; by default that of the test parts.
-        compute: where and by what.
-        on_error: what an unreadable image does.
+        output: folder for the report; created if it does not exist.
+        data: dataset with the test images; by default the dataset that the model was trained on.
+        other: folder of another model, to compare with on the same images.
+        resolution: size at which the pixel metrics are computed; see `evaluate`.
+        pictures: largest number of images that are shown; those nearest to a wrong verdict come first.
+        costs: costs of a false alarm and of an escape, for the cost curve.
+        bad_share: share of bad parts in production, for the cost curve; by default their share among the test parts.
+        compute: the device, engine and precision to use.
+        on_error: whether an unreadable image stops the evaluation or is skipped.
 
     Returns:
         The file written.
 
     Raises:
-        SuperSimpleNetError: of the kind that names the cause.
+        SuperSimpleNetError: the subclass names the cause.
     """
     model, output = Path(model), Path(output)
     models = [load_detector(Path(path), compute) for path in (model, other) if path]

@@ -1,4 +1,4 @@
-"""Numbers and metrics in words; assets/counts.js writes rates and scores in the same way."""
+"""Write numbers and metrics as text; assets/counts.js writes rates and scores in the same way."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _MEANINGS = {
 
 
 def meaning(name: str) -> str:
-    """What a metric counts, in a phrase; without its score's prefix."""
+    """Return the meaning of a metric as a phrase; the prefix of its score is not explained."""
     return _MEANINGS.get(bare(name), "")
 
 
 def bare(name: str) -> str:
-    """A metric's name without the prefix of its score: ``seg-I-AUROC`` is ``I-AUROC``."""
+    """Return a metric's name without the prefix of its score: ``I-AUROC`` for ``seg-I-AUROC``."""
     for prefix in PREFIXES.values():
         if prefix and name.startswith(prefix):
             return name.removeprefix(prefix)
@@ -45,19 +45,19 @@ def bare(name: str) -> str:
 
 
 def score_of(name: str) -> ScoreName | None:
-    """Which score a metric is of; None for metrics of pixels."""
+    """Return the score that a metric is computed from; None for a pixel metric."""
     if bare(name) not in ("I-AUROC", "AP-det", "I-F1-max"):
         return None
     return next((score for score in SCORES if PREFIXES[score] and name.startswith(PREFIXES[score])), "head")
 
 
 def at_most(bound: float) -> str:
-    """An upper bound, rounded up."""
+    """Return an upper bound as text, rounded up."""
     return shown_rate(min(bound, 1.0))
 
 
 def certainty(metric: Metric) -> str:
-    """Interval or error bound of a metric; empty where it has neither."""
+    """Return the interval or the error bound of a metric as text; empty where it has neither."""
     if metric.interval is not None:
         if metric.interval.degenerate:
             return "says nothing: every resample gives the same"
@@ -66,13 +66,13 @@ def certainty(metric: Metric) -> str:
 
 
 def _rounded_up(bound: float) -> str:
-    """One digit that is not 0, rounded up: 0.0000312 is 0.00004."""
+    """Return a bound rounded up to one significant digit: ``0.00004`` for 0.0000312."""
     digits = max(0, -math.floor(math.log10(bound)))
     return f"{math.ceil(bound * 10**digits - 1e-9) / 10**digits:.{digits}f}"
 
 
 def view_words(config: ViewConfig) -> str:
-    """How images were brought before the network, where it is not by a resize alone; else nothing."""
+    """Return a phrase that describes how images are prepared; empty where they are only resized."""
     said = []
     if config.fit == "pad":
         said.append("proportions kept, the rest filled")

@@ -1,4 +1,4 @@
-"""Pictures for the page: a small photograph, its anomaly map, and outlines of truth and findings, all in one text."""
+"""Draw an image for the page: small photograph, anomaly map, and outlines of true and found defects, all as text."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from supersimplenet.visualization.overlay import heat_layer
 
 _LONG_SIDE_PX = 320
 _OUTLINE_LONG_SIDE_PX = 512
-_HEAT_LONG_SIDE_PX = 160  # the map is smooth: the browser enlarges it
+_HEAT_LONG_SIDE_PX = 160  # the anomaly map is smooth, so the browser can enlarge it
 _PHOTOGRAPH_QUALITY, _HEAT_QUALITY = 76, 60
 
 
 def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[str, Any]:
-    """What the page shows of one image, in plain values.
+    """Draw one image for the page, as plain values.
 
     Args:
-        case: the image with its planes at the size of its map.
-        calibration: has the level from which a region of the map is a defect; None outlines none.
+        case: the image with its prediction and its masks at the anomaly map's size.
+        calibration: gives the pixel threshold, above which a region is a defect; with None, no defect is outlined.
 
     Returns:
-        ``photograph`` and ``heat`` as data URLs, the anomaly map with its opacity; ``truth``, ``found`` and ``ignored``
-        as SVG paths in pixels of a picture of ``drawn`` height and width; ``size`` height and width of the image.
-        ``truth`` is None where pixel labels are unknown, ``found`` where there is no calibration.
+        ``photograph`` and ``heat`` (the anomaly map, with opacity) as data URLs; ``truth``, ``found`` and ``ignored``
+        as SVG paths, in pixels of a picture whose height and width are in ``drawn``; ``size``: height and width of the
+        image. ``truth`` is None where the pixel labels are unknown, ``found`` is None without a calibration.
     """
     placement = case.prediction.placement
     own_size_px = placement.image_size_px
@@ -52,14 +52,14 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[
 
 
 def _drawn_size(placement: Placement) -> tuple[int, int]:
-    """Height and width in whose pixels outlines are drawn: the map's, where it is small and not turned."""
+    """Return the height and width in which outlines are drawn: the anomaly map's, if it is small and not turned."""
     if placement.turn is None and max(placement.map_size_px) <= _OUTLINE_LONG_SIDE_PX:
         return placement.map_size_px
     return _within(placement.image_size_px, _OUTLINE_LONG_SIDE_PX)
 
 
 def _to_draw(mask: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]:
-    """A mask of the map's size as it is drawn; nothing that it marks is too small to be drawn."""
+    """Return a mask of the anomaly map's size at the size of the drawing; small marked regions are kept."""
     size_px = _drawn_size(placement)
     if placement.turn is None and size_px == mask.shape:
         return mask
@@ -67,7 +67,7 @@ def _to_draw(mask: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]
 
 
 def _found(case: EvaluatedImage, calibration: Calibration) -> NDArray[np.bool_]:
-    """The regions that `find_defects` lists, at the map's size."""
+    """Return the mask of the regions that `find_defects` lists, at the anomaly map's size."""
     above = case.prediction.map_logit >= calibration.pixel_logit
     if case.ignored is not None:
         above &= ~case.ignored
@@ -78,7 +78,7 @@ def _found(case: EvaluatedImage, calibration: Calibration) -> NDArray[np.bool_]:
 
 
 def _within(size_px: tuple[int, int], long_side_px: int) -> tuple[int, int]:
-    """Height and width no longer than that on either side, in the same proportion; never enlarged."""
+    """Return height and width reduced to a longest side, in the same proportions; never enlarged."""
     scale = min(1.0, long_side_px / max(size_px))
     return max(1, round(size_px[0] * scale)), max(1, round(size_px[1] * scale))
 

@@ -1,4 +1,4 @@
-"""The model on the line's computer: one exported file, numpy, Pillow and one engine. No torch.
+"""Prediction on the production computer: one exported file, numpy, Pillow and one engine. No torch.
 
 ::
 
@@ -8,7 +8,7 @@
     prediction = inspector.inspect("017.png")
     print(prediction.verdict, prediction.score, prediction.p_value, prediction.defects)
 
-``python -m supersimplenet.runtime parts.onnx 017.png`` prints the same as a line of JSON.
+``python -m supersimplenet.runtime parts.onnx 017.png`` prints the same results as a line of JSON.
 """
 
 from supersimplenet.errors import ImageError as ImageError

@@ -21,10 +21,10 @@ from supersimplenet.utils.serialization import to_plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Look at images.
+    """Predict images and print the results.
 
     Returns:
-        The exit status: 0 where all went well, 1 where a message on standard error says what did not.
+        The exit status: 0 for success, 1 for a failure, which a message on standard error describes.
     """
     options = _parser().parse_intermixed_args(arguments)
     try:
@@ -85,7 +85,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _named(given: str) -> list[Path]:
-    """The image files of a name or a pattern."""
+    """Return the image files of a name or a pattern."""
     if Path(given).exists() or not any(sign in given for sign in "*?["):
         return list_images(Path(given))
     start = Path(Path(given).anchor or ".")

@@ -1,4 +1,4 @@
-"""Exported files in their engines: from the bytes on the disk to map and score."""
+"""Engines for exported files: from the bytes on the disk to map and score."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from supersimplenet.runtime.tiles import Outputs, Run
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.system import available_cores, worker_threads
 
-XML, BIN = "model.xml", "model.bin"  # of OpenVINO's pair, side by side in one uncompressed zip
-_ONNX_FIRST_FIELD = b"\x08"  # ir_version, a number: every ONNX file begins so
-# Of endings that say a format; a file of any other name is told by its content alone.
+XML, BIN = "model.xml", "model.bin"  # names of OpenVINO's pair of files in one uncompressed zip
+_ONNX_FIRST_FIELD = b"\x08"  # ir_version, a number: every ONNX file begins with it
+# Suffixes that name a format; for any other file name, the content alone decides.
 _SUFFIXES: dict[str, FileFormat] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch", ".pt": "torch"}
 _RUN_AGAIN = "copy it again, or export the model again"
 
@@ -40,10 +40,10 @@ class FileBackend(Protocol):
     batch_size: int
 
     def prepare(self, size_px: tuple[int, int]) -> None:
-        """Make ready for images of a size; called once, before `run`."""
+        """Prepare for images of this size; called once, before `run`."""
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
-        """See `Backend`; a file of a model that sees whole images takes no ``ignored``."""
+        """See `Backend`; ``ignored`` is accepted only if the file's graph is ``masked``, see `Bundle`."""
 
     def worker_threads(self) -> AbstractContextManager[int]:
         """See `Backend`."""
@@ -68,13 +68,13 @@ def open_file(path: Path, *, threads: int | None = None, trust: bool = False) ->
     """Load an exported file.
 
     Args:
-        path: as `supersimplenet export` wrote it, or the XML file of an OpenVINO pair that was unpacked from one.
-        threads: for one image; by default the cores that this process may use.
-        trust: open a torch program, which may run code of whoever made it. ONNX and OpenVINO files hold none.
+        path: exported file, as `supersimplenet export` wrote it, or the XML file of an OpenVINO pair unpacked from it.
+        threads: number of threads for one image; by default the number of cores that this process may use.
+        trust: open a torch program, which may run code of its author. ONNX and OpenVINO files contain no code.
 
     Raises:
-        ModelFolderError: no such file, another kind of file, a damaged one, or a torch program that is not trusted.
-        ConfigError: its engine is not installed.
+        ModelFolderError: no such file, another kind of file, a damaged file, or a torch program that is not trusted.
+        ConfigError: the engine of the file is not installed.
     """
     kinds: dict[FileFormat, Any] = {"onnx": OnnxBackend, "openvino": OpenVinoBackend, "torch": TorchBackend}
     kind = kind_of(path)
@@ -87,10 +87,10 @@ def open_file(path: Path, *, threads: int | None = None, trust: bool = False) ->
 
 
 def kind_of(path: Path) -> FileFormat:
-    """Return the engine that a file is for, told from its content; its name must not say another.
+    """Return the engine that a file is for, from its content; its suffix must not name another engine.
 
     Raises:
-        ModelFolderError: for none, or for another than the name says.
+        ModelFolderError: the file is for no engine, or for another engine than its suffix names.
     """
     kind = _kind_of_content(path)
     named = _SUFFIXES.get(path.suffix.lower(), kind)
@@ -102,10 +102,10 @@ def kind_of(path: Path) -> FileFormat:
 
 
 def require_suffix(path: Path, file_format: FileFormat) -> None:
-    """Refuse a file name whose ending says another format.
+    """Refuse a file name whose suffix names another format.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the suffix names another format.
     """
     named = _SUFFIXES.get(path.suffix.lower(), file_format)
     if named != file_format:
@@ -141,8 +141,8 @@ class OnnxBackend:
     """An ONNX file in ONNX Runtime, on the CPU.
 
     Args:
-        path: of the file.
-        threads: for one image.
+        path: path of the file.
+        threads: number of threads for one image.
     """
 
     batch_size = 1
@@ -155,7 +155,7 @@ class OnnxBackend:
         self.bundle = read_bundle(text, where=str(path))
 
     def prepare(self, size_px: tuple[int, int]) -> None:
-        """Do nothing: a session takes images of any size that the file does."""
+        """Do nothing: a session accepts images of every size that the file accepts."""
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """See `FileBackend`."""
@@ -176,13 +176,13 @@ class OnnxBackend:
 
     @cached_property
     def _single(self) -> Any:
-        """A session that computes an image in the thread that asks: threads that share one wait for each other."""
+        """Session that computes an image in the calling thread: threads that share one session wait for each other."""
         return self._shared if self._threads == 1 else self._session(1)
 
     def _session(self, threads: int) -> Any:
         try:
             return onnx_session(str(self._path), threads=threads)
-        except Exception as error:  # the engine's own classes have no base but this
+        except Exception as error:  # the engine's own errors have no other common base class
             raise ModelFolderError(f"{self._path}: not readable as ONNX ({first_line(error)}); {_RUN_AGAIN}") from error
 
 
@@ -190,8 +190,8 @@ class OpenVinoBackend:
     """OpenVINO's pair of files in a zip, or the pair itself, compiled on the CPU.
 
     Args:
-        path: of the file.
-        threads: for one image.
+        path: path of the file.
+        threads: number of threads for one image.
     """
 
     batch_size = 1
@@ -204,7 +204,7 @@ class OpenVinoBackend:
             if path.suffix == ".xml":
                 self._model = self._core.read_model(path)
             else:
-                with zipfile.ZipFile(path) as archive:  # whose checksums are compared
+                with zipfile.ZipFile(path) as archive:  # reading verifies the checksums
                     self._model = self._core.read_model(archive.read(XML), archive.read(BIN))
         except Exception as error:
             raise ModelFolderError(
@@ -214,7 +214,7 @@ class OpenVinoBackend:
         self.bundle = read_bundle(text, where=str(path))
 
     def prepare(self, size_px: tuple[int, int]) -> None:
-        """Compile for one image of that size."""
+        """Compile for one image of this size."""
         shapes = {"image": [1, *size_px, 3], "ignored": [1, *size_px]}
         self._model.reshape({name: shapes[name] for name in ("image", "ignored")[: len(self._model.inputs)]})
         precision = "bf16" if self.bundle.precision == "bf16" else "f32"
@@ -234,11 +234,11 @@ class OpenVinoBackend:
 
 
 class TorchBackend:
-    """A program of `torch.export`, on the CPU. Opening one may run code of whoever made it: see `open_file`.
+    """A program of `torch.export`, on the CPU. Opening it may run code of its author: see `open_file`.
 
     Args:
-        path: of the file.
-        threads: of torch, for one image.
+        path: path of the file.
+        threads: number of torch's threads, for one image.
     """
 
     batch_size = 1
@@ -257,7 +257,7 @@ class TorchBackend:
         self._module = program.module()
 
     def prepare(self, size_px: tuple[int, int]) -> None:
-        """Do nothing: the program takes images of any size that the file does."""
+        """Do nothing: the program accepts images of every size that the file accepts."""
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """See `FileBackend`."""
@@ -276,22 +276,22 @@ class TorchBackend:
 
 
 def onnx_session(model: str | bytes, *, threads: int | None = None) -> Any:
-    """Return an ONNX Runtime session on the CPU of a file or of its bytes.
+    """Return an ONNX Runtime session on the CPU, for a file or its bytes.
 
     Args:
         model: the file's path, or its content.
-        threads: for one image; None leaves it to the engine.
+        threads: number of threads for one image; None leaves the choice to the engine.
     """
     engine = _imported("onnxruntime", "onnx")
     options = engine.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors, which are also raised
+    options.log_severity_level = 3  # errors only, which are also raised
     return engine.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def run_onnx(session: Any, inputs: dict[str, NDArray[np.uint8]]) -> Outputs:
-    """Run a session; outputs are taken by their names."""
+    """Run a session and return its outputs, which are found by name."""
     heat, score = session.run(["map", "score"], inputs)
     return heat, score
 
@@ -299,17 +299,17 @@ def run_onnx(session: Any, inputs: dict[str, NDArray[np.uint8]]) -> Outputs:
 def network_inputs(
     pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None, *, masked: bool
 ) -> dict[str, NDArray[np.uint8]]:
-    """Return what a graph takes, by name and in its order.
+    """Return the inputs of a graph by name, in the graph's order.
 
     Raises:
-        ConfigError: pixels are to be ignored, and the graph looks at all of them.
+        ConfigError: pixels are to be ignored, and the graph has no input for ignored pixels.
     """
     inputs = {"image": np.ascontiguousarray(pixels)}
     if masked:
         nothing = np.zeros(pixels.shape[:3], dtype=np.uint8)
         inputs["ignored"] = nothing if ignored is None else np.ascontiguousarray(ignored, dtype=np.uint8)
     elif ignored is not None:
-        raise ConfigError("ignored: this exported network looks at every pixel; use the model folder")
+        raise ConfigError("ignored: this exported network has no input for ignored pixels; use the model folder")
     return inputs
 
 

@@ -1,4 +1,4 @@
-"""What travels with an exported network, inside the one file: everything but the weights."""
+"""Metadata inside an exported file: everything but the weights."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from supersimplenet.utils.serialization import from_plain, to_plain
 
 FileFormat = Literal["onnx", "openvino", "torch"]
 FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
-KEY = "supersimplenet"  # under which the JSON text stands in each format's metadata
+KEY = "supersimplenet"  # key of the JSON text in each format's metadata
 _FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What the exported file gave in a fresh process, beside what the model folder gives by torch.
+    """Comparison of an exported file, run in a fresh process, with the model folder, run by torch.
 
     Attributes:
-        images: how many were compared, decoding and resizing of their files included.
-        source: where they came from, in words.
-        score_max_difference: of the scores (head, map and the deciding one), in logits.
-        score_mean_difference: likewise, the mean.
-        map_max_difference: of the maps, in logits.
-        map_mean_difference: likewise, the mean.
+        images: number of images compared; the comparison includes decoding and resizing their files.
+        source: where the images came from, in words.
+        score_max_difference: largest difference of the scores (head, map and the deciding score), in logits.
+        score_mean_difference: mean difference of the scores, in logits.
+        map_max_difference: largest difference of the maps, in logits.
+        map_mean_difference: mean difference of the maps, in logits.
         score_tolerance: largest score difference that was allowed.
         map_tolerance: largest map difference that was allowed.
-        verdict_flips: images whose verdict differs.
-        latency_ms: median from a file's path to its verdict, one image at a time.
-        measured_drop: for int8, what quantisation cost on the calibration split; None elsewhere.
-        drop_of: of what.
-        host: CPU, cores, system.
-        versions: of Python, the engine, numpy, Pillow and this package.
-        date: such as 2026-11-25.
+        verdict_flips: number of images whose verdict differs.
+        latency_ms: median time from a file's path to its verdict, in ms, one image at a time.
+        measured_drop: for int8, the loss through quantisation, measured on the calibration split; None otherwise.
+        drop_of: which loss was measured, in words.
+        host: CPU, cores and operating system.
+        versions: versions of Python, the engine, numpy, Pillow and this package.
+        date: date of the comparison, such as 2026-11-25.
     """
 
     images: int
@@ -69,27 +69,27 @@ class Bundle:
     """The metadata of an exported file.
 
     Attributes:
-        engine: which engine the file is for.
-        precision: in which it is computed, or (fp16) kept.
+        engine: the engine that the file is for.
+        precision: type in which the network is computed, or (fp16) stored.
         size_px: (height, width) to which images are resized.
-        trained_size_px: that of the training, for which alone the calibration holds.
-        step_px: of what height and width must be multiples where they are open; None where ``size_px`` is fixed.
-        strides: of the network's feature maps.
-        view: how images are brought before the network, as in config.yaml.
-        view_images: the region of interest and the reference, where there are any: PNG files in base64.
-        masked: whether the graph takes pixels that count in no score as a second input.
-        preprocessing: what happens to an image's pixels, before the graph and inside it.
-        outputs: of the graph, by name.
-        labels: of the image labels 0 and 1.
-        image_score: which score decides the verdict.
+        trained_size_px: (height, width) of the training; the calibration holds only for this size.
+        step_px: height and width must be multiples of this number; None where ``size_px`` is fixed.
+        strides: strides of the network's feature maps.
+        view: how images are prepared for the network, as in config.yaml.
+        view_images: the region of interest and the reference image, if any: PNG files in base64.
+        masked: whether the graph has a second input, for the pixels that count in no score.
+        preprocessing: the steps that are applied to an image's pixels, before the graph and inside it.
+        outputs: descriptions of the graph's outputs, by name.
+        labels: names of the image labels 0 and 1.
+        image_score: the score that decides the verdict.
         score_scale: puts the scores on one scale.
-        calibration: thresholds and what they guarantee; None for none.
-        backbone: its name, origin, hash of the weights and, where known, their licence.
-        weights_sha256: of the model folder's weights.
-        versions: of what exported it.
+        calibration: thresholds and what they guarantee; None if there is no calibration.
+        backbone: name and origin of the backbone, hash of its weights and, where known, their licence.
+        weights_sha256: SHA-256 of the model folder's weights.
+        versions: versions of the software that exported the file.
         config: the model folder's config.yaml.
-        date: of the export.
-        certificate: None until the gate has been passed.
+        date: date of the export.
+        certificate: None until the file has passed the comparison with the model folder.
     """
 
     engine: FileFormat
@@ -115,7 +115,7 @@ class Bundle:
     certificate: Certificate | None = None
 
     def make_postprocessor(self, size_px: tuple[int, int]) -> PostProcessor:
-        """Return the postprocessor at a size: with the calibration at that of the training, without one elsewhere."""
+        """Return the postprocessor for a size; it has the calibration only at the size of the training."""
         return PostProcessor(
             calibration=self.calibration if size_px == self.trained_size_px else None,
             image_score=self.image_score,
@@ -123,39 +123,39 @@ class Bundle:
         )
 
     def make_preprocessor(self, size_px: tuple[int, int]) -> Preprocessor:
-        """Return the preprocessor at a size."""
+        """Return the preprocessor for a size."""
         config = from_plain(ViewConfig, self.view, where="metadata: view")
         images = {name: decode_png(text) for name, text in self.view_images.items()}
         roi = images["roi"] > 0 if "roi" in images else None
         return Preprocessor(config, size_px=size_px, strides=self.strides, roi=roi, reference=images.get("reference"))
 
     def as_json(self) -> str:
-        """The text that is kept in the file."""
+        """Return the JSON text that is stored in the file."""
         return json.dumps({"format": _FORMAT, **to_plain(self)})
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> str:
-    """An image as text."""
+    """Return an image as text: a PNG file in base64."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def decode_png(text: str) -> NDArray[np.uint8]:
-    """An image of `encode_png`."""
+    """Return the image of a text that `encode_png` made."""
     with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
         return np.asarray(image)
 
 
 def read_bundle(text: str | None, *, where: str) -> Bundle:
-    """The metadata from a file's text.
+    """Parse the metadata from a file's JSON text.
 
     Args:
         text: as `Bundle.as_json` wrote it; None where the file has none.
-        where: names the file in errors.
+        where: name of the file, for errors.
 
     Raises:
-        ModelFolderError: no text, or not such a text.
+        ModelFolderError: there is no text, or it does not hold this metadata.
     """
     if text is None:
         raise ModelFolderError(f"{where}: not made by `supersimplenet export` (no metadata in it); export the model")

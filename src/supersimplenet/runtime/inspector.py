@@ -1,4 +1,4 @@
-"""The line's predictor: an exported file in its engine."""
+"""The inspector: predicts images with an exported file, on the production computer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Inspector(Predictor):
 
     Args:
         backend: the loaded file.
-        size_px: (height, width) to which images are resized, where the file leaves that open; by default the file's.
+        size_px: (height, width) to which images are resized, if the file leaves it open; by default the file's size.
 
     Raises:
-        ConfigError: a size that the file does not take.
+        ConfigError: the file does not accept this size.
     """
 
     def __init__(self, backend: FileBackend, *, size_px: tuple[int, int] | None = None) -> None:
@@ -45,19 +45,20 @@ class Inspector(Predictor):
         """Load an exported file.
 
         Args:
-            path: as `supersimplenet export` wrote it; name and content tell for which engine it is.
-            size_px: see `Inspector`. The calibration holds at the size of the training alone: at another there is none.
-            threads: for one image; by default the cores that this process may use.
-            trust: also open a torch program, which may run code of whoever made it.
+            path: exported file, as `supersimplenet export` wrote it; its suffix and content determine the engine.
+            size_px: see `Inspector`. The calibration holds only at the size of the training; at any other size there is
+                no calibration.
+            threads: number of threads for one image; by default the number of cores that this process may use.
+            trust: also open a torch program, which may run code of its author.
 
         Raises:
-            ModelFolderError: no such file, another kind of file, a damaged one, or a torch program without ``trust``.
-            ConfigError: its engine is not installed, or a size that it does not take.
+            ModelFolderError: no such file, another kind of file, a damaged file, or a torch program without ``trust``.
+            ConfigError: the engine of the file is not installed, or the file does not accept this size.
         """
         return cls(open_file(Path(path), threads=threads, trust=trust), size_px=size_px)
 
     def inspect(self, images: Any) -> Any:
-        """Predict; an alias of `predict`."""
+        """Predict images; an alias of `predict`."""
         return self.predict(images)
 
 

@@ -19,7 +19,7 @@ class CompiledModel:
     """A compiled model whose outputs are named ``map`` and ``score``; each thread has a request of its own.
 
     Args:
-        compiled: OpenVINO's object.
+        compiled: OpenVINO's compiled model.
     """
 
     def __init__(self, compiled: Any) -> None:
@@ -42,14 +42,14 @@ class CompiledModel:
 
 
 class OpenVinoModel:
-    """A model that is compiled for one image at a time, for many threads, or for both, when it is first run so.
+    """A model that is compiled for one image at a time or for many threads, each when it is first run in this way.
 
     Args:
         core: OpenVINO's core.
-        model: its model, of fixed shape.
-        precision: ``f32`` or ``bf16``: the CPU's own choice might be coarser than what was asked for.
-        threads: for one image; as many images are computed at once in `worker_threads`.
-        always_many: compute as in `worker_threads` everywhere.
+        model: OpenVINO's model, of fixed shape.
+        precision: ``f32`` or ``bf16``; OpenVINO's own choice for the CPU might be less exact.
+        threads: number of threads for one image; in `worker_threads`, this number of images is computed at once.
+        always_many: always compute as in `worker_threads`.
     """
 
     def __init__(self, core: Any, model: Any, *, precision: str, threads: int, always_many: bool = False) -> None:
@@ -77,7 +77,7 @@ class OpenVinoModel:
             self._many = self._always_many
 
     def compile(self, hint: Hint) -> Any:
-        """Return the model compiled for one image at a time (``LATENCY``) or for as many as there are threads."""
+        """Return the model compiled for one image at a time (``LATENCY``) or for one image per thread."""
         settings = {
             "PERFORMANCE_HINT": hint,
             "NUM_STREAMS": 1 if hint == "LATENCY" else self._threads,

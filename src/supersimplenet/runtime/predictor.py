@@ -1,4 +1,4 @@
-"""The one way from images to predictions; a `Detector` and the line's `Inspector` only bring a backend. No torch."""
+"""The only way from images to predictions; `Detector` and `Inspector` only add a backend. No torch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from supersimplenet.runtime.tiles import Outputs, TileRunner
 from supersimplenet.types import Prediction, ScoreName, ScoreScale
 
 _IMAGE_TYPES = (str, Path, EncodedImage, PillowImage.Image, np.ndarray)
-_LARGE_IMAGES = 2  # that are predicted side by side, so that one is read while the other is computed
+_LARGE_IMAGES = 2  # number that is predicted at once: one is read while the other is computed
 
 
 class Backend(Protocol):
     """Runs the network.
 
     Attributes:
-        batch_size: images that are best run together.
+        batch_size: number of images that are best run together.
     """
 
     batch_size: int
@@ -39,11 +39,11 @@ class Backend(Protocol):
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """Turn (B, H, W, 3) uint8 into maps (B, H, W) and scores (B,), logits. May be called from any thread.
 
-        Pixels of ``ignored`` (B, H, W) count in no score, and reach the map nowhere but on themselves.
+        Pixels of ``ignored`` (B, H, W) count in no score, and do not affect the map at any other pixel.
         """
 
     def worker_threads(self) -> AbstractContextManager[int]:
-        """Return a context in which `run` is called from several threads at once; it gives their best number."""
+        """Return a context for calling `run` from several threads at once; it yields the best number of threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class IndexedPrediction:
 
 
 class SupportsPredict(Protocol):
-    """What predicts files: all that a table of predictions asks for."""
+    """A predictor of files, with only the methods that a table of predictions needs."""
 
     @property
     def calibration(self) -> Calibration | None:
@@ -64,15 +64,15 @@ class SupportsPredict(Protocol):
 
     @property
     def threshold_logit(self) -> float:
-        """The score from which on an image is ``bad``."""
+        """The threshold: an image is ``bad`` from this score on."""
 
     @property
     def aligned(self) -> bool:
-        """Whether images are aligned to a reference, and predictions say how they lay."""
+        """Whether images are aligned with a reference, so that predictions contain an alignment."""
 
     @property
     def images_at_once(self) -> int:
-        """How many images go through the network together, unless told otherwise."""
+        """Number of images that go through the network together by default."""
 
     def predict_files(
         self,
@@ -86,12 +86,12 @@ class SupportsPredict(Protocol):
 
 
 class Predictor:
-    """From images to predictions: preprocessor, backend, postprocessor.
+    """Turns images into predictions: preprocessor, backend, postprocessor.
 
     Args:
         backend: runs the network.
         preprocessor: turns images into the network's input.
-        postprocessor: decides what the network's outputs say.
+        postprocessor: turns the network's outputs into a prediction.
     """
 
     def __init__(self, backend: Backend, *, preprocessor: Preprocessor, postprocessor: PostProcessor) -> None:
@@ -110,27 +110,27 @@ class Predictor:
 
     @property
     def image_score(self) -> ScoreName:
-        """Which score decides the verdict."""
+        """The score that decides the verdict."""
         return self.postprocessor.image_score
 
     @property
     def score_scale(self) -> ScoreScale:
-        """What puts the scores on one scale."""
+        """The scale that makes both image scores comparable."""
         return self.postprocessor.score_scale
 
     @property
     def threshold_logit(self) -> float:
-        """The score from which on an image is ``bad``."""
+        """The threshold: an image is ``bad`` from this score on."""
         return self.postprocessor.threshold_logit
 
     @property
     def aligned(self) -> bool:
-        """Whether images are aligned to a reference, and predictions say how they lay."""
+        """Whether images are aligned with a reference, so that predictions contain an alignment."""
         return self.preprocessor.aligner is not None
 
     @property
     def images_at_once(self) -> int:
-        """How many images go through the network together, unless told otherwise."""
+        """Number of images that go through the network together by default."""
         return self.backend.batch_size
 
     @overload
@@ -169,12 +169,12 @@ class Predictor:
 
         Args:
             paths: image files; see `map_in_threads` for iterators that wait.
-            ignored: pixels (H, W) of the image that count in no score, by its place in the list; called in several
-                threads.
-            batch_size: images that go through the network together; None for what suits the backend.
+            ignored: returns the pixels (H, W) of an image that count in no score, by its index in the list; called in
+                several threads.
+            batch_size: number of images that go through the network together; None for the backend's best number.
             on_error: ``stop`` raises at the first image that cannot be predicted, ``skip`` yields a `Failure` in its
                 place.
-            then: done with each prediction in the thread that made it, before it is given out.
+            then: called with each prediction in the thread that made it, before the prediction is yielded.
 
         Raises:
             ImageError: an image cannot be read, or its score is not finite, and ``on_error`` is ``stop``.
@@ -182,7 +182,7 @@ class Predictor:
         batch_size = self.images_at_once if batch_size is None else batch_size
         with self.backend.worker_threads() as threads:
             if self.preprocessor.config.fit == "tiles":
-                # Of large images two are in memory at a time, whatever the number of cores; these share out the tiles.
+                # At most two large images are in memory at a time; all threads of the pool share their tiles.
                 with ThreadPoolExecutor(threads, thread_name_prefix="tiles") as pool:
                     runner = TileRunner(run=self.backend.run, tiles_at_once=batch_size, pool=pool, threads=threads)
                     yield from self._map_files(
@@ -201,8 +201,8 @@ class Predictor:
 
         Args:
             prepared: the images; there may be none.
-            paths: where each came from, None for an array.
-            on_error: what an image does whose score is not finite: ``skip`` gives a `Failure` in its place.
+            paths: path of each image, None for an array.
+            on_error: ``stop`` raises at an image whose score is not finite, ``skip`` returns a `Failure` in its place.
 
         Raises:
             ImageError: an image's score is not finite and ``on_error`` is ``stop``.
@@ -215,7 +215,7 @@ class Predictor:
             raise ImageError(f"{type(image).__name__}: wanted a path, a PIL image or a numpy array")
         path = str(image) if isinstance(image, str | Path | EncodedImage) else None
         (prediction,) = self.predict_prepared([self.preprocessor.prepare(image)], [path])
-        assert isinstance(prediction, Prediction)  # else it was raised
+        assert isinstance(prediction, Prediction)  # a failure raises here
         return prediction
 
     def _map_files(
@@ -233,7 +233,7 @@ class Predictor:
             found = self._predict_prepared(
                 batch.prepared, [str(path) for path in batch.paths], runner, on_error=on_error
             )
-            batch.prepared.clear()  # what follows needs the memory
+            batch.prepared.clear()  # frees memory for the next steps
             items: list[IndexedPrediction | Failure] = [*batch.failures]
             for index, file, prediction in zip(batch.index, batch.paths, found, strict=True):
                 if isinstance(prediction, Failure):

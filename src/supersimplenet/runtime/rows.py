@@ -26,7 +26,7 @@ ALIGNMENT_COLUMNS = ("align_shift_px", "align_angle_deg", "align_residual")  # o
 
 
 def as_row(item: IndexedPrediction | Failure, *, calibrated: bool, aligned: bool = False) -> dict[str, Any]:
-    """A prediction or a failure in plain values, by the names of `columns`; defects as a list, None where unknown."""
+    """Return a prediction or failure in plain values, by column name; defects as a list, None where unknown."""
     row: dict[str, Any] = dict.fromkeys(columns(aligned=aligned)) | {"calibrated": calibrated}
     if isinstance(item, Failure):
         return row | {"path": str(item.path), "error": item.reason}
@@ -39,5 +39,5 @@ def as_row(item: IndexedPrediction | Failure, *, calibrated: bool, aligned: bool
 
 
 def columns(*, aligned: bool) -> tuple[str, ...]:
-    """Names of the columns of a table of predictions."""
+    """Return the names of the columns of a table of predictions."""
     return (*COLUMNS, *(ALIGNMENT_COLUMNS if aligned else ()))

@@ -1,4 +1,4 @@
-"""Maps and scores of prepared images: those that are one tile together, those of many tiles tile by tile. No torch."""
+"""Maps and scores of prepared images: images of one tile in batches, larger images tile by tile. No torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]  # maps (B, H, W) and 
 
 
 class Run(Protocol):
-    """Run the network; may be called from any thread."""
+    """Function that runs the network; may be called from any thread."""
 
     def __call__(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """Turn (B, H, W, 3) uint8 into maps (B, H, W) and scores (B,), logits."""
@@ -28,10 +28,10 @@ class TileRunner:
     """Runs the network on the tiles of prepared images.
 
     Attributes:
-        run: the network.
-        tiles_at_once: tiles of an image that go through the network together.
-        pool: threads that share the tiles of an image; None for none.
-        threads: how many they are.
+        run: runs the network.
+        tiles_at_once: number of tiles of an image that go through the network together.
+        pool: threads that share the tiles of an image; None for no such threads.
+        threads: number of threads of the pool.
     """
 
     run: Run
@@ -40,7 +40,7 @@ class TileRunner:
     threads: int = 1
 
     def outputs(self, prepared: Sequence[PreparedImage]) -> tuple[list[NDArray[np.float32]], list[float]]:
-        """Return map and score of each image, of which there is at least one."""
+        """Return map and score of each image; there must be at least one image."""
         if all(len(image.layout.grid) == 1 for image in prepared):
             maps, heads = self._run_tiles([next(image.tiles()) for image in prepared])
             sizes = [image.layout.placement.map_size_px for image in prepared]
@@ -53,7 +53,7 @@ class TileRunner:
     def _blended(self, image: PreparedImage) -> tuple[NDArray[np.float32], float]:
         """Return map and score of an image of many tiles: the maps blended, the highest score.
 
-        A defect lies in one tile or in few, so the mean of their scores would drown it.
+        A defect lies in one or a few tiles, so that a mean of all scores would hide it.
         """
         layout = image.layout
         blended = np.zeros(layout.placement.map_size_px, dtype=np.float32)
@@ -64,7 +64,7 @@ class TileRunner:
                 lowest = min(lowest, float(map_logit.min()))
                 head = max(head, head_logit if tile.scores else -np.inf)
         if layout.ignored is not None:
-            blended[layout.ignored] = lowest  # no tile was run there, or not for this
+            blended[layout.ignored] = lowest  # values there are missing or meaningless
         return blended, head
 
     def _run_batches(
@@ -93,7 +93,7 @@ class TileRunner:
 
 
 def _batches(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
-    """Yield tiles that go through the network together; those with ignored pixels apart, since others are quicker."""
+    """Yield batches of tiles; tiles with ignored pixels get their own batches, because the others run faster."""
     waiting: dict[bool, list[Tile]] = {True: [], False: []}
     for tile in tiles:
         batch = waiting[tile.ignored is None]

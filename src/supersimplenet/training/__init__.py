@@ -1,1 +1,1 @@
-"""Training: features computed once, the published recipe, Lightning's loop around it."""
+"""Training: features that are computed once, the published recipe, and Lightning's training loop."""

@@ -1,4 +1,4 @@
-"""How a training run is carried out. No torch here: the command line checks these before anything slow is imported."""
+"""Settings of a training run. No torch here: the command line checks the settings before it imports anything slow."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """Length and place of the training; the names are Lightning's.
+    """Settings of the training loop: length, devices and processes. The names are those of Lightning's Trainer.
 
     Args:
-        max_epochs: passes over the training images. Published: 300.
-        max_steps: stop after this many steps, and set the schedule by them; -1 for no limit.
-        accelerator: ``auto``, ``cpu``, ``gpu`` or another accelerator of Lightning's.
-        devices: how many of them on each machine, one process each; the result is that of one. On a CPU, how many
-            processes share it.
-        num_nodes: machines; see docs/scale.md for how to start it on each.
-        strategy: how the processes work together, ``ddp``, or ``auto``, which is the same.
-        precision: type of the numbers that enter the wide multiplications, ``float32`` or ``bfloat16``; sums,
-            statistics and weights are float32 in both. bfloat16 is faster where the CPU computes in it.
-        holdout_fraction: share of the good training images that is not trained on, whole parts: their scores put the
-            classification head and the map on one scale, their loss under fixed synthetic anomalies is logged after
-            each epoch.
-        num_workers: processes that read images ahead of a step, of use where no cache holds the features; 0 for none.
+        max_epochs: number of passes over the training images. Published: 300.
+        max_steps: stop after this number of steps, if that is earlier; the learning-rate schedule then covers this
+            number. -1 for no limit.
+        accelerator: ``auto``, ``cpu``, ``gpu`` or another of Lightning's accelerators.
+        devices: number of devices on each machine, with one process each; the result is the same as with one device.
+            On a CPU: number of processes that share the CPU.
+        num_nodes: number of machines; docs/scale.md shows how to start the training on each.
+        strategy: how the processes work together: ``ddp``, or ``auto``, which means the same.
+        precision: number type of the inputs of the wide matrix multiplications, ``float32`` or ``bfloat16``; sums,
+            statistics and weights are float32 in both cases. bfloat16 is faster where the CPU computes in it.
+        holdout_fraction: share of the good training images that is held out: not trained on, with all images of a part
+            together. The scores of the held-out images set the thresholds; their loss under fixed synthetic anomalies
+            is logged after each epoch.
+        num_workers: number of processes that read images ahead of the training steps; useful only where no cache holds
+            the features. 0 for none.
     """
 
     max_epochs: int = PUBLISHED_EPOCHS
@@ -61,17 +63,17 @@ class TrainerConfig:
 
     @property
     def world_size(self) -> int:
-        """How many processes there are, on all machines."""
+        """Number of processes, on all machines together."""
         return self.devices * self.num_nodes
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig:
-    """Where the backbone's features are kept: in memory, else in a file, else they are computed anew each epoch.
+    """Settings of the feature cache: in memory, else in a file; else features are computed anew in each epoch.
 
     Args:
-        memory_gib: how much memory the features may take, in GiB.
-        disk_gib: how much disk they may take where memory does not hold them, in GiB.
+        memory_gib: most memory that the features may take, in GiB.
+        disk_gib: most disk space that the features may take where they do not fit into memory, in GiB.
     """
 
     memory_gib: float = 2.0
@@ -84,11 +86,11 @@ class CacheConfig:
 
 
 def parse_duration(text: str, option: str = "time_budget") -> float:
-    """Seconds from a duration such as ``90s``, ``15m``, ``1.5h`` or ``1h30m``.
+    """Return the seconds of a duration such as ``90s``, ``15m``, ``1.5h`` or ``1h30m``.
 
     Args:
-        text: as typed.
-        option: what it was typed for.
+        text: the duration, as typed.
+        option: name of the option, for the error message.
 
     Raises:
         ConfigError: the text is not a positive duration.

@@ -1,7 +1,7 @@
-"""The processes of a training: one a device, on one machine or several, each running the same program.
+"""The processes of a training: one per device, on one machine or several, each running the same program.
 
-Lightning starts them, or takes those that torchrun or Slurm have started. That happens before anything is read, so that
-what need not be done by each is done once: the first process of all writes and prints, the first one of each machine
+Lightning starts the processes, or uses those that torchrun or Slurm have started. This happens before anything is read,
+so that common work is done only once: rank 0 writes and prints, and the first process of each machine (local rank 0)
 computes the features.
 """
 
@@ -23,20 +23,20 @@ from supersimplenet.training.config import TrainerConfig
 from supersimplenet.utils import console
 
 T = TypeVar("T")
-# How long one waits for another. The first reads all images meanwhile; one that dies is noticed at once.
+# How long a process waits for another one; rank 0 may read all images meanwhile. A dead process is noticed at once.
 DDP_TIMEOUT = timedelta(days=2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessGroup:
-    """How many there are, and which one this is.
+    """The number of processes, and the place of this process among them.
 
     Attributes:
-        world_size: how many processes there are, on all machines.
-        rank: this one's number, from 0.
-        local_rank: its number on its machine, from 0.
-        node: its machine's number, from 0.
-        device: what Lightning gave it; None where it is alone, and chooses itself.
+        world_size: number of processes, on all machines together.
+        rank: number of this process, from 0.
+        local_rank: number of this process on its machine, from 0.
+        node: number of its machine, from 0.
+        device: the device that Lightning gave to this process; None for a single process, which chooses its own.
     """
 
     world_size: int = 1
@@ -47,25 +47,26 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the one that writes and prints."""
+        """Whether this is rank 0, the process that writes and prints."""
         return self.rank == 0
 
     @property
     def leads(self) -> bool:
-        """Whether it is the first on its machine."""
+        """Whether this is the first process of its machine (local rank 0)."""
         return self.local_rank == 0
 
     def all_reduce(self, values: Tensor) -> Tensor:
-        """The sum of all processes' values, in their place; without gradient. Each must call it, in the same order."""
+        """Sum the values of all processes in place, without gradient; all must call this method in the same order."""
         if self.world_size > 1:
             distributed.all_reduce(values)
         return values
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
-        """What the first process makes of it, given to all; plain values, or what can be pickled.
+        """Run ``work`` on rank 0 alone and return its result, which must be picklable, in every process.
 
         Raises:
-            TrainingInterruptedError: in the others, where it failed in the first, which raises what it was.
+            TrainingInterruptedError: in the other processes, if ``work`` failed on rank 0. Rank 0 raises the original
+                error.
         """
         if self.world_size == 1:
             return work()
@@ -82,13 +83,13 @@ class ProcessGroup:
             raise failure
         if message is not None:
             raise TrainingInterruptedError(f"process {self.rank} ends, because the first one did: {message}")
-        return result  # type: ignore[return-value]  # no message: it is there
+        return result  # type: ignore[return-value]  # no message: rank 0 has sent a result
 
     def on_local_rank_zero(self, work: Callable[[], T], then: Callable[[], T]) -> T:
-        """What the first process of each machine makes of it; of what it leaves there, the others make theirs.
+        """Run ``work`` on local rank 0 of each machine; the other processes then run ``then``, which reads its files.
 
         Raises:
-            TrainingInterruptedError: where it failed in another process, which raises what it was.
+            TrainingInterruptedError: if ``work`` failed in another process. That process raises the original error.
         """
         if self.world_size == 1:
             return work()
@@ -105,16 +106,16 @@ class ProcessGroup:
             raise failure
         if message := next((message for message in messages if message), None):
             raise TrainingInterruptedError(f"process {self.rank} ends, because another one did: {message}")
-        return result if self.leads else then()  # type: ignore[return-value]  # no failure: it is there
+        return result if self.leads else then()  # type: ignore[return-value]  # no failure: ``work`` returned a result
 
 
 SINGLE_PROCESS = ProcessGroup()
 
 
 def start(config: TrainerConfig) -> ProcessGroup:
-    """Start the processes of a training, or find this one's place among those that were started.
+    """Start the processes of a training, or find the place of this process among those already started.
 
-    From here on all run the same lines; all but the first are silent.
+    From here on, all processes run the same lines; all but rank 0 are silent.
 
     Raises:
         ConfigError: see `TrainerConfig`.

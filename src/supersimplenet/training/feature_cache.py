@@ -1,4 +1,4 @@
-"""Where what is made of the training images is kept: in memory, or in a file that the processes of a machine share."""
+"""Cache of the training images' features or pixels: in memory, or in a file that the processes of a machine share."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from supersimplenet.utils.files import write_text
 CacheLocation = Literal["memory", "disk", "recomputed"]
 _GIB = 1 << 30
 _CACHE_FILE = "features.cache"
-# Views of an image, by the axes of (H, W) that are flipped: as it is, top to bottom, left to right, both.
+# Views of an image, each given by the axes of (H, W) that are flipped: none, top to bottom, left to right, both.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filled:
-    """What one pass over the images has left.
+    """The result of one pass over the training images.
 
     Attributes:
-        location: of the features.
-        kept: features or pixels of all rows, None where images are read again.
+        location: where the features are kept.
+        kept: features or pixels of all rows; None where images are read again.
         index: see `gather_features`.
-        failures: likewise.
+        failures: the unreadable images; see `gather_features`.
     """
 
     location: CacheLocation
@@ -45,9 +45,9 @@ class Filled:
 
 @dataclass(frozen=True)
 class Store:
-    """Where features or pixels are kept: in memory; in a file where that is too small, or several processes want them.
+    """Storage of features or pixels: in memory, or in a file if memory is too small or several processes share them.
 
-    Each machine has files of its own, because the folder may be one that all of them see.
+    Each machine has files of its own, because all machines may share the folder.
     """
 
     folder: Path
@@ -56,22 +56,22 @@ class Store:
 
     @property
     def file(self) -> Path:
-        """The file."""
+        """Path of the cache file."""
         node = self.process_group.node
         return self.folder / (_CACHE_FILE if node == 0 else f"{node}.{_CACHE_FILE}")
 
     @property
     def notes(self) -> Path:
-        """What the file holds, for the other processes of the machine."""
+        """Path of the JSON file that describes the cache file to the other processes of the machine."""
         return self.file.with_name(f"{self.file.name}.json")
 
     def remove(self) -> None:
-        """Delete what this or an earlier run has left."""
+        """Delete the files that this or an earlier run has left."""
         self.file.unlink(missing_ok=True)
         self.notes.unlink(missing_ok=True)
 
     def place(self, size_bytes: int) -> CacheLocation:
-        """Where something of that size can be kept."""
+        """Return where data of this size can be kept."""
         shared = self.process_group.world_size > 1
         if size_bytes <= self.cache.memory_gib * _GIB and not shared:
             return "memory"
@@ -80,14 +80,14 @@ class Store:
         return "disk" if size_bytes <= min(limit * _GIB, free) else "recomputed"
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-        """Room for it, not filled; None where there is none."""
+        """Return an uninitialised tensor in memory or in the file; None where neither has room."""
         location = self.place(prod(shape) * dtype.itemsize)
         if location == "memory":
             return torch.empty(shape, dtype=dtype)
         return self._map(shape, dtype) if location == "disk" else None
 
     def note(self, done: Filled) -> None:
-        """Say what the file holds, to the other processes of the machine."""
+        """Write the description of the cache file for the other processes of the machine."""
         if self.process_group.world_size == 1:
             return
         notes = {
@@ -100,7 +100,7 @@ class Store:
         write_text(self.notes, json.dumps(notes))
 
     def open(self) -> Filled:
-        """What another process of this machine has left."""
+        """Return the result that local rank 0 of this machine has written."""
         notes = json.loads(self.notes.read_text(encoding="utf-8"))
         shape = notes["shape"]
         return Filled(
@@ -116,7 +116,7 @@ class Store:
 
 @dataclass(frozen=True)
 class FlipIndex:
-    """Which row is which view of which image.
+    """The image and the view that each of the R rows holds.
 
     Attributes:
         image: (R,) int64, image of each row.
@@ -128,20 +128,20 @@ class FlipIndex:
 
     @classmethod
     def of(cls, counts: Sequence[int]) -> FlipIndex:
-        """Rows of images with so many views each, image by image."""
+        """Return the index of images that have these numbers of views, image by image."""
         image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64))
         flips = [flip for count in counts for flip in range(count)]
         return cls(image=image, flip=torch.tensor(flips, dtype=torch.int64))
 
     def rows(self) -> list[list[int]]:
-        """Rows of each image."""
+        """Return the rows of each image."""
         found: list[list[int]] = [[] for _ in range(int(self.image[-1]) + 1)]
         for row, image in enumerate(self.image.tolist()):
             found[image].append(row)
         return found
 
     def axes(self, row: Tensor) -> list[tuple[int, ...]]:
-        """Flipped axes of (H, W) of each row."""
+        """Return the axes of (H, W) that are flipped in each of the given rows."""
         return [FLIPS[flip] for flip in self.flip[row].tolist()]
 
 
@@ -152,11 +152,11 @@ class FeatureSource(Protocol):
     flip_index: FlipIndex
 
     def read(self, row: Tensor) -> Tensor:
-        """What a worker process may do ahead of `features`, which takes its result."""
+        """Return the data that a worker process can read ahead; `features` takes the data as ``read``."""
         ...
 
     def features(self, row: Tensor, read: Tensor | None = None) -> tuple[Tensor, ...]:
-        """(B,) int64 to one (B, h_l, w_l, C_l) tensor a feature map, in the type it is kept in, where it is kept."""
+        """Return one (B, h_l, w_l, C_l) tensor per feature map for rows (B,) int64, of the stored type and device."""
         ...
 
 
@@ -166,8 +166,8 @@ class CachedFeatures:
     Args:
         rows: (R, values of all maps) bfloat16.
         shapes: (h_l, w_l, C_l) of each map.
-        location: where the matrix lies.
-        flip_index: what the rows are; by default each one image as it is.
+        location: where the matrix is kept.
+        flip_index: image and view of each row; by default each row is one image, not flipped.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class CachedFeatures:
         self.flip_index = FlipIndex.of([1] * len(rows)) if flip_index is None else flip_index
 
     def read(self, row: Tensor) -> Tensor:
-        """Nothing: the features are at hand."""
+        """Return an empty tensor: nothing needs to be read ahead."""
         del row
         return torch.empty(0)
 
@@ -191,12 +191,12 @@ class CachedFeatures:
 
 
 class RecomputedFeatures:
-    """Features computed anew from pixels that were decoded once, or from files that are read again.
+    """Features computed anew from pixels that were decoded once and kept, or from files that are read again.
 
     Args:
         backbone: the feature extractor.
-        pixels: (N, H, W, 3) uint8 where they can be kept, or a function that reads some images again.
-        flip_index: what the rows are.
+        pixels: (N, H, W, 3) uint8 where they can be kept, or a function that reads the images of some indices again.
+        flip_index: image and view of each row.
     """
 
     location: CacheLocation = "recomputed"
@@ -207,7 +207,7 @@ class RecomputedFeatures:
         self.flip_index = flip_index
 
     def read(self, row: Tensor) -> Tensor:
-        """Pixels (B, H, W, 3) uint8 of the rows."""
+        """Return the pixels (B, H, W, 3) uint8 of the rows, flipped."""
         image = self.flip_index.image[row]
         pixels = self.pixels[image] if isinstance(self.pixels, Tensor) else self.pixels(image)
         return flipped(pixels, self.flip_index.axes(row))
@@ -220,5 +220,5 @@ class RecomputedFeatures:
 
 
 def flipped(pixels: Tensor, axes: Sequence[tuple[int, ...]]) -> Tensor:
-    """Images (B, H, W, ...), each flipped over its own axes of (H, W)."""
+    """Flip each of the images (B, H, W, ...) over its own axes of (H, W)."""
     return torch.stack([image.flip(over) for image, over in zip(pixels, axes, strict=True)])

@@ -1,7 +1,7 @@
-"""The backbone's features of the training images: computed once and kept, or computed anew where they cannot be.
+"""The backbone's features of the training images: computed once and kept, or computed anew if they cannot be kept.
 
-A row is one flip of one input of the network, which is an image or a tile of one: as it is, or turned over. An input
-has one row or all four. (What is said of images here and in the sampler holds for tiles.)
+A row is one view of one input of the network: the input as it is, or flipped. An input is an image or a tile of an
+image, and has one row or all four. (In this module and in the sampler, "image" also means a tile.)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from supersimplenet.training.feature_cache import (
 from supersimplenet.utils.system import worker_threads
 
 _BACKBONE_BATCH = 8
-_SCALE_IMAGES = 64  # images on which the scale of the features is measured
+_SCALE_IMAGES = 64  # number of images on which the scale of the features is measured
 _CACHE_TYPE = torch.bfloat16
 
 
@@ -54,30 +54,32 @@ def gather_features(
     progress: Callable[[int], None] = lambda images: None,
     facts: dict[Path, ImageFacts] | None = None,
 ) -> tuple[FeatureSource, list[int], list[Failure]]:
-    """Decode each image once and arrange for its features, within the stated limits of memory and disk.
+    """Decode each image once and provide its features, within the given limits of memory and disk.
 
     Args:
         backbone: the feature extractor, on its device.
         paths: the training images.
-        preprocessor: how they are brought before the network.
-        tiles: which tiles of each are wanted, rising; by default the first, which is all where an image is one tile.
-        flip_counts: how many flips of each tile are wanted, 1 or 4, tile by tile; by default one.
+        preprocessor: prepares images for the network.
+        tiles: numbers of the wanted tiles of each image, ascending; by default the first tile alone, which is the whole
+            image if images are not cut.
+        flip_counts: number of wanted views of each tile, 1 or 4, tile by tile; by default 1.
         cache: the limits.
-        folder: where a file may be kept; `remove_cache_files` clears it.
-        on_error: what an unreadable image does.
-        process_group: the processes of the training. Local rank 0 reads and computes, into a file that all processes of
-            its machine map into memory, where the system holds it once; within the limits of memory and disk together.
+        folder: folder for the cache file; `remove_cache_files` deletes the file.
+        on_error: ``stop`` raises at an unreadable image, ``skip`` reports it.
+        process_group: the processes of the training. Local rank 0 reads and computes, and writes to a file that all
+            processes of its machine map into memory, so that memory holds the features once; the larger of the two
+            limits applies to this file.
         progress: called with the number of images done since the last call.
-        facts: takes what reading each image told, in the process that reads it; None where nobody asks.
+        facts: receives the facts about each image file, in the process that reads it; None if they are not needed.
 
     Returns:
-        The source; of each of its inputs, the place in the list of all wanted tiles, image by image, those of
-        unreadable images missing; the unreadable images, by their place in ``paths``.
+        The source of the features; the index of each of its inputs in the list of all wanted tiles (image by image;
+        tiles of unreadable images are missing); the unreadable images, with their index in ``paths``.
 
     Raises:
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
         DataError: no image could be read.
-        BackboneError: the backbone does not take images of this size.
+        BackboneError: the backbone does not accept images of this size.
     """
     device = backbone.mean.device
     image_size = preprocessor.size_px
@@ -128,14 +130,14 @@ def _fill(
     progress: Callable[[int], None],
     facts: dict[Path, ImageFacts],
 ) -> Filled:
-    """Go through the images once, and keep their features, or else their pixels, where there is room."""
-    store.remove()  # what a killed run left would count as used disk
+    """Read the images once and keep their features, or else their pixels, where there is room."""
+    store.remove()  # files of a killed run would count as used disk space
     location = store.place(sum(counts) * row_values * _CACHE_TYPE.itemsize)
     if location == "recomputed":
         kept = store.allocate((len(counts), *preprocessor.size_px, 3), torch.uint8)
     else:
         kept = store.allocate((sum(counts), row_values), _CACHE_TYPE)
-    first = list(accumulate((len(of_image) for of_image in wanted), initial=0))  # place of each image's first tile
+    first = list(accumulate((len(of_image) for of_image in wanted), initial=0))  # index of each image's first tile
     index: list[int] = []
     filled = 0
     failures: list[Failure] = []
@@ -168,7 +170,7 @@ def _fill(
             facts.update(
                 (paths[place], prepared.facts)
                 for place, prepared in zip(batch.index, batch.prepared, strict=True)
-                if prepared.facts is not None  # always, of paths
+                if prepared.facts is not None  # never None for a path
             )
             if kept is not None and batch.index:
                 kept[filled : filled + len(values)] = values
@@ -185,7 +187,7 @@ def _fill(
 def _features_of(
     folded: torch.nn.Module, inputs: Sequence[tuple[NDArray[np.uint8], int]], device: torch.device
 ) -> Tensor:
-    """(R, values of all maps) bfloat16: a row for each view of each input, which says how many it has."""
+    """Compute features (R, values of all maps) bfloat16: one row per view of each input (pixels, number)."""
     turned = [(pixels, axes) for pixels, count in inputs for axes in FLIPS[:count]]
     flat = []
     for start in range(0, len(turned), _BACKBONE_BATCH):
@@ -196,10 +198,10 @@ def _features_of(
 
 
 def feature_shapes(backbone: Backbone, image_size: tuple[int, int]) -> list[torch.Size]:
-    """(h_l, w_l, C_l) of each feature map of an image.
+    """Return (h_l, w_l, C_l) of each feature map of an image.
 
     Raises:
-        BackboneError: the backbone does not take images of this size.
+        BackboneError: the backbone does not accept images of this size.
     """
     trial = torch.zeros(1, *image_size, 3, dtype=torch.uint8, device=backbone.mean.device)
     try:
@@ -212,23 +214,23 @@ def feature_shapes(backbone: Backbone, image_size: tuple[int, int]) -> list[torc
 
 
 def remove_cache_files(folder: Path, process_group: ProcessGroup = SINGLE_PROCESS) -> None:
-    """Delete what `gather_features` may have left in a folder."""
+    """Delete the files that `gather_features` may have left in a folder."""
     if process_group.leads:
         Store(folder, CacheConfig(), process_group).remove()
 
 
 def measure_feature_scale(source: FeatureSource, rows: Sequence[int]) -> float:
-    """Standard deviation of the features over images, positions and channels.
+    """Compute the standard deviation of the features over images, positions and channels.
 
     The variance is taken for each feature map over up to 64 rows spread evenly over the list, then averaged over
     the maps with their channels as weights.
 
     Args:
         source: features by row.
-        rows: those to look at.
+        rows: the rows to choose from.
 
     Returns:
-        A scale in feature units; multiplying every feature by a factor multiplies it by the same.
+        A scale in feature units. If every feature is multiplied by a factor, so is the scale.
     """
     count = min(len(rows), _SCALE_IMAGES)
     chosen = torch.tensor(list(rows))[torch.arange(count) * len(rows) // count]

@@ -1,4 +1,4 @@
-"""What a person watching a training run wants to know: how far it is, how fast, how well, how long it will take."""
+"""The training loop: progress bar, checkpoints, and a common stop of all processes."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from supersimplenet.training.plan import Plan
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.utils.console import progress_bar
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # rows, and what was read of them
-_SMOOTHING = 0.05  # weight of the newest loss in the one that is shown
+Batch = tuple[torch.Tensor, torch.Tensor]  # rows, and the data that was read ahead for them
+_SMOOTHING = 0.05  # weight of the newest loss in the displayed mean
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 
 class TrainingProgress(Callback):
-    """A progress bar over the whole training: loss, images a second, time left.
+    """A progress bar over the whole training: loss, images per second, time left.
 
     Args:
-        total_steps: steps of the whole run.
-        epochs: epochs of the whole run.
+        total_steps: number of steps of the whole run.
+        epochs: number of epochs of the whole run.
     """
 
     def __init__(self, total_steps: int, epochs: int) -> None:
@@ -50,7 +50,7 @@ class TrainingProgress(Callback):
         self.started = 0.0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Show the bar, where a resumed run left off."""
+        """Show the bar, from the step at which a resumed run continues."""
         del module
         self.started = time.monotonic()
         self.bar.start()
@@ -64,7 +64,7 @@ class TrainingProgress(Callback):
         batch: tuple[torch.Tensor, ...],
         batch_index: int,
     ) -> None:
-        """Advance the bar by a step."""
+        """Advance the bar by one step."""
         del module, batch_index
         loss = float(outputs["loss"])
         self.loss = loss if self.loss is None else self.loss + _SMOOTHING * (loss - self.loss)
@@ -83,16 +83,16 @@ class TrainingProgress(Callback):
         self.bar.stop()
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
+        """Stop the bar, so that the terminal can be used again."""
         del trainer, module, exception
         self.bar.stop()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that appear whole or not at all, also where the system's folder for temporary files is elsewhere."""
+    """Writer of checkpoints that appear whole or not at all, even if temporary files lie on another file system."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write beside the target, then rename."""
+        """Write the checkpoint beside its target, then rename it."""
         target = Path(path)
         temporary = target.with_name(f".{target.name}.part")
         super().save_checkpoint(checkpoint, temporary, storage_options)
@@ -107,7 +107,7 @@ def fit(
     batches: EpochBatches,
     held_out: Sequence[int],
 ) -> None:
-    """Train to the end, from the folder's checkpoint where it has one."""
+    """Train to the end; continue from the folder's checkpoint where there is one."""
     checkpoint = folder / CHECKPOINT
     size = module.recipe.batch_size
     held_out_batches = [list(held_out[first : first + size]) for first in range(0, len(held_out), size)]
@@ -126,15 +126,15 @@ def fit(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     on_interrupt = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
-        # Lightning advises on worker process_group, logging intervals and resumed folders; none of it applies here: the
-        # loader hands out integers, and the checkpoint folder is the run's own.
+        # Lightning gives advice on worker processes, logging intervals and existing folders. None of it applies here:
+        # the loader yields integers, and the checkpoint folder belongs to this run.
         warnings.filterwarnings("ignore", module="lightning")
         fit = L.Trainer(
             max_epochs=plan.epochs,
             accelerator=trainer.accelerator,
             devices=trainer.devices,
             num_nodes=trainer.num_nodes,
-            # The statistics of each BatchNorm are those of all processes already.
+            # The statistics of each BatchNorm already cover all processes.
             strategy=DDPStrategy(timeout=DDP_TIMEOUT, broadcast_buffers=False) if trainer.world_size > 1 else "auto",
             gradient_clip_val=module.label_recipe.gradient_clip_norm,
             callbacks=callbacks,
@@ -144,7 +144,7 @@ def fit(
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
-            use_distributed_sampler=False,  # the batches are shared out where they are made
+            use_distributed_sampler=False,  # `EpochBatches` already divides them
         )
         try:
             fit.fit(
@@ -154,20 +154,20 @@ def fit(
                 ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
                 weights_only=True,
             )
-        except (SystemExit, SIGTERMException) as stop:  # what Lightning makes of Ctrl-C and of a termination signal
+        except (SystemExit, SIGTERMException) as stop:  # raised by Lightning after Ctrl-C and a termination signal
             raise TrainingInterruptedError(
                 f"stopped in epoch {fit.current_epoch + 1} of {plan.epochs}; "
                 f"continue with: supersimplenet train --resume --output {folder}"
             ) from stop
         finally:
-            signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves Ctrl-C ignored, which a notebook would keep
+            signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves Ctrl-C disabled, also for a notebook
 
 
 class StopTogether(Callback):
-    """Asks after each step whether any process was told to end, by Ctrl-C or a termination signal.
+    """Ends all processes after the same step, once any of them has received Ctrl-C or a termination signal.
 
-    Lightning's own handler tells the others from inside the signal, amid whatever they exchange just then, and all wait
-    for good. A second signal ends a process at once.
+    Lightning's own handler informs the other processes from inside the signal handler, possibly during an
+    exchange between them, after which all processes wait forever. A second signal ends a process at once.
 
     Args:
         process_group: the processes that share the training.
@@ -178,7 +178,7 @@ class StopTogether(Callback):
         self._asked = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals over from Lightning, which gives them back at the end."""
+        """Replace Lightning's signal handlers; Lightning restores the original ones at the end."""
         del trainer, pl_module
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -187,7 +187,7 @@ class StopTogether(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """End where one was asked to.
+        """End the training if any process was asked to end.
 
         Raises:
             SIGTERMException: in all processes.

@@ -1,4 +1,4 @@
-"""The published recipe as a Lightning module. What is drawn at random is a pure function of the seed and the step."""
+"""The published recipe as a Lightning module. All randomness is a pure function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 
 
 class TrainingModule(L.LightningModule):
-    """Trains the heads on features of good images, and of bad ones with whatever labels they have.
+    """Trains the heads on features of good images, and of bad images with whatever labels they have.
 
     Args:
-        heads: what is trained.
+        heads: the layers that are trained.
         source: features of the training images by row.
         recipe: the optimiser's settings.
-        labels: of the source's images; None where all are good and none has ignored pixels.
-        label_recipe: the settings that depend on the labels; by default the recipe's without any.
-        seed: decides masks and noise of every step.
-        precision: type of features and noise, and so of the wide multiplications.
-        process_group: the processes that share each batch of the training.
+        labels: labels of the source's images; None where all are good and none has ignored pixels.
+        label_recipe: the settings that depend on the labels; by default those of the recipe for unsupervised training.
+        seed: seed of the masks and the noise of every step.
+        precision: type of features and noise, and so of the wide matrix multiplications.
+        process_group: the processes that share each training batch.
 
     Attributes:
-        noise_std: standard deviation of the feature noise, in feature units. To be set before the training begins.
-        total_steps: after which the training ends; the milestones of the learning rates are fractions of it. To be set
-            before the training begins.
+        noise_std: standard deviation of the feature noise, in feature units. Must be set before the training begins.
+        total_steps: number of steps of the training; the milestones of the learning rates are fractions of this number.
+            Must be set before the training begins.
 
-    Source: JIMS section 4.2 (implementation details). Differs: features of the frozen backbone are not computed anew.
+    Source: JIMS section 4.2 (implementation details). Differs: cached features of the frozen backbone are reused.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class TrainingModule(L.LightningModule):
         """Return the loss of a batch from `batch_loader`.
 
         Raises:
-            TrainingDivergedError: it is not finite.
+            TrainingDivergedError: the loss is not finite.
         """
         del batch_index
         row, read = batch
         loss = self.loss(row, derive_seed(self.seed, "anomalies", self.global_step), read, among=self.process_group)
         sums = self.process_group.all_reduce(torch.stack([loss.detach(), loss.new_tensor(len(row))]))
         whole = sums[0] / self.process_group.world_size
-        if not whole.isfinite():  # in each process alike: it is the sum of all
+        if not whole.isfinite():  # the same in each process, because ``whole`` is an all-reduced mean
             raise TrainingDivergedError(
                 f"the loss of step {self.global_step + 1} is {whole.item()}: the training was stopped, and no model is "
                 "written; try smaller learning rates (--recipe.adaptor_lr, --recipe.heads_lr) or --trainer.precision "
@@ -101,7 +101,7 @@ class TrainingModule(L.LightningModule):
             self.trainer.should_stop = True
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Loss of held-out good images under synthetic anomalies that are the same after every epoch."""
+        """Log the loss of held-out good images under synthetic anomalies that are the same after every epoch."""
         row, read = batch
         loss = self.loss(row, derive_seed(self.seed, "holdout anomalies", batch_index), read)
         self.log("holdout_loss", loss, on_epoch=True, batch_size=len(row))
@@ -109,16 +109,16 @@ class TrainingModule(L.LightningModule):
     def loss(
         self, row: Tensor, anomaly_seed: int, read: Tensor | None = None, *, among: ProcessGroup = SINGLE_PROCESS
     ) -> Tensor:
-        """The loss of some images, anomalies drawn from a seed.
+        """Compute the loss of some images, with anomalies drawn from a seed.
 
         Args:
             row: (B,) int64, rows of the feature source.
-            anomaly_seed: decides masks and noise, together with an image's place in the batch.
-            read: what `FeatureSource.read` gave for the rows; None reads now.
-            among: processes that share the batch, each with its own rows, as `EpochBatches` deals them out.
+            anomaly_seed: seed of masks and noise, together with an image's index in the batch.
+            read: the result of `FeatureSource.read` for the rows; None reads the rows now.
+            among: the processes that share the batch, each with its own rows, as `EpochBatches` divides them.
 
         Returns:
-            () float, whose mean over the processes is the loss of the whole batch.
+            () float; its mean over the processes is the loss of the whole batch.
         """
         row = row.cpu()
         features = [values.to(self.device, self.feature_type) for values in self.source.features(row, read)]
@@ -159,7 +159,7 @@ class TrainingModule(L.LightningModule):
         return self.labels.of(views.image[row], views.axes(row)).to(self.device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with the published rates, decayed by steps."""
+        """Return AdamW with the published learning rates, and the steps at which the rates decay."""
         optimizer = build_optimizer(self.heads, self.recipe)
         milestones = [round(fraction * self.total_steps) for fraction in self.recipe.lr_milestones]
         scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=self.recipe.lr_decay)
@@ -167,7 +167,7 @@ class TrainingModule(L.LightningModule):
 
 
 def build_optimizer(heads: Heads, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW over two groups of weights: the adaptor and the heads, each with its own rate and decay."""
+    """Build AdamW with two groups of weights: adaptor and heads, each with its own learning rate and weight decay."""
     adaptor = list(heads.adaptor.parameters())
     others = [parameter for name, parameter in heads.named_parameters() if not name.startswith("adaptor.")]
     return torch.optim.AdamW(
@@ -180,7 +180,7 @@ def build_optimizer(heads: Heads, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 class _RowBatches(Dataset[tuple[Tensor, Tensor]]):
-    """A batch by its rows: the rows, and what a worker process can read of them ahead of the step."""
+    """Dataset whose items are batches: the rows, and the data that a worker process can read ahead for them."""
 
     def __init__(self, source: FeatureSource) -> None:
         self.source = source
@@ -193,11 +193,11 @@ class _RowBatches(Dataset[tuple[Tensor, Tensor]]):
 def batch_loader(
     source: FeatureSource, batches: Iterable[list[int]], *, num_workers: int = 0
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches of rows, and what `FeatureSource.read` gives for each.
+    """Return a loader of batches: the rows of each batch, and the result of `FeatureSource.read` for them.
 
     Args:
-        source: of the rows.
+        source: the source of the rows.
         batches: rows of each batch: `EpochBatches`, or a list that stays the same.
-        num_workers: processes that read ahead; 0 reads in this one.
+        num_workers: number of processes that read ahead; 0 reads in this process.
     """
     return DataLoader(_RowBatches(source), sampler=batches, batch_size=None, num_workers=num_workers)

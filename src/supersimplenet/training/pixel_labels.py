@@ -1,4 +1,4 @@
-"""Pixel labels of the training images at the map's resolution: what is defective, what counts, how much it weighs."""
+"""Pixel labels of the training images at the map's resolution: defective pixels, counted pixels and pixel weights."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from supersimplenet.types import BAD, Sample
 
 @dataclass(frozen=True)
 class TrainingTile:
-    """What of a training image goes through the network at once: all of it, or a tile.
+    """One input of the network: a whole training image, or a tile of one.
 
     Attributes:
-        sample: place of the image in the list of samples.
-        number: of the tile in its image.
-        own: rows and columns of it that no other tile has as much to say about; see `TileGrid.own`.
+        sample: index of the image in the list of samples.
+        number: number of the tile in its image.
+        own: rows and columns of the tile in which it has the largest weight of all tiles; see `TileGrid.own`.
     """
 
     sample: int
@@ -39,16 +39,16 @@ class TrainingTile:
 
 @dataclass(frozen=True)
 class PixelLabels:
-    """Labels of N tiles, held only for those whose labels are not plain (good, every pixel normal and counted).
+    """Labels of N tiles; planes are stored only where labels are not plain (good, every pixel normal and counted).
 
-    (What is said of images in the training holds for tiles.)
+    (In the training code, "image" also means a tile.)
 
     Attributes:
         tiles: the tiles, image by image.
-        left_out: tiles that are not trained on, because a defect merely touches them, or because it may be in them:
-            those of bad images without pixel labels.
-        bad: (N,) bool, the piece's label.
-        place: (N,) int64, row of each image in the planes below, -1 where its labels are plain.
+        left_out: number of tiles that are not trained on, by reason: a defect merely touches the tile, or the tile is
+            of a bad image without pixel labels, so that a defect may be in it.
+        bad: (N,) bool, True for a bad tile.
+        place: (N,) int64, row of each tile in the planes below, -1 where its labels are plain.
         defective: (K, h, w) bool.
         counted: (K, h, w) bool: False on ignored pixels, and on every pixel where pixel labels are unknown.
         ignored: (K, h, w) bool.
@@ -66,20 +66,20 @@ class PixelLabels:
 
     @property
     def known(self) -> Tensor:
-        """(N,) bool, whether an image's pixel labels take part in the map's loss."""
+        """(N,) bool, whether the pixel labels of each tile take part in the map's loss."""
         plain = self.place < 0
         if plain.all():
             return plain
         return plain | self.counted.flatten(1).any(1)[self.place]
 
     def select(self, index: Sequence[int]) -> PixelLabels:
-        """Labels of some of the tiles, in the order of the index."""
+        """Return the labels of some of the tiles, in the order of ``index``."""
         kept = torch.tensor(list(index), dtype=torch.int64)
         tiles = tuple(self.tiles[place] for place in index)
         return replace(self, tiles=tiles, bad=self.bad[kept], place=self.place[kept])
 
     def of(self, image: Tensor, axes: Sequence[tuple[int, ...]]) -> BatchLabels:
-        """Labels of some images, (B,) int64, each flipped over its own axes of (H, W)."""
+        """Return the labels of some tiles (B,) int64, each flipped over its own axes of (H, W)."""
         height, width = self.defective.shape[1:]
         plain = BatchLabels.plain(len(image), (height, width))
         defective, counted, ignored = plain.defective, plain.counted, plain.ignored
@@ -96,7 +96,7 @@ class PixelLabels:
 
 @dataclass(frozen=True)
 class BatchLabels:
-    """Labels of a batch: ``bad`` (B,), the planes (B, h, w) of `PixelLabels`."""
+    """Labels of a batch: ``bad`` (B,), and the planes (B, h, w) of `PixelLabels`."""
 
     bad: Tensor
     defective: Tensor
@@ -106,12 +106,12 @@ class BatchLabels:
 
     @classmethod
     def plain(cls, images: int, size: tuple[int, int]) -> BatchLabels:
-        """Labels of good images, every pixel normal and counted."""
+        """Return the labels of good images, with every pixel normal and counted."""
         nowhere = torch.zeros(images, *size, dtype=torch.bool)
         return cls(torch.zeros(images, dtype=torch.bool), nowhere.clone(), ~nowhere, nowhere, None)
 
     def to(self, device: torch.device) -> BatchLabels:
-        """The labels on a device."""
+        """Return the labels on a device."""
         weight = None if self.weight is None else self.weight.to(device)
         planes = (self.defective.to(device), self.counted.to(device), self.ignored.to(device))
         return BatchLabels(self.bad.to(device), *planes, weight)
@@ -126,20 +126,20 @@ def read_pixel_labels(
     masks: MaskReader | None = None,
     on_error: OnError = "stop",
 ) -> tuple[PixelLabels, list[Failure]]:
-    """Cut training samples into what goes through the network at once, and bring their masks to the map's resolution.
+    """Divide training samples into inputs of the network, and bring their masks to the map's resolution.
 
-    A mask is widened at its own size, then weighed, then resized; a mask that marks nothing says nothing. A tile of a
-    bad image is bad where the widened mask reaches a position of the map in it, good where it does not touch it, and
-    left out in between.
+    A mask is widened at its own size, then weighted, then resized; a mask without any marked pixel counts as no mask. A
+    tile of a bad image is bad if the widened mask reaches a position of the map in the tile, good if the mask does not
+    touch the tile, and left out in between.
 
     Args:
-        samples: in the order of the images.
-        recipe: widening and weights.
-        size: (h, w) of the map that the network gives.
-        preprocessor: prepares images for it; by default each is resized to its input size.
+        samples: the training samples, in the order of the images.
+        recipe: gives the widening and the weights of masks.
+        size: (h, w) of the map that the network returns.
+        preprocessor: prepares images for the network; by default each is resized to the network's input size.
         masks: reads the masks; by default a new reader.
-        on_error: what an image or mask that cannot be read does; with ``skip`` its sample is reported, and there is no
-            piece of it.
+        on_error: ``stop`` raises at an image or mask that cannot be read; ``skip`` reports its sample and leaves out
+            all tiles of it.
 
     Raises:
         ImageError: an image or mask cannot be read, or they differ in size, and ``on_error`` is ``stop``.
@@ -179,7 +179,7 @@ def read_pixel_labels(
 
 @dataclass(frozen=True)
 class _Labels:
-    """Labels of one piece: the planes are (h, w), None where they are plain."""
+    """Labels of one tile: the planes are (h, w), None where they are plain."""
 
     bad: bool
     known: bool = True
@@ -189,7 +189,7 @@ class _Labels:
 
 
 class _Planes:
-    """The planes of `PixelLabels`; tiles that differ from plain ones by the same ignored pixels share theirs."""
+    """The planes of `PixelLabels`; good tiles that have the same ignored pixels share one row."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
@@ -197,7 +197,7 @@ class _Planes:
         self._shared: dict[bytes, int] = {}
 
     def add(self, labels: _Labels) -> int:
-        """The row of a piece's planes, -1 where it needs none."""
+        """Add a tile's planes and return their row; -1 where the tile needs none."""
         if not labels.bad and labels.ignored is None:
             return -1
         ignored = np.zeros(self._size, dtype=bool) if labels.ignored is None else labels.ignored
@@ -212,7 +212,7 @@ class _Planes:
         return len(self._planes) - 1
 
     def stacked(self, *, weighed: bool) -> dict[str, Any]:
-        """The planes by their names in `PixelLabels`."""
+        """Return the planes by their names in `PixelLabels`."""
         found = [torch.from_numpy(np.stack(plane)) for plane in zip(*self._planes, strict=True)]
         defective, counted, ignored, weight = found or [torch.empty(0, *self._size)] * 4
         return {
@@ -230,7 +230,7 @@ _ALL = (slice(None), slice(None))
 def _tiles(
     sample: Sample, recipe: LabelRecipe, size: tuple[int, int], preprocessor: Preprocessor | None, masks: MaskReader
 ) -> _Found:
-    """Each piece of a sample: number of the tile, its own part, its labels or the reason why it is left out."""
+    """Return the tiles of a sample: number, own region, and labels or the reason why the tile is left out."""
     is_bad = sample.label == BAD
     if preprocessor is None or preprocessor.is_plain:
         if not is_bad and sample.ignore is None:
@@ -276,7 +276,7 @@ def _tile_labels(
     ignored: NDArray[np.bool_] | None,
     size: tuple[int, int],
 ) -> _Labels | str:
-    """Labels of a tile of a bad image with pixel labels, planes of the map's size given."""
+    """Return the labels of a tile of a bad image from planes of the map's size, or the reason why it is left out."""
     grid = layout.grid
     part = grid.plane(mask_on_map, tile, beyond=0.0)
     defective = resize_plane(part, size) >= 0.5
@@ -292,7 +292,7 @@ def _tile_labels(
 def _defective_and_weight(
     mask: NDArray[np.bool_] | None, recipe: LabelRecipe, size: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Both planes (h, w) from a mask at its own size, None where nothing is known to be defective."""
+    """Return defective pixels and weights, (h, w) each, from a mask at its own size; None for no known defect."""
     if mask is None:
         return np.zeros(size, dtype=bool), np.ones(size, dtype=np.float32)
     mask = widen(mask, recipe.mask_dilation_px)
@@ -302,12 +302,12 @@ def _defective_and_weight(
 
 
 def widen(mask: NDArray[np.bool_], side_px: int) -> NDArray[np.bool_]:
-    """The mask (H, W) dilated by a square of ``side_px`` (odd)."""
+    """Dilate a mask (H, W) by a square of ``side_px`` (odd)."""
     return ndimage.maximum_filter(mask, size=side_px, mode="constant", cval=False) if side_px > 1 else mask
 
 
 def distance_weight(mask: NDArray[np.bool_], scale: float, power: float) -> NDArray[np.float32]:
-    """Weight of each pixel: ``scale * (d / d_max) ** power`` in a region, 1 outside.
+    """Compute the weight of each pixel: ``scale * (d / d_max) ** power`` in a region, 1 outside.
 
     Args:
         mask: (H, W) bool; a region is 8-connected.
@@ -318,7 +318,7 @@ def distance_weight(mask: NDArray[np.bool_], scale: float, power: float) -> NDAr
         (H, W) float32; d is the distance in pixels to the nearest pixel outside the region, d_max its largest value.
     """
     weight = np.ones(mask.shape, dtype=np.float32)
-    if mask.all():  # the image's border is an edge only where there is no other
+    if mask.all():  # the image's border counts as an edge only if there is no other edge
         distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     else:
         distance = ndimage.distance_transform_edt(mask)

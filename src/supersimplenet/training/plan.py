@@ -1,4 +1,4 @@
-"""What is decided before a training begins: how long it is, how strong its noise, what is held out."""
+"""Decisions before a training begins: its length, the strength of its noise, and whether it continues a run."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.utils.console import console
 from supersimplenet.utils.seeding import derive_seed
 
-# Standard deviation of the noise over that of the features, where the backbone is not the published one. Chosen by
+# Standard deviation of the noise divided by that of the features, for every backbone but the published one. Chosen by
 # measurement: docs/decisions/0003-noise-scale.md.
 NOISE_PER_FEATURE_SCALE = 0.4
 _TIMED_STEPS = 3
-_BUDGET_SHARE = 0.95  # of a time budget that is planned for: checkpoints, held-out images and saving take the rest
-_PLACE = ("devices", "num_nodes", "strategy")  # of the trainer's settings, those that change nothing in the result
+_BUDGET_SHARE = 0.95  # share of a time budget for training steps; checkpoints, held-out images and saving take the rest
+_PLACE = ("devices", "num_nodes", "strategy")  # settings of the trainer that do not change the result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What was decided about a run from its data and its budget, saved so that a resumed run decides the same.
+    """Decisions about a run that depend on its data and its time budget; saved, so that a resumed run reuses them.
 
     Attributes:
-        epochs: passes over the training images.
-        total_steps: steps of the whole run.
+        epochs: number of passes over the training images.
+        total_steps: number of steps of the whole run.
         noise_std: standard deviation of the feature noise, in feature units.
         feature_scale: measured standard deviation of the features.
-        seconds_per_step: measured where a time budget was given.
+        seconds_per_step: measured duration of a step; None where no time budget was given.
     """
 
     epochs: int
@@ -54,9 +54,9 @@ class Plan:
 
 
 def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, feature_scale: float) -> float:
-    """The noise in feature units: as given, as published, or in proportion to the features' scale.
+    """Return the noise in feature units: as given, as published, or in proportion to the features' scale.
 
-    As published only for the published backbone with its own weights from the hub.
+    The published value is used only for the published backbone with its own weights from the hub.
     """
     if recipe.noise_std != "auto":
         return recipe.noise_std
@@ -73,7 +73,7 @@ def plan_run(
     budget_s: float | None,
     started: float,
 ) -> Plan:
-    """Epochs and steps of a run: as configured, or what fits into a time budget that is counted from ``started``."""
+    """Plan epochs and steps: as configured, or as many as fit into a time budget that is counted from ``started``."""
     steps_per_epoch = len(batches)
     epochs, seconds_per_step = trainer.max_epochs, None
     if budget_s is not None:
@@ -102,7 +102,7 @@ def plan_run(
 
 
 def _measure_step(module: TrainingModule, rows: Sequence[int]) -> float:
-    """Median seconds of a training step, on a copy of the heads, so that the measurement trains nothing."""
+    """Measure the median seconds of a training step, on a copy of the heads, so that the measurement trains nothing."""
     trial = TrainingModule(
         copy.deepcopy(module.heads).train(),
         module.source,
@@ -116,7 +116,7 @@ def _measure_step(module: TrainingModule, rows: Sequence[int]) -> float:
     optimizer = build_optimizer(trial.heads, module.recipe)
     batch = torch.tensor(rows)
     seconds = []
-    for step in range(1 + _TIMED_STEPS):  # the first warms up
+    for step in range(1 + _TIMED_STEPS):  # the first step warms up
         begin = time.monotonic()
         optimizer.zero_grad()
         loss = trial.loss(batch, derive_seed(module.seed, "timing", step))
@@ -128,7 +128,7 @@ def _measure_step(module: TrainingModule, rows: Sequence[int]) -> float:
 
 
 def earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
-    """The record of the run to continue; None for a new run."""
+    """Return the record of the run to continue; None for a new run."""
     begun = (folder / CONFIG_FILE).is_file()
     if not resume:
         if begun:
@@ -152,5 +152,5 @@ def earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dict
 
 
 def _deciding(value: Any) -> Any:
-    """A group of settings without those that say where it is computed; the trainer's alone has any."""
+    """Return a group of settings without those that change nothing in the result; only the trainer's group has such."""
     return {name: of for name, of in value.items() if name not in _PLACE} if isinstance(value, dict) else value

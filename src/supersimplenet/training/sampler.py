@@ -1,4 +1,4 @@
-"""Which images make which step: a pure function of the seed and the epoch, so that nothing needs to be remembered."""
+"""The images of each step: a pure function of the seed and the epoch, so that no state needs to be saved."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from supersimplenet.utils.seeding import derive_seed
 class EpochBatches(Sampler[list[int]]):
     """The batches of an epoch, as rows of the feature source.
 
-    Without bad images each good one comes once. With bad ones, each of their rows (an image's views) comes once, and as
-    many good images, those drawn least often first: each next one is taken from a shuffled round through all of them
-    that goes on from epoch to epoch. Rounds and orders follow from the seed and their number alone: any number of
-    worker processes, a run on several devices and a resumed run draw what the plain run draws.
+    Without bad images, each good image comes once. With bad images, each of their rows (an image's views) comes once,
+    together with an equal number of good images, those drawn least often first: good images are taken from shuffled
+    rounds through all of them, which continue from epoch to epoch. Rounds and orders depend only on the seed and on
+    their number. So the same images are drawn with any number of worker processes, on several devices, and in a resumed
+    run.
 
-    An epoch's batches differ in size by one at most, so that no step rests on a few left-over images.
+    The batches of an epoch differ in size by at most one, so that no step is based on a few left-over images.
 
     Args:
-        good: rows of each good image's views; one of them, drawn, stands for the image.
+        good: rows of each good image's views; one of these rows, drawn at random, stands for the image.
         bad: rows of each bad image's views.
-        batch_size: images in a step, over all processes; larger than no batch.
+        batch_size: number of images in a step, over all processes; no batch is larger.
         seed: the run's seed.
-        rank: of this process; it takes its share of each batch.
-        world_size: how many processes there are, at most ``batch_size``.
+        rank: rank of this process, which takes its share of each batch.
+        world_size: number of processes, at most ``batch_size``.
 
-    Source: JIMS section 4.2 (sampling). Differs: the count of draws is not kept, it follows from the epoch.
+    Source: JIMS section 4.2 (sampling). Differs: draw counts are not stored; they follow from the epoch.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class EpochBatches(Sampler[list[int]]):
 
     @property
     def images(self) -> int:
-        """Images in an epoch."""
+        """Number of images in an epoch."""
         return 2 * len(self.bad) if self.bad else len(self.good)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -77,7 +78,7 @@ class EpochBatches(Sampler[list[int]]):
             yield [rows[place] for place in batch[self.rank :: self.world_size].tolist()]
 
     def _drawn_good(self) -> list[int]:
-        """Good images of this epoch: a stretch of endless shuffled rounds."""
+        """Return the good images of this epoch: a section of an endless sequence of shuffled rounds."""
         count, total = self.images - len(self.bad), len(self.good)
         first = self.epoch * count
         drawn: list[int] = []

@@ -1,4 +1,4 @@
-"""The good images that a training held out to calibrate with, and the scale of its scores by those it did not."""
+"""The scale of both image scores, measured on good images that were trained on; held-out images only calibrate."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def measure_score_scale(
     images: Sequence[Sequence[int]],
     labels: PixelLabels | None = None,
 ) -> ScoreScale:
-    """Mean and standard deviation of both image scores over some images, so that one can be added to the other.
+    """Measure mean and standard deviation of both image scores over some images, so that the scores can be added.
 
     Args:
         network: the trained network.
         source: features by row.
-        images: rows of each good image's pieces, one for each piece; at most some hundred images are taken, evenly;
-            with fewer than two the scores are left on their own scales. See docs/decisions/0014-thresholds.md for
-            which.
-        labels: of the source's pieces: what counts in no score; None where everything counts.
+        images: rows of each good image's tiles, one row per tile; at most 500 images are used, evenly spaced. With
+            fewer than two images, the scores stay on their own scales. docs/decisions/0014-thresholds.md explains the
+            choice of images.
+        labels: labels of the source's tiles, with the pixels that count in no score; None where every pixel counts.
     """
     images = images[:: max(1, -(-len(images) // _MOST_IMAGES))]
     if len(images) < 2:
@@ -58,7 +58,7 @@ def measure_score_scale(
     )
     return ScoreScale(
         head_mean=float(heads_logit.mean()),
-        head_std=float(heads_logit.std()) or 1.0,  # 0 where all are copies of one image
+        head_std=float(heads_logit.std()) or 1.0,  # the standard deviation is 0 where all are copies of one image
         map_mean=float(map_max_logit.mean()),
         map_std=float(map_max_logit.std()) or 1.0,
         images=len(images),
@@ -68,9 +68,9 @@ def measure_score_scale(
 def _counted(
     labels: PixelLabels | None, piece: Tensor, size_px: tuple[int, int]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of some pieces, (B, h, w) positions that are ignored, and (B, H, W) pixels whose map counts; None for plain ones.
+    """Return ignored positions (B, h, w) and counted pixels (B, H, W) of some tiles; None where all are plain.
 
-    Where tiles overlap, a pixel counts in one of them, as in the blended map.
+    Where tiles overlap, each pixel counts in only one of them, as in the blended map.
     """
     if labels is None:
         return None, None
@@ -86,7 +86,7 @@ def _counted(
         return None, counted
     ignored_px = nn.functional.interpolate(of_pieces[:, None].float(), size=size_px)[:, 0] > 0
     own_and_counted = counted & ~ignored_px
-    # A tile whose own part is all ignored counts by the rest of it: it was not left out for nothing.
+    # A tile whose own region is all ignored counts by its other pixels; a tile without counted pixels was left out.
     none_left = ~own_and_counted.flatten(1).any(1)
     own_and_counted[none_left] = ~ignored_px[none_left]
     return of_pieces, own_and_counted

@@ -51,7 +51,7 @@ from supersimplenet.utils.console import console
 from supersimplenet.utils.serialization import to_plain
 from supersimplenet.utils.system import keep_freed_blocks
 
-_FEW_STEPS = 200  # below which a run is said to be too short; the demo's surfaces are learned in about 300
+_FEW_STEPS = 200  # a run with fewer steps prints a warning; the demo's surfaces are learned in about 300 steps
 
 
 def train(
@@ -71,30 +71,31 @@ def train(
     on_error: OnError = "stop",
     backbone: nn.Module | None = None,
 ) -> Detector:
-    """Train with whatever labels a data set has, and leave a model folder.
+    """Train with whatever labels a dataset has, and write a model folder.
 
     Args:
-        data: the data set; no image of its test split is decoded.
+        data: the dataset; no image of its test split is decoded.
         output: the model folder. It must not hold a model, unless ``resume``.
-        supervision: ``auto`` uses every label there is, ``unsupervised``, ``weak`` and ``mixed`` fewer of them, and
-            ``full`` insists on all; see `supervise`.
-        masks: with ``mixed``, how many masks are kept, or which; see `supervise`.
+        supervision: ``auto`` uses every label there is; ``unsupervised``, ``weak`` and ``mixed`` use fewer of them;
+            ``full`` requires all of them; see `supervise`.
+        masks: with ``mixed``, how many masks are kept, or which ones; see `supervise`.
         model: the network's architecture; by default the published one.
-        view: how images are prepared for it; by default each is resized to its input size.
-        recipe: how it is trained; by default as published for the supervision.
-        trainer: length and place of the training.
+        view: how images are prepared for the network; by default each is resized to the network's input size.
+        recipe: how the network is trained; by default as published for the supervision.
+        trainer: length, devices and processes of the training.
         cache: where the backbone's features are kept.
-        seed: decides initial weights, kept masks, order, anomalies and noise.
-        time_budget: such as ``15m``: as many epochs as fit, counted from now, at most ``trainer.max_epochs``.
+        seed: seed of initial weights, kept masks, order, anomalies and noise.
+        time_budget: a duration such as ``15m``, counted from now: as many epochs as fit into it are trained, at most
+            ``trainer.max_epochs``.
         resume: continue an interrupted run in ``output``; the settings must be the same.
-        on_error: what an unreadable training image or mask does: ``stop``, or ``skip`` and report.
-        backbone: a module that returns feature maps, instead of the one ``model`` names.
+        on_error: ``stop`` raises at an unreadable training image or mask; ``skip`` leaves it out and reports it.
+        backbone: a module that returns feature maps, used instead of the backbone that ``model`` names.
 
     Returns:
-        The trained detector. Where several processes train, each gets it; rank 0 writes the folder.
+        The trained detector. Where several processes train, each returns it; rank 0 writes the folder.
 
     Raises:
-        SuperSimpleNetError: of the kind that names the cause, see `supersimplenet.errors`.
+        SuperSimpleNetError: of the class that names the cause; see `supersimplenet.errors`.
     """
     keep_freed_blocks()
     run = _Run(
@@ -121,7 +122,7 @@ def train(
         record = _record(run, labels, ready, training_set, plan)
         process_group.on_rank_zero(lambda: write_record(run.folder, ready.network, record))
         fit(module, plan, run.folder, run.trainer, batches, training_set.held_out)
-        # Not by the held-out images: they calibrate, and a scale of their own would cost the guarantee.
+        # Not measured on the held-out images: they calibrate, and a scale measured on them would break the guarantee.
         scale = process_group.on_rank_zero(
             lambda: measure_score_scale(
                 ready.network, training_set.source, training_set.good_images, training_set.labels
@@ -135,7 +136,7 @@ def train(
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What was asked for; see `train`. ``started`` is the time from which a time budget counts."""
+    """The arguments of `train`. ``started`` is the time from which a time budget counts."""
 
     data: DataSource
     folder: Path
@@ -152,7 +153,7 @@ class _Run:
     started: float
 
     def settings(self) -> dict[str, Any]:
-        """Return what config.yaml says of the run, in plain values."""
+        """Return the settings of the run for config.yaml, in plain values."""
         return {
             "seed": self.seed,
             "data": describe_source(self.data),
@@ -169,7 +170,7 @@ class _Run:
 
 @dataclass(frozen=True, kw_only=True)
 class _Labels:
-    """What the samples of the data set are labelled with, as far as the training uses it."""
+    """The samples of the dataset and the labels that the training uses."""
 
     samples: list[Sample]
     empty_masks: list[Sample]
@@ -180,7 +181,7 @@ class _Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class _Ready:
-    """What images go through: the network on its device, and what prepares them for it."""
+    """The network on its device, and the preprocessor of its images."""
 
     network: SuperSimpleNet
     preprocessor: Preprocessor
@@ -194,16 +195,16 @@ def _with_size(model: ModelConfig, data: DataSource) -> ModelConfig:
 
 
 def _describe(run: _Run, *, resume: bool) -> tuple[ProcessGroup, dict[str, Any] | None]:
-    """Start the processes; return them and the record of the run that is continued, None for a new one."""
+    """Start the processes; return them, and the record of the run that is continued (None for a new run)."""
     if run.time_budget is not None:
-        parse_duration(run.time_budget)  # refused before anything is started
+        parse_duration(run.time_budget)  # a wrong duration raises before anything is started
     process_group = start(run.trainer)
     settings = {**run.settings(), "model": to_plain(run.model)}
     return process_group, process_group.on_rank_zero(lambda: earlier_run(run.folder, settings, resume=resume))
 
 
 def _supervise(run: _Run) -> _Labels:
-    """Decide which labels are used, and print it."""
+    """Decide which labels are used, and print the decision."""
     masks = MaskReader()
     samples, empty_masks = without_empty_masks(run.data.samples(), masks)
     supervision = supervise(samples, run.supervision, masks=run.masks, seed=run.seed)
@@ -226,7 +227,7 @@ def _prepare(
     process_group: ProcessGroup,
     earlier: dict[str, Any] | None,
 ) -> _Ready:
-    """Build the network and what prepares images for it; a new run writes the files of the latter."""
+    """Build the network and its preprocessor; a new run writes the preprocessor's files."""
     wrapped = None if backbone is None else wrap_module(backbone, run.model.size_px)
     network = SuperSimpleNet(run.model, backbone=wrapped, seed=run.seed)
     accelerator = run.trainer.accelerator
@@ -254,10 +255,10 @@ def _prepare(
 
 
 def _gather(run: _Run, labels: _Labels, ready: _Ready, earlier: dict[str, Any] | None) -> TrainingSet:
-    """Read every training image and mask once, and arrange for the features.
+    """Read every training image and mask once, and provide the features.
 
     Raises:
-        DataError: the images are not those of the run that is continued.
+        DataError: the images differ from those of the run that is continued.
     """
     training = labels.supervision.training
     training_set = gather_training_set(
@@ -288,7 +289,7 @@ def _gather(run: _Run, labels: _Labels, ready: _Ready, earlier: dict[str, Any] |
 def _plan(
     run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet, earlier: dict[str, Any] | None
 ) -> tuple[TrainingModule, EpochBatches, Plan]:
-    """Decide length and noise of the training; a continued run decides as before."""
+    """Decide length and noise of the training; a continued run keeps its earlier decisions."""
     process_group = ready.process_group
     module = TrainingModule(
         ready.network.heads,
@@ -322,7 +323,7 @@ def _plan(
 
 
 def _record(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet, plan: Plan) -> dict[str, Any]:
-    """Return what config.yaml says of the training."""
+    """Return the settings of the run and the facts about its training, for config.yaml."""
     return {
         **run.settings(),
         "view_files": ready.view_files,
@@ -347,7 +348,7 @@ def _finish(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet
     record["training"]["seconds"] = round(time.monotonic() - run.started, 1)
 
     def write() -> tuple[dict[str, Any], Calibration | None]:
-        # Before the weights, so that no finished model lacks it.
+        # Written before the weights, so that no finished model lacks this file.
         write_image_records(run.folder, training_set.image_records(labels.samples))
         save_model(run.folder, ready.network, record)
         steps = record["training"]["plan"]["total_steps"]
@@ -363,7 +364,7 @@ def _finish(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet
 
 
 def _calibrated(run: _Run, ready: _Ready, held_out: Sequence[Sample]) -> tuple[dict[str, Any], Calibration | None]:
-    """Calibrate the model folder; return its config.yaml and the calibration, None where nothing was held out."""
+    """Calibrate the model folder; return its config.yaml and the calibration (None where nothing was held out)."""
     detector = Detector.of(
         ready.network, read_record(run.folder), preprocessor=ready.preprocessor, device=str(ready.device)
     )

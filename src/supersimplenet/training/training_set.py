@@ -1,4 +1,4 @@
-"""What is trained on: images or tiles of them, their labels, and their features, each in every flip."""
+"""The training set: images or tiles of images, their labels, and the features of each of their views."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from supersimplenet.utils.files import file_sha256
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """What is trained on, as rows of the feature source; a training tile is an image, or a tile of one.
+    """The training set, as rows of the feature source; a training tile is a whole image, or a tile of one.
 
     Attributes:
         source: features by row.
-        labels: of its training tiles.
-        good: rows of each good tile's flips.
-        bad: rows of each bad tile's flips.
-        good_images: the upright row of each tile of each good image that is trained on.
-        held_out: a row of each tile of held-out good images.
-        held_out_samples: these images.
-        counts: for config.yaml: images and, where they were cut, tiles of each kind.
-        failures: what could not be read.
+        labels: labels of the source's training tiles.
+        good: rows of each good tile's views.
+        bad: rows of each bad tile's views.
+        good_images: the row of the unflipped view of each tile of each good image that is trained on.
+        held_out: the row of the unflipped view of each tile of the held-out images.
+        held_out_samples: the held-out images.
+        counts: for config.yaml: numbers of images of each kind and, where images were cut, of tiles.
+        failures: images that could not be read.
         training: all samples of the training.
-        facts: what reading each image told; on the rank that read it, for images that could be read.
-        masks: read the masks.
-        list_sha256: hash of images and masks.
+        facts: facts about each image file that could be read, on the rank that read it.
+        masks: reads the masks.
+        list_sha256: hash of the images and masks.
     """
 
     source: FeatureSource
@@ -63,7 +63,7 @@ class TrainingSet:
     list_sha256: str = ""
 
     def sha256_of(self, path: Path) -> str:
-        """Return the hash of an image or mask; only what could not be read as an image is read again.
+        """Return the hash of an image or mask; only a file that was not read as an image is read again.
 
         Raises:
             DataError: the file cannot be read.
@@ -72,10 +72,10 @@ class TrainingSet:
         return self.masks.sha256(path) if facts is None else facts.sha256
 
     def image_records(self, samples: Sequence[Sample]) -> list[ImageRecord]:
-        """Return what images.csv says of each training and test image.
+        """Return the rows of images.csv, one for each training and test image.
 
         Args:
-            samples: of the data set, both splits; an image of the test split is hashed, not decoded.
+            samples: samples of the dataset, both splits; an image of the test split is hashed, not decoded.
         """
         names = relative_names(samples)
         trained = {sample.image for sample in self.training}
@@ -124,19 +124,19 @@ def gather_training_set(
     on_error: OnError,
     process_group: ProcessGroup,
 ) -> TrainingSet:
-    """Read every image and mask once, and arrange for the features of every flip.
+    """Read every image and mask once, and provide the features of every view.
 
     Args:
-        network: its backbone computes them.
-        samples: of the training.
-        recipe: decides the flips and what labels are made of.
+        network: the network whose backbone computes the features.
+        samples: the training samples.
+        recipe: decides the flips and how labels are made.
         preprocessor: prepares images for the network.
         masks: reads the masks.
         holdout_fraction: share of the good images that are held out.
-        seed: decides which.
-        folder: the model's, for a cache on disk.
+        seed: seed of the choice of the held-out images.
+        folder: the model folder, for a cache on disk.
         cache: where features are kept.
-        on_error: what an unreadable image or mask does.
+        on_error: ``stop`` raises at an unreadable image or mask, ``skip`` reports it.
         process_group: the processes that share the work.
 
     Raises:
@@ -149,7 +149,7 @@ def gather_training_set(
     )
     _report_left_out(labels, samples)
     held_out = hold_out(samples, holdout_fraction, seed)
-    numbers: dict[int, list[int]] = {}  # of the tiles of each image
+    numbers: dict[int, list[int]] = {}  # numbers of the tiles of each image
     for tile in labels.tiles:
         numbers.setdefault(tile.sample, []).append(tile.number)
     facts: dict[Path, ImageFacts] = {}
@@ -185,7 +185,7 @@ def gather_training_set(
 
 
 def _flip_counts(labels: PixelLabels, recipe: LabelRecipe, held_out: set[int]) -> list[int]:
-    """Return how many flips of each tile are trained on."""
+    """Return the number of views of each tile that are trained on."""
     flipped = {"none": (), "published": (BAD,), "symmetric": (GOOD, BAD)}[recipe.flips]
     return [
         len(FLIPS) if (BAD if is_bad else GOOD) in flipped and tile.sample not in held_out else 1
@@ -194,7 +194,7 @@ def _flip_counts(labels: PixelLabels, recipe: LabelRecipe, held_out: set[int]) -
 
 
 def _rows(source: FeatureSource, labels: PixelLabels, samples: Sequence[Sample], held_out: set[int]) -> dict[str, Any]:
-    """Return the rows of `TrainingSet` and the held-out samples, by their names there.
+    """Return the rows and the held-out samples of a `TrainingSet`, by field name.
 
     Raises:
         DataError: no good image is left to train on.
@@ -243,7 +243,7 @@ def _report_left_out(labels: PixelLabels, samples: Sequence[Sample]) -> None:
 
 
 def _count(samples: Sequence[Sample], labels: PixelLabels, held_out: set[int], *, tiles: bool) -> dict[str, Any]:
-    """Return what was trained on, for config.yaml."""
+    """Return the numbers of images and tiles that are trained on, for config.yaml."""
     readable = dict.fromkeys(tile.sample for tile in labels.tiles)
     trained = [place for place in readable if place not in held_out]
     bad = [place for place in trained if samples[place].label == BAD]

@@ -1,1 +1,1 @@
-"""What every room uses: console, files, formatting, seeding, serialization, system."""
+"""Helpers that all subpackages use: console, files, formatting, seeding, serialization, system."""

@@ -1,4 +1,4 @@
-"""What the package says to a person: one console, one style of progress bar."""
+"""Output for the user: one console, one style of progress bar."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _silent = False
 
 
 def silence() -> None:
-    """Say nothing more: this process is one of several that do the same, and another one speaks for all."""
+    """Disable all output: this process is one of several that do the same work, and another process prints."""
     global _silent
     _silent = True
 
 
 def console() -> Console:
-    """Where progress goes: standard error, so that standard output stays free for results."""
+    """Return the console for progress: standard error, so that standard output stays free for results."""
     return _literal(stderr=True)
 
 
 def results() -> Console:
-    """Where results go: standard output."""
+    """Return the console for results: standard output."""
     return _literal(stderr=False)
 
 
 def progress_bar() -> Progress:
-    """The package's one style of progress bar."""
+    """Return a progress bar in the package's one style."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -49,5 +49,5 @@ def progress_bar() -> Progress:
 
 
 def _literal(*, stderr: bool) -> Console:
-    """A path is printed as it is: its brackets are no markup, and no line is broken inside it."""
+    """Return a console that prints text as it is: brackets in a path are no markup, and no line is wrapped."""
     return Console(stderr=stderr, quiet=_silent, highlight=False, markup=False, soft_wrap=True)

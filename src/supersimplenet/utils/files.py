@@ -14,7 +14,7 @@ from supersimplenet.errors import ConfigError, DataError
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """Add a line that is there whole, and on the disk, when this returns."""
+    """Append a JSON line, which is complete and on the disk when this function returns."""
     with path.open("ab+") as file:
         file.seek(0)
         file.truncate(len(whole_lines(file.read())))
@@ -24,15 +24,15 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def whole_lines(content: bytes) -> bytes:
-    """Up to and with the last end of a line."""
+    """Return the content up to and including the last line end."""
     return content[: content.rfind(b"\n") + 1]
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, 64 hexadecimal digits.
+    """Return the SHA-256 of a file's content, 64 hexadecimal digits.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -48,7 +48,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def cut_journal(journal: Path, multiple: int) -> int:
-    """How many images an interrupted run has done, rounded down; a line torn by the interruption is cut off.
+    """Cut the journal of an interrupted run to complete lines, a multiple of ``multiple``; return their number.
 
     Raises:
         ConfigError: ``multiple`` is less than 1.
@@ -71,7 +71,7 @@ def cut_journal(journal: Path, multiple: int) -> int:
 
 
 def read_journal(journal: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a journal, one JSON object a line; none where there is no file."""
+    """Yield the rows of a journal, one JSON object per line; no row where there is no file."""
     if not journal.is_file():
         return
     with journal.open(encoding="utf-8") as lines:
@@ -81,7 +81,7 @@ def read_journal(journal: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file that appears when all of it is written."""
+    """Open a text file for writing; it appears under its name only when all of it is written."""
     temporary = temporary_path(path)
     with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         yield file
@@ -89,5 +89,5 @@ def whole_file(path: Path) -> Iterator[TextIO]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return where a file is written before it is renamed to its final name."""
+    """Return the path to which a file is written before it is renamed to its final name."""
     return path.with_name(f".{path.name}.part")

@@ -11,44 +11,44 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def shown_rate(rate: float) -> str:
-    """A rate in per cent, rounded up, as a bound must be: 0.0502 is 5.1 %."""
+    """Format a rate in per cent, rounded up, as a bound must be: 0.0502 is 5.1 %."""
     per_mille = np.ceil(rate * 1000 - 1e-9)
     return f"{per_mille / 10:g} %"
 
 
 def shown_size(size_px: tuple[int, int]) -> str:
-    """(height, width) for people."""
+    """Format (height, width) for people."""
     return f"{size_px[0]}x{size_px[1]}"
 
 
 def few(things: Sequence[object]) -> str:
-    """The first three, and how many more."""
+    """List the first three things, and the number of further ones."""
     more = f" and {len(things) - 3} more" if len(things) > 3 else ""
     return ", ".join(str(thing) for thing in things[:3]) + more
 
 
 def per_cent(rate: float) -> str:
-    """One digit after the point, halves rounded up: 0.0625 is 6.3 %."""
+    """Format a rate in per cent with one digit after the point, halves rounded up: 0.0625 is 6.3 %."""
     return f"{math.floor(1000 * rate + 0.5) / 10:.1f} %"
 
 
 def tight(text: str) -> str:
-    """With numbers and their per-cent signs on one line."""
+    """Put a no-break space before each per-cent sign, so that number and sign stay on one line."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def logit(value: float) -> str:
-    """A score in logits, with a true minus sign."""
+    """Format a score in logits, with a true minus sign."""
     return f"{value:.3f}".replace("-", MINUS)
 
 
 def signed(value: float) -> str:
-    """A difference of metrics, with its sign."""
+    """Format a difference of metrics, with its sign."""
     return f"{value:+.3f}".replace("-", MINUS)
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 part`, `2,000 parts`."""
+    """Format a number and its noun: `1 part`, `2,000 parts`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 

@@ -1,4 +1,4 @@
-"""One seed decides everything: each use of randomness derives its own from it, by name."""
+"""One seed decides everything: each use of randomness derives its own seed from it, by name."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """A seed for one use of randomness, a pure function of the run's seed and the use's name.
+    """Derive a seed for one use of randomness: a pure function of the run's seed and the use's name.
 
-    What is derived anew for each step or epoch needs no state to be saved: a resumed run draws the same.
+    A seed that is derived anew for each step or epoch needs no saved state: a resumed run draws the same numbers.
 
     Args:
         seed: the run's seed.
-        names: what the randomness is for, such as ``("noise", step)``.
+        names: the use of the randomness, such as ``("noise", step)``.
 
     Returns:
         An integer in [0, 2^63).

@@ -1,4 +1,4 @@
-"""Settings as plain values, which YAML and JSON can hold, and back. Executes no code, needs no torch."""
+"""Conversion of settings to plain values, which YAML and JSON can hold, and back. Executes no code, needs no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses, paths and tuples as what YAML and JSON can hold."""
+    """Convert dataclasses, paths and tuples to values that YAML and JSON can hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Path):
@@ -26,10 +26,10 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """A configuration dataclass from what `to_plain` made of it.
+    """Build a configuration dataclass from the result of `to_plain`.
 
     Raises:
-        ModelFolderError: a name the dataclass has not, or a value it refuses.
+        ModelFolderError: the dataclass has no field of some name, or refuses a value.
     """
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))

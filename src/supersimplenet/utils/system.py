@@ -1,4 +1,4 @@
-"""What is asked of the machine beside arithmetic: memory that is not handed back each time, and its cores."""
+"""Functions for the operating system and the machine: memory, cores, CPU name, and stopping this process."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt(3)
 STOP_WITH_STDIN = "SUPERSIMPLENET_STOP_WITH_STDIN"  # environment variable: seconds, see `stop_with_stdin`
 _KEPT_BYTES = (1 << 31) - 1
-_GPU_THREADS = 8  # threads that decode for a GPU, at most
+_GPU_THREADS = 8  # largest number of threads that decode images for a GPU
 
 
 def keep_freed_blocks() -> bool:
     """Let the C library keep large freed blocks for the next request.
 
-    By default glibc returns each block of more than 32 MiB to the system when it is freed, and the next one of the
-    same size is handed out page by page, cleared. In a training step that takes longer than the arithmetic
-    (docs/performance.md). The process then holds on to the largest amount it once used.
+    By default glibc returns each block of more than 32 MiB to the system when it is freed, and the system clears the
+    next block of the same size page by page. In a training step this takes longer than the arithmetic
+    (docs/performance.md). With this setting, the process keeps the largest amount of memory that it once used.
 
     Returns:
-        Whether it was done: on Linux with glibc; elsewhere nothing changes.
+        Whether the setting was made: on Linux with glibc; elsewhere nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -43,29 +43,29 @@ def keep_freed_blocks() -> bool:
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which may be fewer than the machine has."""
+    """Return the number of cores that this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_cpu(device: torch.device) -> bool:
-    """Whether work is cut into pieces that stay in cache: on a CPU. A GPU takes it whole."""
+    """Return whether the device is a CPU, where work is cut into chunks that stay in cache; a GPU gets it whole."""
     return device.type == "cpu"
 
 
 @contextmanager
 def worker_threads(device: torch.device) -> Iterator[int]:
-    """While several threads at once carry images from the file to the result by torch; gives their best number.
+    """Prepare torch for several threads that each process their own images; yield the best number of threads.
 
-    On a CPU each thread computes alone: threads that share one image wait for each other at every operation, and
-    for long where another one is decoding.
+    On a CPU each thread computes alone: threads that share one image wait for each other at every operation, and wait
+    long while one of them is decoding.
     """
-    import torch  # not before: the line's computer may have none
+    import torch  # imported only here: the production computer may lack torch
 
     if device.type != "cpu":
         yield min(_GPU_THREADS, available_cores())
         return
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of this thread, and of those that begin to compute from now on
+    torch.set_num_threads(1)  # for this thread and for threads that begin to compute from now on
     try:
         yield threads
     finally:
@@ -81,7 +81,7 @@ def cpu_name() -> str:
 
 
 def peak_memory_mib() -> float | None:
-    """Return the most memory that this process has held, in MiB; None where the system does not tell (Windows)."""
+    """Return the most memory that this process has held, in MiB; None where the system has no such figure (Windows)."""
     try:
         import resource
     except ImportError:
@@ -91,17 +91,17 @@ def peak_memory_mib() -> float | None:
 
 
 def stop_with_stdin(within_s: float) -> None:
-    """Stop this process when its standard input is closed: when the process that started it closes it, or ends.
+    """Stop this process when its standard input is closed: the process that started it closes the input, or ends.
 
-    It is asked to by SIGTERM, and ended if it has not stopped in time. So a training that is let go leaves its
-    checkpoint, and none goes on writing into a folder that another run continues in.
+    This process then gets SIGTERM, and is ended if it has not stopped in time. So an abandoned training keeps its
+    checkpoint, and does not go on writing into a folder in which another run continues.
 
     Args:
-        within_s: seconds between both.
+        within_s: seconds between SIGTERM and the forced end.
     """
 
     def watch() -> None:
-        os.read(sys.stdin.fileno(), 1)  # returns when the other end is closed: nothing is ever written
+        os.read(sys.stdin.fileno(), 1)  # returns when the input is closed, because nothing is ever written to it
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(within_s)
         os._exit(1)

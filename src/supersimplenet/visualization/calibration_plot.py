@@ -18,7 +18,7 @@ _BARS = 40
 
 
 def draw_calibration(calibrated: Calibrated, path: Path) -> Path:
-    """Write the plot of a calibration as PNG; return its path.
+    """Write the plot of a calibration as PNG; return the file's path.
 
     Args:
         calibrated: the result of `calibrate`.

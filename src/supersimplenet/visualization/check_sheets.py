@@ -1,4 +1,4 @@
-"""Draw the findings of a data set check: one sheet for each kind of finding."""
+"""Draw the findings of a dataset check, one sheet for each kind of finding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = 6
 _ROWS = 6
 _TILE_PX = 168
 _GAP_PX = 12
-_DETAIL_PX = 24  # line above the tiles of one piece of evidence
+_DETAIL_PX = 24  # height of the line above the tiles of one piece of evidence
 _CAPTION_PX = 38  # two lines below each tile
 _LINE_PX = 20
 _INK, _FAINT_INK, _PAPER, _TILE = (32, 33, 36), (95, 99, 104), (255, 255, 255), (232, 234, 237)
@@ -28,14 +28,14 @@ _COLOURS = {"error": (197, 34, 31), "warning": (176, 96, 0), "note": (26, 95, 18
 
 
 def draw_findings(report: CheckReport, samples: Sequence[Sample], folder: Path) -> list[Path]:
-    """Write one PNG, named by its code, for each finding that names images; return the paths.
+    """Write one PNG for each finding that names images; return the paths.
 
-    Long findings show their first images.
+    The finding's code is the file's name. A sheet of a finding with many images shows the first ones.
 
     Args:
         report: the findings.
         samples: the samples that were checked.
-        folder: where to write.
+        folder: folder for the files.
     """
     sample_of = {sample.image: sample for sample in samples}
     paths = []
@@ -48,7 +48,7 @@ def draw_findings(report: CheckReport, samples: Sequence[Sample], folder: Path) 
 
 
 def draw_finding(finding: Finding, sample_of: dict[Path, Sample]) -> Image.Image:
-    """Draw the first images of a finding, those of one piece of evidence side by side; for masks also the masks."""
+    """Draw the first images of a finding, images of one piece of evidence side by side, masks beside their images."""
     width = _COLUMNS * (_TILE_PX + _GAP_PX) + _GAP_PX
     title = _wrapped(f"{finding.level}: {finding.message}", font(14), width - 2 * _GAP_PX)
     rows, shown = _rows(finding.evidence, panels_each=2 if finding.code.startswith("mask-") else 1)
@@ -81,7 +81,7 @@ def draw_finding(finding: Finding, sample_of: dict[Path, Sample]) -> Image.Image
 
 
 def _rows(evidence: Sequence[Evidence], *, panels_each: int) -> tuple[list[list[Evidence]], int]:
-    """Return the evidence that fits the sheet, in rows, and the number of its pieces."""
+    """Return the evidence that fits on the sheet, in rows, and the number of pieces of evidence in them."""
     rows: list[list[Evidence]] = []
     used, shown = _COLUMNS, 0
     for piece in evidence:
@@ -113,7 +113,7 @@ def _panels(
 
 
 def _tile(path: Path | None, *, stretch: bool = False) -> Image.Image:
-    """Draw a file into a tile; ``stretch`` shows a faint mask as if its highest level were white."""
+    """Draw an image file into a tile; ``stretch`` makes the highest level white, so that a faint mask is visible."""
     try:
         pixels = read_image(path) if path is not None else None
     except ImageError:
@@ -148,7 +148,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width_px: float) -> list[s
 
 
 def _without_path(evidence: Evidence, sample_of: dict[Path, Sample]) -> str:
-    """Return the detail; an error of a file without the file's path, which is shown below its tile."""
+    """Return the detail without the path of the file, whose name is shown below the tile."""
     detail = evidence.detail
     for image in evidence.images:
         sample = sample_of[image]
@@ -158,7 +158,7 @@ def _without_path(evidence: Evidence, sample_of: dict[Path, Sample]) -> str:
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width_px: float, *, keep: Literal["start", "end"]) -> str:
-    """Return the text, or as much of its start or end as fits; file names keep the end, where they differ."""
+    """Return the text, or as much of its start or end as fits into the width."""
     if font.getlength(text) <= width_px:
         return text
     while text:

@@ -26,9 +26,9 @@ def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[Evaluated
     """Draw the best and the worst findings of a test split: image, ground truth, anomaly map, verdict.
 
     Args:
-        best: see `choose_outcomes`.
-        worst: likewise.
-        title: a line above the pictures.
+        best: the best findings; see `choose_outcomes`.
+        worst: the worst findings; see `choose_outcomes`.
+        title: text of the line above the pictures.
     """
     halves = [(name, cases) for name, cases in (("best findings", best), ("worst findings", worst)) if cases]
     columns = max(len(cases) for _, cases in halves)
@@ -66,8 +66,9 @@ def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[Evaluated
 def choose_outcomes(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
     """Return the best and the worst findings for a contact sheet.
 
-    The best are the bad images with the largest margin, from each defect type in turn. The worst are, of the others,
-    those furthest on the wrong side of the threshold, or nearest to it where none is wrong.
+    The best are the bad images with the largest margin, taken from each defect type in turn. The worst are the images
+    furthest on the wrong side of the threshold, or nearest to the threshold if no verdict is wrong; the best images are
+    left out here.
     """
     bad = sorted((outcome for outcome in outcomes if outcome.sample.label == BAD), key=lambda outcome: -outcome.margin)
     rank_in_type: dict[str, int] = {}
@@ -97,7 +98,7 @@ def _panels(case: EvaluatedImage) -> tuple[Image.Image, Image.Image, Image.Image
 
 
 def _mask_on_image(case: EvaluatedImage) -> NDArray[np.bool_]:
-    """Return the mask of a test image, at the size of its map or of its image, oriented as the image is."""
+    """Return the mask of a test image in the image's orientation, at the size of the image or of the anomaly map."""
     mask, placement = case.mask, case.prediction.placement
     assert mask is not None
     if placement.turn is None or mask.shape != placement.map_size_px:

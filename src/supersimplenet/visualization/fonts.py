@@ -1,4 +1,4 @@
-"""Load the one font that all pictures use."""
+"""Load the font that all pictures use."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from PIL import ImageFont
 
 
 def font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans as shipped with matplotlib: the same on every machine."""
+    """Return the font DejaVu Sans of matplotlib, which is the same on every machine."""
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size_px)

@@ -11,22 +11,22 @@ from supersimplenet.preprocessing.images import AnyImage, read_any
 from supersimplenet.types import Prediction
 from supersimplenet.visualization.fonts import font
 
-# Colours run from logit 0 (as likely normal as defective: no colour) to the map's maximum, but at least to this logit,
-# so that a part without a defect gets little colour and a strong defect shows its shape.
+# Colours run from logit 0 (normal and defective are equally likely: no colour) to the anomaly map's maximum, but at
+# least to this logit, so that a part without a defect gets little colour and a strong defect shows its shape.
 _HOT_LOGIT = 3.0
 _OPACITY = 0.75
 INK, PAPER, GREEN, AMBER, RED = (32, 33, 36), (255, 255, 255), (24, 128, 56), (176, 96, 0), (197, 34, 31)
 _VERDICT_COLOURS = {"good": GREEN, "unsure": AMBER, "bad": RED}
 _COLOURS = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.float32)  # (256, 3)
-_ROWS = 256  # rows that are blended at once: a whole large image as floats would not fit into a small memory
+_ROWS = 256  # rows blended at the same time: a large image as floats would need too much memory
 
 
 def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
-    """Draw the image with its anomaly map, a box around each defect, verdict and score in a strip below.
+    """Draw the image with its anomaly map and a box around each defect; verdict and score are in a strip below.
 
     Args:
-        image: in any form that `read_any` takes.
-        prediction: the prediction of that image.
+        image: the image, in any form that `read_any` accepts.
+        prediction: the prediction of this image.
     """
     pixels = read_any(image)[0]
     picture = Image.fromarray(blend_heat(pixels, prediction))
@@ -37,7 +37,7 @@ def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
     calibrated = "" if prediction.p_value is not None else "  (not calibrated)"
     text = f"{prediction.verdict}  score {prediction.score:.3f}{calibrated}"
     height = round(lettering.size * 1.8)
-    # A small picture is centred over a strip wide enough for its text.
+    # A small picture is centred above the strip, which must be wide enough for the text.
     width = max(picture.width, round(lettering.getlength(text)) + 16)
     sheet = Image.new("RGB", (width, picture.height + height), PAPER)
     sheet.paste(picture, ((width - picture.width) // 2, 0))
@@ -47,10 +47,10 @@ def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
 
 
 def heat_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the anomaly map as an overlay shows it, without the image: (H, W, 4), colour and opacity.
+    """Return the anomaly map as in an overlay, but without the image: (H, W, 4), colour and opacity.
 
     Args:
-        prediction: the prediction with the map.
+        prediction: the prediction with the anomaly map.
         size_px: height and width of the layer.
     """
     step = _heat_steps(prediction, size_px)
@@ -70,7 +70,7 @@ def blend_heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.
 
 
 def _heat_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the map as colour steps, 0 to 255, at another (height, width)."""
+    """Return the anomaly map as colour steps, 0 to 255, resized to (height, width)."""
     counted = prediction.map_logit
     if prediction.ignored is not None:
         counted = np.where(prediction.ignored, np.minimum(counted, 0), counted)  # ignored pixels have no colour

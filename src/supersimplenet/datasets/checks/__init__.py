@@ -1,1 +1,1 @@
-"""What is wrong with a data set, and how to split it anew."""
+"""Check a dataset for mistakes before training."""

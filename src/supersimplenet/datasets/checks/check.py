@@ -1,4 +1,4 @@
-"""Is a data set fit to train on? Found out before anyone trains in vain. No torch is needed."""
+"""Check whether a dataset is fit for training, before time is lost on a useless training. Needs no torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ORDER = ("error", "warning", "note")
 
 @dataclass(frozen=True, kw_only=True)
 class TypeCount:
-    """Images of one type in one split; ``with_mask`` counts those whose mask marks something."""
+    """Number of images of one type in one split; ``with_mask`` counts the images whose mask is not empty."""
 
     split: Split
     defect: str
@@ -40,16 +40,16 @@ class TypeCount:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """What a data set holds, and what is wrong with it.
+    """The content of a dataset, and the mistakes found in it.
 
     Attributes:
-        counts: of each type in each split, training first.
-        groups: number of physical parts that are named.
-        in_groups: images whose part is named.
-        regime: that training would choose; None where there is no good training image.
-        supervision: that regime and its images, in a line.
-        light: brightness and contrast of the good images of both splits; empty where there are too few.
-        findings: the worst first.
+        counts: number of images of each type in each split, training first.
+        groups: number of physical parts that have a name.
+        in_groups: number of images whose part has a name.
+        regime: regime of supervision that training would choose; None where there is no good training image.
+        supervision: a line of text with that regime and its numbers of images.
+        light: brightness and contrast of the good images of both splits; empty where there are too few images.
+        findings: the findings, the worst first.
     """
 
     counts: tuple[TypeCount, ...]
@@ -61,7 +61,7 @@ class CheckReport:
     findings: tuple[Finding, ...]
 
     def of_level(self, level: str) -> list[Finding]:
-        """The findings of one level."""
+        """Return the findings of one level."""
         return [finding for finding in self.findings if finding.level == level]
 
 
@@ -71,15 +71,17 @@ def check(
     size_px: tuple[int, int] | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> CheckReport:
-    """Look at every file of a data set once, and say what is wrong. A broken file is a finding and never raises.
+    """Inspect every file of a dataset once, and report mistakes. A broken file gives a finding, not an exception.
 
     Args:
-        samples: of both splits.
-        size_px: (height, width) that the network will see: also finds defects too small for it and shapes unlike it.
-        progress: called with what is being done, ``reading`` or ``comparing``, and the images done since the last call.
+        samples: samples of both splits.
+        size_px: (height, width) of the network's input. If given, also find defects too small for this size, and
+            images of very different proportions.
+        progress: called with the current stage, ``reading`` or ``comparing``, and the number of images done since the
+            last call.
 
     Raises:
-        ConfigError: ``size_px`` is not two positive integers.
+        ConfigError: a side of ``size_px`` is below 1.
     """
     if size_px is not None and min(size_px) < 1:
         raise ConfigError(f"size: {size_px[0]} {size_px[1]}; wanted height and width, whole numbers of at least 1")
@@ -114,7 +116,7 @@ def check(
 
 
 def remove_report(folder: Path) -> None:
-    """Delete an earlier check's report and pictures, which would stand beside the new ones."""
+    """Delete the report and the pictures of an earlier check, so that they do not mix with the new ones."""
     path = folder / REPORT_FILE
     if path.is_file():
         for finding in json.loads(path.read_text(encoding="utf-8"))["findings"]:
@@ -155,7 +157,7 @@ def _marks(looked: Looked) -> bool:
 
 
 def _supervision(looked: Sequence[Looked]) -> tuple[Regime | None, str]:
-    """As training decides it; a mask that marks nothing, or cannot be used, labels no pixel."""
+    """Return the regime that training would choose, and a line about it; empty and unusable masks label no pixel."""
     labelled = [
         sample
         if sample.label != BAD or _marks((sample, look))

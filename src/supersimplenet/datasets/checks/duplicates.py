@@ -1,14 +1,14 @@
-"""Find photographs of the same part: equal pixel for pixel, or alike apart from exposure and framing.
+"""Find photographs of the same part: equal pixel by pixel, or similar except for exposure and framing.
 
 Two photographs of one part differ in brightness, contrast and shading, and a little in framing. The positions of the
 fine structure stay the same. So each image is reduced to a small fingerprint: the difference of each cell from its
 surroundings, divided by how much the surroundings vary. The likeness of two images is the correlation of their
 fingerprints, at the best of all shifts by a few cells.
 
-How much likeness is enough depends on the product: parts in a fixture all look alike. So a pair counts only if each of
+How much likeness is enough depends on the product: parts in a fixture are all similar. So a pair counts only if each of
 the two images stands out among the other's neighbours: it is at least twice as close as the 20th nearest image. If
-even the 20th nearest looks nearly the same, duplicates cannot be told from other images, and the result says so. The
-numbers below were measured: docs/decisions/0013-near-duplicates.md.
+even the 20th nearest is nearly the same, duplicates cannot be distinguished from other images; such images are listed
+in the result. The numbers below were measured: docs/decisions/0013-near-duplicates.md.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from PIL import Image
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 
-MOST_IMAGES = 20_000  # that are compared with each other: a few minutes on one core; time grows with the square
+MOST_IMAGES = 20_000  # largest number that is compared: a few minutes on one core; time grows with the square
 _SIDE = 28  # cells of a fingerprint, in height and in width
 _REACH = 3  # cells by which two photographs may be shifted, in each direction
 _SURROUNDINGS = 1.5  # sigma, in cells
 _FAINT_LEVELS = 1.0  # structure fainter than this, in grey levels, is not amplified: it may be noise
-_NEIGHBOUR = 20  # more images than this of one part cannot be told from a product that always looks alike
+_NEIGHBOUR = 20  # more images than this of one part cannot be distinguished from a product with very similar parts
 _STANDS_OUT = 0.5
 _TOO_ALIKE = 0.8
-_MOST_TOO_ALIKE = 0.5  # above this share of the images, the pairs of the others are chance, too
+_MOST_TOO_ALIKE = 0.5  # above this share of such images, the pairs of the other images are chance, too
 _ROWS = 256  # images compared with all others at once; this limits memory
 
 
@@ -41,7 +41,7 @@ class NearDuplicates:
     Attributes:
         pairs: (P, 2) positions in the list, the first below the second, sorted.
         likeness: (P,) correlation of each pair's fingerprints, at most 1.
-        too_alike: (N,) True for images that look like so many others that their pairs cannot be found.
+        too_alike: (N,) True for images that are similar to so many others that their pairs cannot be found.
     """
 
     pairs: NDArray[np.int64]
@@ -66,7 +66,7 @@ def find_near_duplicates(
     Time grows with the square of N: half a minute for 10 000 on one core. Memory grows with N.
 
     Args:
-        fingerprints: one for each image.
+        fingerprints: the fingerprint of each image.
         progress: called with the number of images compared since the last call.
     """
     count = len(fingerprints)
@@ -94,7 +94,7 @@ def find_near_duplicates(
     found = sparse.csr_array(
         (np.concatenate(likenesses), (np.concatenate(sources), np.concatenate(targets))), shape=(count, count)
     )
-    # Both images of a pair stand out: one that is found from one side only is 0, and dropped.
+    # Both images of a pair must stand out: a pair found from one side only gets the likeness 0, and is dropped.
     mutual = sparse.triu(found.minimum(found.T), k=1).tocoo()
     order = np.lexsort((mutual.col, mutual.row))[: 0 if too_alike.mean() > _MOST_TOO_ALIKE else None]
     pairs = np.stack([mutual.row, mutual.col], axis=1).astype(np.int64)[order]
@@ -110,7 +110,7 @@ def equal_groups(keys: Sequence[Hashable]) -> list[list[int]]:
 
 
 def linked_groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Return groups of positions 0 to count - 1 that pairs link, directly or through others; leave out single ones."""
+    """Return groups of positions 0 to count - 1 that pairs link directly or indirectly; single ones are left out."""
     links = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
     graph = sparse.csr_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count))
     _, component = connected_components(graph, directed=False)

@@ -1,4 +1,4 @@
-"""Check the single files of a data set: images, masks, sizes, brightness."""
+"""Check the files of a dataset one by one: images, masks, sizes, brightness."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from supersimplenet.datasets.checks.light import LEAST_FOR_SPREAD, middle_and_sp
 from supersimplenet.types import BAD, GOOD
 from supersimplenet.utils.formatting import counted, shown_size
 
-_LONG = 3.0  # times as long as wide; a square network size distorts longer images much
+_LONG = 3.0  # length divided by width; a square network size strongly distorts longer images
 _DISTORTED = 2.0
-_FEW_ODD = 0.1  # up to this share of the images, a size unlike the others looks like a mistake
+_FEW_ODD = 0.1  # a different size is probably a mistake if at most this share of the images has it
 _MOST_DEFECTIVE = 0.5  # a mask that marks more than this share of the image seems to be inverted
 _OUTLIER_Z = 6.0
 
 
 def check_images(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
-    """Yield findings on images that cannot be read, and on sizes and shapes unlike the others'.
+    """Yield findings on images that cannot be read, and on unusual sizes and proportions.
 
     Args:
-        looked: the samples and what was read from their files.
-        size_px: (height, width) of the network's input, where it is known.
+        looked: the samples, each with the result of its inspection.
+        size_px: (height, width) of the network's input; None where it is not known.
     """
     broken = [(sample, look.image_error) for sample, look in looked if look.image_error is not None]
     if broken:
@@ -126,7 +126,7 @@ def _check_shapes(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> 
 
 
 def _check_marks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
-    """Yield findings on what the usable masks mark."""
+    """Yield findings on the marked regions of the usable masks."""
     masks = [(sample, look.mask) for sample, look in looked if look.mask is not None]
     bad = [(sample, mask) for sample, mask in masks if sample.label == BAD]
     marking = [(sample, mask) for sample, mask in bad if mask.marked_fraction > 0]

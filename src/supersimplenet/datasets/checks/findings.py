@@ -1,4 +1,4 @@
-"""Findings of a check of a data set, each with level, message and evidence."""
+"""Findings of a dataset check, each with level, message and evidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Looked = tuple[Sample, Look]
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """One instance of a finding: an image, or several that belong together, and what is wrong with them."""
+    """One case of a finding: one image, or several that belong together, and what is wrong with them."""
 
     images: tuple[Path, ...]
     detail: str = ""
@@ -24,13 +24,13 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something worth knowing before training.
+    """A fact about the data that people should know before training.
 
     Attributes:
         level: ``error`` if training or its metrics would be wrong, ``warning`` if they probably are, else ``note``.
-        code: the kind of finding, the same in every version; also the name of its picture.
-        message: what was found and what to do.
-        evidence: where it was found; may be empty.
+        code: the kind of finding, the same in every version; its picture has this name, too.
+        message: the problem, and advice against it.
+        evidence: the images concerned; may be empty.
     """
 
     level: Level

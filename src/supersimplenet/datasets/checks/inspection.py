@@ -1,4 +1,4 @@
-"""One look at each image and its masks, in threads: everything that the checks of a data set need, and no pixels."""
+"""Inspect each image and its masks once, in threads; keep all that the checks of a dataset need, but no pixels."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _THREADS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True, kw_only=True)
 class MaskLook:
-    """What a mask file holds.
+    """The properties of a mask file.
 
     Attributes:
-        levels: the grey levels in it, 0 to 255, ascending.
-        marked_fraction: share of its pixels that count as defective, in [0, 1].
-        vanishes: whether nothing is left of what it marks at the size that was asked about.
+        levels: the grey levels in the file, 0 to 255, ascending.
+        marked_fraction: share of the pixels that count as defective, in [0, 1].
+        vanishes: whether no marked pixel is left when the mask is resized to the network's input size.
     """
 
     levels: tuple[int, ...]
@@ -39,11 +39,11 @@ class MaskLook:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLook:
-    """What an image file holds.
+    """The properties of an image file.
 
     Attributes:
-        size_px: (height, width), upright.
-        digest: equal for equal pixels, whatever the file's format.
+        size_px: (height, width) of the upright image.
+        digest: hash of the pixels; equal for equal pixels in any file format.
         brightness: mean grey level, in [0, 255].
         contrast: standard deviation of the grey level.
         fingerprint: see `duplicates`.
@@ -58,14 +58,14 @@ class ImageLook:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What the files of one sample hold, and what is wrong with them.
+    """The properties of one sample's files, and the errors in them.
 
     Attributes:
-        image: None where it cannot be read.
-        mask: None where there is none, or where it cannot be used.
-        image_error: why the image cannot be read.
-        mask_error: why the mask cannot be used.
-        ignore_error: why the second mask cannot be used.
+        image: properties of the image; None where it cannot be read.
+        mask: properties of the mask; None where there is no mask, or where it cannot be used.
+        image_error: why the image cannot be read; None if it can.
+        mask_error: why the mask cannot be used; None if there is no error.
+        ignore_error: why the ignore mask cannot be used; None if there is no error.
     """
 
     image: ImageLook | None = None
@@ -78,12 +78,12 @@ class Look:
 def look_at(
     samples: Sequence[Sample], *, size_px: tuple[int, int] | None = None, progress: Callable[[int], None] | None = None
 ) -> list[Look]:
-    """A look at each sample, in their order. A broken file is reported and never raises.
+    """Inspect the files of each sample, in order. A broken file is reported in the result and raises no error.
 
     Args:
-        samples: whose files are read.
-        size_px: (height, width) that the network will see.
-        progress: called with the number of samples looked at since the last call.
+        samples: the samples to inspect.
+        size_px: (height, width) of the network's input; None where it is not known.
+        progress: called with the number of samples inspected since the last call.
     """
     looks = []
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool:
@@ -135,7 +135,7 @@ def _image_look(pixels: NDArray[np.uint8]) -> ImageLook:
 def _mask_look(sample: Sample, image_size_px: tuple[int, int], size_px: tuple[int, int] | None) -> MaskLook:
     assert sample.mask is not None
     marked = read_mask(sample.mask, image_size_px=image_size_px, any_value=sample.mask_any_value)
-    # Read again as an image for its grey levels: what the mask's own reading makes of them is the question.
+    # Read the file again as an image, because `read_mask` does not return the grey levels.
     levels = np.bincount(read_image(sample.mask).max(axis=2).ravel(), minlength=256)
     vanishes = size_px is not None and bool(marked.any()) and not resize_mask(marked, size_px).any()
     return MaskLook(

@@ -1,4 +1,4 @@
-"""Whether test images were taken in the same light as training images: brightness and contrast of the good ones."""
+"""Check whether the good training and test images were taken in the same light: compare brightness and contrast."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from supersimplenet.datasets.checks.findings import Finding, Looked
 from supersimplenet.types import GOOD
 
-LEAST_FOR_SPREAD = 10  # images from which on a median and a spread say something
-_LEAST_SPREAD_LEVELS = 2.0  # grey levels; images that vary less have no outliers worth reporting
-_LEAST_SHIFT_LEVELS = {"brightness": 5.0, "contrast": 3.0}  # grey levels; a smaller shift is none
+LEAST_FOR_SPREAD = 10  # images needed for a useful median and spread
+_LEAST_SPREAD_LEVELS = 2.0  # grey levels; a smaller spread is raised to this, so that tiny differences are not reported
+_LEAST_SHIFT_LEVELS = {"brightness": 5.0, "contrast": 3.0}  # grey levels; smaller shifts are not reported
 _TO_STANDARD_DEVIATION = 1.4826  # times the median distance from the median, where values are normally distributed
 _WORDS = {"brightness": ("brighter", "darker"), "contrast": ("of more contrast", "of less contrast")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
-    """One measure of the good images of both splits.
+    """One property of the light, measured on the good images of both splits.
 
     Attributes:
         what: ``brightness``, the mean grey level of an image, or ``contrast``, its standard deviation.
         train: median over the training images, in grey levels of 255.
-        test: median over the test images, likewise.
-        spread: usual distance of a training image from that median, scaled to a standard deviation.
-        images: how many of each split were measured, training first.
+        test: median over the test images, in grey levels of 255.
+        spread: median distance of the training images from ``train``, scaled to a standard deviation.
+        images: number of images measured in each split, training first.
     """
 
     what: Literal["brightness", "contrast"]
@@ -39,12 +39,12 @@ class Light:
 
     @property
     def shifted(self) -> bool:
-        """Whether the medians differ by more than training images usually do from each other."""
+        """True if the medians differ by more than training images usually differ from each other."""
         return abs(self.test - self.train) > max(self.spread, _LEAST_SHIFT_LEVELS[self.what])
 
 
 def measure_light(looked: Sequence[Looked]) -> tuple[Light, ...]:
-    """Return brightness and contrast of the good images; nothing where a split has too few that can be read."""
+    """Return brightness and contrast of the good images; empty where a split has too few readable ones."""
     good = {
         split: [look.image for sample, look in looked if look.image and sample.split == split and sample.label == GOOD]
         for split in ("train", "test")

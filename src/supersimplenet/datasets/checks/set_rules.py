@@ -1,4 +1,4 @@
-"""Check a data set as a whole: labels, splits, and the same part in several places."""
+"""Check a dataset as a whole: labels, splits, and repeated photographs of one part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPLIT_ANEW = "split anew by part: supersimplenet data split --groups found"
 
 
 def check_labels(samples: Sequence[Sample]) -> Iterator[Finding]:
-    """Yield findings if there is too little to train on, or too little to test."""
+    """Yield findings if there are too few images for training or for the test."""
     good = sum(sample.split == "train" and sample.label == GOOD for sample in samples)
     if good == 0:
         message = "no good training image; every regime of supervision needs some"
@@ -36,7 +36,7 @@ def check_labels(samples: Sequence[Sample]) -> Iterator[Finding]:
 
 
 def check_named_groups(samples: Sequence[Sample]) -> Iterator[Finding]:
-    """Yield a finding on groups that are in both splits."""
+    """Yield a finding on groups that have images in both splits."""
     members = defaultdict(list)
     for sample in samples:
         if sample.group is not None:
@@ -52,7 +52,7 @@ def check_named_groups(samples: Sequence[Sample]) -> Iterator[Finding]:
 
 
 def check_duplicates(looked: Sequence[Looked]) -> Iterator[Finding]:
-    """Yield findings on images that are equal pixel for pixel."""
+    """Yield findings on images that are equal pixel by pixel."""
     readable = _readable(looked)
     groups = [[readable[i][0] for i in group] for group in equal_groups([image.digest for _, image in readable])]
     contradicting = [group for group in groups if len({sample.label for sample in group}) == 2]
@@ -88,7 +88,7 @@ def check_near_duplicates(looked: Sequence[Looked], progress: Callable[[int], No
         return
     near = find_near_duplicates(np.stack([image.fingerprint for _, image in readable]), progress=progress)
     likeness = {(i, j): value for (i, j), value in zip(near.pairs.tolist(), near.likeness.tolist(), strict=True)}
-    # Equal images, and images known to show one part, have findings of their own.
+    # Equal images have findings of their own, and images of one group are known to show one part.
     new = {
         (i, j): value
         for (i, j), value in likeness.items()

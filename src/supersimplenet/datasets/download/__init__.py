@@ -1,1 +1,1 @@
-"""Download published data sets from their publishers: fetch, check, unpack safely, count the images."""
+"""Download published datasets from their publishers: fetch, check, unpack safely, count the images."""

@@ -1,4 +1,4 @@
-"""List of the published data sets: publisher, address, licence and contents."""
+"""List of the published datasets: publisher, address, licence and contents."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 ON_REQUEST = "SensumSODF"
 REQUEST_PAGE = "https://www.sensum.eu/sensumsodf-dataset/"
-SPLITS_PAGE = "https://github.com/blaz-r/SuperSimpleNet"  # its README links the authors' split files of SensumSODF
+SPLITS_PAGE = "https://github.com/blaz-r/SuperSimpleNet"  # its README links to the authors' split files of SensumSODF
 
 
 class Counts(NamedTuple):
-    """Numbers of images of a data set, or of one category."""
+    """Numbers of images of a dataset or of one category."""
 
     train_good: int
     train_bad: int
@@ -26,19 +26,20 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """The archive of a data set, as published.
+    """The archive of a published dataset.
 
     Attributes:
-        name: name of the data set's class in this package.
-        page: web page where the publisher describes and offers it; it stays valid longer than ``url``.
+        name: name of the dataset's class in this package.
+        page: web page where the publisher describes and offers the dataset; it stays valid longer than ``url``.
         url: address of the archive.
-        file: file name of the archive; the suffix tells its format.
+        file: file name of the archive; the suffix gives its format.
         size: size of the archive in bytes.
         checksum: algorithm and hexadecimal digits.
-        unpacked_at_most: largest size when unpacked, in bytes; more is refused.
-        licence: name of the licence and what it forbids.
-        counts: images by category, each a folder at the top of the archive; by "" where there are no categories.
-        layout: what else must be at the top of the archive; without it the data set counts as missing.
+        unpacked_at_most: largest allowed size when unpacked, in bytes.
+        licence: name of the licence and the uses that it forbids.
+        counts: numbers of images by category; a category is a folder at the top of the archive. The only key is ""
+            where there are no categories.
+        layout: other files or folders at the top of the archive; without them the dataset counts as missing.
     """
 
     name: str
@@ -56,8 +57,8 @@ class Archive:
 _MVTEC_AD = Archive(
     name="MVTecAD",
     page="https://www.mvtec.com/research-teaching/datasets/mvtec-ad",
-    # MVTec changes the address of its share now and then: both earlier ones that anomalib had answer 404 (its issues
-    # 3121 and 3608). From this one, others have since fetched the file of this size and checksum; anomalib's code and
+    # MVTec sometimes changes the address of its share: both earlier addresses in anomalib answer 404 (anomalib's issues
+    # 3121 and 3608). Others have since fetched a file of this size and checksum from this address; anomalib's code and
     # several public audits state the checksum.
     url="https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/"
     "download/420938113-1629960298/mvtec_anomaly_detection.tar.xz",
@@ -88,8 +89,8 @@ _VISA = Archive(
     name="VisA",
     page="https://github.com/amazon-science/spot-diff",
     # The page above and the registry of open data on AWS (registry.opendata.aws/visa) name the bucket; anomalib and
-    # several public audits state the file's name, size and checksum. The licence is in the page's LICENSE-DATASET:
-    # anomalib and others state a wrong one.
+    # several public audits state the file's name, size and checksum. The licence is in the file LICENSE-DATASET of that
+    # page; anomalib and others state a wrong licence.
     url="https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
     file="VisA_20220922.tar",
     size=1_929_840_640,
@@ -117,7 +118,7 @@ _KSDD2 = Archive(
     page="https://www.vicos.si/resources/kolektorsdd2/",
     # The address is from the authors' code (SuperSimpleNet, mixed-segdec-net-comind2021); it leads to data.vicos.si.
     # The authors' code states the checksum, public audits the size. The archive holds the five split_weakly_*.pyb, and
-    # a stray copy of one image and its mask, train/10301 (copy).png, which does not belong to the data set.
+    # a stray copy of one image and its mask, train/10301 (copy).png, which does not belong to the dataset.
     url="https://go.vicos.si/kolektorsdd2",
     file="KolektorSDD2.zip",
     size=853_126_555,

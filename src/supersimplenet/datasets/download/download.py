@@ -1,4 +1,4 @@
-"""Download published data sets into a folder that is known to be complete.
+"""Download published datasets, and check that the resulting folder is complete.
 
 Only the publisher's own server is used. The archive is compared with the published checksum before it is opened, and
 its images are counted.
@@ -19,16 +19,16 @@ from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.types import BAD, GOOD
 
-_PICTURES_GROW = 1.1  # unpacked size per packed byte: archives hardly compress PNG and JPEG files
+_PICTURES_GROW = 1.1  # unpacked size divided by packed size: archives hardly compress PNG and JPEG files
 
 
 class Download(NamedTuple):
     """Result of `download`.
 
     Attributes:
-        folder: folder of the data set.
+        folder: folder of the dataset.
         counts: images by category, as published.
-        unpacked: the categories that were missing before.
+        unpacked: the categories that were missing before and are unpacked now.
     """
 
     folder: Path
@@ -50,22 +50,22 @@ def download(
     keep_archive: bool = False,
     registry: Mapping[str, Archive] = ARCHIVES,
 ) -> Download:
-    """Fetch, check and unpack what is missing of a data set, and count its images.
+    """Fetch, check and unpack the missing categories of a dataset, and count the images.
 
-    The archive is fetched into the folder's parent. It is unpacked beside the folder and renamed when it is complete;
-    categories that are missing in an existing folder are unpacked inside it and moved to their place.
+    The archive is fetched into the folder's parent, unpacked beside the folder, and renamed when it is complete. In an
+    existing folder, the missing categories are unpacked inside it and then moved to their place.
 
     Args:
-        name: name of the data set.
-        folder: the data set's root.
-        archive: the archive's file, if it was fetched by other means; it is checked as well, and kept.
+        name: name of the dataset.
+        folder: root folder of the dataset.
+        archive: file of the archive, if it was fetched by other means; it is checked as well, and not deleted.
         categories: the wanted categories; by default all.
         keep_archive: keep the fetched archive beside the folder.
-        registry: the data sets to choose from.
+        registry: the datasets to choose from.
 
     Raises:
-        ConfigError: the data set or a category is unknown.
-        DataError: the archive cannot be fetched, or is not the published one; the folder holds other images.
+        ConfigError: the dataset or a category is unknown.
+        DataError: the archive cannot be fetched or is not the published one, or the folder holds other images.
         OutputError: the disk has too little free space.
     """
     if name == ON_REQUEST:
@@ -98,7 +98,7 @@ def download(
 
 
 def source_of(name: str, folder: Path, category: str) -> DataSource:
-    """Return the data source that reads a downloaded data set; ``category`` is "" where it has none."""
+    """Return the data source for a downloaded dataset; ``category`` is "" where the dataset has no categories."""
     arguments = {"root": folder} | ({"category": category} if category else {})
     return SOURCES[name](**arguments)
 
@@ -146,7 +146,7 @@ def _check_space(published: Archive, folder: Path, missing: list[str], to_fetch:
 
 
 def _here(file: Path) -> int:
-    """Return how many bytes of the archive are there already."""
+    """Return how many bytes of the archive were fetched already."""
     part = file.with_name(f"{file.name}.part")
     return max(path.stat().st_size if path.exists() else 0 for path in (file, part))
 

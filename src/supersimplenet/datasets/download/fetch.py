@@ -1,4 +1,4 @@
-"""Fetch one file over HTTP: continue it after an interruption, check it before it gets its name."""
+"""Fetch one file over HTTP: continue after an interruption, and check the file before it gets its final name."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from supersimplenet.utils.console import progress_bar
 if TYPE_CHECKING:
     import requests
 
-_TIMEOUT_S = (10.0, 60.0)  # to connect, and between two chunks
-_TRIES = 3  # requests in a row without a new byte
+_TIMEOUT_S = (10.0, 60.0)  # for the connection, and between two chunks
+_TRIES = 3  # requests in a row that may bring no new byte
 _WAIT_S = 2.0
-_CHUNK_BYTES = 1 << 16  # a cut connection loses at most this: some publishers are slow and cut often
+_CHUNK_BYTES = 1 << 16  # a broken connection loses at most this; some servers are slow and often break the connection
 _MB = 1_000_000
 
 
 def fetch(url: str, file: Path, *, size: int, checksum: str, advice: str) -> None:
-    """Fetch a file, or the rest of it; a file that is complete and has the right checksum is left alone.
+    """Fetch a file, or the rest of it; a complete file with the right checksum is not fetched again.
 
-    The bytes received so far are kept beside it as ``FILE.part``, and the next call continues from there.
+    The bytes received so far are kept beside the file as ``FILE.part``, and the next call continues from there.
 
     Args:
-        url: http or https.
+        url: address of the file, http or https.
         file: the file to write.
         size: size of the whole file in bytes. If the server offers another size, nothing is written.
         checksum: algorithm and hexadecimal digits, such as ``sha256:cf43...``.
-        advice: what a person can do if this fails, for the messages.
+        advice: what the user can do if the download fails, for the error messages.
 
     Raises:
-        DataError: no connection, a refusal by the server, or another file than the wanted one, which is removed.
+        DataError: there is no connection, the server refuses, or the file is not the wanted one and was removed.
     """
-    import pooch  # imported here: with requests it takes a tenth of a second, and only this command needs it
+    import pooch  # imported here, because it takes a tenth of a second and only this command needs it
 
     def download(url: str, output: str, _: object) -> None:
         part = file.with_name(f"{file.name}.part")
@@ -46,7 +46,7 @@ def fetch(url: str, file: Path, *, size: int, checksum: str, advice: str) -> Non
 
     try:
         pooch.retrieve(url, known_hash=checksum, fname=file.name, path=file.parent, downloader=download)
-    except ValueError as error:  # pooch's error for a wrong checksum: it names both and removes the file
+    except ValueError as error:  # pooch raises it for a wrong checksum, names both checksums, and removes the file
         raise DataError(f"{url}: {error} Run the command again; {advice}") from error
 
 
@@ -54,7 +54,7 @@ def check(file: Path, checksum: str) -> None:
     """Check that a file has the given checksum.
 
     Raises:
-        DataError: no such file, or another checksum.
+        DataError: there is no such file, or it has another checksum.
     """
     import pooch
 
@@ -84,7 +84,7 @@ def _complete(url: str, part: Path, *, size: int, advice: str) -> None:
                     bar.update(task, completed=done // _MB)
             except requests.HTTPError as error:
                 problem = str(error)
-                if error.response is not None and error.response.status_code < 500:  # it would answer the same again
+                if error.response is not None and error.response.status_code < 500:  # final: no use to retry
                     raise DataError(f"{url}: {problem}; {advice}") from error
             except requests.RequestException as error:
                 problem = str(error)
@@ -104,7 +104,7 @@ def _pieces(session: requests.Session, url: str, part: Path, *, size: int, advic
     have = _bytes(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
-        if answer.status_code == 416:  # no bytes from here on: start again; the size of that answer is checked
+        if answer.status_code == 416:  # no bytes after these: start again; the size of the next answer is checked
             part.unlink()
             return
         answer.raise_for_status()
@@ -122,7 +122,7 @@ def _pieces(session: requests.Session, url: str, part: Path, *, size: int, advic
 
 
 def _extent(answer: requests.Response) -> tuple[int, int | None]:
-    """Return the first byte of the answer, and the size of the whole file, None if the server does not say."""
+    """Return the position of the answer's first byte, and the size of the whole file, None if it is not given."""
     if answer.status_code == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if found:

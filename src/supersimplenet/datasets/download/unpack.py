@@ -1,8 +1,8 @@
-"""Unpack archives so that nothing is ever written outside the target folder.
+"""Unpack archives, and never write outside the target folder.
 
-Only plain files and folders are written, by this module itself: neither `tarfile` nor `zipfile` creates anything.
-tarfile's own protection, ``filter="data"``, came with Python 3.10.12, 3.11.4 and 3.12, later than the oldest Python
-that this package supports, and zipfile has none.
+Only plain files and folders are written, and only by this module: neither `tarfile` nor `zipfile` writes anything.
+The protection in tarfile, ``filter="data"``, needs Python 3.10.12, 3.11.4 or 3.12, but this package also supports older
+versions; zipfile has no such protection.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import IO, Literal, NamedTuple
 from supersimplenet.errors import DataError
 from supersimplenet.utils.console import progress_bar
 
-_MEMBER_BYTES = 4096  # size of even an empty file on disk: a million of them are a zip bomb, too
+_MEMBER_BYTES = 4096  # size on disk of even an empty file: a million empty files would fill the disk, too
 _MB = 1_000_000
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 Kind = Literal["file", "folder", "symbolic link", "hard link", "device or pipe"]
@@ -31,10 +31,10 @@ class Member(NamedTuple):
     """One entry of an archive.
 
     Attributes:
-        name: as in the archive.
-        kind: what it would be unpacked to.
+        name: name in the archive.
+        kind: kind of file that unpacking would create.
         size: unpacked size in bytes.
-        open: opens a file's content; valid only until the next member is read.
+        open: function that opens the content of a file; valid only until the next member is read.
     """
 
     name: str
@@ -48,17 +48,18 @@ def unpack(archive: Path, folder: Path, *, at_most_bytes: int, wanted: Callable[
 
     Args:
         archive: a tar file, compressed or not, or a zip file, which has the suffix .zip.
-        folder: must not exist yet. After an error or an interruption it is removed again.
-        at_most_bytes: largest unpacked size; more is refused before it is written. Each member counts at least 4096.
-        wanted: whether to write a member, by its path. Members that are not wanted are checked as well.
+        folder: the folder to create; it must not exist yet, and is removed after an error or an interruption.
+        at_most_bytes: largest unpacked size. Larger archives are refused before the limit is exceeded. Each member
+            counts as at least 4096 bytes.
+        wanted: returns whether to write a member, from its path. Unwanted members are checked as well.
 
     Raises:
-        DataError: a member is neither file nor folder, has a path that leaves the folder, or is in the archive twice;
-            too many bytes; a broken archive.
+        DataError: a member is neither file nor folder, has a path outside the folder, or is in the archive twice; the
+            archive is too large when unpacked; or it is broken.
     """
     folder.mkdir(parents=True)
     with ExitStack() as undo:
-        undo.callback(shutil.rmtree, folder)  # after an error, a full disk, Ctrl-C: half a data set looks complete
+        undo.callback(shutil.rmtree, folder)  # after any error or Ctrl-C: half a dataset would seem complete
         try:
             _unpack(archive, folder, at_most_bytes, wanted)
         except _BROKEN as error:
@@ -84,7 +85,7 @@ def _unpack(archive: Path, folder: Path, at_most_bytes: int, wanted: Callable[[P
 
 
 def _tar_members(file: IO[bytes]) -> Iterator[Member]:
-    with tarfile.open(fileobj=file, mode="r|*") as tar:  # as a stream: each byte of an xz is decompressed once
+    with tarfile.open(fileobj=file, mode="r|*") as tar:  # as a stream: each byte of an xz file is decompressed once
         for info in tar:
             if info.isfile():
                 kind: Kind = "file"
@@ -99,7 +100,7 @@ def _tar_members(file: IO[bytes]) -> Iterator[Member]:
 
             def content(info: tarfile.TarInfo = info) -> IO[bytes]:
                 stream = tar.extractfile(info)
-                assert stream is not None  # it is None only for members that are neither file nor link
+                assert stream is not None  # None is returned only for members that are neither file nor link
                 return stream
 
             yield Member(info.name, kind, info.size, content)
@@ -120,7 +121,7 @@ def _zip_members(file: IO[bytes]) -> Iterator[Member]:
 
 
 def _safe_path(archive: Path, member: Member) -> PurePosixPath:
-    """Return the member's path below the folder; refuse links, devices, and paths that lead elsewhere on any system."""
+    """Return the member's path below the folder; refuse links, devices, and paths that lead out of it on any system."""
     if member.kind not in ("file", "folder"):
         raise DataError(f"{archive}: refused: '{member.name}' is a {member.kind}; wanted files and folders only")
     path = PurePosixPath(member.name)

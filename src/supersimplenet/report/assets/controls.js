@@ -111,7 +111,7 @@ function boundNote(parts) {
   const sure = `${Number((page.confidence * 100).toPrecision(6))} % confidence each`;
   const rated = [parts.falseAlarms, parts.escapes].filter((rates) => rates.total);
   if (rated.every((rates) => rates.exact)) {
-    return `The bounds are exact (Clopper and Pearson, one side, ${sure}): this threshold was fixed before these parts were looked at.`;
+    return `The bounds are exact (Clopper and Pearson, one side, ${sure}): this threshold was fixed before these parts were scored.`;
   }
   const which = rated.some((rates) => rates.exact) ? "The bound marked so" : "Each bound";
   return `${which} holds at every threshold at once (Dvoretzky, Kiefer, Wolfowitz; ${sure}) and is wider: whoever moves the slider chooses by these very scores.`;
