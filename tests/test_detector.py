@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import json
 import shutil
 import subprocess
@@ -20,8 +23,9 @@ from supersimplenet.benchmark import published_order as plain
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ImageError, ModelFolderError
 from supersimplenet.inference.model_folder import load_model, save_model
-from supersimplenet.preprocessing.images import read_image
+from supersimplenet.preprocessing.images import read_image, read_pillow
 from supersimplenet.types import probability
+from supersimplenet.visualization.overlay import draw_overlay
 
 SIZE = (64, 96)
 
@@ -91,6 +95,70 @@ def test_path_array_list_and_files_agree(folder, photographs):
     batched = [item.prediction for item in detector.predict_files(photographs, batch_size=2)]
     # A batch's matrix products may be summed in another order than one image's.
     assert [p.score_logit for p in batched] == pytest.approx([p.score_logit for p in from_paths], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kind", ["rgb.png", "grey.png", "palette.png", "alpha.png", "sixteen.png", "turned.jpg", "cmyk.jpg"]
+)
+def test_an_image_that_pillow_opened_is_the_file(kind, folder, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    colour = Image.fromarray(pixels[..., :3])
+    made = {
+        "rgb.png": colour,
+        "grey.png": colour.convert("L"),
+        "palette.png": colour.convert("P"),
+        "alpha.png": Image.fromarray(pixels),
+        "sixteen.png": Image.fromarray(pixels[..., 0].astype(np.uint16) * 257),
+        "turned.jpg": colour,
+        "cmyk.jpg": colour.convert("CMYK"),
+    }
+    path = tmp_path / kind
+    made[kind].save(path, **({"exif": exif} if kind == "turned.jpg" else {}))
+    assert np.array_equal(read_pillow(Image.open(path)), read_image(path))
+    detector = Detector.load(folder)
+    opened = detector.predict(Image.open(path))
+    wanted = detector.predict(path)
+    assert opened.score_logit == wanted.score_logit
+    assert np.array_equal(opened.map_logit, wanted.map_logit)
+    assert detector.predict([Image.open(path)])[0].score_logit == pytest.approx(wanted.score_logit, abs=1e-5)
+
+
+def test_pixels_without_a_range_are_refused_in_memory_too(folder):
+    with pytest.raises(ImageError, match="PIL image: floating-point pixels, whose range is unknown"):
+        Detector.load(folder).predict(Image.fromarray(np.zeros((8, 8), np.float32)))
+
+
+def test_a_prediction_shows_itself(folder, photographs, tmp_path):
+    prediction = Detector.load(folder).predict(photographs[0])
+    assert repr(prediction) == (
+        f"Prediction({photographs[0]}: {prediction.verdict}, score={prediction.score:.3f}, not calibrated)"
+    )
+    own = np.asarray(prediction.overlay())
+    assert np.array_equal(own, np.asarray(draw_overlay(photographs[0], prediction)))
+    assert np.array_equal(own, np.asarray(prediction.overlay(Image.open(photographs[0]))))
+    assert np.array_equal(own, np.asarray(prediction.overlay(read_image(photographs[0]))))
+    page = prediction._repr_html_()
+    picture = Image.open(io.BytesIO(base64.b64decode(page.split("base64,")[1].split('"')[0])))
+    assert np.array_equal(np.asarray(picture), own)
+    assert html.escape(repr(prediction)) in page
+
+
+def test_a_prediction_without_a_file_asks_for_the_picture(folder, photographs, tmp_path):
+    moved = tmp_path / "<moved>.png"
+    shutil.copy(photographs[0], moved)
+    prediction = Detector.load(folder).predict(moved)
+    moved.unlink()
+    page = prediction._repr_html_()  # a notebook shows the words alone
+    assert "<img" not in page
+    assert "&lt;moved&gt;.png" in page
+    with pytest.raises(ImageError, match="no such file"):
+        prediction.overlay()
+    of_array = Detector.load(folder).predict(read_image(photographs[0]))
+    assert repr(of_array).startswith("Prediction(array: ")
+    with pytest.raises(ImageError, match=r"pass it: prediction.overlay\(image\)"):
+        of_array.overlay()
 
 
 def test_predicting_before_training_does_not_disturb_it(folder, photographs):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import shutil
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
+import supersimplenet
 from supersimplenet import SyntheticConfig, synthesize
 from supersimplenet.cli import main as cli
 from supersimplenet.cli.main import main
 from supersimplenet.cli.train import without_model_name
+from supersimplenet.runtime import Inspector
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 RUN = ("train", "report", "predict", "data check", "calibrate", "gate", "data split")
@@ -75,17 +81,63 @@ def test_every_option_of_the_readmes_commands_is_known(parts):
         parser.parse_args(without_model_name(command))
 
 
+PUBLIC = ("Detector.load", "Folder", "train", "evaluate", "calibrate", "export_model", "compare", "write_report")
+
+
+def signature(name: str) -> str:
+    """A call's arguments and their defaults, without types, as the README prints them."""
+    function = attrgetter(name)(supersimplenet)
+    shown: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        default = parameter.default
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in shown:
+            shown.append("*")
+        if default is parameter.empty:
+            shown.append(parameter.name)
+        elif callable(default):
+            shown.append(f"{parameter.name}=...")
+        else:
+            plain = default is None or isinstance(default, str | int | float | tuple)
+            shown.append(f"{parameter.name}={repr(default) if plain else f'{type(default).__name__}()'}")
+    return f"{name}({', '.join(shown)})".replace("'", '"')
+
+
+def test_the_readme_prints_the_public_signatures():
+    block = re.findall(r"```text\n(.*?)```", README, re.S)
+    assert len(block) == 1
+    assert re.sub(r"\n +", " ", block[0]).splitlines() == [signature(name) for name in PUBLIC]
+
+
 def test_the_python_of_the_readme_runs(parts, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 2
-    namespace: dict[str, object] = {}
-    quick = blocks[0].replace("max_epochs=30", "max_epochs=1").replace("(256, 256)", "(64, 64)")
-    assert quick != blocks[0]
+    whole, network = re.findall(r"```python\n(.*?)```", README, re.S)
+    quick = whole
+    for long, short in (("max_epochs=30", "max_epochs=1"), ("(256, 256)", "(64, 64)"), ("alarms=0.1", "alarms=0.46")):
+        assert long in quick
+        quick = quick.replace(long, short)
+    shutil.copytree(make_model(parts), parts / "runs" / "parts")
+    capsys.readouterr()
+    namespace: dict[str, Any] = {}
     exec(quick, namespace)
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split()[0] in ("good", "bad")
-    assert "of good parts are called bad, with 95 % confidence" in printed[1]
-    assert 0 <= float(printed[2]) <= 1
-    exec(blocks[1], namespace)
+    printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(("trained", "test it"))]
+    assert "of good parts are called bad, with 95 % confidence" in printed[0]
+    assert printed[1].startswith("Prediction(new_parts/017.png: ")
+    assert printed[2].split()[0] in ("good", "unsure", "bad")
+    assert all(0 <= float(value) <= 1 for value in printed[3].split())
+    assert 0 <= float(printed[4]) <= 1
+    with Image.open("017.png") as overlay:
+        assert overlay.size[0] >= 64
+    assert (parts / "report_again" / "report.html").is_file()
+    assert Inspector.load(parts / "parts.onnx").predict(parts / "new_parts" / "017.png").score_logit == pytest.approx(
+        namespace["prediction"].score_logit, abs=1e-4
+    )
+    exec(network, namespace)
     assert tuple(namespace["output"].map_logit.shape) == (1, 64, 64)
     assert tuple(namespace["output"].score_logit.shape) == (1,)
+
+
+def make_model(parts: Path) -> Path:
+    """The model that the README's commands train, in a folder beside."""
+    command = next(command for command in commands() if command[0] == "train")
+    place = command.index("--output") + 1
+    assert main([*command[:place], str(parts / "earlier"), *command[place + 1 :], *SHORT]) == 0
+    return parts / "earlier"

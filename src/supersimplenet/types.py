@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 from dataclasses import dataclass
@@ -188,6 +187,8 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook: the overlay, where the image can still be read, and the text of `repr`."""
+        import html
+
         picture = ""
         if self.path is not None:
             try:

@@ -137,8 +137,6 @@ def _print_speed(report: Mapping[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if report["peak_memory_mib"] is not None:
-        console().print(f"peak memory: {report['peak_memory_mib']:.0f} MiB", highlight=False)
     table = Table("", "median", "10th percentile", "90th percentile", "share", box=None, pad_edge=False)
     total = sum(row["median_ms"] for row in report["stages"].values())
     for name, row in report["stages"].items():

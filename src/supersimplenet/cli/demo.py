@@ -58,7 +58,7 @@ def demo(output: Path) -> Evaluation:
         recipe=Recipe(batch_size=8),
         trainer=TrainerConfig(max_epochs=_EPOCHS),
     )
-    say("3. looking at parts it has never seen")
+    say("3. predicting parts that it has never seen")
     evaluation = evaluate_model(output / "model")
     print_evaluation(evaluation, output / "model")
     say(f"done in {time.monotonic() - started:.0f} s; look at {output / 'model' / CONTACT_SHEET}", highlight=False)

@@ -13,6 +13,7 @@ from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.preprocessing.images import list_images, natural_key
 from supersimplenet.types import BAD, GOOD, Sample, Split
+from supersimplenet.utils.files import as_paths
 from supersimplenet.utils.formatting import few
 
 _PLAIN_NAMES = ("good", "ok", "normal", "train")  # then the parent folder names the dataset
@@ -66,8 +67,8 @@ class Folder(DataSource):
             raise ConfigError(f"test_fraction: {test_fraction}; wanted at least 0 and below 1")
         if not 0 <= bad_train_fraction <= 1:
             raise ConfigError(f"bad_train_fraction: {bad_train_fraction}; wanted 0 to 1")
-        self.good, self.bad, self.masks, self.test_good = (_folders(x) for x in (good, bad, masks, test_good))
-        self.train_bad, self.ignore = _folders(train_bad), _folders(ignore)
+        self.good, self.bad, self.masks, self.test_good = (as_paths(x) for x in (good, bad, masks, test_good))
+        self.train_bad, self.ignore = as_paths(train_bad), as_paths(ignore)
         if not self.good:
             raise ConfigError("good: no folder; wanted at least one folder of good images")
         self.test_fraction = test_fraction
@@ -159,12 +160,6 @@ class Folder(DataSource):
         if "bad" in roles:
             return "train" if draw >= (1 - self.bad_train_fraction) * 2**64 else "test"
         return "test" if draw < self.test_fraction * 2**64 else "train"
-
-
-def _folders(paths: Sequence[Path] | Path) -> list[Path]:
-    if isinstance(paths, (str, os.PathLike)):
-        return [Path(paths)]
-    return [Path(path) for path in paths]
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -21,7 +21,7 @@ from supersimplenet.inference.model_folder import hash_weights, write_calibratio
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import BAD, Sample
 from supersimplenet.utils.console import console, progress_bar
-from supersimplenet.utils.files import file_sha256
+from supersimplenet.utils.files import Paths, as_paths, file_sha256
 from supersimplenet.utils.formatting import few
 
 _BAD_NAMES = {"bad", "ng", "nok", "defect", "defects", "defective", "anomaly", "anomalous"}
@@ -31,8 +31,8 @@ _BY_CHANCE = 0.01
 def calibrate(
     model: str | Path,
     *,
-    good: Sequence[Path] = (),
-    bad: Sequence[Path] = (),
+    good: Paths = (),
+    bad: Paths = (),
     group_pattern: str | None = None,
     config: ThresholdConfig | None = None,
     compute: ComputeConfig = HERE,
@@ -42,8 +42,8 @@ def calibrate(
 
     Args:
         model: the model folder.
-        good: folders of good parts that were not trained on; by default the held-out images of the training.
-        bad: folders of bad parts that were not trained on, if there are any.
+        good: folder or folders of good parts that were not trained on; by default the held-out images of the training.
+        bad: folder or folders of bad parts that were not trained on, if there are any.
         group_pattern: finds the name of the physical part in a file's name; see `Folder`.
         config: the guarantees that the thresholds must give.
         compute: the device, engine and precision to use.
@@ -54,7 +54,7 @@ def calibrate(
     """
     model = Path(model)
     detector = load_detector(model, compute)
-    samples, basis = _calibration_parts(detector, model, good, bad, group_pattern)
+    samples, basis = _calibration_parts(detector, model, as_paths(good), as_paths(bad), group_pattern)
     _refuse_known_images(samples, model)
     with progress_bar() as bar:
         task = bar.add_task("calibrating", total=len(samples), detail="")

@@ -105,7 +105,7 @@ class Comparison:
     differences: tuple[Difference, ...]
 
 
-def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) -> Comparison:
+def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str] = ("first", "second")) -> Comparison:
     """Compare two evaluations of the same images.
 
     Args:

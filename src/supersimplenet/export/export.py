@@ -33,6 +33,7 @@ from supersimplenet.runtime.backends import require_suffix
 from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, encode_png
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console
+from supersimplenet.utils.files import Paths, as_paths
 from supersimplenet.utils.serialization import to_plain
 
 T = TypeVar("T")
@@ -42,15 +43,15 @@ _VERSIONED = ("supersimplenet", "torch", "timm", "numpy", "pillow", "onnx", "onn
 
 
 def export_model(
-    model: Path,
-    output: Path,
+    model: str | Path,
+    output: str | Path,
     *,
     file_format: FileFormat,
     precision: FilePrecision = "fp32",
     size_px: tuple[int, int] | None = None,
     dynamic: bool = False,
     max_drop: float = 0.01,
-    images: Sequence[Path] = (),
+    images: Paths = (),
     tolerance: Tolerance | None = None,
 ) -> Bundle:
     """Export a model folder as one file, and verify the file against the model.
@@ -65,7 +66,8 @@ def export_model(
             of the training only.
         dynamic: leave height and width open.
         max_drop: for int8: largest loss of accuracy; see `quantize`.
-        images: image files or folders for the verification, and for int8; by default those of the model's own dataset.
+        images: image files or folders, one or several, for the verification, and for int8; by default those of the
+            model's own dataset.
         tolerance: tolerance of the verification; by default the one of the precision, see `TOLERANCES`.
 
     Returns:
@@ -74,6 +76,7 @@ def export_model(
     Raises:
         SuperSimpleNetError: the subclass names the cause; no file is written then.
     """
+    model, output, images = Path(model), Path(output), as_paths(images)
     require_precision(file_format, precision)
     require_suffix(output, file_format)
     if output.is_dir():

@@ -50,12 +50,12 @@ class ExportNetwork(nn.Module):
         """
         if ignored is None:
             output = self.folded.heads(self.folded.backbone(image))
-            score, heat = output.score_logit, anomaly_map(output.map_logit, image.shape[1:3])
+            score, smoothed = output.score_logit, anomaly_map(output.map_logit, image.shape[1:3])
         else:
-            heat, score = self.folded(image, ignored > 0)
+            smoothed, score = self.folded(image, ignored > 0)
         if self.pixel_logit is None:
-            return score, heat
-        return score, heat, (heat >= self.pixel_logit).to(torch.uint8)
+            return score, smoothed
+        return score, smoothed, (smoothed >= self.pixel_logit).to(torch.uint8)
 
 
 def at_size(network: SuperSimpleNet, size_px: tuple[int, int]) -> SuperSimpleNet:

@@ -94,15 +94,15 @@ class TorchEngine:
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """See `Backend`."""
         inputs = [torch.from_numpy(values) for values in (pixels, ignored) if values is not None]
-        parts = zip(*[torch.split(values, self.batch_size) for values in inputs], strict=True)
-        outputs = [self._look(part) for part in parts]
+        batches = zip(*[torch.split(values, self.batch_size) for values in inputs], strict=True)
+        outputs = [self._computed(batch) for batch in batches]
         map_logit, score_logit = (torch.cat(values).numpy() for values in zip(*outputs, strict=True))
         return map_logit, score_logit
 
-    def _look(self, part: Sequence[Tensor]) -> Sequence[Tensor]:
+    def _computed(self, batch: Sequence[Tensor]) -> Sequence[Tensor]:
         if self._graphs is not None:
-            return self._graphs.run(part)
-        return [values.float().cpu() for values in self.network(*[values.to(self.device) for values in part])]
+            return self._graphs.run(batch)
+        return [values.float().cpu() for values in self.network(*[values.to(self.device) for values in batch])]
 
     def worker_threads(self) -> AbstractContextManager[int]:
         """See `Backend`."""

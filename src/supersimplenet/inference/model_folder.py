@@ -37,7 +37,7 @@ from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
-from supersimplenet.utils.files import file_sha256
+from supersimplenet.utils.files import file_sha256, whole_file
 from supersimplenet.utils.files import write_text as write_text
 from supersimplenet.utils.serialization import from_plain as from_plain
 from supersimplenet.utils.serialization import to_plain as to_plain
@@ -66,9 +66,8 @@ def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any])
     tensors = {prefix + name: value.detach().cpu().contiguous() for name, value in kept.state_dict().items()}
     _require_finite(tensors, str(folder), "train again, with smaller learning rates if it happens again")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{WEIGHTS_FILE}.part"
-    temporary.write_bytes(save(tensors))  # a file written by safetensors itself is readable by its owner only
-    temporary.replace(folder / WEIGHTS_FILE)
+    with whole_file(folder / WEIGHTS_FILE) as temporary:
+        temporary.write_bytes(save(tensors))  # a file written by safetensors itself is readable by its owner only
     write_record(folder, network, record)
 
 
@@ -190,9 +189,8 @@ def save_preprocessor(folder: Path, preprocessor: Preprocessor) -> dict[str, str
     for name, pixels in images.items():
         if pixels is None:
             continue
-        temporary = folder / f".{name}.part"
-        Image.fromarray(pixels).save(temporary, format="PNG")
-        temporary.replace(folder / name)
+        with whole_file(folder / name) as temporary:
+            Image.fromarray(pixels).save(temporary, format="PNG")
         hashes[name] = file_sha256(folder / name)
     return hashes
 

@@ -17,7 +17,7 @@ from supersimplenet.preprocessing.loading import ImageFile, OnError
 from supersimplenet.runtime.predictor import IndexedPrediction, SupportsPredict
 from supersimplenet.runtime.rows import as_row, columns
 from supersimplenet.types import Prediction, Verdict
-from supersimplenet.utils.files import cut_journal, read_journal, write_text
+from supersimplenet.utils.files import cut_journal, read_journal, whole_file, write_text
 
 _JOURNAL = "predictions.partial.jsonl"
 _IDENTITY = "predictions.partial.json"
@@ -216,6 +216,5 @@ def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index
 
     folder.mkdir(exist_ok=True)
     target = folder / f"{index:06d}_{Path(str(image)).stem}.png"
-    temporary = target.with_name(f".{target.name}.part")
-    draw_overlay(image, prediction).save(temporary, format="PNG")
-    temporary.replace(target)
+    with whole_file(target) as temporary:
+        draw_overlay(image, prediction).save(temporary, format="PNG")

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TextIO, get_args
 
 from supersimplenet.errors import ConfigError
 from supersimplenet.runtime.rows import COLUMNS
 from supersimplenet.types import Defect
-from supersimplenet.utils.files import temporary_path, whole_file
+from supersimplenet.utils.files import whole_file
 
 Format = Literal["csv", "jsonl", "parquet"]
 Row = dict[str, Any]
@@ -70,8 +70,18 @@ def results_in(folder: Path, formats: Sequence[Format], names: Sequence[str] = C
 
 
 @contextmanager
+def _text_file(path: Path) -> Iterator[TextIO]:
+    # Names of files need not be valid Unicode, and csv ends its lines itself.
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        yield file
+
+
+@contextmanager
 def _csv(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
-    with whole_file(folder / DEFECTS_FILE) as defects_file, whole_file(folder / CSV_FILE) as table_file_:
+    with _text_file(folder / DEFECTS_FILE) as defects_file, _text_file(folder / CSV_FILE) as table_file_:
         table = csv.DictWriter(table_file_, fieldnames=names)
         defects = csv.DictWriter(defects_file, fieldnames=_DEFECT_COLUMNS)
         table.writeheader()
@@ -88,7 +98,7 @@ def _csv(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
 @contextmanager
 def _jsonl(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
     del names  # each row is written as it is
-    with whole_file(folder / JSONL_FILE) as lines:
+    with _text_file(folder / JSONL_FILE) as lines:
 
         def add(row: Row) -> None:
             lines.write(json.dumps(row) + "\n")
@@ -100,9 +110,11 @@ def _jsonl(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
 def _parquet(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
     import pyarrow.parquet as pq
 
-    temporary = temporary_path(folder / PARQUET_FILE)
     waiting: list[Row] = []
-    with pq.ParquetWriter(temporary, row_schema(names)) as writer:
+    with (
+        whole_file(folder / PARQUET_FILE) as temporary,
+        pq.ParquetWriter(temporary, row_schema(names)) as writer,
+    ):
 
         def add(row: Row) -> None:
             waiting.append(row)
@@ -113,7 +125,6 @@ def _parquet(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
         yield add
         if waiting:
             writer.write_table(as_table(waiting, names))
-    temporary.replace(folder / PARQUET_FILE)
 
 
 _SINKS = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}

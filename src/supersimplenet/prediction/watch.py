@@ -73,7 +73,7 @@ class Arrivals:
         ends = None if self.until_s is None else time.monotonic() + self.until_s
         before: dict[Path, tuple[int, int]] = {}
         while True:
-            now = self._look()
+            now = self._changed()
             for path in sorted((path for path, state in now.items() if before.get(path) == state), key=natural_key):
                 if self.stop.is_set():
                     return
@@ -86,7 +86,7 @@ class Arrivals:
             left_s = self.every_s if ends is None else min(self.every_s, max(0.0, ends - time.monotonic()))
             self.stop.wait(left_s)
 
-    def _look(self) -> dict[Path, tuple[int, int]]:
+    def _changed(self) -> dict[Path, tuple[int, int]]:
         """Return size and date of each file that was not yielded yet with this size and date."""
         found = {}
         try:

@@ -15,7 +15,6 @@ Needs no torch.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
@@ -93,6 +92,8 @@ def pixel_digest(pixels: NDArray[np.uint8]) -> str:
     Returns:
         32 hexadecimal digits.
     """
+    import hashlib  # OpenSSL behind it takes milliseconds to load, and the line needs none of it
+
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
@@ -110,6 +111,8 @@ def read_with_facts(
     Raises:
         ImageError: as `read_image`.
     """
+    import hashlib  # see `pixel_digest`
+
     content = b""
 
     def read() -> bytes:

@@ -212,7 +212,7 @@ class Preprocessor:
         )
         if not layout.holds_anything:
             raise ImageError(
-                f"{name}: nothing of it is left to look at; make the ignore mask smaller or the region of interest "
+                f"{name}: no pixel of it counts; make the ignore mask smaller or the region of interest "
                 f"larger: {self.least_px} px of the resized image, either way, are the least"
             )
         return layout
@@ -256,7 +256,7 @@ class Preprocessor:
         if abs(height * roi_width / (width * roi_height) - 1) > _ASPECT_TOLERANCE:
             raise ImageError(
                 f"{name}: is {_shown(placement.frame_size_px)}, the region of interest was drawn on "
-                f"{_shown(self.roi.shape)} (height x width): the proportions differ; look at images of that shape, or "
+                f"{_shown(self.roi.shape)} (height x width): the proportions differ; give images of that shape, or "
                 "align them to a reference"
             )
         kept = self._outside  # cached for the last size: most images have one size

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m supersimplenet.runtime",
-        description="Look at images with an exported model; prints one line of JSON for each, as it comes.",
+        description="Predict images with an exported model; print one line of JSON for each, as it comes.",
     )
     parser.add_argument("file", type=Path, help="as `supersimplenet export` wrote it")
     parser.add_argument("images", nargs="*", help="image files, folders (searched at any depth), or glob patterns")

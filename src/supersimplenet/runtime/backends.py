@@ -263,8 +263,8 @@ class TorchBackend:
         """See `FileBackend`."""
         with self._engine.inference_mode():
             inputs = network_inputs(pixels, ignored, masked=self.bundle.masked).values()
-            score, heat = self._module(*map(self._engine.from_numpy, inputs))[:2]
-            return heat.numpy(), score.numpy()
+            score, anomaly_map = self._module(*map(self._engine.from_numpy, inputs))[:2]
+            return anomaly_map.numpy(), score.numpy()
 
     def worker_threads(self) -> AbstractContextManager[int]:
         """See `Backend`."""
@@ -292,8 +292,8 @@ def onnx_session(model: str | bytes, *, threads: int | None = None) -> Any:
 
 def run_onnx(session: Any, inputs: dict[str, NDArray[np.uint8]]) -> Outputs:
     """Run a session and return its outputs, which are found by name."""
-    heat, score = session.run(["map", "score"], inputs)
-    return heat, score
+    anomaly_map, score = session.run(["map", "score"], inputs)
+    return anomaly_map, score
 
 
 def network_inputs(

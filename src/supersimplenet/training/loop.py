@@ -27,6 +27,7 @@ from supersimplenet.training.module import TrainingModule, batch_loader
 from supersimplenet.training.plan import Plan
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.files import whole_file
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # rows, and the data that was read ahead for them
 _SMOOTHING = 0.05  # weight of the newest loss in the displayed mean
@@ -93,10 +94,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write the checkpoint beside its target, then rename it."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.part")
-        super().save_checkpoint(checkpoint, temporary, storage_options)
-        temporary.replace(target)
+        with whole_file(Path(path)) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
 def fit(

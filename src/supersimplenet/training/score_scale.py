@@ -66,7 +66,7 @@ def measure_score_scale(
 
 
 def _counted(
-    labels: PixelLabels | None, piece: Tensor, size_px: tuple[int, int]
+    labels: PixelLabels | None, places: Tensor, size_px: tuple[int, int]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return ignored positions (B, h, w) and counted pixels (B, H, W) of some tiles; None where all are plain.
 
@@ -74,19 +74,19 @@ def _counted(
     """
     if labels is None:
         return None, None
-    of_pieces = labels.of(piece, [()] * len(piece)).ignored
-    own = [labels.tiles[place].own for place in piece.tolist()]
+    of_these = labels.of(places, [()] * len(places)).ignored
+    own = [labels.tiles[place].own for place in places.tolist()]
     everything = all(part == slice(None) for parts in own for part in parts)
-    if everything and not of_pieces.any():
+    if everything and not of_these.any():
         return None, None
-    counted = torch.zeros(len(piece), *size_px, dtype=torch.bool)
+    counted = torch.zeros(len(places), *size_px, dtype=torch.bool)
     for plane, (rows, columns) in zip(counted, own, strict=True):
         plane[rows, columns] = True
-    if not of_pieces.any():
+    if not of_these.any():
         return None, counted
-    ignored_px = nn.functional.interpolate(of_pieces[:, None].float(), size=size_px)[:, 0] > 0
+    ignored_px = nn.functional.interpolate(of_these[:, None].float(), size=size_px)[:, 0] > 0
     own_and_counted = counted & ~ignored_px
     # A tile whose own region is all ignored counts by its other pixels; a tile without counted pixels was left out.
     none_left = ~own_and_counted.flatten(1).any(1)
     own_and_counted[none_left] = ~ignored_px[none_left]
-    return of_pieces, own_and_counted
+    return of_these, own_and_counted

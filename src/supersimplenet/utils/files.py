@@ -5,12 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from supersimplenet.errors import ConfigError, DataError
+
+Paths = str | Path | Sequence[str | Path]
+
+
+def as_paths(paths: Paths) -> list[Path]:
+    """Return one path or several as a list."""
+    return [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
@@ -40,11 +47,26 @@ def file_sha256(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; the file written there is renamed to ``path`` when all went well.
+
+    So a file appears whole or not at all, and replaces an earlier one in one step. After an error the temporary file
+    is removed.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def cut_journal(journal: Path, multiple: int) -> int:
@@ -77,17 +99,3 @@ def read_journal(journal: Path) -> Iterator[dict[str, Any]]:
     with journal.open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """Open a text file for writing; it appears under its name only when all of it is written."""
-    temporary = temporary_path(path)
-    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        yield file
-    temporary.replace(path)
-
-
-def temporary_path(path: Path) -> Path:
-    """Return the path to which a file is written before it is renamed to its final name."""
-    return path.with_name(f".{path.name}.part")

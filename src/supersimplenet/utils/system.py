@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import signal
 import sys
 import threading
 import time
@@ -99,6 +98,7 @@ def stop_with_stdin(within_s: float) -> None:
     Args:
         within_s: seconds between SIGTERM and the forced end.
     """
+    import signal
 
     def watch() -> None:
         os.read(sys.stdin.fileno(), 1)  # returns when the input is closed, because nothing is ever written to it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from supersimplenet.datasets.checks.duplicates import fingerprint
 from supersimplenet.datasets.masks import read_ignored
 from supersimplenet.errors import ImageError
 from supersimplenet.preprocessing.geometry import resize_mask
-from supersimplenet.preprocessing.images import read_image, read_mask
+from supersimplenet.preprocessing.images import pixel_digest, read_image, read_mask
 from supersimplenet.types import Sample
 
 _THREADS = min(8, os.cpu_count() or 1)
@@ -50,7 +49,7 @@ class ImageLook:
     """
 
     size_px: tuple[int, int]
-    digest: bytes
+    digest: str
     brightness: float
     contrast: float
     fingerprint: NDArray[np.float32]
@@ -121,11 +120,9 @@ def _image_look(pixels: NDArray[np.uint8]) -> ImageLook:
     share = np.bincount(grey.ravel(), minlength=256) / grey.size  # (256,): no large array of floats
     levels = np.arange(256)
     brightness = float(share @ levels)
-    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
-    digest.update(pixels.tobytes())
     return ImageLook(
         size_px=(pixels.shape[0], pixels.shape[1]),
-        digest=digest.digest(),
+        digest=pixel_digest(pixels),
         brightness=brightness,
         contrast=float(np.sqrt(share @ (levels - brightness) ** 2)),
         fingerprint=fingerprint(grey),
