@@ -1,4 +1,4 @@
-"""Small replicas of data sets, for the tests of the data sources."""
+"""Small replicas of datasets, for the tests of the data sources."""
 
 from pathlib import Path
 

@@ -326,7 +326,7 @@ def test_every_published_row_is_found(shared_dir):
 
 
 def test_published_shares_and_numbers_are_not_mixed_up():
-    """SensumSODF's share 1 is all masks, `mixed:1` is one; 0 masks are weak, all of them full, in both data sets."""
+    """SensumSODF's share 1 is all masks, `mixed:1` is one; 0 masks are weak, all of them full, in both datasets."""
     place = {"category": None, "metric": "AP-loc"}
     assert published_figures(dataset="SensumSODF", regime="mixed", masks="1", **place) == {}
     for dataset, every in (("SensumSODF", "1.0"), ("KSDD2", "246")):
@@ -388,7 +388,7 @@ def test_csv_and_markdown_say_the_same():
     assert "| mixed:16     | 97.5 ± 0.7 | 61.0 ± 1.4 |" in text
     assert "| mixed:16     | AP-det | 97.5 ± 0.7 |   2 | 97.3 ± 0.4 |       +0.2 |" in text
     assert "|              | AP-loc | 61.0 ± 1.4 |   2 | 59.1 ± 1.5 |       +1.9 |" in text
-    assert "Masks of mixed:16: those of the data set's own split files." in text
+    assert "Masks of mixed:16: those of the dataset's own split files." in text
     assert "Runs that failed and are missing here: 1" in text
     assert "![AP against the number of masks](plot.png)" in text
     assert (

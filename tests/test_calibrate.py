@@ -326,7 +326,7 @@ def test_a_training_calibrates_with_what_it_held_out(trained):
 
 @pytest.fixture
 def copied(trained, tmp_path) -> tuple[Path, Path]:
-    """The model and its data set in another place."""
+    """The model and its dataset in another place."""
     shutil.copytree(trained[0].parent, tmp_path / "copy")
     model = tmp_path / "copy" / "model"
     record = yaml.safe_load((model / "config.yaml").read_text())
@@ -415,7 +415,7 @@ def test_images_that_the_model_was_trained_on_or_is_tested_with_are_refused(trai
     known = sorted(path for path in (data / split / "good").iterdir() if path not in held_out)[0]
     shutil.copytree(parts / "good", tmp_path / "good")
     shutil.copy(known, tmp_path / "good" / "renamed.png")
-    shutil.copytree(model, tmp_path / "copied")  # the data set is not needed for it
+    shutil.copytree(model, tmp_path / "copied")  # the dataset is not needed for it
     with pytest.raises(DataError, match=rf"renamed\.png: {words}, perhaps under another name"):
         calibrate(tmp_path / "copied", good=[tmp_path / "good"])
 

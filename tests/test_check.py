@@ -1,4 +1,4 @@
-"""Faults planted in a data set are found, and named; real data's leaks are found, and nothing else."""
+"""Faults planted in a dataset are found, and named; real data's leaks are found, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published data sets, fetched from a server of the test's own and unpacked. No other network is asked."""
+"""Published datasets, fetched from a server of the test's own and unpacked. No other network is asked."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _published(content: bytes, url: str = "http://127.0.0.1:9/data.tar", **chang
 
 
 def _known(name: str, archive: Path) -> Archive:
-    """The real entry of a data set with the size and checksum of the test's archive."""
+    """The real entry of a dataset with the size and checksum of the test's archive."""
     content = archive.read_bytes()
     return replace(ARCHIVES[name], size=len(content), checksum=f"md5:{hashlib.md5(content).hexdigest()}")
 
@@ -453,7 +453,7 @@ def test_a_full_disk_is_foreseen(content, tmp_path):
 
 
 def test_names_and_categories_that_are_none(tmp_path):
-    with pytest.raises(ConfigError, match="MVTec: no such data set; wanted one of MVTecAD, VisA, KSDD2, SensumSODF"):
+    with pytest.raises(ConfigError, match="MVTec: no such dataset; wanted one of MVTecAD, VisA, KSDD2, SensumSODF"):
         download("MVTec", tmp_path)
     with pytest.raises(ConfigError, match="has none named botle; wanted some of bottle, cable"):
         download("MVTecAD", tmp_path, categories=["botle"])

@@ -195,9 +195,9 @@ def test_a_damaged_mask_stops_or_is_listed(model, grain):
 
 
 def test_data_without_test_images_and_models_without_data_say_so(model, grain):
-    with pytest.raises(DataError, match="the data set has no test image"):
+    with pytest.raises(DataError, match="the dataset has no test image"):
         evaluate(Detector.load(model), [sample for sample in grain.samples() if sample.split == "train"])
-    with pytest.raises(ConfigError, match="was not trained here, so its data set is not known; name one with --data"):
+    with pytest.raises(ConfigError, match="was not trained here, so its dataset is not known; name one with --data"):
         evaluate_model(model)
 
 

@@ -38,7 +38,7 @@ def test_folder_split_depends_on_seed_and_name_alone(parts, tmp_path_factory):
 
 
 def test_folder_split_is_the_same_for_ever(tmp_path):
-    # Fixed: a change here would mix training and test images of every data set in use.
+    # Fixed: a change here would mix training and test images of every dataset in use.
     # Of {0..7}.png those for which `printf "0\000$i.png" | sha256sum` starts with 0 to 7, so lies below one half.
     touch(tmp_path, *[f"x/{i}.png" for i in range(8)])
     samples = Folder(good=tmp_path / "x", test_fraction=0.5).samples()

@@ -1,4 +1,4 @@
-"""The synthetic data set: what is guaranteed of one image, of the folder, and of every message."""
+"""The synthetic dataset: what is guaranteed of one image, of the folder, and of every message."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_more_images_leave_the_earlier_ones_as_they_were(tmp_path):
 
 
 def test_the_keys_of_the_random_streams_are_frozen():
-    """A renumbered one would change every data set made before."""
+    """A renumbered one would change every dataset made before."""
     assert synthetic_config.SURFACE_KEY == {"brushed_metal": 0, "cast_grain": 1, "woven_cloth": 2, "printed_pattern": 3}
     assert synthetic_config.SPLIT_KEY == {"train": 0, "test": 1}
     assert synthetic_config.DEFECT_KEY == {

@@ -24,6 +24,7 @@ RETIRED = {
     r"look(s|ed) at": "predict, inspect, read (a person looks at things, a program does not)",
     r"piece by piece": "in tiles",
     r"terminal\.py|records\.py|planes\.py|looking\.py": "rooms that are gone",
+    r"data[ -]sets?": "dataset",
     r"its processors?|on a processor|a processor's": "CPU",
 }
 # Records of what was, and names of what version 0.1 wrote.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from supersimplenet import __version__
 from supersimplenet.benchmark import published_order
 from supersimplenet.benchmark.config import SpeedConfig
 from supersimplenet.inference.detector import Detector
@@ -250,5 +250,5 @@ def _machine(detector: Detector) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "supersimplenet": __version__,
+        "supersimplenet": version("supersimplenet"),
     }

@@ -18,7 +18,7 @@ Rows = tuple[list[str], list[list[str]]]  # header, rows
 _MINUS = "\N{MINUS SIGN}"  # as wide as a plus sign
 _PAPERS = {"jims": "JIMS 2025", "icpr": "ICPR 2024"}
 _MASKS = {
-    "split file": "those of the data set's own split files",
+    "split file": "those of the dataset's own split files",
     "seeded subset": "a subset drawn by the seed",
 }
 _READING = {

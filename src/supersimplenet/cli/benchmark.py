@@ -24,7 +24,7 @@ def commands() -> list[Command]:
     return [
         Command("speed", "time each stage from the file to the verdict", _speed_parser(), _speed),
         Command(
-            "accuracy", "train and test on a whole data set, beside published figures", _accuracy_parser(), _accuracy
+            "accuracy", "train and test on a whole dataset, beside published figures", _accuracy_parser(), _accuracy
         ),
     ]
 
@@ -61,9 +61,9 @@ def _accuracy_parser() -> OptionParser:
         "--categories",
         type=str,
         default="all",
-        help="of a data set that has any, such as bottle,cable; all: each that its root holds",
+        help="of a dataset that has any, such as bottle,cable; all: each that its root holds",
     )
-    parser.add_argument("--folds", type=str | None, help="of a data set that has any, such as 0,1; by default all")
+    parser.add_argument("--folds", type=str | None, help="of a dataset that has any, such as 0,1; by default all")
     parser.add_argument(
         "--regimes",
         type=str,

@@ -23,7 +23,7 @@ RESOLUTION_HELP = (
     "of the pixel metrics: at the network's input size, as published figures are, or at each mask's own (native)"
 )
 DATA_HELP = (
-    f"the data set: one of {', '.join(SOURCES)}, with its own options behind the dot, such as "
+    f"the dataset: one of {', '.join(SOURCES)}, with its own options behind the dot, such as "
     "--data.category bottle; --data.help MVTecAD explains them"
 )
 COSTS_HELP = "what a wrong verdict costs, in any one unit, such as false-alarm=1,escape=50"
@@ -158,10 +158,10 @@ def parse_costs(text: str) -> Costs:
 
     wanted = "wanted both once, such as false-alarm=1,escape=50"
     found: dict[str, float] = {}
-    for piece in text.split(","):
-        name, _, value = (part.strip() for part in piece.partition("="))
+    for item in text.split(","):
+        name, _, value = (part.strip() for part in item.partition("="))
         if name not in ("false-alarm", "escape") or name in found:
-            raise ConfigError(f"costs: {piece.strip()!r} in {text!r}; {wanted}")
+            raise ConfigError(f"costs: {item.strip()!r} in {text!r}; {wanted}")
         try:
             found[name] = float(value)
         except ValueError as error:

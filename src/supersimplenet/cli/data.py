@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from supersimplenet.datasets.checks.check import CheckReport
     from supersimplenet.datasets.checks.findings import Finding
 
-_SHOWN = 3  # pieces of evidence that are printed for a finding; check.json has all
+_SHOWN = 3  # images or groups that are printed for a finding; check.json has all
 _ERRORS_OF_FILES = (
     "image-unreadable",
     "mask-unreadable",
@@ -36,16 +36,16 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "note": "blue"}
 def commands() -> list[Command]:
     """Return the commands below ``data``."""
     return [
-        Command("synthesize", "write a synthetic data set, MVTec layout", _synthesize_parser(), _synthesize),
-        Command("download", "fetch a published data set from its publisher, check it", _download_parser(), _download),
-        Command("check", "look for what is wrong with a data set before training", _check_parser(), _check),
-        Command("split", "split a data set anew, by type and part, into a table", _split_parser(), _split),
+        Command("synthesize", "write a synthetic dataset, MVTec layout", _synthesize_parser(), _synthesize),
+        Command("download", "fetch a published dataset from its publisher, check it", _download_parser(), _download),
+        Command("check", "look for what is wrong with a dataset before training", _check_parser(), _check),
+        Command("split", "split a dataset anew, by type and part, into a table", _split_parser(), _split),
     ]
 
 
 def _synthesize_parser() -> OptionParser:
-    parser = OptionParser(description="Write a synthetic data set of surfaces with defects, in MVTec layout.")
-    parser.add_argument("--output", type=Path, required=True, help="the data set's root; one folder a surface is made")
+    parser = OptionParser(description="Write a synthetic dataset of surfaces with defects, in MVTec layout.")
+    parser.add_argument("--output", type=Path, required=True, help="the dataset's root; one folder a surface is made")
     parser.add_class_arguments(SyntheticConfig)
     return parser
 
@@ -62,16 +62,16 @@ def _synthesize(options: Namespace) -> int:
 
 def _download_parser() -> OptionParser:
     parser = OptionParser(
-        description="Fetch a published data set from its publisher, going on where an earlier attempt was cut off; "
+        description="Fetch a published dataset from its publisher, going on where an earlier attempt was cut off; "
         "compare its checksum, unpack it, count its images. What is there already is not fetched again."
     )
     names = [*ARCHIVES, ON_REQUEST]
     parser.add_argument(
         "name",
         choices=names,
-        help=f"the data set; KSDD2 comes with its split files; {ON_REQUEST} is on request: says whom to ask",
+        help=f"the dataset; KSDD2 comes with its split files; {ON_REQUEST} is on request: says whom to ask",
     )
-    parser.add_argument("--output", type=Path, help="the data set's root; by default datasets/NAME")
+    parser.add_argument("--output", type=Path, help="the dataset's root; by default datasets/NAME")
     parser.add_argument("--categories", type=str, help="only these, such as bottle,cable; by default all")
     parser.add_argument("--archive", type=Path, help="the publisher's archive, where you have it already; it is kept")
     parser.add_argument("--keep-archive", action="store_true", help="leave the fetched archive beside the root")
@@ -103,7 +103,7 @@ def _download(options: Namespace) -> int:
 
 
 def _check_parser() -> OptionParser:
-    parser = OptionParser(description="Look for what is wrong with a data set; exit status 1 where there are errors.")
+    parser = OptionParser(description="Look for what is wrong with a dataset; exit status 1 where there are errors.")
     parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
     parser.add_argument("--output", type=Path, help="folder for check.json and pictures of what was found")
     parser.add_argument(
@@ -124,7 +124,7 @@ def _check(options: Namespace) -> int:
 
 def _split_parser() -> OptionParser:
     parser = OptionParser(
-        description="Pool both splits of a data set and split it anew, stratified by type, each part in one split."
+        description="Pool both splits of a dataset and split it anew, stratified by type, each part in one split."
     )
     parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
     parser.add_argument("--output", type=Path, required=True, help="the table to write, such as split.csv")

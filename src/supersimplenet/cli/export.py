@@ -42,7 +42,7 @@ def _parser() -> OptionParser:
         type=Path,
         nargs="+",
         default=[],
-        help="files or folders to compare on; by default the test images of the model's data set, else drawn ones",
+        help="files or folders to compare on; by default the test images of the model's dataset, else drawn ones",
     )
     return parser
 

@@ -25,8 +25,8 @@ from supersimplenet.errors import ImageError, SuperSimpleNetError
 
 _SPIN_COUNT = "1000"
 _GROUPS = {
-    "data": "make, fetch, check and split data sets",
-    "benchmark": "measure this machine, and models on published data sets",
+    "data": "make, fetch, check and split datasets",
+    "benchmark": "measure this machine, and models on published datasets",
 }
 
 

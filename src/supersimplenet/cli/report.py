@@ -32,7 +32,7 @@ def command() -> Command:
 
 def _parser() -> OptionParser:
     parser = OptionParser(
-        description="Evaluate a model on a data set's test images and write a report: one HTML file that opens from "
+        description="Evaluate a model on a dataset's test images and write a report: one HTML file that opens from "
         "disk, needs no network and prints."
     )
     parser.add_argument("--model", type=Path, required=True, help="the model folder")

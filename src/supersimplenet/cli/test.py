@@ -30,11 +30,11 @@ _SCORES = {"head": "classification head's score", "map": "anomaly map's maximum"
 
 def command() -> Command:
     """Return the command ``test``."""
-    return Command("test", "evaluate a model on a data set's test images", _parser(), _run)
+    return Command("test", "evaluate a model on a dataset's test images", _parser(), _run)
 
 
 def _parser() -> OptionParser:
-    parser = OptionParser(description="Evaluate a model on a data set's test images; writes metrics.json.")
+    parser = OptionParser(description="Evaluate a model on a dataset's test images; writes metrics.json.")
     parser.add_argument("--model", type=Path, required=True, help="the model folder")
     parser.add_argument("--data", type=DataSource, help=f"{DATA_HELP}; by default the one it was trained on")
     parser.add_argument("--output", type=Path, help="where to write; by default the model folder")

@@ -20,11 +20,11 @@ _MODEL_NAME = "SuperSimpleNet"
 
 def command() -> Command:
     """Return the command ``train``."""
-    return Command("train", "train with whatever labels a data set has", _train_parser(), _train)
+    return Command("train", "train with whatever labels a dataset has", _train_parser(), _train)
 
 
 def _train_parser() -> OptionParser:
-    parser = OptionParser(description="Train with whatever labels a data set has, and leave a model folder.")
+    parser = OptionParser(description="Train with whatever labels a dataset has, and leave a model folder.")
     parser.add_argument("--config", action="config", help="YAML file that holds any of these options")
     parser.add_argument("--data", type=DataSource, help=DATA_HELP)
     parser.add_argument(
@@ -44,7 +44,7 @@ def _train_parser() -> OptionParser:
     parser.add_argument("--recipe", type=Recipe, default=Recipe())
     parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
     parser.add_argument("--cache", type=CacheConfig, default=CacheConfig())
-    parser.add_argument("--output", type=Path, help="the model folder; by default runs/<data set's name>")
+    parser.add_argument("--output", type=Path, help="the model folder; by default runs/<dataset's name>")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, kept masks, order and noise")
     parser.add_argument(
         "--time-budget",
@@ -64,7 +64,7 @@ def _train(options: Namespace) -> int:
     if options.resume:
         _take_over(settings, options)
     if settings.data is None:
-        raise ConfigError("data: not given; name a data set, such as --data Folder --data.good parts/good")
+        raise ConfigError("data: not given; name a dataset, such as --data Folder --data.good parts/good")
     output = settings.output or Path("runs") / settings.data.name
     train(
         settings.data,

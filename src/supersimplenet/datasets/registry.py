@@ -65,5 +65,5 @@ def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:
         ConfigError: the dataset is not known.
     """
     if "data" not in record:
-        raise ConfigError(f"data: {model} was not trained here, so its data set is not known; name one with --data")
+        raise ConfigError(f"data: {model} was not trained here, so its dataset is not known; name one with --data")
     return source_from(record["data"])

@@ -45,7 +45,7 @@ def split_samples(samples: Sequence[Sample], *, test_fraction: float = 0.3, seed
     if not 0 < test_fraction < 1:
         raise ConfigError(f"test_fraction: {test_fraction}; wanted above 0 and below 1")
     if not samples:
-        raise DataError("no sample to split; wanted a data set with images")
+        raise DataError("no sample to split; wanted a dataset with images")
     total = Counter(sample.defect for sample in samples)
     seen, test = Counter[str](), Counter[str]()
     result = []

@@ -106,7 +106,7 @@ def evaluate(
     """
     tested = [sample for sample in samples if sample.split == "test"]
     if not tested:
-        raise DataError("the data set has no test image; name a data set with a test split")
+        raise DataError("the dataset has no test image; name a dataset with a test split")
     part = evaluate_part(
         detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error, progress=progress
     )

@@ -34,6 +34,7 @@ from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FileP
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import Paths, as_paths
+from supersimplenet.utils.formatting import shown_size
 from supersimplenet.utils.serialization import to_plain
 
 T = TypeVar("T")
@@ -83,6 +84,51 @@ def export_model(
         raise OutputError(f"{output}: a folder; name the file to write, such as {output / 'model'}.{file_format}")
     if dynamic and size_px is not None:
         raise ConfigError("size and dynamic: a file has one size or leaves it open; give one of the two")
+    detector, trained_size_px = _detector_at(model, size_px, dynamic=dynamic)
+    postprocessor, preprocessor = detector.postprocessor, detector.preprocessor
+    calibration = postprocessor.calibration
+    with tempfile.TemporaryDirectory() as drawn:
+        verification_images, source = _verification_images(detector.record, images, Path(drawn), detector.image_size)
+        artifact = convert(
+            trace(
+                detector.network,
+                pixel_logit=None if calibration is None else calibration.pixel_logit,
+                precision=precision,
+                dynamic=dynamic,
+                masked=not preprocessor.is_plain,
+            ),
+            file_format,
+        )
+        drop, drop_of = None, None
+        if precision == "int8":
+            split = _calibration_split(model, detector.record, images, preprocessor)
+            artifact.model, drop, drop_of = quantize(
+                artifact.model,
+                file_format,
+                split,
+                postprocessor=postprocessor,
+                preprocessor=preprocessor,
+                max_drop=max_drop,
+            )
+        bundle = _bundle(model, detector, file_format, precision, trained_size_px=trained_size_px, dynamic=dynamic)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as unfinished:
+            file = Path(unfinished) / output.name
+            artifact.write(file, bundle)
+            certificate = _verified(
+                file, detector, verification_images, source, tolerance or TOLERANCES[precision], dynamic=dynamic
+            )
+            bundle = replace(bundle, certificate=replace(certificate, measured_drop=drop, drop_of=drop_of))
+            artifact.write(file, bundle)
+            file.replace(output)
+    return bundle
+
+
+def _detector_at(model: Path, size_px: tuple[int, int] | None, *, dynamic: bool) -> tuple[Detector, tuple[int, int]]:
+    """Return the model's detector at the size of the export, on the CPU, and the size of the training.
+
+    At another size the detector is not calibrated, which is printed.
+    """
     network, record = load_model(model)
     trained_size_px = network.config.size_px
     preprocessor = load_preprocessor(model, record, network.config)
@@ -99,67 +145,46 @@ def export_model(
         reference=None if preprocessor.aligner is None else preprocessor.aligner.reference,
     )
     detector = Detector.of(network, record, read_calibration(model), preprocessor=preprocessor, device="cpu")
-    postprocessor = detector.postprocessor
-    calibration = postprocessor.calibration if size_px == trained_size_px else None
-    if postprocessor.calibration is not None and calibration is None:
-        trained = "x".join(map(str, trained_size_px))
-        console().print(f"not calibrated at this size: the thresholds hold at {trained} alone", style="bold red")
-    detector.postprocessor = postprocessor = replace(postprocessor, calibration=calibration)
-    with tempfile.TemporaryDirectory() as drawn:
-        verification_images, source = _verification_images(record, images, Path(drawn), size_px)
-        artifact = convert(
-            trace(
-                network,
-                pixel_logit=None if calibration is None else calibration.pixel_logit,
-                precision=precision,
-                dynamic=dynamic,
-                masked=not preprocessor.is_plain,
-            ),
-            file_format,
+    if size_px != trained_size_px and detector.postprocessor.calibration is not None:
+        console().print(
+            f"not calibrated at this size: the thresholds hold at {shown_size(trained_size_px)} alone", style="bold red"
         )
-        drop, drop_of = None, None
-        if precision == "int8":
-            split = _calibration_split(model, record, images, preprocessor)
-            artifact.model, drop, drop_of = quantize(
-                artifact.model,
-                file_format,
-                split,
-                postprocessor=postprocessor,
-                preprocessor=preprocessor,
-                max_drop=max_drop,
-            )
-        bundle = Bundle(
-            engine=file_format,
-            precision=precision,
-            size_px=size_px,
-            trained_size_px=trained_size_px,
-            step_px=step_px(network) if dynamic else None,
-            strides=network.config.feature_strides,
-            view=_named(preprocessor),
-            view_images=_view_images(preprocessor),
-            masked=not preprocessor.is_plain,
-            preprocessing=_preprocessing(network),
-            outputs=_outputs(calibrated=calibration is not None),
-            image_score=postprocessor.image_score,
-            score_scale=postprocessor.score_scale,
-            calibration=calibration,
-            backbone=_backbone(network, record),
-            weights_sha256=hash_weights(model),
-            versions=_versions(),
-            config=record,
-            date=date.today().isoformat(),
-        )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as unfinished:
-            file = Path(unfinished) / output.name
-            artifact.write(file, bundle)
-            certificate = _verified(
-                file, detector, verification_images, source, tolerance or TOLERANCES[precision], dynamic=dynamic
-            )
-            bundle = replace(bundle, certificate=replace(certificate, measured_drop=drop, drop_of=drop_of))
-            artifact.write(file, bundle)
-            file.replace(output)
-    return bundle
+        detector.calibration = None
+    return detector, trained_size_px
+
+
+def _bundle(
+    model: Path,
+    detector: Detector,
+    file_format: FileFormat,
+    precision: FilePrecision,
+    *,
+    trained_size_px: tuple[int, int],
+    dynamic: bool,
+) -> Bundle:
+    """Return the metadata of the file, but for the certificate."""
+    network, preprocessor, postprocessor = detector.network, detector.preprocessor, detector.postprocessor
+    return Bundle(
+        engine=file_format,
+        precision=precision,
+        size_px=detector.image_size,
+        trained_size_px=trained_size_px,
+        step_px=step_px(network) if dynamic else None,
+        strides=network.config.feature_strides,
+        view=_named(preprocessor),
+        view_images=_view_images(preprocessor),
+        masked=not preprocessor.is_plain,
+        preprocessing=_preprocessing(network),
+        outputs=_outputs(calibrated=postprocessor.calibration is not None),
+        image_score=postprocessor.image_score,
+        score_scale=postprocessor.score_scale,
+        calibration=postprocessor.calibration,
+        backbone=_backbone(network, detector.record),
+        weights_sha256=hash_weights(model),
+        versions=_versions(),
+        config=detector.record,
+        date=date.today().isoformat(),
+    )
 
 
 def _verified(
@@ -206,7 +231,7 @@ def _verification_images(
     samples = _samples(record)
     test = [sample.image for sample in samples if sample.split == "test"] or [sample.image for sample in samples]
     if test:
-        return _evenly(test, _IMAGES), "test images of the model's data set"
+        return _evenly(test, _IMAGES), "test images of the model's dataset"
     side = max(64, round(1.5 * max(size_px)))
     config = SyntheticConfig(size_px=(side, side), train_good=1, test_good=1, test_per_defect=1)
     folders = synthesize(drawn / "surfaces", config)
@@ -231,7 +256,7 @@ def _calibration_split(
         chosen = [(path, GOOD) for place in given for path in list_images(place)]
     if not chosen:
         raise ConfigError(
-            "precision: int8 needs images to calibrate with, and the model's data set was not found; name some of "
+            "precision: int8 needs images to calibrate with, and the model's dataset was not found; name some of "
             "good parts with --images"
         )
     chosen = _evenly(chosen, _SPLIT_IMAGES)

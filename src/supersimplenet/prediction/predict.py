@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from supersimplenet.errors import ConfigError
@@ -61,6 +62,8 @@ def predict_files(
         raise ConfigError("watch-for: says how long a folder is watched, and none is named; give --watch")
     if watch is not None and (inputs or list_file is not None):
         raise ConfigError("watch: a folder is watched, or inputs are named, not both; run the command twice")
+    if overlays and find_spec("matplotlib") is None:
+        raise ConfigError("overlays: drawn by matplotlib, which is not installed; pip install matplotlib")
     if compute.engine == "ray" and (overlays or watch is not None):
         raise ConfigError(
             "engine: ray brings back no maps, and needs all names at once; leave --overlays and --watch to one machine"

@@ -89,5 +89,5 @@ def _evaluate_on(
             else:
                 whole.add(part)
     if whole is None:
-        raise DataError("the data set has no test image; name a data set with a test split")
+        raise DataError("the dataset has no test image; name a dataset with a test split")
     return finish_evaluation(whole, detector, resolution=resolution)

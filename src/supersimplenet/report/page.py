@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from supersimplenet import __version__
 from supersimplenet.datasets.checks.findings import Finding
 from supersimplenet.datasets.checks.light import Light
 from supersimplenet.errors import ConfigError
@@ -116,7 +116,7 @@ def write_page(
         model_name=model_name,
         trained_with=detector.record.get("versions", {}).get("supersimplenet"),
         date=date.today().isoformat(),
-        version=__version__,
+        version=version("supersimplenet"),
         score=SCORES[evaluation.image_score],
         view_words=view_words(detector.preprocessor.config),
         threshold_share=f"{probability(numbers.threshold_logit):.3f}",

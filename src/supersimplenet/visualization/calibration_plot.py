@@ -31,7 +31,7 @@ def draw_calibration(calibrated: Calibrated, path: Path) -> Path:
     _draw_scores(axes[0], calibrated)
     if calibrated.curve is not None:
         _draw_costs(axes[1], calibrated.curve, calibrated.calibration)
-    axes[-1].set_xlabel(f"score of the part ({calibrated.calibration.image_score}), in logits")
+    axes[-1].set_xlabel(f"anomaly score of the part ({calibrated.calibration.image_score}), as a logit")
     figure.savefig(path, dpi=120)
     return path
 

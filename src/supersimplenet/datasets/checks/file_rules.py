@@ -108,7 +108,7 @@ def _check_shapes(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> 
         if long:
             message = (
                 f"{counted(len(long), 'image')} more than {_LONG:g} times as long as wide; a square network size "
-                "distorts them: choose --model.image_size of about their shape, or cut them into pieces"
+                "distorts them: choose --model.image_size of about their shape, or use tiles (--view.fit tiles)"
             )
             yield Finding(level="warning", code="image-shape", message=message, evidence=each(long))
         return
@@ -170,7 +170,7 @@ def _check_marks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> I
     if lost and size_px is not None:
         message = (
             f"{counted(len(lost), 'defect')} too small to leave a pixel at {shown_size(size_px)}; choose a larger "
-            "--model.image_size, or cut images into pieces"
+            "--model.image_size, or use tiles (--view.fit tiles)"
         )
         yield Finding(level="warning", code="mask-vanishes", message=message, evidence=each(lost))
 

@@ -71,7 +71,7 @@ def download(
     if name == ON_REQUEST:
         raise DataError(_on_request(folder))
     if name not in registry:
-        raise ConfigError(f"{name}: no such data set; wanted one of {', '.join([*registry, ON_REQUEST])}")
+        raise ConfigError(f"{name}: no such dataset; wanted one of {', '.join([*registry, ON_REQUEST])}")
     published = registry[name]
     wanted = _wanted(published, categories)
     folder = folder.resolve()

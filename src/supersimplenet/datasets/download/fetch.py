@@ -80,7 +80,7 @@ def _complete(url: str, part: Path, *, size: int, advice: str) -> None:
         while _bytes(part) < size:
             problem = "the connection was cut"
             try:
-                for done in _pieces(session, url, part, size=size, advice=advice):
+                for done in _chunks(session, url, part, size=size, advice=advice):
                     bar.update(task, completed=done // _MB)
             except requests.HTTPError as error:
                 problem = str(error)
@@ -99,7 +99,7 @@ def _complete(url: str, part: Path, *, size: int, advice: str) -> None:
                 time.sleep(_WAIT_S)
 
 
-def _pieces(session: requests.Session, url: str, part: Path, *, size: int, advice: str) -> Iterator[int]:
+def _chunks(session: requests.Session, url: str, part: Path, *, size: int, advice: str) -> Iterator[int]:
     """Send one request and append the answer to ``part``; yield the size of ``part`` after each chunk."""
     have = _bytes(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})

@@ -77,7 +77,7 @@ def _unpack(archive: Path, folder: Path, at_most_bytes: int, wanted: Callable[[P
             if budget_bytes < 0:
                 raise DataError(
                     f"{archive}: unpacks to more than {at_most_bytes:,} bytes, refused at '{member.name}'; this is not "
-                    f"the data set it should be, remove it"
+                    f"the dataset it should be, remove it"
                 )
             if wanted(path):
                 _write(archive, member, folder / path)
@@ -126,7 +126,7 @@ def _safe_path(archive: Path, member: Member) -> PurePosixPath:
         raise DataError(f"{archive}: refused: '{member.name}' is a {member.kind}; wanted files and folders only")
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or any(character in member.name for character in "\\:\0"):
-        raise DataError(f"{archive}: refused: the path '{member.name}' leads outside the folder of the data set")
+        raise DataError(f"{archive}: refused: the path '{member.name}' leads outside the folder of the dataset")
     return path
 
 

@@ -5,7 +5,7 @@ const SVG = "http://www.w3.org/2000/svg";
 function wordsOf(image) {
   const verdict = verdictOf(image.score, now);
   const truth = image.bad ? `bad (${image.type})` : "good";
-  return `${image.path}: ${truth}, called ${verdict}, score ${logit(image.score)} logits`;
+  return `${image.path}: ${truth}, called ${verdict}, anomaly score ${logit(image.score)}`;
 }
 
 /** Photograph, anomaly map and outlines, one above the other. */
@@ -50,7 +50,7 @@ const pValue = (p) => (p === null ? "" : p < 0.001 ? p.toExponential(1) : String
 /** The caption's pieces; what depends on the threshold is written anew each time. */
 function captionOf(image) {
   const verdict = verdictOf(image.score, now);
-  const score = [`score\u00a0${logit(image.score)}\u00a0logits`];
+  const score = [`anomaly score\u00a0${logit(image.score)}`];
   if (image.p !== null) score.push(`p\u00a0${pValue(image.p)}`);
   if (image.group !== null) score.push(`part\u00a0${image.group}`);
   return [

@@ -55,15 +55,15 @@ function showControls(parts) {
   for (const which of page.greyZone ? ["accept", "reject"] : ["reject"]) {
     const slider = byId(which);
     slider.value = below(scores, now[which]);
-    slider.setAttribute("aria-valuetext", `${logit(now[which])} logits`);
+    slider.setAttribute("aria-valuetext", `${logit(now[which])}`);
     byId(`${which}-number`).value = Number(now[which].toPrecision(5));
   }
   byId("live").textContent = `${sentence}.`;
   const moved = now.reject !== own.reject || now.accept !== own.accept;
   byId("back").disabled = !moved;
   document.body.classList.toggle("moved", moved);
-  const level = `${logit(now.reject)} logits (${probability(now.reject)} as a probability)`;
-  const unsure = page.greyZone ? `; unsure from ${logit(now.accept)} logits on` : "";
+  const level = `an anomaly score of ${logit(now.reject)} (a logit; ${probability(now.reject)} as a probability)`;
+  const unsure = page.greyZone ? `; unsure from ${logit(now.accept)} on` : "";
   byId("where").textContent = moved
     ? `At threshold ${level}${unsure}; the model\u2019s is ${logit(own.reject)}.`
     : `At the model\u2019s threshold, ${level}${unsure}.`;
@@ -96,7 +96,7 @@ function showTables(parts) {
     const least = costOf(alarms, below(page.badParts, cheapest) / page.badParts.length);
     byId("cost").querySelector('[data-cell="cost"]').textContent = Number(cost.toPrecision(3));
     byId("cost").querySelector('[data-cell="cheapest"]').textContent =
-      `cheapest${page.greyZone ? " single threshold" : ""}: ${Number(least.toPrecision(3))} at ${logit(cheapest)} logits`;
+      `cheapest${page.greyZone ? " single threshold" : ""}: ${Number(least.toPrecision(3))} at ${logit(cheapest)}`;
   }
   const ofType = page.types.map(() => ({ good: 0, unsure: 0, bad: 0 }));
   for (const image of page.images) {

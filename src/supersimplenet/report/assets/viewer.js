@@ -17,7 +17,7 @@ function showViewer(image) {
   const facts = [
     ["Truth", image.bad ? `bad: ${image.type}` : "good"],
     ["Called", [verdict, mistakeOf(image, now), flips(image) ? "flips" : ""].filter(Boolean).join(", ")],
-    ["Score", `${logit(image.score)} logits (${probability(image.score)})`],
+    ["Anomaly score", `${logit(image.score)} (${probability(image.score)} as a probability)`],
   ];
   if (image.p !== null) facts.push(["p-value", `${pValue(image.p)}: with this one counted, the share of good parts that score at least so high`]);
   if (image.group !== null) facts.push(["Part", image.group]);
@@ -45,7 +45,7 @@ function defectsOf(image) {
     ])));
   const table = make("table", {},
     make("caption", {}, `${plural(image.defects.length, "defect")} found, in px of the image`),
-    make("thead", {}, make("tr", {}, ...cells("th", ["left, top", "width \u00d7 height", "area", "peak, logits", "middle x, y"]))),
+    make("thead", {}, make("tr", {}, ...cells("th", ["left, top", "width \u00d7 height", "area", "peak", "middle x, y"]))),
     make("tbody", {}, ...rows));
   return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Found defects" }, table);
 }
