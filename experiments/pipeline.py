@@ -38,13 +38,13 @@ import json, re, sys
 from pathlib import Path
 from supersimplenet.preprocessing import images
 
-decode, names = images._decode, []
+decode, names = images.decode, []
 
 def counted(path, max_pixels):
     names.append(path)  # an append is whole in any thread
     return decode(path, max_pixels)
 
-images._decode = counted
+images.decode = counted
 from supersimplenet.cli.main import main
 
 status = main(sys.argv[2:])

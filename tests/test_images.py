@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from supersimplenet.errors import ConfigError, DataError, ImageError
+from supersimplenet.preprocessing.decoding import MAX_PIXELS, image_size
 from supersimplenet.preprocessing.images import (
     IMAGE_SUFFIXES,
-    MAX_PIXELS,
-    image_size,
     list_images,
     natural_key,
     prepare_pixels,

@@ -28,7 +28,8 @@ from supersimplenet.prediction.inputs import find_inputs
 from supersimplenet.prediction.job import predict_to_folder
 from supersimplenet.prediction.tables import parse_formats
 from supersimplenet.prediction.watch import Arrivals
-from supersimplenet.preprocessing.images import EncodedImage, read_image
+from supersimplenet.preprocessing.decoding import EncodedImage
+from supersimplenet.preprocessing.images import read_image
 from supersimplenet.preprocessing.loading import map_in_threads
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 

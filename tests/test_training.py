@@ -445,8 +445,8 @@ def test_each_training_file_is_decoded_and_hashed_once(metal, tmp_path, monkeypa
         hashed.append(str(path))
         return file_sha256(path)
 
-    decode = images._decode
-    monkeypatch.setattr(images, "_decode", decoding)
+    decode = images.decode
+    monkeypatch.setattr(images, "decode", decoding)
     for module in (base, masks, training_set):
         monkeypatch.setattr(module, "file_sha256", hashing)
     samples = [

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from supersimplenet.errors import ImageError
+from supersimplenet.preprocessing.decoding import EncodedImage, image_size
 from supersimplenet.preprocessing.geometry import TOUCHED, resize_mask
-from supersimplenet.preprocessing.images import EncodedImage, image_size, read_mask
+from supersimplenet.preprocessing.images import read_mask
 from supersimplenet.types import BAD, Sample
 from supersimplenet.utils.files import file_sha256
 

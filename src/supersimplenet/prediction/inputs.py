@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
 from supersimplenet.errors import DataError
-from supersimplenet.preprocessing.images import IMAGE_SUFFIXES, EncodedImage, list_images, natural_key
+from supersimplenet.preprocessing.decoding import EncodedImage
+from supersimplenet.preprocessing.images import IMAGE_SUFFIXES, list_images, natural_key
 from supersimplenet.preprocessing.loading import ImageFile
 
 STANDARD_INPUT = "-"

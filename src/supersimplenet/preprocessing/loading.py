@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.errors import ConfigError, ImageError
-from supersimplenet.preprocessing.images import EncodedImage
+from supersimplenet.preprocessing.decoding import EncodedImage
 from supersimplenet.preprocessing.prepared_image import PreparedImage
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 

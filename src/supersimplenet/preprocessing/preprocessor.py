@@ -24,10 +24,10 @@ from PIL import Image, ImageDraw
 
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.preprocessing.alignment import Aligner, Alignment, Motion
+from supersimplenet.preprocessing.decoding import image_size
 from supersimplenet.preprocessing.geometry import TOUCHED, Affine, Placement, resize_mask, warp_pixels, warp_plane
 from supersimplenet.preprocessing.images import (
     AnyImage,
-    image_size,
     prepare_pixels,
     read_any,
     read_image,
@@ -36,6 +36,7 @@ from supersimplenet.preprocessing.images import (
 )
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.tiling import TileGrid
+from supersimplenet.utils.formatting import shown_px
 
 Fit = Literal["stretch", "pad", "tiles"]
 _OUTSIDE_RGB = (124, 116, 104)  # mean colour of the ImageNet photographs that backbones are trained on
@@ -128,8 +129,8 @@ class Preprocessor:
             raise DataError("view.roi: marks nothing, so no pixel would count; mark the region of interest in white")
         if roi is not None and reference is not None and roi.shape != reference.shape[:2]:
             raise DataError(
-                f"view.roi: is {_shown(roi.shape)}, the reference {_shown(reference.shape)} (height x width); draw it "
-                "on the reference"
+                f"view.roi: is {shown_px(roi.shape)}, the reference {shown_px(reference.shape)} (height x width); "
+                "draw it on the reference"
             )
 
     @classmethod
@@ -255,8 +256,8 @@ class Preprocessor:
         (height, width), (roi_height, roi_width) = placement.frame_size_px, self.roi.shape
         if abs(height * roi_width / (width * roi_height) - 1) > _ASPECT_TOLERANCE:
             raise ImageError(
-                f"{name}: is {_shown(placement.frame_size_px)}, the region of interest was drawn on "
-                f"{_shown(self.roi.shape)} (height x width): the proportions differ; give images of that shape, or "
+                f"{name}: is {shown_px(placement.frame_size_px)}, the region of interest was drawn on "
+                f"{shown_px(self.roi.shape)} (height x width): the proportions differ; give images of that shape, or "
                 "align them to a reference"
             )
         kept = self._outside  # cached for the last size: most images have one size
@@ -335,7 +336,3 @@ def read_preprocessor(
         size = drawn_on if reference is None else (reference.shape[0], reference.shape[1])
         roi = read_roi(config.roi, (1, 1) if size is None else size)
     return Preprocessor(config, size_px=size_px, strides=strides, roi=roi, reference=reference)
-
-
-def _shown(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]:,} x {shape[1]:,} px"

@@ -16,7 +16,8 @@ from PIL import Image as PillowImage
 from supersimplenet.errors import ImageError
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor
-from supersimplenet.preprocessing.images import AnyImage, EncodedImage
+from supersimplenet.preprocessing.decoding import EncodedImage
+from supersimplenet.preprocessing.images import AnyImage
 from supersimplenet.preprocessing.loading import Failure, ImageBatch, ImageFile, OnError, map_in_threads
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.preprocessor import Preprocessor

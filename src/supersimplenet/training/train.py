@@ -34,7 +34,7 @@ from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.config import LabelRecipe, ModelConfig, Recipe, resolve_recipe
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
-from supersimplenet.preprocessing.images import image_size
+from supersimplenet.preprocessing.decoding import image_size
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration

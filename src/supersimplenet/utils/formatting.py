@@ -21,6 +21,11 @@ def shown_size(size_px: tuple[int, int]) -> str:
     return f"{size_px[0]}x{size_px[1]}"
 
 
+def shown_px(shape: Sequence[int]) -> str:
+    """Format the (height, width, ...) of pixels for messages: 1,000 x 800 px."""
+    return f"{shape[0]:,} x {shape[1]:,} px"
+
+
 def few(things: Sequence[object]) -> str:
     """List the first three things, and the number of further ones."""
     more = f" and {len(things) - 3} more" if len(things) > 3 else ""
