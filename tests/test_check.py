@@ -19,7 +19,7 @@ from scipy import ndimage
 from supersimplenet.cli.main import main
 from supersimplenet.datasets.checks.check import CheckReport, check
 from supersimplenet.datasets.checks.duplicates import equal_groups, find_near_duplicates, fingerprint, linked_groups
-from supersimplenet.datasets.checks.inspection import look_at
+from supersimplenet.datasets.checks.inspection import inspect_samples
 from supersimplenet.datasets.table import Table
 from supersimplenet.types import BAD, GOOD, Sample
 
@@ -293,7 +293,7 @@ def tiles(shared_dir) -> list[Sample]:
 
 @pytest.fixture(scope="module")
 def tile_pairs(tiles) -> np.ndarray:
-    looks = look_at(tiles)
+    looks = inspect_samples(tiles)
     return find_near_duplicates(np.stack([look.image.fingerprint for look in looks])).pairs
 
 

@@ -35,7 +35,7 @@ from supersimplenet.report.page import write_page
 from supersimplenet.report.text import at_most, bare, certainty, meaning, score_of
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.formatting import counted, logit, per_cent, signed
-from supersimplenet.visualization.overlay import blend_heat, heat_layer
+from supersimplenet.visualization.overlay import blend_map, map_layer
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_a_picture_holds_photograph_heat_and_outlines(case, html):
     )
     original = np.asarray(Image.open(seen.sample.image), dtype=float)
     assert np.abs(photograph - original).mean() < 6  # lossy, of a grainy picture
-    opacity = heat_layer(seen.prediction, (64, 64))[..., 3]
+    opacity = map_layer(seen.prediction, (64, 64))[..., 3]
     assert np.abs(heat[..., 3] - opacity).mean() < 3
     assert picture["truth"] == outline(seen.mask)
     calibration = case.evaluation.calibration
@@ -199,10 +199,10 @@ def area_within(path: str) -> float:
 def test_the_heat_layer_laid_over_the_image_is_the_overlay(case):
     seen = next(evaluate_again(case.detector, case.evaluation.outcomes[-1:]))
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    layer = heat_layer(seen.prediction, (64, 64)).astype(float)
+    layer = map_layer(seen.prediction, (64, 64)).astype(float)
     blended = pixels + layer[..., 3:] / 255 * (layer[..., :3] - pixels)
     # Colour and opacity are rounded to 8 bits, each by half a level at most.
-    assert np.abs(blended - blend_heat(pixels, seen.prediction)).max() <= 2
+    assert np.abs(blended - blend_map(pixels, seen.prediction)).max() <= 2
 
 
 def test_outlines_go_round_regions_holes_and_single_pixels():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from supersimplenet.cli.main import main
-from supersimplenet.datasets.checks.inspection import Look, look_at
+from supersimplenet.datasets.checks.inspection import Inspection, inspect_samples
 from supersimplenet.datasets.splits import group_samples, split_samples, write_table
 from supersimplenet.datasets.table import Table
 from supersimplenet.errors import ConfigError, DataError
@@ -151,7 +151,7 @@ def groups(samples: list[Sample]) -> dict[str, str | None]:
 
 
 def test_found_groups_join_photographs_of_one_part(photographs):
-    found = groups(group_samples(photographs, "found", look_at(photographs)))
+    found = groups(group_samples(photographs, "found", inspect_samples(photographs)))
     assert found == {
         name: f"found good/{number}.png" for number in ("0", "1", "2") for name in (number, f"again {number}")
     }
@@ -162,7 +162,7 @@ def test_found_groups_join_known_ones_and_say_so(photographs):
         replace(s, group={"0": "A", "again 0": "B", "3": "A", "4": "B", "5": "C"}.get(s.image.stem))
         for s in photographs
     ]
-    found = groups(group_samples(named, "found", look_at(named)))
+    found = groups(group_samples(named, "found", inspect_samples(named)))
     assert found["0"] == found["again 0"] == found["3"] == found["4"] == "A+B"
     assert found["5"] == "C"
     assert found["1"] == found["again 1"] == "found good/1.png"
@@ -171,7 +171,7 @@ def test_found_groups_join_known_ones_and_say_so(photographs):
 
 
 def test_found_groups_need_images_that_can_be_read(photographs):
-    looks = [Look(image_error="7.png: empty"), *look_at(photographs[1:])]
+    looks = [Inspection(image_error="7.png: empty"), *inspect_samples(photographs[1:])]
     with pytest.raises(DataError, match=r"1 images cannot be compared; the first: 7\.png: empty"):
         group_samples(photographs, "found", looks)
 
@@ -208,7 +208,7 @@ def test_the_command_keeps_photographs_of_one_part_together(photographs, tmp_pat
     output = tmp_path / "new" / "split.csv"
     data = ["--data", "Table", "--data.path", str(plain), "--output", str(output)]
     assert main(["data", "split", *data]) == 0
-    assert "no groups are named; --groups found looks for photographs" in capsys.readouterr().out
+    assert "no groups are named; --groups found searches for photographs" in capsys.readouterr().out
     assert main(["data", "split", *data, "--groups", "found", "--test-fraction", "0.25", "--seed", "4"]) == 0
     printed = capsys.readouterr().out
     assert "3 groups of several images (6 images), each in one split" in printed

@@ -212,7 +212,7 @@ def test_labels_of_tiles(tmp_path):
     for sample in (1, 2):
         mask = np.asarray(Image.open(samples[sample].mask)) > 0
         for tile in range(len(grid)):
-            marked = int(grid.part(mask, tile).sum())
+            marked = int(grid.crop(mask, tile).sum())
             kind = kinds.get((sample, tile))
             touched += kind is None
             if marked == 25:

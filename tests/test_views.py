@@ -21,7 +21,7 @@ from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, 
 from supersimplenet.runtime.backends import FunctionBackend
 from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.types import BAD, GOOD, Sample
-from supersimplenet.visualization.overlay import heat_layer
+from supersimplenet.visualization.overlay import map_layer
 
 SIZE = (64, 64)
 FITS = {
@@ -157,8 +157,8 @@ def test_outside_the_region_of_interest_nothing_counts(name):
     hottest = (200 - 127.5) / 25
     assert inside.map_max_logit == pytest.approx(hottest, abs=0.02) == inside.head_logit
     assert everywhere.map_max_logit > hottest + 1
-    assert heat_layer(inside, (150, 230))[100:140, 25:60, 3].max() == 0  # nor has it a colour
-    assert heat_layer(inside, (150, 230))[45:55, 105:125, 3].min() > 100
+    assert map_layer(inside, (150, 230))[100:140, 25:60, 3].max() == 0  # nor has it a colour
+    assert map_layer(inside, (150, 230))[45:55, 105:125, 3].min() > 100
 
 
 def test_a_region_of_interest_is_a_mask_or_polygons(tmp_path):

@@ -103,7 +103,9 @@ def _download(options: Namespace) -> int:
 
 
 def _check_parser() -> OptionParser:
-    parser = OptionParser(description="Look for what is wrong with a dataset; exit status 1 where there are errors.")
+    parser = OptionParser(
+        description="Inspection for what is wrong with a dataset; exit status 1 where there are errors."
+    )
     parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
     parser.add_argument("--output", type=Path, help="folder for check.json and pictures of what was found")
     parser.add_argument(
@@ -208,16 +210,16 @@ def split_data(
     Raises:
         SuperSimpleNetError: the subclass names the cause.
     """
-    from supersimplenet.datasets.checks.inspection import look_at
+    from supersimplenet.datasets.checks.inspection import inspect_samples
     from supersimplenet.datasets.splits import group_samples, split_samples, write_table
 
     samples = source.samples()
-    looks = None
+    inspections = None
     if groups == "found":
         with progress_bar() as bar:
             task = bar.add_task("reading", total=len(samples), detail="")
-            looks = look_at(samples, progress=lambda images: bar.advance(task, images))
-    grouped = group_samples(samples, groups, looks)
+            inspections = inspect_samples(samples, progress=lambda images: bar.advance(task, images))
+    grouped = group_samples(samples, groups, inspections)
     split = split_samples(grouped, test_fraction=test_fraction, seed=seed)
     write_table(split, output)
     _print_split(split, test_fraction)
@@ -225,7 +227,7 @@ def split_data(
     several = [size for size in sizes.values() if size > 1]
     print(f"{len(several):,} groups of several images ({sum(several):,} images), each in one split")
     if groups == "known" and not sizes:
-        print("no groups are named; --groups found looks for photographs of one part and keeps them together")
+        print("no groups are named; --groups found searches for photographs of one part and keeps them together")
     if groups == "found":
         print("photographs that are turned or cropped differently are not found: name the parts where you can")
     print(f"table: {output}\ntrain: supersimplenet train --data Table --data.path {output}")

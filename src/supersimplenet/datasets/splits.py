@@ -12,7 +12,7 @@ import numpy as np
 
 from supersimplenet.datasets.base import relative_names, sort_samples
 from supersimplenet.datasets.checks.duplicates import MOST_IMAGES, equal_groups, find_near_duplicates, linked_groups
-from supersimplenet.datasets.checks.inspection import Look
+from supersimplenet.datasets.checks.inspection import Inspection
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.preprocessing.images import natural_key
 from supersimplenet.types import GOOD, GroupsName, Sample
@@ -69,7 +69,9 @@ def split_samples(samples: Sequence[Sample], *, test_fraction: float = 0.3, seed
     return sort_samples(result)
 
 
-def group_samples(samples: Sequence[Sample], groups: GroupsName, looks: Sequence[Look] | None = None) -> list[Sample]:
+def group_samples(
+    samples: Sequence[Sample], groups: GroupsName, inspections: Sequence[Inspection] | None = None
+) -> list[Sample]:
     """Return the samples with the groups that a split must keep together.
 
     Args:
@@ -77,7 +79,7 @@ def group_samples(samples: Sequence[Sample], groups: GroupsName, looks: Sequence
         groups: ``known``: the groups that the dataset names. ``found``: also groups of images that are equal or seem
             to show one part; they are joined with the named groups, and a joined group has a name such as ``001+014``.
             ``none``: no groups.
-        looks: result of `look_at` for the samples; needed for ``found``.
+        inspections: result of `inspect_samples` for the samples; needed for ``found``.
 
     Raises:
         DataError: for ``found``, an image cannot be read, or there are more images than can be compared.
@@ -86,13 +88,13 @@ def group_samples(samples: Sequence[Sample], groups: GroupsName, looks: Sequence
         return list(samples)
     if groups == "none":
         return [replace(sample, group=None) for sample in samples]
-    assert looks is not None
-    errors = [look.image_error for look in looks if look.image_error is not None]
+    assert inspections is not None
+    errors = [inspection.image_error for inspection in inspections if inspection.image_error is not None]
     if errors:
         raise DataError(f"{len(errors)} images cannot be compared; the first: {errors[0]}")
     if len(samples) > MOST_IMAGES:
         raise DataError(f"{len(samples):,} images; {MOST_IMAGES:,} can be compared: name groups, or split in parts")
-    images = [look.image for look in looks if look.image is not None]
+    images = [inspection.image for inspection in inspections if inspection.image is not None]
     near = find_near_duplicates(np.stack([image.fingerprint for image in images])) if images else None
     links = [] if near is None else [(i, j) for i, j in near.pairs.tolist()]
     named = [

@@ -107,13 +107,13 @@ def evaluate(
     tested = [sample for sample in samples if sample.split == "test"]
     if not tested:
         raise DataError("the dataset has no test image; name a dataset with a test split")
-    part = evaluate_part(
+    shard = evaluate_shard(
         detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error, progress=progress
     )
-    return finish_evaluation(part, detector, resolution=resolution)
+    return finish_evaluation(shard, detector, resolution=resolution)
 
 
-def evaluate_part(
+def evaluate_shard(
     detector: Detector,
     tested: Sequence[Sample],
     *,
@@ -124,32 +124,32 @@ def evaluate_part(
 ) -> PartialEvaluation:
     """Predict some of the test images; see `evaluate` for the arguments."""
     calibration = detector.calibration
-    part = PartialEvaluation(
+    shard = PartialEvaluation(
         tally=PixelTally(pixel_logit=None if calibration is None else calibration.pixel_logit), outcomes=[], failures=[]
     )
     for item in _cases(detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error):
         progress(1)
         if isinstance(item, Failure):
-            part.failures.append(item)
+            shard.failures.append(item)
             continue
-        part.outcomes.append(_outcome(item, detector.threshold_logit))
+        shard.outcomes.append(_outcome(item, detector.threshold_logit))
         if item.mask is not None:
-            part.tally.add(_map_beside(item), item.mask, defect=item.sample.defect, ignored=item.ignored)
-    return part
+            shard.tally.add(_map_beside(item), item.mask, defect=item.sample.defect, ignored=item.ignored)
+    return shard
 
 
-def finish_evaluation(part: PartialEvaluation, detector: Detector, *, resolution: Resolution = "model") -> Evaluation:
+def finish_evaluation(shard: PartialEvaluation, detector: Detector, *, resolution: Resolution = "model") -> Evaluation:
     """Compute the metrics of all test images.
 
     Args:
-        part: the results of all test images.
+        shard: the results of all test images.
         detector: the detector that predicted them.
         resolution: size at which the pixel metrics were counted; see `evaluate`.
 
     Raises:
         DataError: none of the images could be read.
     """
-    tally, outcomes, failures = part.tally, part.outcomes, part.failures
+    tally, outcomes, failures = shard.tally, shard.outcomes, shard.failures
     if not outcomes:
         raise DataError(f"none of the {len(failures)} test images could be read; the first: {failures[0].reason}")
     return Evaluation(

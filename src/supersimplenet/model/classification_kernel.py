@@ -35,7 +35,7 @@ class PooledOutput(NamedTuple):
 
 def normalise_activate_pool(
     clean: Tensor,
-    seen: Tensor,
+    map_response: Tensor,
     noise: Tensor | None,
     kept: Tensor | None = None,
     *,
@@ -44,11 +44,11 @@ def normalise_activate_pool(
     eps: float,
     all_reduce: AllReduce = identity,
 ) -> PooledOutput:
-    """Compute ``relu(batch_norm(clean + seen + noise))`` and return its maximum and mean over space.
+    """Compute ``relu(batch_norm(clean + map_response + noise))`` and return its maximum and mean over space.
 
     Args:
         clean: (B, P, K) response to the clean features, P pixels.
-        seen: (N, P, K) response to the map; N is B, or 2B: one copy of the batch, then the other.
+        map_response: (N, P, K) response to the map; N is B, or 2B: one copy of the batch, then the other.
         noise: (N, P, K) response to the noise, None where there is none.
         kept: (N, P) bool, the pixels over which maximum and mean are taken, at least one per image; None for all. The
             batch statistics always cover all pixels.
@@ -57,7 +57,7 @@ def normalise_activate_pool(
         eps: added to the variance.
         all_reduce: sums over the processes that share the batch.
     """
-    return PooledOutput(*_NormaliseActivatePool.apply(clean, seen, noise, kept, gamma, beta, eps, all_reduce))
+    return PooledOutput(*_NormaliseActivatePool.apply(clean, map_response, noise, kept, gamma, beta, eps, all_reduce))
 
 
 class _NormaliseActivatePool(torch.autograd.Function):
@@ -67,7 +67,7 @@ class _NormaliseActivatePool(torch.autograd.Function):
     def forward(
         ctx: Any,
         clean: Tensor,
-        seen: Tensor,
+        map_response: Tensor,
         noise: Tensor | None,
         kept: Tensor | None,
         gamma: Tensor,
@@ -75,12 +75,12 @@ class _NormaliseActivatePool(torch.autograd.Function):
         eps: float,
         all_reduce: AllReduce,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-        images, pixels, channels = seen.shape
-        centred = torch.empty_like(seen)  # (N, P, K)
+        images, pixels, channels = map_response.shape
+        centred = torch.empty_like(map_response)  # (N, P, K)
         row_sum = torch.zeros_like(gamma)
-        copies = seen.view(-1, *clean.shape)
+        copies = map_response.view(-1, *clean.shape)
         for copy, of_copy in enumerate(centred.view_as(copies)):
-            for group in groups(len(clean), seen.device):
+            for group in groups(len(clean), map_response.device):
                 response = of_copy[group]
                 torch.add(clean[group], copies[copy, group], out=response)
                 if noise is not None:
@@ -88,15 +88,15 @@ class _NormaliseActivatePool(torch.autograd.Function):
                 row_sum += response.sum((0, 1))
         mean, total = mean_everywhere(row_sum, images * pixels, all_reduce)
         variance = torch.zeros_like(mean)
-        of_group = list(groups(images, seen.device))
+        of_group = list(groups(images, map_response.device))
         for group in of_group:
             response = centred[group].sub_(mean)
             variance += response.square().sum((0, 1))
         variance = all_reduce(variance) / total
         norm = Normalisation(gamma, beta, variance, eps=eps, total=total, all_reduce=all_reduce)
-        maximum, average = seen.new_empty(images, channels), seen.new_empty(images, channels)
-        counts = seen.new_full((images, 1), pixels) if kept is None else kept.sum(1, keepdim=True)
-        place = torch.empty(images, channels, dtype=torch.int64, device=seen.device)
+        maximum, average = map_response.new_empty(images, channels), map_response.new_empty(images, channels)
+        counts = map_response.new_full((images, 1), pixels) if kept is None else kept.sum(1, keepdim=True)
+        place = torch.empty(images, channels, dtype=torch.int64, device=map_response.device)
         for group in of_group:
             active = norm(centred[group]).relu_()
             if kept is not None:

@@ -116,10 +116,10 @@ class Heads(nn.Module):
         """
         projections = self.projections()
         map_logit = self._segment(features, projections, anomalies, all_reduce)  # (N, h, w)
-        seen_map = map_logit.detach() if stop_gradient else map_logit
+        map_input = map_logit.detach() if stop_gradient else map_logit
         kept = None if ignored is None else (~ignored).repeat(len(map_logit) // len(ignored), 1, 1).flatten(1)  # (N, P)
-        maximum, average = self._pool(features, projections, anomalies, seen_map, kept, all_reduce)  # (N, CONV) each
-        score_logit = classify(maximum, average, seen_map, self.score.weight, self.score.bias, kept)
+        maximum, average = self._pool(features, projections, anomalies, map_input, kept, all_reduce)  # (N, CONV) each
+        score_logit = classify(maximum, average, map_input, self.score.weight, self.score.bias, kept)
         return HeadOutput(map_logit, score_logit)
 
     @property
@@ -180,7 +180,7 @@ class Heads(nn.Module):
         features: Sequence[Tensor],
         projections: Projections,
         anomalies: Anomalies | None,
-        seen_map: Tensor,
+        map_input: Tensor,
         kept: Tensor | None,
         all_reduce: AllReduce,
     ) -> tuple[Tensor, Tensor]:
@@ -188,7 +188,7 @@ class Heads(nn.Module):
         norm, size = self.conv_norm, output_size(features)
         clean = upscale_taps(project(features, projections.tap_weight), size, self.align_corners)  # (B, h, w, CONV)
         clean = (clean + constant_response(projections.tap_bias, self.conv_bias, size)).flatten(1, 2)
-        seen = convolve_map(seen_map, self.conv.weight[:, -1]).flatten(1, 2)  # (N, h * w, CONV)
+        seen = convolve_map(map_input, self.conv.weight[:, -1]).flatten(1, 2)  # (N, h * w, CONV)
         noise = None
         if anomalies is not None:
             spread = pointwise(anomalies.noise, self._tap_rows())  # (M, 25 * CONV)
@@ -324,14 +324,14 @@ def pool(normalised: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor
 
 
 def classify(
-    maximum: Tensor, average: Tensor, seen_map: Tensor, weight: Tensor, bias: Tensor, kept: Tensor | None = None
+    maximum: Tensor, average: Tensor, map_input: Tensor, weight: Tensor, bias: Tensor, kept: Tensor | None = None
 ) -> Tensor:
     """Apply the last linear layer and return the score.
 
     Args:
         maximum: (N, CONV) of the convolution over space.
         average: (N, CONV) likewise.
-        seen_map: (N, h, w) the map that the classification head gets.
+        map_input: (N, h, w) the map that the classification head gets.
         weight: (1, 2 * CONV + 2), columns ordered conv-max, conv-mean, map-max, map-mean.
         bias: (1,).
         kept: (N, h * w) bool, positions of the map that count; None for all.
@@ -339,7 +339,7 @@ def classify(
     Returns:
         (N,) score in logits.
     """
-    flat_map = seen_map.flatten(1)
+    flat_map = map_input.flatten(1)
     if kept is None:
         of_map = [flat_map.amax(1, keepdim=True), flat_map.mean(1, keepdim=True)]
     else:

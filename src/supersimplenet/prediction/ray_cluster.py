@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from supersimplenet.errors import ConfigError, ImageError
-from supersimplenet.evaluation.evaluate import PartialEvaluation, evaluate_part
+from supersimplenet.evaluation.evaluate import PartialEvaluation, evaluate_shard
 from supersimplenet.inference.config import ComputeConfig
 from supersimplenet.inference.detector import Detector
 from supersimplenet.postprocessing.calibration import Calibration
@@ -32,7 +32,7 @@ from supersimplenet.types import Resolution, Sample
 from supersimplenet.utils.formatting import first_line
 
 _BLOCK_IMAGES = 32  # images that are read together; if a worker is lost, they are repeated together
-_PART_IMAGES = 64  # test images that are evaluated together, before the results are merged
+_SHARD_IMAGES = 64  # test images that are evaluated together, before the results are merged
 # Shares of a core: without a GPU, a worker and its reader share one core.
 _WORKER_CORES, _READER_CORES = 0.7, 0.3
 
@@ -126,13 +126,13 @@ class Cluster:
                 then(item)
                 yield item
 
-    def evaluate_parts(
+    def evaluate_shards(
         self, samples: Sequence[Sample], *, resolution: Resolution, on_error: OnError
     ) -> Iterator[PartialEvaluation]:
-        """Yield the evaluations of blocks of test images; see `supersimplenet.evaluation.evaluate.evaluate_part`."""
+        """Yield the evaluations of blocks of test images; see `supersimplenet.evaluation.evaluate.evaluate_shard`."""
         import ray
 
-        parts = [samples[first : first + _PART_IMAGES] for first in range(0, len(samples), _PART_IMAGES)]
+        parts = [samples[first : first + _SHARD_IMAGES] for first in range(0, len(samples), _SHARD_IMAGES)]
         tables = [_table({"index": [place], "samples": [pickle.dumps(part)]}) for place, part in enumerate(parts)]
         workers, options = self._workers(on_gpu=self._on_gpu())
         dataset = ray.data.from_arrow(tables).map_batches(
@@ -228,7 +228,7 @@ class _Tester:
             samples = pickle.loads(content)
             assert isinstance(self.detector, Detector)  # only model folders can be evaluated
             try:
-                found.append(evaluate_part(self.detector, samples, resolution=resolution, on_error=on_error))
+                found.append(evaluate_shard(self.detector, samples, resolution=resolution, on_error=on_error))
             except ImageError as error:
                 found.append(str(error))
         return {"index": batch["index"], "found": column(map(pickle.dumps, found))}

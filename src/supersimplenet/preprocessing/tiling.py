@@ -62,16 +62,16 @@ class TileGrid:
         row, column = divmod(tile, len(self.lefts))
         return self.tops[row], self.lefts[column]
 
-    def part(self, plane: NDArray[T], tile: int) -> NDArray[T]:
+    def crop(self, plane: NDArray[T], tile: int) -> NDArray[T]:
         """Return a tile's region of a plane (H, W) or an image (H, W, 3) of the map's size, without a copy."""
         top, left = self.corner(tile)
         return plane[top : top + self.tile_size_px[0], left : left + self.tile_size_px[1]]
 
     def pixels(self, image: NDArray[np.uint8], tile: int) -> NDArray[np.uint8]:
         """Return a tile's pixels (height, width, 3) of an image (H, W, 3), mirrored beyond the image."""
-        part = self.part(image, tile)
-        missing = [(0, want - have) for want, have in zip(self.tile_size_px, part.shape, strict=False)]
-        return np.pad(part, [*missing, (0, 0)], mode="symmetric") if any(after for _, after in missing) else part
+        cropped = self.crop(image, tile)
+        missing = [(0, want - have) for want, have in zip(self.tile_size_px, cropped.shape, strict=False)]
+        return np.pad(cropped, [*missing, (0, 0)], mode="symmetric") if any(after for _, after in missing) else cropped
 
     def plane(self, plane: NDArray[T] | None, tile: int, *, beyond: Any) -> NDArray[T]:
         """Return a tile's values of a plane (H, W) of the map's size.
@@ -84,7 +84,7 @@ class TileGrid:
         result = np.full(self.tile_size_px, beyond, dtype=bool if plane is None else plane.dtype)
         top, left = self.corner(tile)
         inside = result[: self.map_size_px[0] - top, : self.map_size_px[1] - left]
-        inside[:] = False if plane is None else self.part(plane, tile)
+        inside[:] = False if plane is None else self.crop(plane, tile)
         return result
 
     def reaches_beyond(self, tile: int) -> bool:
@@ -96,7 +96,7 @@ class TileGrid:
         """Add the map of a tile, times its weights, to the map of the whole image, which starts from zeros."""
         row, column = divmod(tile, len(self.lefts))
         rows, columns = self._weights
-        target = self.part(blended, tile)
+        target = self.crop(blended, tile)
         height, width = target.shape
         top, left = self.corner(tile)
         weight = rows[row, top : top + height, None] * columns[column, None, left : left + width]

@@ -82,7 +82,7 @@ def _evaluate_on(
     with progress_bar() as bar:
         task = bar.add_task("testing", total=len(tested), detail="")
         whole: PartialEvaluation | None = None
-        for part in cluster.evaluate_parts(tested, resolution=resolution, on_error=on_error):
+        for part in cluster.evaluate_shards(tested, resolution=resolution, on_error=on_error):
             bar.advance(task, len(part.outcomes) + len(part.failures))
             if whole is None:
                 whole = part

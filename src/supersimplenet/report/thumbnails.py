@@ -16,7 +16,7 @@ from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.preprocessing.geometry import TOUCHED, Placement
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.report.contours import outline
-from supersimplenet.visualization.overlay import heat_layer
+from supersimplenet.visualization.overlay import map_layer
 
 _LONG_SIDE_PX = 320
 _OUTLINE_LONG_SIDE_PX = 512
@@ -39,7 +39,7 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[
     placement = case.prediction.placement
     own_size_px = placement.image_size_px
     photograph = Image.fromarray(read_image(case.sample.image, size_px=_within(own_size_px, _LONG_SIDE_PX)))
-    heat = Image.fromarray(heat_layer(case.prediction, _within(own_size_px, _HEAT_LONG_SIDE_PX)))
+    heat = Image.fromarray(map_layer(case.prediction, _within(own_size_px, _HEAT_LONG_SIDE_PX)))
     return {
         "photograph": _data_url(photograph, _PHOTOGRAPH_QUALITY),
         "heat": _data_url(heat, _HEAT_QUALITY),

@@ -15,7 +15,7 @@ from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.types import BAD
 from supersimplenet.visualization.fonts import font
-from supersimplenet.visualization.overlay import AMBER, GREEN, INK, PAPER, RED, blend_heat
+from supersimplenet.visualization.overlay import AMBER, GREEN, INK, PAPER, RED, blend_map
 
 _CELL_PX = 176
 _GAP_PX = 8
@@ -94,7 +94,7 @@ def _panels(case: EvaluatedImage) -> tuple[Image.Image, Image.Image, Image.Image
         marked[mask] = pixels[mask]
         marked[edge] = (255, 196, 0)
         truth = Image.fromarray(marked)
-    return Image.fromarray(pixels), truth, Image.fromarray(blend_heat(pixels, case.prediction))
+    return Image.fromarray(pixels), truth, Image.fromarray(blend_map(pixels, case.prediction))
 
 
 def _mask_on_image(case: EvaluatedImage) -> NDArray[np.bool_]:

@@ -29,7 +29,7 @@ def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
         prediction: the prediction of this image.
     """
     pixels = read_any(image)[0]
-    picture = Image.fromarray(blend_heat(pixels, prediction))
+    picture = Image.fromarray(blend_map(pixels, prediction))
     for defect in prediction.defects or ():
         box = (defect.left, defect.top, defect.left + defect.width - 1, defect.top + defect.height - 1)
         ImageDraw.Draw(picture).rectangle(box, outline=RED, width=max(1, round(picture.height / 250)))
@@ -46,21 +46,21 @@ def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
     return sheet
 
 
-def heat_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+def map_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the anomaly map as in an overlay, but without the image: (H, W, 4), colour and opacity.
 
     Args:
         prediction: the prediction with the anomaly map.
         size_px: height and width of the layer.
     """
-    step = _heat_steps(prediction, size_px)
+    step = _map_steps(prediction, size_px)
     opacity = np.round(_OPACITY * step.astype(np.float32))
     return np.concatenate([_COLOURS[step].round(), opacity[..., None]], axis=-1).astype(np.uint8)
 
 
-def blend_heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
+def blend_map(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
     """Return the image (H, W, 3) with the anomaly map blended in; higher values are more opaque."""
-    steps = _heat_steps(prediction, pixels.shape[:2])
+    steps = _map_steps(prediction, pixels.shape[:2])
     blended = np.empty_like(pixels)
     for top in range(0, len(pixels), _ROWS):
         below, step = pixels[top : top + _ROWS], steps[top : top + _ROWS]
@@ -69,7 +69,7 @@ def blend_heat(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.
     return blended
 
 
-def _heat_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+def _map_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the anomaly map as colour steps, 0 to 255, resized to (height, width)."""
     counted = prediction.map_logit
     if prediction.ignored is not None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from supersimplenet.datasets.checks.file_rules import check_brightness, check_images, check_masks
-from supersimplenet.datasets.checks.findings import Finding, Looked
-from supersimplenet.datasets.checks.inspection import look_at
+from supersimplenet.datasets.checks.findings import Finding, Inspected
+from supersimplenet.datasets.checks.inspection import inspect_samples
 from supersimplenet.datasets.checks.light import Light, check_light, measure_light
 from supersimplenet.datasets.checks.set_rules import (
     check_duplicates,
@@ -89,23 +89,23 @@ def check(
     def report(stage: str) -> Callable[[int], None] | None:
         return None if progress is None else lambda images: progress(stage, images)
 
-    looks = look_at(samples, size_px=size_px, progress=report("reading"))
-    looked: list[Looked] = list(zip(samples, looks, strict=True))
-    light = measure_light(looked)
+    inspections = inspect_samples(samples, size_px=size_px, progress=report("reading"))
+    inspected: list[Inspected] = list(zip(samples, inspections, strict=True))
+    light = measure_light(inspected)
     findings = [
-        *check_images(looked, size_px),
-        *check_masks(looked, size_px),
+        *check_images(inspected, size_px),
+        *check_masks(inspected, size_px),
         *check_labels(samples),
         *check_named_groups(samples),
-        *check_duplicates(looked),
-        *check_near_duplicates(looked, report("comparing")),
-        *check_brightness(looked),
+        *check_duplicates(inspected),
+        *check_near_duplicates(inspected, report("comparing")),
+        *check_brightness(inspected),
         *check_light(light),
     ]
-    regime, supervision = _supervision(looked)
+    regime, supervision = _supervision(inspected)
     names = [sample.group for sample in samples if sample.group is not None]
     return CheckReport(
-        counts=_counts(looked),
+        counts=_counts(inspected),
         groups=len(set(names)),
         in_groups=len(names),
         regime=regime,
@@ -151,18 +151,18 @@ def write_report(report: CheckReport, folder: Path, *, data: str) -> Path:
     return path
 
 
-def _marks(looked: Looked) -> bool:
-    sample, look = looked
-    return sample.label == BAD and look.mask is not None and look.mask.marked_fraction > 0
+def _marks(inspected: Inspected) -> bool:
+    sample, inspection = inspected
+    return sample.label == BAD and inspection.mask is not None and inspection.mask.marked_fraction > 0
 
 
-def _supervision(looked: Sequence[Looked]) -> tuple[Regime | None, str]:
+def _supervision(inspected: Sequence[Inspected]) -> tuple[Regime | None, str]:
     """Return the regime that training would choose, and a line about it; empty and unusable masks label no pixel."""
     labelled = [
         sample
-        if sample.label != BAD or _marks((sample, look))
+        if sample.label != BAD or _marks((sample, inspection))
         else replace(sample, mask=None, pixel_labels_known=False)
-        for sample, look in looked
+        for sample, inspection in inspected
     ]
     try:
         supervision = supervise(labelled)
@@ -171,9 +171,11 @@ def _supervision(looked: Sequence[Looked]) -> tuple[Regime | None, str]:
     return supervision.regime, supervision.describe()
 
 
-def _counts(looked: Sequence[Looked]) -> tuple[TypeCount, ...]:
-    images = Counter((sample.split, sample.label, sample.defect) for sample, _ in looked)
-    masks = Counter((sample.split, sample.label, sample.defect) for sample, look in looked if _marks((sample, look)))
+def _counts(inspected: Sequence[Inspected]) -> tuple[TypeCount, ...]:
+    images = Counter((sample.split, sample.label, sample.defect) for sample, _ in inspected)
+    masks = Counter(
+        (sample.split, sample.label, sample.defect) for sample, inspection in inspected if _marks((sample, inspection))
+    )
     order = sorted(images, key=lambda key: (key[0] != "train", key[1], key[2]))
     return tuple(
         TypeCount(split=split, label=label, defect=defect, images=images[key], with_mask=masks[key])

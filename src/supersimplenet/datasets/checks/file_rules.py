@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from supersimplenet.datasets.checks.findings import Finding, Looked, each
+from supersimplenet.datasets.checks.findings import Finding, Inspected, each
 from supersimplenet.datasets.checks.light import LEAST_FOR_SPREAD, middle_and_spread
 from supersimplenet.types import BAD, GOOD
 from supersimplenet.utils.formatting import counted, shown_size
@@ -19,18 +19,20 @@ _MOST_DEFECTIVE = 0.5  # a mask that marks more than this share of the image see
 _OUTLIER_Z = 6.0
 
 
-def check_images(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
+def check_images(inspected: Sequence[Inspected], size_px: tuple[int, int] | None) -> Iterator[Finding]:
     """Yield findings on images that cannot be read, and on unusual sizes and proportions.
 
     Args:
-        looked: the samples, each with the result of its inspection.
+        inspected: the samples, each with the result of its inspection.
         size_px: (height, width) of the network's input; None where it is not known.
     """
-    broken = [(sample, look.image_error) for sample, look in looked if look.image_error is not None]
+    broken = [
+        (sample, inspection.image_error) for sample, inspection in inspected if inspection.image_error is not None
+    ]
     if broken:
         message = f"{counted(len(broken), 'image')} that cannot be read; export again, or remove"
         yield Finding(level="error", code="image-unreadable", message=message, evidence=each(broken))
-    sized = [(sample, look.image.size_px) for sample, look in looked if look.image is not None]
+    sized = [(sample, inspection.image.size_px) for sample, inspection in inspected if inspection.image is not None]
     sizes = Counter(size for _, size in sized).most_common()
     if len(sizes) > 1:
         usual, _ = sizes[0]
@@ -49,12 +51,12 @@ def check_images(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> I
                 f"each is resized to the network's size, so a defect's scale differs from image to image"
             )
             yield Finding(level="note", code="image-size", message=message)
-    yield from _check_shapes(looked, size_px)
+    yield from _check_shapes(inspected, size_px)
 
 
-def check_masks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
+def check_masks(inspected: Sequence[Inspected], size_px: tuple[int, int] | None) -> Iterator[Finding]:
     """Yield findings on masks that are missing, cannot be used, or are probably wrong."""
-    broken = [(sample, look.mask_error) for sample, look in looked if look.mask_error is not None]
+    broken = [(sample, inspection.mask_error) for sample, inspection in inspected if inspection.mask_error is not None]
     sized = [(sample, error) for sample, error in broken if ": the mask is " in error]
     unreadable = [case for case in broken if case not in sized]
     if unreadable:
@@ -63,26 +65,32 @@ def check_masks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> It
     if sized:
         message = f"{counted(len(sized), 'mask')} not of the image's size; export both at one size"
         yield Finding(level="error", code="mask-size", message=message, evidence=each(sized))
-    ignoring = [(sample, look.ignore_error) for sample, look in looked if look.ignore_error is not None]
+    ignoring = [
+        (sample, inspection.ignore_error) for sample, inspection in inspected if inspection.ignore_error is not None
+    ]
     if ignoring:
         message = f"{counted(len(ignoring), 'ignore mask')} that cannot be used; mend, or remove"
         yield Finding(level="error", code="ignore-unusable", message=message, evidence=each(ignoring))
-    missing = [(sample, "") for sample, _ in looked if sample.label == BAD and sample.mask is None]
+    missing = [(sample, "") for sample, _ in inspected if sample.label == BAD and sample.mask is None]
     if missing:
         message = (
             f"{counted(len(missing), 'bad image')} without a mask: of use for telling good from bad, not for showing "
             "where; draw masks for some of them if the map matters"
         )
         yield Finding(level="note", code="mask-missing", message=message, evidence=each(missing))
-    yield from _check_marks(looked, size_px)
+    yield from _check_marks(inspected, size_px)
 
 
-def check_brightness(looked: Sequence[Looked]) -> Iterator[Finding]:
+def check_brightness(inspected: Sequence[Inspected]) -> Iterator[Finding]:
     """Yield findings on images of unusual brightness or contrast in their split."""
     for what, code in (("brightness", "brightness-outlier"), ("contrast", "contrast-outlier")):
         outliers = []
         for split in ("train", "test"):
-            of_split = [(sample, look.image) for sample, look in looked if look.image and sample.split == split]
+            of_split = [
+                (sample, inspection.image)
+                for sample, inspection in inspected
+                if inspection.image and sample.split == split
+            ]
             values = np.array([getattr(image, what) for _, image in of_split])
             if len(values) < LEAST_FOR_SPREAD:
                 continue
@@ -94,14 +102,14 @@ def check_brightness(looked: Sequence[Looked]) -> Iterator[Finding]:
             ]
         if outliers:
             message = (
-                f"{counted(len(outliers), 'image')} far off the {what} of the others; look whether light, exposure or "
+                f"{counted(len(outliers), 'image')} far off the {what} of the others; check whether light, exposure or "
                 "the part is another, and leave out of training what the line will not see"
             )
             yield Finding(level="warning", code=code, message=message, evidence=each(outliers))
 
 
-def _check_shapes(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
-    shaped = [(sample, look.image.size_px) for sample, look in looked if look.image is not None]
+def _check_shapes(inspected: Sequence[Inspected], size_px: tuple[int, int] | None) -> Iterator[Finding]:
+    shaped = [(sample, inspection.image.size_px) for sample, inspection in inspected if inspection.image is not None]
     if size_px is None:
         shaped.sort(key=lambda case: -max(case[1]) / min(case[1]))
         long = [(sample, shown_size(size)) for sample, size in shaped if max(size) > _LONG * min(size)]
@@ -125,9 +133,9 @@ def _check_shapes(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> 
         yield Finding(level="warning", code="image-shape", message=message, evidence=each(distorted))
 
 
-def _check_marks(looked: Sequence[Looked], size_px: tuple[int, int] | None) -> Iterator[Finding]:
+def _check_marks(inspected: Sequence[Inspected], size_px: tuple[int, int] | None) -> Iterator[Finding]:
     """Yield findings on the marked regions of the usable masks."""
-    masks = [(sample, look.mask) for sample, look in looked if look.mask is not None]
+    masks = [(sample, inspection.mask) for sample, inspection in inspected if inspection.mask is not None]
     bad = [(sample, mask) for sample, mask in masks if sample.label == BAD]
     marking = [(sample, mask) for sample, mask in bad if mask.marked_fraction > 0]
     contradicting = [(s, f"{m.marked_fraction:.1%} marked") for s, m in masks if s.label == GOOD and m.marked_fraction]

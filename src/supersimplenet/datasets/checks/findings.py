@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from supersimplenet.datasets.checks.inspection import Look
+from supersimplenet.datasets.checks.inspection import Inspection
 from supersimplenet.types import Sample
 
 Level = Literal["error", "warning", "note"]
-Looked = tuple[Sample, Look]
+Inspected = tuple[Sample, Inspection]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,9 @@ class Finding:
         return tuple(image for evidence in self.evidence for image in evidence.images)
 
 
-def each(looked: Iterable[tuple[Sample, str]]) -> tuple[Evidence, ...]:
+def each(inspected: Iterable[tuple[Sample, str]]) -> tuple[Evidence, ...]:
     """Return one piece of evidence for each image, with its detail."""
-    return tuple(Evidence(images=(sample.image,), detail=detail) for sample, detail in looked)
+    return tuple(Evidence(images=(sample.image,), detail=detail) for sample, detail in inspected)
 
 
 def together(samples: Sequence[Sample], detail: str) -> Evidence:

@@ -22,7 +22,7 @@ _THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskLook:
+class MaskInspection:
     """The properties of a mask file.
 
     Attributes:
@@ -37,7 +37,7 @@ class MaskLook:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageLook:
+class ImageInspection:
     """The properties of an image file.
 
     Attributes:
@@ -56,7 +56,7 @@ class ImageLook:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Inspection:
     """The properties of one sample's files, and the errors in them.
 
     Attributes:
@@ -67,16 +67,16 @@ class Look:
         ignore_error: why the ignore mask cannot be used; None if there is no error.
     """
 
-    image: ImageLook | None = None
-    mask: MaskLook | None = None
+    image: ImageInspection | None = None
+    mask: MaskInspection | None = None
     image_error: str | None = None
     mask_error: str | None = None
     ignore_error: str | None = None
 
 
-def look_at(
+def inspect_samples(
     samples: Sequence[Sample], *, size_px: tuple[int, int] | None = None, progress: Callable[[int], None] | None = None
-) -> list[Look]:
+) -> list[Inspection]:
     """Inspect the files of each sample, in order. A broken file is reported in the result and raises no error.
 
     Args:
@@ -84,27 +84,27 @@ def look_at(
         size_px: (height, width) of the network's input; None where it is not known.
         progress: called with the number of samples inspected since the last call.
     """
-    looks = []
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool:
+    inspections = []
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="inspection") as pool:
         try:
-            for look in pool.map(lambda sample: _look(sample, size_px), samples):
-                looks.append(look)
+            for inspection in pool.map(lambda sample: _inspect(sample, size_px), samples):
+                inspections.append(inspection)
                 if progress is not None:
                     progress(1)
         finally:
             pool.shutdown(cancel_futures=True)
-    return looks
+    return inspections
 
 
-def _look(sample: Sample, size_px: tuple[int, int] | None) -> Look:
+def _inspect(sample: Sample, size_px: tuple[int, int] | None) -> Inspection:
     try:
-        image = _image_look(read_image(sample.image))
+        image = _inspect_image(read_image(sample.image))
     except ImageError as error:
-        return Look(image_error=str(error))
+        return Inspection(image_error=str(error))
     mask, mask_error, ignore_error = None, None, None
     if sample.mask is not None:
         try:
-            mask = _mask_look(sample, image.size_px, size_px)
+            mask = _inspect_mask(sample, image.size_px, size_px)
         except ImageError as error:
             mask_error = str(error)
     if sample.ignore is not None:
@@ -112,15 +112,15 @@ def _look(sample: Sample, size_px: tuple[int, int] | None) -> Look:
             read_ignored(sample, size_px or image.size_px)
         except ImageError as error:
             ignore_error = str(error)
-    return Look(image=image, mask=mask, mask_error=mask_error, ignore_error=ignore_error)
+    return Inspection(image=image, mask=mask, mask_error=mask_error, ignore_error=ignore_error)
 
 
-def _image_look(pixels: NDArray[np.uint8]) -> ImageLook:
+def _inspect_image(pixels: NDArray[np.uint8]) -> ImageInspection:
     grey = np.asarray(Image.fromarray(pixels).convert("L"))
     share = np.bincount(grey.ravel(), minlength=256) / grey.size  # (256,): no large array of floats
     levels = np.arange(256)
     brightness = float(share @ levels)
-    return ImageLook(
+    return ImageInspection(
         size_px=(pixels.shape[0], pixels.shape[1]),
         digest=pixel_digest(pixels),
         brightness=brightness,
@@ -129,12 +129,12 @@ def _image_look(pixels: NDArray[np.uint8]) -> ImageLook:
     )
 
 
-def _mask_look(sample: Sample, image_size_px: tuple[int, int], size_px: tuple[int, int] | None) -> MaskLook:
+def _inspect_mask(sample: Sample, image_size_px: tuple[int, int], size_px: tuple[int, int] | None) -> MaskInspection:
     assert sample.mask is not None
     marked = read_mask(sample.mask, image_size_px=image_size_px, any_value=sample.mask_any_value)
     # Read the file again as an image, because `read_mask` does not return the grey levels.
     levels = np.bincount(read_image(sample.mask).max(axis=2).ravel(), minlength=256)
     vanishes = size_px is not None and bool(marked.any()) and not resize_mask(marked, size_px).any()
-    return MaskLook(
+    return MaskInspection(
         levels=tuple(np.flatnonzero(levels).tolist()), marked_fraction=float(marked.mean()), vanishes=vanishes
     )

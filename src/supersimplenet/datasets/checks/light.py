@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.datasets.checks.findings import Finding, Looked
+from supersimplenet.datasets.checks.findings import Finding, Inspected
 from supersimplenet.types import GOOD
 
 LEAST_FOR_SPREAD = 10  # images needed for a useful median and spread
@@ -43,10 +43,14 @@ class Light:
         return abs(self.test - self.train) > max(self.spread, _LEAST_SHIFT_LEVELS[self.what])
 
 
-def measure_light(looked: Sequence[Looked]) -> tuple[Light, ...]:
+def measure_light(inspected: Sequence[Inspected]) -> tuple[Light, ...]:
     """Return brightness and contrast of the good images; empty where a split has too few readable ones."""
     good = {
-        split: [look.image for sample, look in looked if look.image and sample.split == split and sample.label == GOOD]
+        split: [
+            inspection.image
+            for sample, inspection in inspected
+            if inspection.image and sample.split == split and sample.label == GOOD
+        ]
         for split in ("train", "test")
     }
     if min(len(images) for images in good.values()) < LEAST_FOR_SPREAD:

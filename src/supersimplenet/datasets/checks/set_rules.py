@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from supersimplenet.datasets.checks.duplicates import MOST_IMAGES, equal_groups, find_near_duplicates, linked_groups
-from supersimplenet.datasets.checks.findings import Evidence, Finding, Looked, together
-from supersimplenet.datasets.checks.inspection import ImageLook
+from supersimplenet.datasets.checks.findings import Evidence, Finding, Inspected, together
+from supersimplenet.datasets.checks.inspection import ImageInspection
 from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.formatting import counted
 
@@ -51,9 +51,9 @@ def check_named_groups(samples: Sequence[Sample]) -> Iterator[Finding]:
         yield Finding(level="error", code="group-in-both-splits", message=message, evidence=evidence)
 
 
-def check_duplicates(looked: Sequence[Looked]) -> Iterator[Finding]:
+def check_duplicates(inspected: Sequence[Inspected]) -> Iterator[Finding]:
     """Yield findings on images that are equal pixel by pixel."""
-    readable = _readable(looked)
+    readable = _readable(inspected)
     groups = [[readable[i][0] for i in group] for group in equal_groups([image.digest for _, image in readable])]
     contradicting = [group for group in groups if len({sample.label for sample in group}) == 2]
     if contradicting:
@@ -76,12 +76,14 @@ def check_duplicates(looked: Sequence[Looked]) -> Iterator[Finding]:
         yield Finding(level="warning", code="duplicate-in-split", message=message, evidence=evidence)
 
 
-def check_near_duplicates(looked: Sequence[Looked], progress: Callable[[int], None] | None = None) -> Iterator[Finding]:
+def check_near_duplicates(
+    inspected: Sequence[Inspected], progress: Callable[[int], None] | None = None
+) -> Iterator[Finding]:
     """Yield findings on photographs of one part: across splits, and inside one split if no groups are named."""
-    readable = _readable(looked)
+    readable = _readable(inspected)
     samples = [sample for sample, _ in readable]
     if len(readable) > MOST_IMAGES:
-        message = f"not looked for photographs of one part: more than {MOST_IMAGES:,} images; check parts of the data"
+        message = f"not searched for photographs of one part: more than {MOST_IMAGES:,} images; check parts of the data"
         yield Finding(level="note", code="near-duplicates-not-checked", message=message)
         return
     if not readable:
@@ -100,7 +102,7 @@ def check_near_duplicates(looked: Sequence[Looked], progress: Callable[[int], No
         evidence = _evidence(across, samples)
         message = (
             f"{counted(len(evidence), 'part')} seemingly photographed for both splits (pairs of images alike but for "
-            f"exposure and framing: {len(across):,}); the test would flatter: look, and {_SPLIT_ANEW}"
+            f"exposure and framing: {len(across):,}); the test would flatter: check, and {_SPLIT_ANEW}"
         )
         yield Finding(level="warning", code="near-duplicate-across-splits", message=message, evidence=evidence)
     inside = {pair: value for pair, value in new.items() if pair not in across}
@@ -137,8 +139,8 @@ def _evidence(pairs: dict[tuple[int, int], float], samples: Sequence[Sample]) ->
     return tuple(evidence)
 
 
-def _readable(looked: Sequence[Looked]) -> list[tuple[Sample, ImageLook]]:
-    return [(sample, look.image) for sample, look in looked if look.image is not None]
+def _readable(inspected: Sequence[Inspected]) -> list[tuple[Sample, ImageInspection]]:
+    return [(sample, inspection.image) for sample, inspection in inspected if inspection.image is not None]
 
 
 def _splits(group: Sequence[Sample]) -> int:
