@@ -74,12 +74,15 @@ def test_every_parameter_is_described_on_the_command_line(capsys):
     parser = jsonargparse.ArgumentParser()
     parser.add_argument("--data", type=DataSource)
     for source, words in [
-        ("MVTecAD", ["The category's folder, such as bottle.", "The folder that holds the categories."]),
-        ("Folder", ["Folder or folders of good images.", "Share of the good images", "Another seed holds out"]),
-        ("Table", ["The table's file.", "The folder that relative paths in it start from."]),
-        ("VisA", ["The category's folder, such as candle.", "or visa_pytorch."]),
-        ("KSDD2", ["The folder that holds train and test.", "How many of the bad training images' masks count"]),
-        ("SensumSODF", ["The product, capsule or softgel.", "The fold of the three-fold", "How many of a hundred"]),
+        ("MVTecAD", ["Name of the category's folder, such as bottle.", "The folder that holds the categories."]),
+        ("Folder", ["Folder or folders of good images.", "Share of the good images", "Seed of the random choice"]),
+        ("Table", ["File of the table.", "Folder that relative paths in the table start from."]),
+        ("VisA", ["Name of the category's folder, such as candle.", "or visa_pytorch."]),
+        ("KSDD2", ["The folder that holds train and test.", "Number of bad training images whose masks are used"]),
+        (
+            "SensumSODF",
+            ["The product, capsule or softgel.", "The fold of the three-fold", "Percentage of the bad training images"],
+        ),
     ]:
         with pytest.raises(SystemExit):
             parser.parse_args([f"--data.help={source}"])

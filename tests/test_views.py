@@ -191,7 +191,7 @@ def test_what_a_region_of_interest_does_not_fit_is_an_error():
         preprocessor.prepare(noise((80, 80)))
     with pytest.raises(DataError, match="marks nothing"):
         Preprocessor(ViewConfig(), size_px=SIZE, roi=np.zeros((40, 60), dtype=bool))
-    with pytest.raises(ImageError, match="nothing of it is left to look at"):
+    with pytest.raises(ImageError, match="no pixel of it counts"):
         preprocessor.prepare(noise((80, 120)), np.ones((80, 120), dtype=bool))
 
 
