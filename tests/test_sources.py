@@ -75,7 +75,7 @@ def test_every_parameter_is_described_on_the_command_line(capsys):
     parser.add_argument("--data", type=DataSource)
     for source, words in [
         ("MVTecAD", ["Name of the category's folder, such as bottle.", "The folder that holds the categories."]),
-        ("Folder", ["Folder or folders of good images.", "Share of the good images", "Seed of the random choice"]),
+        ("Folder", ["Folder or folders of good images.", "Share of the images in good", "Seed of the random choice"]),
         ("Table", ["File of the table.", "Folder that relative paths in the table start from."]),
         ("VisA", ["Name of the category's folder, such as candle.", "or visa_pytorch."]),
         ("KSDD2", ["The folder that holds train and test.", "Number of bad training images whose masks are used"]),
