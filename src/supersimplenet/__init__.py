@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from supersimplenet.utils.system import let_waiting_threads_sleep
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'supersimplenet' has no attribute '{name}'")
+    let_waiting_threads_sleep()
     return getattr(import_module(f"supersimplenet.{_HOMES[name]}"), name)
 
 

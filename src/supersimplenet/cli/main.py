@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -22,8 +21,8 @@ from supersimplenet.cli import (
 )
 from supersimplenet.cli.common import Command, OptionParser, with_known_spelling
 from supersimplenet.errors import ImageError, SuperSimpleNetError
+from supersimplenet.utils.system import let_waiting_threads_sleep
 
-_SPIN_COUNT = "1000"
 _GROUPS = {
     "data": "make, fetch, check and split datasets",
     "benchmark": "measure this machine, and models on published datasets",
@@ -40,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 for success, 1 for an error (with a message on standard error) or a failed gate or check,
         130 after Ctrl-C.
     """
-    # By default, the threads of an operation wait for each other in busy loops, for milliseconds. If another process
-    # uses the cores, these loops waste the threads' time slices. libgomp reads this limit when torch is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
+    let_waiting_threads_sleep()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _build_parser()
     try:

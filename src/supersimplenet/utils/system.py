@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt(3)
 STOP_WITH_STDIN = "SUPERSIMPLENET_STOP_WITH_STDIN"  # environment variable: seconds, see `stop_with_stdin`
 _KEPT_BYTES = (1 << 31) - 1
+_SPIN_COUNT = "1000"
 _GPU_THREADS = 8  # largest number of threads that decode images for a GPU
 
 
@@ -39,6 +40,16 @@ def keep_freed_blocks() -> bool:
     except (AttributeError, OSError):  # another C library
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))
+
+
+def let_waiting_threads_sleep() -> None:
+    """Let OpenMP's threads wait for each other asleep; call before torch is imported, later it changes nothing.
+
+    They wait by spinning, by default for milliseconds. Where another process has the core, they then spin through each
+    other's time slices (docs/decisions/0009-one-image-a-thread.md). libgomp reads ``GOMP_SPINCOUNT`` when torch is
+    loaded; a value that is set already stays.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
 
 
 def available_cores() -> int:
