@@ -175,7 +175,9 @@ def test_the_program_lets_waiting_threads_sleep_unless_told_otherwise(monkeypatc
         (["--supervision", "fully"], "--supervision: 'fully'; choose among 'auto', 'unsupervised', 'weak', 'mixed'"),
         (["--data", "folder"], "--data: 'folder' is none of MVTecAD, "),
         (["--model.image_size", "128"], "--model.image_size: '128'; wanted two whole numbers, such as '[256,256]'"),
-        (["--supervison", "weak"], "unrecognized arguments: --supervison weak"),
+        (["--supervison", "weak"], "unrecognized arguments: --supervison weak; did you mean --supervision?; --help"),
+        (["--batch-size", "8"], "unrecognized arguments: --batch-size 8; did you mean --recipe.batch_size?; --help"),
+        (["--frobnicate", "8"], "unrecognized arguments: --frobnicate 8; --help explains"),
     ],
 )
 def test_a_slip_of_typing_is_said_in_a_line(arguments, message, capsys):

@@ -157,7 +157,7 @@ def test_a_prediction_without_a_file_asks_for_the_picture(folder, photographs, t
         prediction.overlay()
     of_array = Detector.load(folder).predict(read_image(photographs[0]))
     assert repr(of_array).startswith("Prediction(array: ")
-    with pytest.raises(ImageError, match=r"pass it: prediction.overlay\(image\)"):
+    with pytest.raises(ImageError, match=r"pass the image: prediction.overlay\(image\)"):
         of_array.overlay()
 
 

@@ -541,7 +541,7 @@ def test_nothing_to_list(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match=rf"^{tmp_path}: no image in it; wanted files that end in \.bmp, \.gif"):
         list_images(tmp_path)
-    with pytest.raises(DataError, match="gone: no such folder; check the path"):
+    with pytest.raises(DataError, match="gone: no such file or folder; check the path"):
         list_images(tmp_path / "gone")
 
 

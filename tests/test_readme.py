@@ -111,7 +111,7 @@ def test_the_readme_prints_the_public_signatures():
 def test_the_python_of_the_readme_runs(parts, capsys):
     whole, network = re.findall(r"```python\n(.*?)```", README, re.S)
     quick = whole
-    for long, short in (("max_epochs=30", "max_epochs=1"), ("(256, 256)", "(64, 64)"), ("alarms=0.1", "alarms=0.46")):
+    for long, short in (("max_epochs=60", "max_epochs=1"), ("(256, 256)", "(64, 64)"), ("alarms=0.1", "alarms=0.46")):
         assert long in quick
         quick = quick.replace(long, short)
     shutil.copytree(make_model(parts), parts / "runs" / "parts")
@@ -127,9 +127,9 @@ def test_the_python_of_the_readme_runs(parts, capsys):
     with Image.open("017.png") as overlay:
         assert overlay.size[0] >= 64
     assert (parts / "report_again" / "report.html").is_file()
-    assert Inspector.load(parts / "parts.onnx").predict(parts / "new_parts" / "017.png").score_logit == pytest.approx(
-        namespace["prediction"].score_logit, abs=1e-4
-    )
+    assert Inspector.load(parts / "parts_again.onnx").predict(
+        parts / "new_parts" / "017.png"
+    ).score_logit == pytest.approx(namespace["prediction"].score_logit, abs=1e-4)
     exec(network, namespace)
     assert tuple(namespace["output"].map_logit.shape) == (1, 64, 64)
     assert tuple(namespace["output"].score_logit.shape) == (1,)

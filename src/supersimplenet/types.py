@@ -177,7 +177,9 @@ class Prediction:
         from supersimplenet.visualization.overlay import draw_overlay  # needs matplotlib
 
         if image is None and self.path is None:
-            raise ImageError("overlay: the prediction is of an array; pass it: prediction.overlay(image)")
+            raise ImageError(
+                "overlay: the prediction is of an image in memory; pass the image: prediction.overlay(image)"
+            )
         return draw_overlay(self.path or "" if image is None else image, self)
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -36,8 +37,21 @@ class OptionParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and end the process with exit status 2."""
         del ex
-        print(f"{self.prog.replace(' [options]', '')}: {_in_plain_words(message)}; --help explains", file=sys.stderr)
+        advice = _nearest(message, list(self._option_string_actions))
+        program = self.prog.replace(" [options]", "")
+        print(f"{program}: {_in_plain_words(message)}{advice}; --help explains", file=sys.stderr)
         sys.exit(2)
+
+
+def _nearest(message: str, known: Sequence[str]) -> str:
+    """Return the option that was probably meant instead of an unknown one, as the end of a message; or nothing."""
+    unknown = re.match(r"unrecognized arguments: (--[\w.-]+)", message)
+    if unknown is None:
+        return ""
+    tail = unknown[1].removeprefix("--").replace("-", "_")
+    same = [option for option in known if option.rpartition(".")[2] == tail]  # without the group it belongs to
+    near = same or difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.75)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _in_plain_words(message: str) -> str:

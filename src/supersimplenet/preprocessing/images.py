@@ -254,7 +254,7 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
     if top.is_file():
         return [top]
     if not top.is_dir():
-        raise DataError(f"{top}: no such folder; check the path")
+        raise DataError(f"{top}: no such file or folder; check the path")
     found = []
     for folder, subfolders, names in os.walk(top):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]

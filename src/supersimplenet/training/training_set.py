@@ -26,6 +26,7 @@ from supersimplenet.training.pixel_labels import PixelLabels, read_pixel_labels
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console, progress_bar
 from supersimplenet.utils.files import file_sha256
+from supersimplenet.utils.formatting import few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +171,10 @@ def gather_training_set(
         )
     failures = [*unreadable, *failures]
     if failures:
-        console().print(f"{len(failures)} images or their masks could not be read: left out; {CONFIG_FILE} lists them")
+        console().print(
+            f"left out, because the image or its mask cannot be read: {few([failure.path for failure in failures])}; "
+            f"{CONFIG_FILE} in the model folder lists all"
+        )
     labels = labels.select(index)
     return TrainingSet(
         source=source,

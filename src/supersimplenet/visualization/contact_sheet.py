@@ -30,9 +30,11 @@ def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[Evaluated
         worst: the worst findings; see `choose_outcomes`.
         title: text of the line above the pictures.
     """
-    halves = [(name, cases) for name, cases in (("best findings", best), ("worst findings", worst)) if cases]
+    wrong = any(case.prediction.verdict != ("bad" if case.sample.label == BAD else "good") for case in worst)
+    others = "worst findings" if wrong else "nearest to the threshold: every verdict is right"
+    halves = [(name, cases) for name, cases in (("best findings", best), (others, worst)) if cases]
     columns = max(len(cases) for _, cases in halves)
-    label_px, header_px, caption_px = 96, 76, 52
+    label_px, header_px, caption_px = 120, 76, 52
     half_px = 34 + 3 * (_CELL_PX + _GAP_PX) + caption_px
     width = label_px + columns * (_CELL_PX + _GAP_PX) + _GAP_PX
     sheet = Image.new("RGB", (width, header_px + len(halves) * half_px + _GAP_PX), PAPER)
