@@ -122,4 +122,6 @@ def test_the_gpu_script_as_a_whole(tmp_path):
     assert status == 0, report
     assert report["whole_training"]["seconds"] > 0
     assert report["training_step"]["compact float32"]["training"]["plain training step"]["times_the_first"] > 0
-    assert len(report["inference"]) == 4
+    for precision in ("float32", "bfloat16"):
+        for batch in (1, 2):
+            assert report["inference"][f"compact {precision} batch {batch}"]["line"]["from_files"] > 0
