@@ -144,7 +144,7 @@ def test_folder_that_leaves_nothing_for_training(tmp_path):
     touch(tmp_path, "good/1.png")
     with pytest.raises(DataError, match="none of 1 good images is left for training; lower test_fraction"):
         Folder(good=tmp_path / "good", test_fraction=0.999999).samples()
-    with pytest.raises(DataError, match="gone: no such folder"):
+    with pytest.raises(DataError, match="gone: no such file or folder"):
         Folder(good=tmp_path / "gone").samples()
 
 
