@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from supersimplenet.errors import ConfigError, DataError
 
 Paths = str | Path | Sequence[str | Path]
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_HASH_BLOCK_BYTES = 1 << 20
 
 
 def as_paths(paths: Paths) -> list[Path]:
@@ -35,16 +45,52 @@ def whole_lines(content: bytes) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading in binary mode; refuse everything that is not a regular file.
+
+    Reading a named pipe or a device may wait forever, or never end.
+
+    Raises:
+        OSError: the file cannot be opened or is not regular; ``strerror`` says why.
+    """
+    _require_regular(path.stat())  # before it is opened: opening a device may change its state
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _require_regular(os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path, *, max_bytes: int) -> bytes:
+    """Read a regular file of at most ``max_bytes`` bytes.
+
+    Raises:
+        OSError: as `open_regular`, or the file is larger; ``strerror`` says why.
+    """
+    with open_regular(path) as file:
+        content = file.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            size = os.fstat(file.fileno()).st_size
+            raise OSError(errno.EFBIG, f"{size:,} bytes; at most {max_bytes:,} are read")
+    return content
+
+
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, 64 hexadecimal digits.
+    """Return the SHA-256 of a regular file's content, 64 hexadecimal digits.
 
     Raises:
         DataError: the file cannot be read.
     """
+    digest = hashlib.sha256()
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with open_regular(path) as file:
+            while block := file.read(_HASH_BLOCK_BYTES):
+                digest.update(block)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -99,3 +145,9 @@ def read_journal(journal: Path) -> Iterator[dict[str, Any]]:
     with journal.open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
+
+
+def _require_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "special")
+        raise OSError(errno.EINVAL, f"{kind}, not a regular file")
