@@ -126,7 +126,7 @@ def test_images(data: Path | None, folder: Path, count: int | None) -> tuple[lis
     """The table's test images and their labels; without a table drawn ones, of no use for a ranking."""
     if data is None:
         from supersimplenet import SyntheticConfig, synthesize
-        from supersimplenet.preprocessing.images import list_images
+        from supersimplenet.preprocessing.listing import list_images
 
         surface = synthesize(folder / "drawn", SyntheticConfig(surfaces=("cast_grain",), size_px=(512, 512)))[0]
         return list_images(surface / "test")[:count], None

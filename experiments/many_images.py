@@ -33,7 +33,7 @@ def main() -> None:
     from supersimplenet.prediction import job as module
     from supersimplenet.prediction.inputs import find_inputs
     from supersimplenet.prediction.tables import parse_formats
-    from supersimplenet.preprocessing.images import list_images
+    from supersimplenet.preprocessing.listing import list_images
 
     distinct = list_images(options.photographs)
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ def measure(options: argparse.Namespace) -> None:
 
     from supersimplenet.inference.config import ComputeConfig
     from supersimplenet.prediction.ray_cluster import Cluster
-    from supersimplenet.preprocessing.images import list_images
+    from supersimplenet.preprocessing.listing import list_images
     from supersimplenet.runtime.rows import as_row
 
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})

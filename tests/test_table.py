@@ -66,7 +66,7 @@ def test_table_second_masks_and_how_a_mask_is_read(files):
     ("row", "message"),
     [
         ("b.png,test,0,,gone.png,", r"row 3: ignore: .*gone\.png: no such file"),
-        ("b.png,test,1,m.png,,perhaps", "row 3: mask_any_value: 'perhaps'; wanted true, false, 1 or 0"),
+        ("b.png,test,1,m.png,,perhaps", "row 3: mask_any_value: 'perhaps'; wanted true, false, yes, no, 1 or 0"),
         ("b.png,test,1,,,1", "row 3: mask_any_value: true without a mask; give the mask, or leave it empty"),
     ],
 )
@@ -114,7 +114,7 @@ def test_table_root(files, tmp_path_factory):
         ("b.png,test,bad,good,,,", "row 3: defect: 'good' with label bad; correct one of them"),
         ("b.png,test,0,,m.png,,", "row 3: mask: given for a good image; leave it empty, or label the image bad"),
         ("b.png,test,1,,gone.png,,", r"row 3: mask: .*gone\.png: no such file"),
-        ("b.png,test,1,,m.png,,maybe", "row 3: pixel_labels_known: 'maybe'; wanted true, false, 1 or 0"),
+        ("b.png,test,1,,m.png,,maybe", "row 3: pixel_labels_known: 'maybe'; wanted true, false, yes, no, 1 or 0"),
         ("b.png,test,0,,,,0", "row 3: pixel_labels_known: false for a good image"),
         ("b.png,test,1,,,,1", "row 3: pixel_labels_known: true for a bad image without a mask"),
         ("./a.png,train,0,,,,", r"row 3: image \./a\.png is in row 2 too; keep one"),
@@ -140,7 +140,7 @@ def test_table_rows_that_cannot_be(files, row, message):
             "image,split,label,lable,x\na.png,train,0,0,0\n",
             "unknown columns lable, x; known are image, split, label, def",
         ),
-        ("image;split;label\na.png;train;0\n", "unknown columns image;split;label; known are"),
+        ("image|split|label\na.png|train|0\n", r"unknown columns image\|split\|label; known are"),
         (
             "image,image,split,label\na.png,b.png,train,0\n",
             "a column stands twice: image, image, split, label; keep one",

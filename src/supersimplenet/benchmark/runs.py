@@ -14,7 +14,7 @@ from supersimplenet.benchmark.published import published_categories
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.registry import SOURCES, describe_source
 from supersimplenet.errors import ConfigError, DataError
-from supersimplenet.preprocessing.images import natural_key
+from supersimplenet.preprocessing.listing import natural_key
 from supersimplenet.types import Regime
 from supersimplenet.utils.console import console
 

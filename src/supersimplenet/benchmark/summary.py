@@ -10,7 +10,7 @@ from typing import Any
 
 from supersimplenet.benchmark.journal import METRICS, Line
 from supersimplenet.benchmark.published import Published, published_categories, published_figures
-from supersimplenet.preprocessing.images import natural_key
+from supersimplenet.preprocessing.listing import natural_key
 
 MEAN = "mean"
 _REGIMES = ("unsupervised", "weak", "mixed", "full")

@@ -16,6 +16,7 @@ from supersimplenet.cli.common import DATA_HELP, Command, OptionParser
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.download.archives import ARCHIVES, ON_REQUEST
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
+from supersimplenet.preprocessing.listing import counting
 from supersimplenet.types import BAD, GroupsName, Sample
 from supersimplenet.utils.console import progress_bar
 
@@ -167,7 +168,8 @@ def check_data(
     """
     from supersimplenet.datasets.checks.check import check, remove_report, write_report
 
-    samples = source.samples()
+    with counting() as left_out:
+        samples = source.samples()
     with progress_bar() as bar:
         tasks = {
             "reading": bar.add_task("reading", total=len(samples), detail=""),
@@ -183,7 +185,8 @@ def check_data(
 
         output.mkdir(parents=True, exist_ok=True)
         remove_report(output)
-        print(f"report:   {write_report(report, output, data=source.name)}")
+        written = write_report(report, output, data=source.name, left_out=left_out.counts())
+        print(f"report:   {written}")
         pictures = draw_findings(report, samples, output)
         if pictures:
             print(f"pictures: {', '.join(path.name for path in pictures)}")

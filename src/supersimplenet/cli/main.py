@@ -21,6 +21,8 @@ from supersimplenet.cli import (
 )
 from supersimplenet.cli.common import Command, OptionParser, with_known_spelling
 from supersimplenet.errors import ImageError, SuperSimpleNetError
+from supersimplenet.preprocessing.listing import counting
+from supersimplenet.utils.console import console
 from supersimplenet.utils.system import let_waiting_threads_sleep
 
 _GROUPS = {
@@ -48,7 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parsed[name]
         if name in _GROUPS:
             name, options = f"{name} {options.subcommand}", options[options.subcommand]
-        return commands[name].run(options)
+        with counting(options.get("on_error", "stop")) as left_out:
+            try:
+                return commands[name].run(options)
+            finally:
+                if text := left_out.unsaid():
+                    console().print(text)
     except ImageError as error:
         advice = "; --on-error skip leaves out what cannot be read, and says so" if "on_error" in options else ""
         print(f"{type(error).__name__}: {error}{advice}", file=sys.stderr)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supersimplenet.errors import DataError
-from supersimplenet.preprocessing.images import natural_key
+from supersimplenet.preprocessing.listing import natural_key
 from supersimplenet.types import Sample
 from supersimplenet.utils.files import file_sha256
 

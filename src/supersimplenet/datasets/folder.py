@@ -11,7 +11,7 @@ from pathlib import Path
 
 from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.errors import ConfigError, DataError
-from supersimplenet.preprocessing.images import list_images, natural_key
+from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.files import as_paths
 from supersimplenet.utils.formatting import few

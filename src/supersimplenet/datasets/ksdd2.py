@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.datasets.split_files import by_number, listed_images, read_pickle
 from supersimplenet.errors import ConfigError, DataError
-from supersimplenet.preprocessing.images import list_images, read_mask
+from supersimplenet.preprocessing.images import read_mask
+from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.formatting import few
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.errors import DataError
-from supersimplenet.preprocessing.images import list_images, natural_key
+from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.types import BAD, GOOD, Sample, Split
 
 _MVTEC_AD_PAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"

@@ -14,7 +14,7 @@ from supersimplenet.datasets.base import relative_names, sort_samples
 from supersimplenet.datasets.checks.duplicates import MOST_IMAGES, equal_groups, find_near_duplicates, linked_groups
 from supersimplenet.datasets.checks.inspection import Inspection
 from supersimplenet.errors import ConfigError, DataError, OutputError
-from supersimplenet.preprocessing.images import natural_key
+from supersimplenet.preprocessing.listing import natural_key
 from supersimplenet.types import GOOD, GroupsName, Sample
 from supersimplenet.utils.seeding import derive_seed
 

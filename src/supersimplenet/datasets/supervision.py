@@ -12,6 +12,7 @@ from supersimplenet.datasets.base import relative_names
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.types import BAD, GOOD, Regime, Sample
 from supersimplenet.utils.seeding import derive_seed
+from supersimplenet.utils.text_files import read_lines
 
 SupervisionName = Literal["auto", "unsupervised", "weak", "mixed", "full"]
 
@@ -140,7 +141,7 @@ def _kept(labelled: Sequence[Sample], masks: str | float | None, seed: int) -> s
 
 
 def _listed(labelled: Sequence[Sample], path: Path) -> set[Path]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip().strip('"') for line in read_lines(path)]
     wanted = [line for line in lines if line and not line.startswith("#")]
     known: dict[str, list[Path]] = {}
     for sample in labelled:
@@ -148,9 +149,11 @@ def _listed(labelled: Sequence[Sample], path: Path) -> set[Path]:
         names = {str(sample.image), str(absolute), os.path.relpath(absolute, path.parent.absolute()), sample.image.name}
         for name in names:
             known.setdefault(name, []).append(sample.image)
+    chosen = set()
     for line in wanted:
-        found = known.get(os.path.normpath(line), [])
+        found = known.get(os.path.normpath(line)) or known.get(os.path.normpath(line.replace("\\", "/")), [])
         if len(found) != 1:
             what = "names no bad training image with a mask" if not found else f"names {len(found)} images"
             raise ConfigError(f"{path}: '{line}' {what}; write one image's path a line")
-    return {known[os.path.normpath(line)][0] for line in wanted}
+        chosen.add(found[0])
+    return chosen

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.errors import DataError
 from supersimplenet.types import BAD, GOOD, Sample, Split
-from supersimplenet.utils.formatting import few
+from supersimplenet.utils.files import open_regular
+from supersimplenet.utils.formatting import few, first_line
+from supersimplenet.utils.text_files import existing_path, read_text, separator_of, yes_or_no
 
 _COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known", "ignore", "mask_any_value")
 _LABELS = {"0": GOOD, "good": GOOD, "1": BAD, "bad": BAD}
-_YES_NO = {"0": False, "false": False, "False": False, "1": True, "true": True, "True": True}
+_MAX_ROWS = 5_000_000
+_MAX_CELL_BYTES = 1 << 15  # far above the longest path
+_BATCH_ROWS = 1024
 
 
 class Table(DataSource):
     """A table of images: CSV, or Parquet if the file's name ends in .parquet.
+
+    A CSV file may come from a spreadsheet: with commas, semicolons or tabs, in UTF-8 or UTF-16, with back slashes in
+    relative paths; truth values, labels and splits may be written in capitals.
 
     The columns ``image``, ``split`` (train, test) and ``label`` (0, 1, good, bad) are required. ``defect``, ``mask``,
     ``group`` (the physical part), ``ignore`` (an ignore mask, whose pixels count in no loss and no metric),
@@ -66,9 +75,9 @@ class Table(DataSource):
         image, mask, ignore = (self._file(row, column) for column in ("image", "mask", "ignore"))
         if image is None:
             raise ValueError("image: empty; wanted a path")
-        split, label = row["split"], _LABELS.get(row["label"] or "")
+        split, label = (row["split"] or "").lower(), _LABELS.get((row["label"] or "").lower())
         if split not in ("train", "test"):
-            raise ValueError(f"split: '{split or ''}'; wanted train or test")
+            raise ValueError(f"split: '{row['split'] or ''}'; wanted train or test")
         if label is None:
             raise ValueError(f"label: '{row['label'] or ''}'; wanted 0, 1, good or bad")
         defect = row["defect"] or ("good" if label == GOOD else "bad")
@@ -86,7 +95,7 @@ class Table(DataSource):
     def _file(self, row: dict[str, str | None], column: str) -> Path | None:
         if (cell := row[column]) is None:
             return None
-        path = self.root / cell
+        path = existing_path(cell, self.root)
         if not path.is_file():
             raise ValueError(f"{column}: {path}: no such file; correct the path, or root ({self.root})")
         return path
@@ -119,25 +128,69 @@ def _yes_no(row: dict[str, str | None], column: str, *, default: bool) -> bool:
     cell = row[column]
     if cell is None:
         return default
-    if cell not in _YES_NO:
-        raise ValueError(f"{column}: '{cell}'; wanted true, false, 1 or 0")
-    return _YES_NO[cell]
+    try:
+        return yes_or_no(cell)
+    except ValueError as error:
+        raise ValueError(f"{column}: {error}") from error
 
 
 def _read_rows(path: Path, *, is_parquet: bool) -> list[dict[str, str | None]]:
     """Return the rows. Every known column is text, so that group 009 does not become 9; an empty cell is None."""
     import pyarrow  # imported here, because it takes time and no other source needs it
-    from pyarrow import csv, parquet
 
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path of the table")
-    as_text = csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pyarrow.string()))
     try:
-        table = parquet.read_table(path) if is_parquet else csv.read_csv(path, convert_options=as_text)
-        names = table.column_names
-        table = table.cast(pyarrow.schema([(name, pyarrow.string()) for name in names]))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable {'Parquet' if is_parquet else 'CSV'} table ({error})") from error
+        return list(_parquet_rows(path) if is_parquet else _csv_rows(path))
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: not a readable {'Parquet' if is_parquet else 'CSV'} table ({first_line(error)})"
+        ) from error
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, str | None]]:
+    import pyarrow
+    from pyarrow import csv
+
+    separator, text = separator_of(read_text(path))
+    table = csv.read_csv(
+        io.BytesIO(text.encode()),
+        parse_options=csv.ParseOptions(delimiter=separator),
+        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pyarrow.string())),
+    )
+    _check_columns(path, table.column_names)
+    for batch in table.to_batches():
+        yield from map(_known, batch.to_pylist())
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, str | None]]:
+    """Yield the rows, few at a time: a small file may hold very many equal cells, or very long ones."""
+    import pyarrow
+    from pyarrow import compute, parquet
+
+    def is_text(kind: Any) -> bool:
+        tests = ("is_string", "is_binary", "is_large_string", "is_large_binary")
+        return any(getattr(pyarrow.types, test)(kind) for test in tests)
+
+    with open_regular(path) as opened:
+        schema = parquet.read_schema(opened)
+        names = schema.names
+        _check_columns(path, names)
+        # Text comes as a dictionary of its values, so that equal cells are in memory once.
+        file = parquet.ParquetFile(opened, read_dictionary=[item.name for item in schema if is_text(item.type)])
+        if file.metadata.num_rows > _MAX_ROWS:
+            raise DataError(f"{path}: {file.metadata.num_rows:,} rows; at most {_MAX_ROWS:,} are read")
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            for column in batch.columns:
+                values = column.dictionary if pyarrow.types.is_dictionary(column.type) else column
+                longest = compute.max(compute.binary_length(values)).as_py() if is_text(values.type) else None
+                if longest is not None and longest > _MAX_CELL_BYTES:
+                    raise DataError(f"{path}: a cell of {longest:,} bytes; at most {_MAX_CELL_BYTES:,} are read")
+            as_text = batch.cast(pyarrow.schema([(name, pyarrow.string()) for name in names]))
+            yield from map(_known, as_text.to_pylist())
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
     unknown = [name for name in names if name not in _COLUMNS]
     if unknown:
         raise DataError(f"{path}: unknown columns {few(unknown)}; known are {', '.join(_COLUMNS)}")
@@ -146,4 +199,7 @@ def _read_rows(path: Path, *, is_parquet: bool) -> list[dict[str, str | None]]:
     missing = [name for name in _COLUMNS[:3] if name not in names]
     if missing:
         raise DataError(f"{path}: no column {', '.join(missing)}; found {', '.join(names)}")
-    return [{name: row.get(name) or None for name in _COLUMNS} for row in table.to_pylist()]
+
+
+def _known(row: dict[str, str | None]) -> dict[str, str | None]:
+    return {name: row.get(name) or None for name in _COLUMNS}

@@ -18,6 +18,7 @@ from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
 from supersimplenet.inference.image_records import held_out_samples, read_known_images
 from supersimplenet.inference.model_folder import hash_weights, write_calibration
+from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import BAD, Sample
 from supersimplenet.utils.console import console, progress_bar
@@ -103,9 +104,10 @@ def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:
         DataError: a folder has such a subfolder.
     """
     for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            if path.is_dir() and path.name.lower() in _BAD_NAMES:
-                raise DataError(f"{folder}: holds the folder {path}; name the folder of the good parts alone")
+        parents = {parent for path in list_images(folder) for parent in path.relative_to(folder).parents}
+        for parent in sorted(parents, key=natural_key):
+            if parent.name.lower() in _BAD_NAMES:
+                raise DataError(f"{folder}: holds the folder {folder / parent}; name the folder of the good parts alone")
 
 
 def _refuse_known_images(samples: Sequence[Sample], model: Path) -> None:

@@ -27,7 +27,7 @@ from supersimplenet.inference.image_records import held_out_samples
 from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
 from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.preprocessing.images import list_images
+from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.backends import require_suffix
 from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, encode_png

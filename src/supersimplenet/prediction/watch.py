@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from supersimplenet.errors import DataError
-from supersimplenet.preprocessing.images import list_images, natural_key
+from supersimplenet.preprocessing.listing import list_images, natural_key
 
 _LOOKS_EVERY_S = 1.0
 

@@ -16,7 +16,6 @@ Needs no torch.
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.errors import DataError, ImageError
+from supersimplenet.errors import ImageError
 from supersimplenet.preprocessing.decoding import MAX_PIXELS, EncodedImage, decode, decode_opened, name_of, read_file
 from supersimplenet.preprocessing.geometry import checked_size, resize_mask
 from supersimplenet.utils.formatting import shown_px
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
 AnyImage = str | Path | EncodedImage | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -237,37 +233,6 @@ def read_mask(
     threshold = 1 if any_value or (not lossy and value.max() == 1) else half
     mask: NDArray[np.bool_] = value >= threshold
     return mask if size_px is None else resize_mask(mask, size_px)
-
-
-def list_images(path: str | os.PathLike[str]) -> list[Path]:
-    """List the images below a folder, at any depth, by their suffix (``IMAGE_SUFFIXES``) in upper or lower case.
-
-    Hidden files and folders are skipped, linked folders are not entered. A path to a file returns that file.
-
-    Returns:
-        Paths that start with ``path``, in natural order (``2.png`` before ``10.png``), the same on every machine.
-
-    Raises:
-        DataError: no such path, or no image in it.
-    """
-    top = Path(path)
-    if top.is_file():
-        return [top]
-    if not top.is_dir():
-        raise DataError(f"{top}: no such file or folder; check the path")
-    found = []
-    for folder, subfolders, names in os.walk(top):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise DataError(f"{top}: no image in it; wanted files that end in {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return sorted(found, key=natural_key)
-
-
-def natural_key(path: Path) -> tuple[Any, ...]:
-    """Return a sort key: folder by folder, numbers by their value, upper and lower case alike."""
-    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
-    return ([[int(t) if i % 2 else t for i, t in enumerate(tokens)] for tokens in parts], str(path))
 
 
 def _to_8_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from supersimplenet.errors import ConfigError, DataError, ImageError, SuperSimpleNetError
-from supersimplenet.preprocessing.images import list_images, natural_key
+from supersimplenet.preprocessing.listing import counting, list_images, natural_key
 from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.runtime.inspector import Inspector
 from supersimplenet.runtime.predictor import IndexedPrediction
@@ -28,7 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_intermixed_args(arguments)
     try:
-        _inspect(options)
+        with counting(options.on_error) as left_out:
+            try:
+                _inspect(options)
+            finally:
+                if text := left_out.unsaid():
+                    print(text, file=sys.stderr)
     except ImageError as error:
         print(f"{type(error).__name__}: {error}; --on-error skip goes on with the next", file=sys.stderr)
         return 1

@@ -35,6 +35,7 @@ from supersimplenet.model.config import LabelRecipe, ModelConfig, Recipe, resolv
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
 from supersimplenet.preprocessing.decoding import image_size
+from supersimplenet.preprocessing.listing import counting
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
@@ -170,10 +171,11 @@ class _Run:
 
 @dataclass(frozen=True, kw_only=True)
 class _Labels:
-    """The samples of the dataset and the labels that the training uses."""
+    """The samples of the dataset, the labels that the training uses, and the numbers of what no sample was made of."""
 
     samples: list[Sample]
     empty_masks: list[Sample]
+    left_out: dict[str, int]
     supervision: Supervision
     recipe: LabelRecipe
     masks: MaskReader
@@ -206,7 +208,10 @@ def _describe(run: _Run, *, resume: bool) -> tuple[ProcessGroup, dict[str, Any] 
 def _supervise(run: _Run) -> _Labels:
     """Decide which labels are used, and print the decision."""
     masks = MaskReader()
-    samples, empty_masks = without_empty_masks(run.data.samples(), masks)
+    with counting(run.on_error) as left_out:
+        samples, empty_masks = without_empty_masks(run.data.samples(), masks)
+    if text := left_out.unsaid():
+        console().print(text)
     supervision = supervise(samples, run.supervision, masks=run.masks, seed=run.seed)
     console().print(supervision.describe())
     if empty_masks:
@@ -217,7 +222,14 @@ def _supervise(run: _Run) -> _Labels:
         variant=run.model.variant,
         own_perlin_threshold=run.data.perlin_threshold,
     )
-    return _Labels(samples=samples, empty_masks=empty_masks, supervision=supervision, recipe=recipe, masks=masks)
+    return _Labels(
+        samples=samples,
+        empty_masks=empty_masks,
+        left_out=left_out.counts(),
+        supervision=supervision,
+        recipe=recipe,
+        masks=masks,
+    )
 
 
 def _prepare(
@@ -336,6 +348,7 @@ def _record(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet
             "bad_images_left_out": labels.supervision.bad_left_out,
             "masks_left_out": labels.supervision.masks_left_out,
             "empty_masks": [str(sample.mask) for sample in labels.empty_masks],
+            "left_out": labels.left_out,
             "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in training_set.failures],
             "features": training_set.source.location,
             "plan": to_plain(plan),

@@ -26,10 +26,10 @@ def shown_px(shape: Sequence[int]) -> str:
     return f"{shape[0]:,} x {shape[1]:,} px"
 
 
-def few(things: Sequence[object]) -> str:
-    """List the first three things, and the number of further ones."""
-    more = f" and {len(things) - 3} more" if len(things) > 3 else ""
-    return ", ".join(str(thing) for thing in things[:3]) + more
+def few(things: Sequence[object], count: int | None = None) -> str:
+    """List the first three things, and the number of further ones; ``count`` says how many there are in all."""
+    rest = (len(things) if count is None else count) - len(things[:3])
+    return ", ".join(str(thing) for thing in things[:3]) + (f" and {rest} more" if rest else "")
 
 
 def per_cent(rate: float) -> str:

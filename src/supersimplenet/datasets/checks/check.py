@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,14 +124,22 @@ def remove_report(folder: Path) -> None:
         path.unlink()
 
 
-def write_report(report: CheckReport, folder: Path, *, data: str) -> Path:
-    """Write check.json: counts, supervision, and every finding with all of its images."""
+def write_report(report: CheckReport, folder: Path, *, data: str, left_out: Mapping[str, int]) -> Path:
+    """Write check.json: counts, supervision, and every finding with all of its images.
+
+    Args:
+        report: the report.
+        folder: the folder to write into.
+        data: name of the dataset.
+        left_out: numbers of what lies in the dataset's folders and is no sample, by kind.
+    """
     path = folder / REPORT_FILE
     plain: dict[str, Any] = {
         "data": data,
         "counts": [vars(count) for count in report.counts],
         "groups": report.groups,
         "images_in_groups": report.in_groups,
+        "left_out": dict(left_out),
         "regime": report.regime,
         "supervision": report.supervision,
         "findings": [
