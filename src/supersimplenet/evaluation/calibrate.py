@@ -107,7 +107,9 @@ def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:
         parents = {parent for path in list_images(folder) for parent in path.relative_to(folder).parents}
         for parent in sorted(parents, key=natural_key):
             if parent.name.lower() in _BAD_NAMES:
-                raise DataError(f"{folder}: holds the folder {folder / parent}; name the folder of the good parts alone")
+                raise DataError(
+                    f"{folder}: holds the folder {folder / parent}; name the folder of the good parts alone"
+                )
 
 
 def _refuse_known_images(samples: Sequence[Sample], model: Path) -> None:
