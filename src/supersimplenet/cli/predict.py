@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,11 @@ from supersimplenet.prediction.tables import DEFAULT_FORMATS, parse_formats
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.training.config import parse_duration
 from supersimplenet.types import probability
-from supersimplenet.utils.console import results
+from supersimplenet.utils.console import console, results
 
 if TYPE_CHECKING:
     from supersimplenet.prediction.job import PredictionSummary
+    from supersimplenet.prediction.tables import Row
 
 
 def command() -> Command:
@@ -46,7 +48,9 @@ def _parser() -> OptionParser:
         "--list", type=Path | None, help="a text file that names an image, or any of these, in each line"
     )
     parser.add_argument(
-        "--watch", type=Path | None, help="predict what is in this folder and what is put there later, until stopped"
+        "--watch",
+        type=Path | None,
+        help="predict what is in this folder and what is put there later, until stopped; print a line for each",
     )
     parser.add_argument("--watch-for", type=str | None, help="such as 10m: watch no longer than that")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
@@ -92,9 +96,20 @@ def _run(options: Namespace) -> int:
         compute=compute_config(options),
         on_error=options.on_error,
         trust=options.trust,
+        each=(lambda row: None) if options.watch is None else _print_row,
     )
     _print_summary(summary, rate)
     return 0
+
+
+def _print_row(row: Row) -> None:
+    """Print a line about a part as it comes: name, verdict and score, with tabs between them."""
+    encoding = sys.stdout.encoding or "utf-8"
+    name = row["path"].encode(encoding, "backslashreplace").decode(encoding)
+    verdict, score = ("error", "") if row["error"] else (row["verdict"], f"{row['score']:.3f}")
+    print(name, verdict, score, sep="\t", flush=True)
+    if row["error"]:
+        console().print(row["error"])
 
 
 def _print_summary(summary: PredictionSummary, false_discovery_rate: float | None) -> None:

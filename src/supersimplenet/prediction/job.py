@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from supersimplenet.errors import ConfigError, OutputError
 from supersimplenet.inference.config import CALIBRATION_FILE, WEIGHTS_FILE
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format, results_in, table_file
+from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format, Row, results_in, table_file
 from supersimplenet.prediction.watch import Arrivals
 from supersimplenet.preprocessing.loading import ImageFile, OnError
 from supersimplenet.runtime.predictor import IndexedPrediction, SupportsPredict
@@ -21,6 +22,8 @@ from supersimplenet.utils.files import cut_journal, read_journal, whole_file, wr
 
 _JOURNAL = "predictions.partial.jsonl"
 _IDENTITY = "predictions.partial.json"
+_SEEN = "seen"  # in the journal: size and date of a watched file when it was taken
+_TABLES_EVERY_S, _TABLES_SHARE = 10.0, 20  # of a watched folder: so often, and so many times longer than it took
 OVERLAYS = "overlays"
 
 
@@ -38,6 +41,8 @@ class PredictionSummary:
         replaced: whether this file replaced the file of an earlier run.
         threshold_logit: threshold of the model: an image is ``bad`` from this score on.
         calibration: calibration of the model; None where the model is not calibrated.
+        left_out: number of things by kind that lie in the folders and archives, and are no image that is read; see
+            `supersimplenet.preprocessing.listing`.
     """
 
     images: int
@@ -49,6 +54,7 @@ class PredictionSummary:
     replaced: bool
     threshold_logit: float
     calibration: Calibration | None
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def predict_to_folder(
@@ -63,6 +69,7 @@ def predict_to_folder(
     batch_size: int | None = None,
     on_error: OnError = "stop",
     progress: Callable[[int], None] = lambda images: None,
+    each: Callable[[Row], None] = lambda row: None,
 ) -> PredictionSummary:
     """Predict every image; write files such as ``predictions.csv`` and ``defects.csv``, and overlays if wanted.
 
@@ -73,7 +80,8 @@ def predict_to_folder(
     Args:
         detector: the detector or predictor to use.
         images: images in the order of the results; iterated over once. For a watched folder, the journal is kept, so
-            that a later call continues with the images that arrived since.
+            that a later call continues with the images that arrived or changed since, and the files are written again
+            and again while it is watched.
         output: folder for the results.
         model_folder: the detector's model folder or exported file; a run is continued only with the same weights.
         formats: file formats of the results.
@@ -83,6 +91,7 @@ def predict_to_folder(
         batch_size: number of images that go through the network together; None for a default that suits the engine.
         on_error: ``stop`` raises at the first unreadable image, ``skip`` writes a row with the error for it.
         progress: called with the number of images done since the last call.
+        each: called with each row as it comes.
 
     Raises:
         ImageError: an image cannot be read and ``on_error`` is ``stop``; the results before this image are kept.
@@ -101,7 +110,7 @@ def predict_to_folder(
     if isinstance(images, Arrivals):
         ended_ns = journal.stat().st_mtime_ns if journal.is_file() else 0
         done = cut_journal(journal, 1)
-        images.pass_over(((row["path"], row["error"] is None) for row in read_journal(journal)), until_ns=ended_ns)
+        images.pass_over(((row["path"], row.get(_SEEN)) for row in read_journal(journal)), until_ns=ended_ns)
         left: Iterator[ImageFile | None] = iter(images)
     else:
         # Continue after a complete batch: in a batch with other images, results may differ in the last bit.
@@ -112,6 +121,13 @@ def predict_to_folder(
         for stale in (output / OVERLAYS).glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.png"):
             stale.unlink()  # they belong to a run that this run replaces
     count = done
+
+    def finish() -> tuple[dict[Verdict, int], int | None, int]:
+        names = columns(aligned=detector.aligned)
+        return _finish(output, formats, false_discovery_rate, names, stays=watched is not None)
+
+    refresh = _Refresh(finish, rows=done, wanted=watched is not None)
+    left = _with_pauses(left, lambda: refresh(count))
     with journal.open("a", encoding="utf-8") as lines:
 
         def draw(item: IndexedPrediction) -> None:
@@ -120,14 +136,15 @@ def predict_to_folder(
 
         for item in detector.predict_files(left, batch_size=batch_size, on_error=on_error, then=draw):
             row = as_row(item, calibrated=detector.calibration is not None, aligned=detector.aligned)
-            lines.write(json.dumps(row) + "\n")
+            seen = {_SEEN: images.state_of(Path(row["path"]))} if isinstance(images, Arrivals) else {}
+            lines.write(json.dumps(row | seen) + "\n")
             lines.flush()
             count += 1
             progress(1)
+            each(row)
+            refresh(count)
         os.fsync(lines.fileno())
-    verdicts, flagged, failed = _finish(
-        output, formats, false_discovery_rate, columns(aligned=detector.aligned), stays=watched is not None
-    )
+    verdicts, flagged, failed = finish()
     return PredictionSummary(
         images=count,
         continued=done,
@@ -139,6 +156,39 @@ def predict_to_folder(
         threshold_logit=detector.threshold_logit,
         calibration=detector.calibration,
     )
+
+
+class _Refresh:
+    """Write the files of a watched folder again while it is watched, in a small share of the time.
+
+    Args:
+        write: writes the files.
+        rows: number of rows that are in the files.
+        wanted: whether they are written before the end.
+    """
+
+    def __init__(self, write: Callable[[], object], *, rows: int, wanted: bool) -> None:
+        self._write = write
+        self._wanted = wanted
+        self._rows = rows
+        self._next_s = 0.0
+
+    def __call__(self, rows: int) -> None:
+        """Write the files if there are new rows and it is time to."""
+        started_s = time.monotonic()
+        if not self._wanted or rows == self._rows or started_s < self._next_s:
+            return
+        self._write()
+        ended_s = time.monotonic()
+        self._rows, self._next_s = rows, ended_s + max(_TABLES_EVERY_S, _TABLES_SHARE * (ended_s - started_s))
+
+
+def _with_pauses(images: Iterator[ImageFile | None], at_pause: Callable[[], None]) -> Iterator[ImageFile | None]:
+    """Yield the images; call a function at each None, when all images before it have their rows."""
+    for image in images:
+        yield image
+        if image is None:
+            at_pause()
 
 
 def _check_identity(output: Path, model_folder: Path, *, overlays: bool, watched: str | None) -> None:
@@ -198,6 +248,7 @@ def _finish(
         flagged, q_values = int((adjusted <= false_discovery_rate).sum()), iter(adjusted.tolist())
     with results_in(output, formats, names) as sinks:
         for row in read_journal(journal):
+            row.pop(_SEEN, None)
             if row["error"] is None:
                 verdicts[row["verdict"]] += 1
                 row["q_value"] = next(q_values, None)

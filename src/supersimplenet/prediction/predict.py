@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
@@ -12,11 +12,12 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.prediction.inputs import Inputs, find_inputs
 from supersimplenet.prediction.job import PredictionSummary, predict_to_folder
-from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format
+from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format, Row
 from supersimplenet.prediction.watch import Arrivals, stopped_by_signals
+from supersimplenet.preprocessing.listing import counting
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.runtime.predictor import SupportsPredict
-from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.console import console, progress_bar
 
 
 def predict_files(
@@ -34,6 +35,7 @@ def predict_files(
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
     trust: bool = False,
+    each: Callable[[Row], None] = lambda row: None,
 ) -> PredictionSummary:
     """Predict images into a folder; see `predict_to_folder`.
 
@@ -43,7 +45,7 @@ def predict_files(
         output: folder for the results.
         list_file: see `find_inputs`.
         watch: a folder to watch instead of ``inputs``: its images are predicted as they arrive, until a signal stops
-            the process.
+            the process. What cannot be read then gets a row with its error, whatever ``on_error`` is.
         watch_for_s: seconds after which watching ends; None for no limit.
         formats: file formats of the results.
         overlays: see `predict_to_folder`.
@@ -52,6 +54,7 @@ def predict_files(
         compute: the device, engine and precision to use, and the cluster if there is one.
         on_error: see `predict_to_folder`.
         trust: also open an exported torch program, which may run any code of its author.
+        each: called with each row as it comes.
 
     Raises:
         ConfigError: both inputs and a folder to watch are given, or a duration without a folder to watch.
@@ -68,29 +71,34 @@ def predict_files(
         raise ConfigError(
             "engine: ray brings back no maps, and needs all names at once; leave --overlays and --watch to one machine"
         )
-    found = None if watch is not None else find_inputs(inputs, list_file=list_file, leave_out=output)
-    detector = open_model(model, compute, trust=trust)
-    with nullcontext() if watch is None else stopped_by_signals() as stop, progress_bar() as bar:
-        images: Arrivals | Inputs
-        if watch is not None:
-            output.mkdir(parents=True, exist_ok=True)
-            images = Arrivals(watch, until_s=watch_for_s, stop=stop, leave_out=output)
-        else:
-            assert found is not None
-            images = found
-        task = bar.add_task("predicting", total=None if found is None else found.total, detail="")
-        return predict_to_folder(
-            detector,
-            images,
-            output,
-            model_folder=model,
-            formats=formats,
-            overlays=overlays,
-            false_discovery_rate=false_discovery_rate,
-            batch_size=batch_size,
-            on_error=on_error,
-            progress=lambda images: bar.advance(task, images),
-        )
+    with counting(on_error) as left_out:
+        found = None if watch is not None else find_inputs(inputs, list_file=list_file, leave_out=output)
+        if text := left_out.unsaid():
+            console().print(text)
+        detector = open_model(model, compute, trust=trust)
+        with nullcontext() if watch is None else stopped_by_signals() as stop, progress_bar() as bar:
+            images: Arrivals | Inputs
+            if watch is not None:
+                output.mkdir(parents=True, exist_ok=True)
+                images = Arrivals(watch, until_s=watch_for_s, stop=stop, leave_out=output, report=bar.console.print)
+            else:
+                assert found is not None
+                images = found
+            task = bar.add_task("predicting", total=None if found is None else found.total, detail="")
+            summary = predict_to_folder(
+                detector,
+                images,
+                output,
+                model_folder=model,
+                formats=formats,
+                overlays=overlays,
+                false_discovery_rate=false_discovery_rate,
+                batch_size=batch_size,
+                on_error=on_error if watch is None else "skip",
+                progress=lambda images: bar.advance(task, images),
+                each=each,
+            )
+        return replace(summary, left_out=left_out.counts())
 
 
 def open_model(model: Path, compute: ComputeConfig = HERE, *, trust: bool = False) -> SupportsPredict:

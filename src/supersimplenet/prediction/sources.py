@@ -67,9 +67,7 @@ def find_remote(url: str) -> list[EncodedImage]:
     """
     try:
         store, path = _store(url)
-        # In a web address, a question mark begins the arguments.
-        is_pattern = bool((GLOB_SIGNS - {"?"} if _is_web(url) else GLOB_SIGNS) & set(path))
-        if is_pattern:
+        if GLOB_SIGNS & set(_path_of(path)):
             paths = list(store.glob(path))
         elif is_packed(path) or suffix_of(_path_of(path)) in IMAGE_SUFFIXES:
             paths = [path]

@@ -40,21 +40,27 @@ IRREGULAR = "neither a file nor a folder"
 NO_TARGET = "link to nothing"
 UNREADABLE = "folder that cannot be read"
 _FOLDER, _IMAGE = "folder", "image"
-_NAMES_KEPT = 3  # the first ones of a kind: enough for a message
 
 
 @dataclass(frozen=True)
 class PassedOver:
-    """What one listing passed over: the number of things of each kind, and the names of the first ones."""
+    """What one listing passed over: the number of things of each kind, and the names of the first ones.
+
+    Attributes:
+        counts: number of things of each kind.
+        names: names of the first ones.
+        names_kept: so many names of each kind are kept.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     names: dict[str, list[str]] = field(default_factory=dict)
+    names_kept: int = 3
 
     def add(self, kind: str, name: object) -> None:
         """Count one thing."""
         self.counts[kind] += 1
         kept = self.names.setdefault(kind, [])
-        if len(kept) < _NAMES_KEPT:
+        if len(kept) < self.names_kept:
             kept.append(str(name))
 
 
@@ -171,7 +177,9 @@ def list_images(path: str | os.PathLike[str], *, leave_out: Path | None = None) 
     return listing.files
 
 
-def list_folder(top: Path, *, on_error: OnError, leave_out: Path | None = None) -> Listing:
+def list_folder(
+    top: Path, *, on_error: OnError, leave_out: Path | None = None, names_kept: int = PassedOver.names_kept
+) -> Listing:
     """List the images below a folder, at any depth; see `list_images`.
 
     Hidden files and folders are passed over, and so are files with the suffix of a picture that is not read.
@@ -180,6 +188,7 @@ def list_folder(top: Path, *, on_error: OnError, leave_out: Path | None = None) 
         top: the folder.
         on_error: ``stop`` raises at a folder that cannot be read, ``skip`` counts it.
         leave_out: a folder that is not entered, and not counted.
+        names_kept: see `PassedOver`.
 
     Raises:
         DataError: no such folder.
@@ -188,7 +197,7 @@ def list_folder(top: Path, *, on_error: OnError, leave_out: Path | None = None) 
     if not top.is_dir():
         raise DataError(f"{top}: no such file or folder; check the path")
     files: list[Path] = []
-    passed_over = PassedOver()
+    passed_over = PassedOver(names_kept=names_kept)
     not_entered = set() if leave_out is None else _identity(leave_out)
     seen = set(not_entered)
     folders, links = [str(top)], list[str]()
