@@ -8,6 +8,7 @@ from layouts import touch
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.datasets.table import Table
 from supersimplenet.errors import DataError
+from supersimplenet.preprocessing.listing import counting
 from supersimplenet.types import BAD, GOOD, Sample
 
 
@@ -146,3 +147,10 @@ def test_magnetic_tile_by_its_folders_is_what_its_table_says(shared_dir):
     by_table = Table(path=shared_dir / "magnetic_tile" / "samples.csv").samples()
     assert len(by_folder) == 758
     assert by_folder == [replace(sample, group=None) for sample in by_table]
+
+
+def test_pictures_beside_the_folders_of_types_are_counted(tmp_path):
+    root = touch(tmp_path, "c/train/good/1.png", "c/train/2.png", "c/test/good/3.png", "c/test/notes.txt")
+    with counting() as left_out:
+        assert len(MVTecAD(root=root, category="c").samples()) == 2
+    assert left_out.describe() == f"left out: 1 picture beside the folders of types ({root}/c/train/2.png)"

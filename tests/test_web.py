@@ -38,7 +38,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path == "/stalled.png":
+        if path == "/dripping.png":
+            self._answer(b"", length=1000)
+            while not self.server.released.wait(0.1):
+                self.wfile.write(b"x")
+        elif path in ("/stalled.png", "/stalled.tar"):
             self._answer(b"", length=1000)
             self.server.released.wait(20)
         elif path in ("/endless.png", "/endless/"):
@@ -75,6 +79,7 @@ class _Server(ThreadingHTTPServer):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
     monkeypatch.setattr(web, "SILENCE_S", 0.5)
+    monkeypatch.setattr(web, "TOTAL_S", 1.0)
     monkeypatch.setattr(web.BoundedAnswer, "max_bytes", 1 << 20)
     running = _Server(("127.0.0.1", 0), _Handler)
     running.released = threading.Event()
@@ -120,6 +125,7 @@ def test_an_index_gives_its_images_at_any_depth_and_the_rest_is_counted(site):
     ("name", "reason"),
     [
         ("stalled.png", "the server did not answer, or sent nothing for too long"),
+        ("dripping.png", "the server did not answer, or sent nothing for too long"),
         ("endless.png", "more than 1,048,576 bytes"),
         ("gone.png", "no such file"),
         ("short.png", r".*"),
@@ -150,6 +156,11 @@ def test_the_others_are_read_where_one_fails(site, tmp_path):
     )
     assert [len(batch.failures) for batch in batches] == [0, 1, 1, 0]
     assert batches[1].failures[0].reason.startswith(f"{site}/stalled.png: cannot be read")
+
+
+def test_an_archive_whose_server_stalls_is_an_error_that_names_it(site):
+    with pytest.raises(DataError, match=rf"^{site}/stalled\.tar: cannot be (read|opened) \(the server did not answer"):
+        list(find_inputs([f"{site}/stalled.tar"]))
 
 
 @pytest.mark.parametrize("place", ["endless/", "nobody"])

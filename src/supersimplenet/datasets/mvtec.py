@@ -6,9 +6,17 @@ from pathlib import Path
 
 from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.errors import DataError
-from supersimplenet.preprocessing.listing import list_images, natural_key
+from supersimplenet.preprocessing.listing import (
+    IMAGE_SUFFIXES,
+    PassedOver,
+    list_images,
+    natural_key,
+    note_passed_over,
+    suffix_of,
+)
 from supersimplenet.types import BAD, GOOD, Sample, Split
 
+BESIDE_TYPES = "picture beside the folders of types"
 _MVTEC_AD_PAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 
 
@@ -72,9 +80,15 @@ def read_layout(category: Path, *, advice: str, mask_any_value: bool = False) ->
     samples: list[Sample] = []
     image_of: dict[Path, Path] = {}
     for split in ("train", "test"):
-        types = sorted((path for path in (category / split).glob("[!.]*") if path.is_dir()), key=natural_key)
+        entries = sorted((category / split).glob("[!.]*"), key=natural_key)
+        types = [path for path in entries if path.is_dir()]
         if not types:
             raise DataError(f"{category / split}: no folder of {split} images in it; {advice}")
+        beside = PassedOver()
+        for path in entries:
+            if path not in types and suffix_of(path.name) in IMAGE_SUFFIXES:
+                beside.add(BESIDE_TYPES, path)
+        note_passed_over(f"{category / split}: beside the types", beside)
         for type_folder in types:
             for image in list_images(type_folder):
                 sample = _sample(category, image, split, type_folder.name, mask_any_value=mask_any_value)

@@ -60,7 +60,7 @@ def opened(file: ImageFile) -> IO[bytes]:
 def find_remote(url: str) -> list[EncodedImage]:
     """Return the images, archives and tables at a URL of a file, a folder (searched at any depth) or a pattern.
 
-    The URL of an image is not looked at before the image is read, so that its error is one of this image.
+    No request is made for an image before it is read, so that its error is one of this image.
 
     Raises:
         DataError: there is no file at the URL, or its protocol is not known.
