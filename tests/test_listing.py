@@ -92,8 +92,11 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path):
             assert names(tmp_path) == ["a.png"]  # a second look counts nothing twice
     assert left_out.counts() == {".avif": 1, ".heic": 2, HIDDEN: 2, HIDDEN_FOLDER: 1, IRREGULAR: 2, NO_TARGET: 3}
     text = left_out.describe()
-    assert text.startswith("left out: 2 hidden pictures (")
+    assert text.startswith("left out: 1 hidden folder (")
+    assert "2 hidden pictures (" in text
     assert f"1 hidden folder ({tmp_path}/.git)" in text
+    assert "2 special files (" in text
+    assert "3 links to nothing (" in text
     assert text.endswith("1 .avif, 2 .heic (not read: convert them to PNG)")
     assert left_out.unsaid() == text
     assert left_out.unsaid() == ""

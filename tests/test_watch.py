@@ -114,10 +114,10 @@ def test_what_is_no_image_is_reported_once_each(line):
     (line / "up").symlink_to(".")
     assert watched.looks(5) == []
     assert watched.reports == [
-        f"watch: {line}/.b.png: left out (hidden)",
+        f"watch: {line}/.b.png: left out (hidden picture)",
         f"watch: {line}/a.heic: left out (.heic)",
         f"watch: {line}/gone.png: left out (link to nothing)",
-        f"watch: {line}/pipe.png: left out (neither a file nor a folder)",
+        f"watch: {line}/pipe.png: left out (special file)",
         f"watch: {line}/up: left out (link to a folder that is listed already)",
     ]
     photograph(line / "nowhere.png")  # now the link leads to something
@@ -252,5 +252,5 @@ def test_the_command_goes_on_over_unreadable_images_and_prints_a_line_for_each(m
         score = "" if row["error"] else f"{float(row['score']):.3f}"
         assert text == f"{row['path']}\t{row['verdict'] or 'error'}\t{score}\n"
     assert f"{line}/2.png: not a readable image" in errors
-    assert errors.count(f"watch: {line}/3.png: left out (neither a file nor a folder)") == 1
+    assert errors.count(f"watch: {line}/3.png: left out (special file)") == 1
     assert "3 images: " in printed

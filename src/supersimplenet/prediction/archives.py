@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from supersimplenet.errors import DataError, ImageError
-from supersimplenet.prediction.sources import MAX_IMAGE_BYTES, given, opened, reason_of
+from supersimplenet.prediction.sources import MAX_IMAGE_BYTES, TIMEOUTS, given, opened, reason_of
 from supersimplenet.preprocessing.decoding import EncodedImage
 from supersimplenet.preprocessing.listing import (
     IMAGE_SUFFIXES,
@@ -164,7 +164,7 @@ def _checked(file: ImageFile, step: Callable[[], Any]) -> Any:
     except DataError:
         raise
     except Exception as error:  # tarfile, the decompressors and remote stores may raise any error
-        if isinstance(error, TimeoutError) or getattr(error, "strerror", None):
+        if isinstance(error, TIMEOUTS) or getattr(error, "strerror", None):
             raise DataError(f"{file}: cannot be read ({reason_of(error)}); check the path") from error
         raise DataError(f"{file}: not a readable tar archive ({first_line(error)}); make it again") from error
 

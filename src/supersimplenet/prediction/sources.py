@@ -27,6 +27,7 @@ MAX_IMAGE_BYTES = 1 << 29
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TABLE_SUFFIX = ".parquet"
 GLOB_SIGNS = frozenset("*?[")
+TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # one class from Python 3.11 on
 
 
 def is_packed(name: str) -> bool:
@@ -141,7 +142,7 @@ def _store(url: str) -> tuple[Any, str]:
 
 def reason_of(error: BaseException) -> str:
     """Return the cause of an error that the system, or the library of a store, raised."""
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+    if isinstance(error, TIMEOUTS):
         return "the server did not answer, or sent nothing for too long"
     if isinstance(error, FileNotFoundError) and not error.strerror:
         return "no such file"

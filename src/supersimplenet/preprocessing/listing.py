@@ -33,10 +33,10 @@ UNREAD_SUFFIXES = frozenset({
     ".heif", ".hif", ".ico", ".jls", ".jxl", ".jxr", ".mpo", ".nef", ".orf", ".pcx", ".pef", ".pfm", ".psd", ".raf",
     ".raw", ".rw2", ".sgi", ".srw", ".svg", ".tga", ".wmf", ".xcf",
 })  # fmt: skip
-HIDDEN = "hidden"
+HIDDEN = "hidden picture"
 HIDDEN_FOLDER = "hidden folder"
 LISTED_ALREADY = "link to a folder that is listed already"
-IRREGULAR = "neither a file nor a folder"
+IRREGULAR = "special file"  # a pipe, a device, a socket
 NO_TARGET = "link to nothing"
 UNREADABLE = "folder that cannot be read"
 _FOLDER, _IMAGE = "folder", "image"
@@ -309,12 +309,7 @@ def _described(counts: Mapping[str, int], names: Mapping[str, Iterable[str]]) ->
 
 
 def _plural(kind: str, number: int) -> str:
-    if kind == HIDDEN:
-        return f"{HIDDEN} {'picture' if number == 1 else 'pictures'}"
+    head, _, tail = kind.partition(" ")
     if number == 1:
         return kind
-    for word in ("folder that", "link to"):
-        if kind.startswith(word):
-            head, _, tail = kind.partition(" ")
-            return f"{head}s {tail}"
-    return f"{kind}s" if kind == HIDDEN_FOLDER else kind
+    return f"{head}s {tail}" if head in {"archive", "folder", "link", "picture", "table"} else f"{kind}s"
