@@ -32,6 +32,8 @@ from supersimplenet.preprocessing.listing import (
 )
 from supersimplenet.runtime.__main__ import main as runtime_main
 
+EXPORT = Path(__file__).parent / "fixtures" / "version_0_1" / "plain.onnx"
+
 
 def names(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in list_images(folder)]
@@ -169,6 +171,28 @@ def test_commands_say_once_what_they_left_out(tmp_path, capsys):
     main([*command, "--output", str(tmp_path / "check")])
     assert capsys.readouterr().err.count(text) == 1
     assert json.loads((tmp_path / "check" / "check.json").read_text())["left_out"] == {".heic": 1}
-    (tmp_path / "none.onnx").write_bytes(b"")
-    assert runtime_main([str(tmp_path / "none.onnx"), str(tmp_path / "good")]) == 1  # refused before it lists
-    assert text not in capsys.readouterr().err
+
+
+def test_the_runtime_program_says_what_it_left_out(tmp_path, capsys):
+    photograph(tmp_path / "1.png")
+    touch(tmp_path, "2.heic")
+    assert runtime_main([str(EXPORT), str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1
+    assert printed.err == "left out: 1 .heic (not read: convert them to PNG)\n"
+
+
+def test_a_folder_that_cannot_be_read_ends_predict_or_is_left_out(tmp_path, monkeypatch, capsys):
+    photograph(tmp_path / "line" / "1.png")
+    photograph(tmp_path / "line" / "locked" / "2.png")
+    unreadable(monkeypatch, tmp_path / "line" / "locked", PermissionError(13, "Permission denied"))
+    command = ["predict", "--model", str(EXPORT), str(tmp_path / "line"), "--output", str(tmp_path / "out")]
+    assert main(command) == 1
+    message = (
+        f"{tmp_path}/line/locked: the folder cannot be read (Permission denied); check its permissions; --on-error"
+    )
+    assert message in capsys.readouterr().err
+    assert main([*command, "--on-error", "skip"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count(f"left out: 1 folder that cannot be read ({tmp_path}/line/locked)") == 1
+    assert "1 images" in printed.out
