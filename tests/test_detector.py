@@ -78,8 +78,8 @@ def test_a_prediction_equals_the_plain_network_on_the_same_pixels(folder, photog
     assert relative_error(prediction.map_logit, expected) < 1e-5  # float32, another order of sums
     assert prediction.head_logit == pytest.approx(score_logit.item(), rel=1e-4, abs=1e-5)
     assert prediction.map_max_logit == prediction.map_logit.max()
-    assert prediction.score == pytest.approx(torch.sigmoid(score_logit).item(), rel=1e-4)
-    assert prediction.verdict == ("bad" if prediction.score >= 0.5 else "good")
+    assert prediction.score_logit == pytest.approx(score_logit.item(), rel=1e-4)
+    assert prediction.verdict == ("bad" if prediction.score_logit >= 0 else "good")
 
 
 def test_path_array_list_and_files_agree(folder, photographs):
@@ -133,7 +133,7 @@ def test_pixels_without_a_range_are_refused_in_memory_too(folder):
 def test_a_prediction_shows_itself(folder, photographs, tmp_path):
     prediction = Detector.load(folder).predict(photographs[0])
     assert repr(prediction) == (
-        f"Prediction({photographs[0]}: {prediction.verdict}, score={prediction.score:.3f}, not calibrated)"
+        f"Prediction({photographs[0]}: {prediction.verdict}, score={prediction.score_logit:.3f} (a logit), not calibrated)"
     )
     own = np.asarray(prediction.overlay())
     assert np.array_equal(own, np.asarray(draw_overlay(photographs[0], prediction)))

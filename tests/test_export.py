@@ -25,10 +25,12 @@ from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError, ExportError
 from supersimplenet.export.export import export_model
+from supersimplenet.export.graph import ExportNetwork
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.model_folder import hash_weights, save_model, save_preprocessor, write_calibration
 from supersimplenet.model.resample import hat_upscale
 from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.bundle import KEY
@@ -196,12 +198,14 @@ def test_the_graphs_own_outputs_need_no_python_of_ours(files, detector, photogra
 
     session = onnxruntime.InferenceSession(files["onnx"])
     pixels = np.random.default_rng(1).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8)
-    score, heat, defects = session.run(["score", "map", "defects"], {"image": pixels})
+    found = dict(
+        zip([output.name for output in session.get_outputs()], session.run(None, {"image": pixels}), strict=True)
+    )
     maps, scores = detector.engine.run(pixels)
-    np.testing.assert_allclose(heat, maps, rtol=0, atol=2e-5)
-    np.testing.assert_allclose(score, scores, rtol=0, atol=2e-5)
-    assert defects.dtype == np.uint8
-    np.testing.assert_array_equal(defects, heat >= np.float32(detector.calibration.pixel_logit))
+    np.testing.assert_allclose(found["map"], maps, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(found["head_logit"], scores, rtol=0, atol=2e-5)
+    assert found["defects"].dtype == np.uint8
+    np.testing.assert_array_equal(found["defects"], found["map"] >= np.float32(detector.calibration.pixel_logit))
     metadata = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
     assert metadata["calibration"]["threshold_logit"] == detector.calibration.threshold_logit
 
@@ -440,3 +444,72 @@ def test_a_view_travels_with_the_file(file_format, view, model, photographs, tmp
     assert any(one.map_max_logit != other.map_max_logit for one, other in zip(found, plain, strict=True))
     with pytest.raises(ConfigError, match="dynamic: a model with a view of its own"):
         export_model(folder, output, file_format=file_format, dynamic=True, images=images)
+
+
+# --- the graph's own verdict: docs/outputs.md ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_program_that_knows_only_the_graph_gives_the_models_verdicts(file_format, files, detector, photographs):
+    """The deciding score is the fused one here; version 0.1's graphs gave the head's under the name ``score``."""
+    inspector = Inspector.load(files[file_format], trust=True)
+    assert set(inspector.bundle.outputs) == set(inspector.graph_outputs(photographs[0]))
+    verdicts = []
+    for image, wanted in zip(photographs, detector.predict(list(photographs)), strict=True):
+        found = {name: values[0] for name, values in inspector.graph_outputs(image).items()}
+        verdicts.append(inspector.bundle.verdicts[found["verdict"]])
+        assert verdicts[-1] == wanted.verdict
+        for name in ("head_logit", "map_max_logit", "fused_logit", "score_logit", "score"):
+            assert found[name].dtype == np.float32
+            assert float(found[name]) == pytest.approx(getattr(wanted, name), abs=2e-5)
+        assert (found["score"] >= 0.5) == (wanted.verdict == "bad")
+        assert (found["score"] >= wanted.unsure_from) == (wanted.verdict != "good")
+    assert len(set(verdicts)) == 3
+
+
+@pytest.mark.parametrize("decides", ["head", "map"])
+def test_a_score_that_is_just_the_threshold_is_bad_and_the_next_lower_one_is_not(decides):
+    """In float32 a threshold of float64 would be rounded, perhaps below a score that it is meant to exceed."""
+    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=3).eval()
+    image = torch.randint(0, 256, (1, *SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def outputs(threshold: float) -> dict[str, torch.Tensor]:
+        calibration = calibration_of(decides, threshold)
+        postprocessor = PostProcessor(calibration=calibration, image_score=decides)
+        return ExportNetwork(network, postprocessor=postprocessor, gives_verdict=True, dtype=torch.float32)(image)
+
+    score = outputs(0.0)["score_logit"].item()
+    above = float(np.nextafter(score, np.inf))  # as `false_alarm_threshold` sets it: in float32 it is the score again
+    for threshold, verdict in ((score, 2), (above, 0)):
+        found = outputs(threshold)
+        assert found["verdict"].item() == verdict
+        assert (found["score"].item() >= 0.5) == (verdict == 2)
+
+
+def calibration_of(decides: str, threshold: float) -> Calibration:
+    return Calibration(
+        image_score=decides,
+        threshold_logit=threshold,
+        accept_logit=None,
+        pixel_logit=0.0,
+        min_area_px=9,
+        chosen_by="false-alarms",
+        max_false_alarms=0.1,
+        max_escapes=None,
+        confidence=0.95,
+        part_logits=(0.0,),
+        images=1,
+        bad_parts=0,
+        escapes=0,
+        basis="drawn",
+        list_sha256="0",
+        weights_sha256="0",
+        date="2026-11-28",
+    )
+
+
+def test_a_graph_that_sees_less_than_the_image_gives_no_verdict_and_says_so(model, photographs, tmp_path):
+    bundle = export_model(model, tmp_path / "open.onnx", file_format="onnx", dynamic=True, images=photographs[:1])
+    assert set(bundle.outputs) == {"map", "head_logit", "map_max_logit", "fused_logit", "score_logit"}
+    assert "not always a whole image" in bundle.outputs["head_logit"]
+    assert set(Inspector.load(tmp_path / "open.onnx").graph_outputs(photographs[0])) == set(bundle.outputs)

@@ -51,9 +51,10 @@ def test_table_and_lines_hold_every_image_in_order(model, photographs, tmp_path)
     summary = predict_to_folder(detector, photographs, tmp_path / "out", model_folder=model, batch_size=4)
     rows = read_table(tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
-    assert list(rows[0])[:8] == [
+    assert list(rows[0])[:9] == [
         "path",
         "score",
+        "unsure_from",
         "verdict",
         "calibrated",
         "p_value",
@@ -63,14 +64,14 @@ def test_table_and_lines_hold_every_image_in_order(model, photographs, tmp_path)
     ]
     assert [row["path"] for row in rows] == [line["path"] for line in lines] == [str(path) for path in photographs]
     expected = detector.predict(list(photographs))
-    assert [float(row["score"]) for row in rows] == pytest.approx([p.score for p in expected], rel=1e-4)
+    assert {row["score"] for row in rows} == {""}  # without a calibration there is no threshold to set it by
     assert [float(row["map_max_logit"]) for row in rows] == pytest.approx([p.map_max_logit for p in expected], rel=1e-4)
-    assert [row["verdict"] for row in rows] == ["bad" if p.score >= 0.5 else "good" for p in expected]
+    assert [row["verdict"] for row in rows] == ["bad" if p.score_logit >= 0 else "good" for p in expected]
     assert {(row["calibrated"], row["p_value"], row["q_value"], row["defects"]) for row in rows} == {
         ("False", "", "", "")
     }
     assert summary.images == 6
-    assert summary.verdicts["bad"] == sum(p.score >= 0.5 for p in expected)
+    assert summary.verdicts["bad"] == sum(p.score_logit >= 0 for p in expected)
     assert summary.flagged is None
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["defects.csv", "predictions.csv", "predictions.jsonl"]

@@ -28,6 +28,7 @@ Verdict = Literal["good", "unsure", "bad"]
 Regime = Literal["unsupervised", "weak", "mixed", "full"]
 ScoreName = Literal["head", "map", "fused"]
 SCORE_FIELDS: dict[ScoreName, str] = {"head": "head_logit", "map": "map_max_logit", "fused": "fused_logit"}
+_BELOW_HALF = math.nextafter(0.5, 0.0)
 Resolution = Literal["model", "native"]  # of pixel metrics
 GroupsName = Literal["known", "found", "none"]  # which images `data split` keeps together
 
@@ -130,6 +131,8 @@ class Prediction:
         verdict: ``"bad"`` where the score reaches the model's threshold, ``"unsure"`` where it reaches only the second,
             lower threshold, if the model has one, else ``"good"``; see `supersimplenet.postprocessing.calibration`.
         p_value: how often a good part scores at least this high, (0, 1]; None where the model is not calibrated.
+        threshold_logit: from this score on the image is ``bad``; None where the model is not calibrated.
+        accept_logit: from this score on, up to the threshold, the image is ``unsure``; None without such a grey zone.
         defects: the defects, by falling peak; None where the model is not calibrated.
         map_logit: (H, W) float32, smoothed, higher is worse; it has the network's input size where the image was
             resized to that size, else it is larger (tiles) or has the image's proportions; see `ViewConfig`.
@@ -145,6 +148,8 @@ class Prediction:
     decides: ScoreName
     verdict: Verdict
     p_value: float | None = None
+    threshold_logit: float | None = None
+    accept_logit: float | None = None
     defects: tuple[Defect, ...] | None = None
     map_logit: NDArray[np.float32]
     placement: Placement
@@ -161,9 +166,20 @@ class Prediction:
         return self.score_of(self.decides)
 
     @property
-    def score(self) -> float:
-        """The deciding score on the scale of a probability, in [0, 1]."""
-        return probability(self.score_logit)
+    def score(self) -> float | None:
+        """The deciding score from 0 to 1, 0.5 at the threshold; None where the model is not calibrated."""
+        return None if self.threshold_logit is None else normalised(self.score_logit, self.threshold_logit)
+
+    @property
+    def unsure_from(self) -> float | None:
+        """The value of ``score`` from which the image is ``unsure``, below 0.5; None without a grey zone."""
+        if self.threshold_logit is None or self.accept_logit is None:
+            return None
+        return normalised(self.accept_logit, self.threshold_logit)
+
+    def shown_score(self) -> str:
+        """Return the deciding score as text: from 0 to 1 where the model is calibrated, else in logits."""
+        return f"{self.score_logit:.3f} (a logit)" if self.score is None else f"{self.score:.3f}"
 
     def overlay(self, image: AnyImage | None = None) -> Image.Image:
         """Draw the image under its anomaly map, with a box around each defect, verdict and score.
@@ -185,7 +201,7 @@ class Prediction:
     def __repr__(self) -> str:
         p_value = "not calibrated" if self.p_value is None else f"p={self.p_value:.3g}"
         defects = "" if self.defects is None else f", {counted(len(self.defects), 'defect')}"
-        return f"Prediction({self.path or 'array'}: {self.verdict}, score={self.score:.3f}, {p_value}{defects})"
+        return f"Prediction({self.path or 'array'}: {self.verdict}, score={self.shown_score()}, {p_value}{defects})"
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook: the overlay, where the image can still be read, and the text of `repr`."""
@@ -209,9 +225,13 @@ def is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def probability(logit: float) -> float:
-    """Compute the logistic function in float64, without overflow at either end."""
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    odds = math.exp(logit)
-    return odds / (1.0 + odds)
+def normalised(score_logit: float, threshold_logit: float) -> float:
+    """Return a score from 0 to 1: rising with the score, 0.5 at the threshold and below 0.5 exactly where it is below.
+
+    It is the logistic function of the score's distance from the threshold; computed in float64, without overflow.
+    """
+    distance = score_logit - threshold_logit
+    if distance >= 0:
+        return 1.0 / (1.0 + math.exp(-distance))
+    odds = math.exp(distance)
+    return min(odds / (1.0 + odds), _BELOW_HALF)  # rounding must not lift a score to the threshold

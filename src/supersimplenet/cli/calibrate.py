@@ -23,7 +23,7 @@ from supersimplenet.cli.common import (
 from supersimplenet.errors import ConfigError
 from supersimplenet.postprocessing.calibration import verdict
 from supersimplenet.preprocessing.loading import OnError
-from supersimplenet.types import probability
+from supersimplenet.types import normalised
 from supersimplenet.utils.console import results
 from supersimplenet.utils.formatting import few
 
@@ -114,11 +114,11 @@ def _run(options: Namespace) -> int:
 def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None:
     calibration = calibrated.calibration
     say = results().print
-    share = probability(calibration.threshold_logit)
-    say(f"bad from score {share:.3f} on (logit {calibration.threshold_logit:.4f}, {calibration.image_score} score)")
+    say(f"bad from score 0.5 on (logit {calibration.threshold_logit:.4f}, {calibration.image_score} score)")
     if calibration.accept_logit is not None:
         low = calibration.accept_logit
-        say(f"unsure from score {probability(low):.3f} on (logit {low:.4f}): a person looks")
+        share = normalised(low, calibration.threshold_logit)
+        say(f"unsure from score {share:.3f} on (logit {low:.4f}): a person looks")
     say(f"a defect is a region of at least {calibration.min_area_px} px from logit {calibration.pixel_logit:.4f} on")
     for kind, scores in (("good", calibrated.good_logits), ("bad", calibrated.bad_logits)):
         if scores.size:

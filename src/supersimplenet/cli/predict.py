@@ -20,7 +20,6 @@ from supersimplenet.cli.common import (
 from supersimplenet.prediction.tables import DEFAULT_FORMATS, parse_formats
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.training.config import parse_duration
-from supersimplenet.types import probability
 from supersimplenet.utils.console import console, results
 
 if TYPE_CHECKING:
@@ -103,10 +102,10 @@ def _run(options: Namespace) -> int:
 
 
 def _print_row(row: Row) -> None:
-    """Print a line about a part as it comes: name, verdict and score, with tabs between them."""
+    """Print a line about a part as it comes: name, verdict and score (a logit), with tabs between them."""
     encoding = sys.stdout.encoding or "utf-8"
     name = row["path"].encode(encoding, "backslashreplace").decode(encoding)
-    verdict, score = ("error", "") if row["error"] else (row["verdict"], f"{row['score']:.3f}")
+    verdict, score = ("error", "") if row["error"] else (row["verdict"], f"{row['score_logit']:.3f}")
     print(name, verdict, score, sep="\t", flush=True)
     if row["error"]:
         console().print(row["error"])
@@ -118,7 +117,7 @@ def _print_summary(summary: PredictionSummary, false_discovery_rate: float | Non
     unsure = f", {summary.verdicts['unsure']} unsure" if summary.verdicts["unsure"] else ""
     results().print(
         f"{summary.images} images{continued}: {summary.verdicts['bad']} bad{unsure} at threshold "
-        f"{probability(summary.threshold_logit):.3f}{failed}"
+        f"{summary.threshold_logit:.3f} (a logit){failed}"
     )
     if summary.flagged is not None and false_discovery_rate is not None:
         results().print(

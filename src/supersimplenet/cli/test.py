@@ -19,7 +19,7 @@ from supersimplenet.cli.common import (
 )
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.preprocessing.loading import OnError
-from supersimplenet.types import BAD, GOOD, Resolution, probability
+from supersimplenet.types import BAD, GOOD, Resolution
 from supersimplenet.utils.console import results
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _print_verdicts(evaluation: Evaluation) -> None:
     also_unsure = f", {good['unsure']} unsure" if good["unsure"] else ""
     size = "each mask's own size" if evaluation.resolution == "native" else evaluation.shown_size("x")
     results().print(
-        f"at threshold {probability(evaluation.threshold_logit):.3f} of the {_SCORES[evaluation.image_score]}: "
+        f"at threshold {evaluation.threshold_logit:.3f} (a logit) of the {_SCORES[evaluation.image_score]}: "
         f"{bad['good']} of {sum(bad.values())} bad images missed{unsure}, "
         f"{good['bad']} of {sum(good.values())} good images rejected{also_unsure}; pixel metrics at {size} from "
         f"{pixels.count(BAD)} bad and {pixels.count(GOOD)} good images"

@@ -30,7 +30,7 @@ from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.backends import require_suffix
-from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, encode_png
+from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, describe_outputs, encode_png
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import Paths, as_paths
@@ -86,13 +86,13 @@ def export_model(
         raise ConfigError("size and dynamic: a file has one size or leaves it open; give one of the two")
     detector, trained_size_px = _detector_at(model, size_px, dynamic=dynamic)
     postprocessor, preprocessor = detector.postprocessor, detector.preprocessor
-    calibration = postprocessor.calibration
     with tempfile.TemporaryDirectory() as drawn:
         verification_images, source = _verification_images(detector.record, images, Path(drawn), detector.image_size)
         artifact = convert(
             trace(
                 detector.network,
-                pixel_logit=None if calibration is None else calibration.pixel_logit,
+                postprocessor=postprocessor,
+                gives_verdict=not dynamic and preprocessor.config.fit != "tiles",
                 precision=precision,
                 dynamic=dynamic,
                 masked=not preprocessor.is_plain,
@@ -175,7 +175,11 @@ def _bundle(
         view_images=_view_images(preprocessor),
         masked=not preprocessor.is_plain,
         preprocessing=_preprocessing(network),
-        outputs=_outputs(calibrated=postprocessor.calibration is not None),
+        outputs=describe_outputs(
+            postprocessor.image_score,
+            whole=not dynamic and preprocessor.config.fit != "tiles",
+            calibrated=postprocessor.calibration is not None,
+        ),
         image_score=postprocessor.image_score,
         score_scale=postprocessor.score_scale,
         calibration=postprocessor.calibration,
@@ -306,14 +310,6 @@ def _preprocessing(network: SuperSimpleNet) -> dict[str, Any]:
         "mean": network.backbone.mean.flatten().tolist(),
         "std": network.backbone.std.flatten().tolist(),
     }
-
-
-def _outputs(*, calibrated: bool) -> dict[str, str]:
-    outputs = {
-        "score": "(B,) float32, the classification head's logit",
-        "map": "(B, H, W) float32, the smoothed map in logits",
-    }
-    return outputs | ({"defects": "(B, H, W) uint8, 1 where the map reaches pixel_logit"} if calibrated else {})
 
 
 def _backbone(network: SuperSimpleNet, record: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 
 from supersimplenet.errors import ConfigError, ExportError
-from supersimplenet.export.graph import INPUTS, OUTPUTS
+from supersimplenet.export.graph import INPUTS
 from supersimplenet.runtime.backends import BIN, XML
 from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, FilePrecision
 from supersimplenet.utils.formatting import first_line
@@ -76,6 +76,11 @@ def convert(program: ExportedProgram, file_format: FileFormat) -> Artifact:
         raise ExportError(f"export: {file_format}'s converter cannot take this network ({reason})") from error
 
 
+def output_names(program: ExportedProgram) -> list[str]:
+    """Return the names of a traced network's outputs, in their order: the keys of the dictionary that it returns."""
+    return [str(name) for name in program.call_spec.out_spec.context]
+
+
 class OnnxArtifact:
     """An ONNX model."""
 
@@ -84,12 +89,11 @@ class OnnxArtifact:
         from onnxscript import optimizer
 
         self._onnx = onnx
-        signature = program.graph_signature
-        inputs, outputs = INPUTS[: len(signature.user_inputs)], OUTPUTS[: len(signature.user_outputs)]
+        inputs = INPUTS[: len(program.graph_signature.user_inputs)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter itself makes deprecated calls
             exported = torch.onnx.export(
-                program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
+                program, dynamo=True, input_names=list(inputs), output_names=output_names(program), verbose=False
             )
         assert exported is not None
         # Fold all operations on weights, except casts: weights of 16 bits stay so in the file, and widen on loading.
@@ -118,8 +122,8 @@ class OpenVinoArtifact:
 
         self._openvino = openvino
         self.model = openvino.convert_model(program)
-        for ports, names in ((self.model.inputs, INPUTS), (self.model.outputs, OUTPUTS)):
-            for port, name in zip(ports, names, strict=False):  # the last input and the last output are optional
+        for ports, names in ((self.model.inputs, INPUTS), (self.model.outputs, output_names(program))):
+            for port, name in zip(ports, names, strict=False):  # the last input is optional
                 port.get_tensor().set_names({name})
 
     def write(self, path: Path, bundle: Bundle) -> None:

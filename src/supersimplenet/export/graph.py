@@ -1,10 +1,11 @@
-"""Trace the folded network as one graph, from uint8 pixels to score, smoothed anomaly map and defect map."""
+"""Trace the folded network as one graph, from uint8 pixels to scores, verdict, smoothed anomaly map and defect map."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, export
@@ -14,10 +15,11 @@ from supersimplenet.errors import ExportError
 from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.folded import FoldedNetwork
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
+from supersimplenet.postprocessing.postprocessor import PostProcessor
+from supersimplenet.types import SCORE_FIELDS
 from supersimplenet.utils.formatting import first_line
 
 INPUTS = ("image", "ignored")
-OUTPUTS = ("score", "map", "defects")
 _LARGEST_BATCH, _LARGEST_SIDE_PX = 1024, 8192
 _FEW_VALUES = 1024  # weights with fewer values are not worth compressing
 
@@ -27,17 +29,23 @@ class ExportNetwork(nn.Module):
 
     Args:
         network: the trained network; it is copied.
-        pixel_logit: a pixel of the anomaly map belongs to a defect from this value on; None where not calibrated.
+        postprocessor: the scale of the scores, the score that decides, and the thresholds.
+        gives_verdict: the graph sees whole images at the size of the thresholds, so that it can also output score,
+            verdict and defects.
         dtype: number format of the backbone and the wide matrices; see `FoldedNetwork`.
     """
 
-    def __init__(self, network: SuperSimpleNet, *, pixel_logit: float | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, network: SuperSimpleNet, *, postprocessor: PostProcessor, gives_verdict: bool, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.folded = FoldedNetwork(network, dtype=dtype, dense=True)
-        self.pixel_logit = pixel_logit
+        self.scale = postprocessor.score_scale
+        self.decides = SCORE_FIELDS[postprocessor.image_score]
+        self.calibration = postprocessor.calibration if gives_verdict else None
         self.requires_grad_(False)
 
-    def forward(self, image: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, ignored: Tensor | None = None) -> dict[str, Tensor]:
         """Predict images.
 
         Args:
@@ -45,17 +53,42 @@ class ExportNetwork(nn.Module):
             ignored: (B, H, W) uint8, not 0 on pixels that count in no score. With None, the graph has no such input.
 
         Returns:
-            (B,) score and (B, H, W) smoothed anomaly map, float32 logits; where ``pixel_logit`` is known, also
-            (B, H, W) uint8, 1 on pixels of defects.
+            Outputs by name, as `supersimplenet.runtime.bundle.describe_outputs` describes them.
         """
         if ignored is None:
             output = self.folded.heads(self.folded.backbone(image))
-            score, smoothed = output.score_logit, anomaly_map(output.map_logit, image.shape[1:3])
+            head, smoothed = output.score_logit, anomaly_map(output.map_logit, image.shape[1:3])
+            counted = smoothed
         else:
-            smoothed, score = self.folded(image, ignored > 0)
-        if self.pixel_logit is None:
-            return score, smoothed
-        return score, smoothed, (smoothed >= self.pixel_logit).to(torch.uint8)
+            smoothed, head = self.folded(image, ignored > 0)
+            counted = smoothed.masked_fill(ignored > 0, -torch.inf)
+        map_max = counted.amax((1, 2))
+        outputs = {
+            "map": smoothed,
+            "head_logit": head,
+            "map_max_logit": map_max,
+            "fused_logit": self.scale.fuse(head, map_max),  # type: ignore[arg-type]  # also of tensors
+        }
+        outputs["score_logit"] = score = outputs[self.decides] + 0.0  # a name of its own: an engine has one a tensor
+        if self.calibration is None:
+            return outputs
+        bad = _float32_from(self.calibration.threshold_logit)
+        accept = self.calibration.accept_logit
+        unsure = bad if accept is None else _float32_from(accept)
+        is_bad = score >= bad
+        normalised = torch.sigmoid(score - bad)
+        below = float(np.nextafter(np.float32(0.5), np.float32(0)))  # rounding must not lift a good part to 0.5
+        return outputs | {
+            "score": torch.where(is_bad, normalised, normalised.clamp(max=below)),
+            "verdict": (score >= unsure).to(torch.uint8) + is_bad.to(torch.uint8),
+            "defects": (counted >= self.calibration.pixel_logit).to(torch.uint8),
+        }
+
+
+def _float32_from(threshold: float) -> float:
+    """Return the lowest float32 that is at least the threshold: float32 scores reach both or neither."""
+    rounded = np.float32(threshold)
+    return float(rounded if float(rounded) >= threshold else np.nextafter(rounded, np.float32(np.inf)))
 
 
 def at_size(network: SuperSimpleNet, size_px: tuple[int, int]) -> SuperSimpleNet:
@@ -71,13 +104,20 @@ def step_px(network: SuperSimpleNet) -> int:
 
 
 def trace(
-    network: SuperSimpleNet, *, pixel_logit: float | None, precision: str, dynamic: bool = False, masked: bool = False
+    network: SuperSimpleNet,
+    *,
+    postprocessor: PostProcessor,
+    gives_verdict: bool,
+    precision: str,
+    dynamic: bool = False,
+    masked: bool = False,
 ) -> ExportedProgram:
     """Trace the network as a graph of torch's elementary operations.
 
     Args:
         network: the trained network; the graph takes images of its configured size.
-        pixel_logit: see `ExportNetwork`.
+        postprocessor: see `ExportNetwork`.
+        gives_verdict: see `ExportNetwork`.
         precision: ``fp32``; ``fp16``: large weights are kept in 16 bits, but computed with in 32; ``bf16``: the
             backbone and the wide matrices are computed in bfloat16.
         dynamic: leave height and width open, in steps of `step_px`.
@@ -87,7 +127,10 @@ def trace(
         ExportError: torch cannot follow the network's code.
     """
     module = ExportNetwork(
-        network, pixel_logit=pixel_logit, dtype=torch.bfloat16 if precision == "bf16" else torch.float32
+        network,
+        postprocessor=postprocessor,
+        gives_verdict=gives_verdict,
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
     ).eval()
     if precision == "fp16":
         _keep_in_half(module)

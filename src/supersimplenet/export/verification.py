@@ -87,6 +87,11 @@ def verify(
     scores = np.array([[row[name] for name in names] for row in rows], dtype=np.float64)
     wanted_scores = np.array([[getattr(prediction, name) for name in names] for prediction in expected])
     by_score = np.abs(scores - wanted_scores)
+    verdicts = [{row["verdict"]} for row in rows]
+    if "verdict" in rows[0]["graph"]:  # other programs take the graph's own score and verdict
+        by_graph = [abs(row["graph"]["score_logit"] - one.score_logit) for row, one in zip(rows, expected, strict=True)]
+        by_score = np.column_stack([by_score, by_graph])
+        verdicts = [{row["verdict"], about["verdicts"][int(row["graph"]["verdict"])]} for row in rows]
     by_map = [np.abs(found.astype(np.float64) - wanted) for found, wanted in zip(maps, wanted_maps, strict=True)]
     map_max = np.array([difference.max() for difference in by_map])  # (images,)
     certificate = Certificate(
@@ -98,7 +103,7 @@ def verify(
         map_mean_difference=float(np.mean([difference.mean() for difference in by_map])),
         score_tolerance=max(tolerance.logits(column.tolist()) for column in wanted_scores.T),
         map_tolerance=tolerance.logits(wanted_maps),
-        verdict_flips=sum(row["verdict"] != prediction.verdict for row, prediction in zip(rows, expected, strict=True)),
+        verdict_flips=sum(found != {prediction.verdict} for found, prediction in zip(verdicts, expected, strict=True)),
         latency_ms=round(1000 * float(np.median([row["seconds"] for row in rows])), 2),
         host=describe_host(),
         versions={
@@ -128,7 +133,7 @@ def _inspect(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     size = [] if size_px is None else ["--size", *map(str, size_px)]
     # The file was just written by this process, so it can be trusted.
-    options = [str(file), *map(str, images), "--maps", str(folder), "--about", "--trust", *size]
+    options = [str(file), *map(str, images), "--maps", str(folder), "--about", "--graph", "--trust", *size]
     environment = dict(os.environ) | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, "-m", "supersimplenet.runtime", *options],

@@ -210,7 +210,7 @@ class OpenVinoEngine:
 
     def _named(self, model: Any, *, always_many: bool = False) -> OpenVinoModel:
         """Return a compiled network whose inputs and outputs have the same names as those of an exported file."""
-        for ports, names in ((model.inputs, ("image", "ignored")), (model.outputs, ("map", "score"))):
+        for ports, names in ((model.inputs, ("image", "ignored")), (model.outputs, ("map", "head_logit"))):
             for port, name in zip(ports, names, strict=False):  # there may be only one input
                 port.get_tensor().set_names({name})
         return self._compiled(model, always_many=always_many)

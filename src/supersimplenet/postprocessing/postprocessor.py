@@ -80,6 +80,8 @@ class PostProcessor:
             fused_logit=fused_logit,
             decides=self.image_score,
             verdict=verdict(score_logit, calibration),
+            threshold_logit=None if calibration is None else calibration.threshold_logit,
+            accept_logit=None if calibration is None else calibration.accept_logit,
             p_value=None if calibration is None else calibration.p_value(score_logit),
             defects=None
             if calibration is None

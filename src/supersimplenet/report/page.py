@@ -24,7 +24,7 @@ from supersimplenet.report import figures
 from supersimplenet.report.cautions import CONTRADICTION, find_cautions
 from supersimplenet.report.text import SCORES, at_most, certainty, meaning, score_of, view_words
 from supersimplenet.report.thumbnails import draw_picture
-from supersimplenet.types import BAD, GOOD, probability
+from supersimplenet.types import BAD, GOOD
 from supersimplenet.utils.files import write_text
 from supersimplenet.utils.formatting import logit, per_cent, signed, tight
 
@@ -119,7 +119,6 @@ def write_page(
         version=version("supersimplenet"),
         score=SCORES[evaluation.image_score],
         view_words=view_words(detector.preprocessor.config),
-        threshold_share=f"{probability(numbers.threshold_logit):.3f}",
         verdicts={"good": evaluation.counts(GOOD), "bad": evaluation.counts(BAD)},
         grey_zone=numbers.accept_logit < numbers.threshold_logit,
         grouped=any(outcome.sample.group is not None for outcome in evaluation.outcomes),

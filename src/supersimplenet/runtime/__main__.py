@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what an unreadable image does: skip prints its error",
     )
     parser.add_argument("--trust", action="store_true", help="open a torch program, which may run its maker's code")
+    parser.add_argument("--graph", action="store_true", help="also print what the file's graph itself gives, by name")
     parser.add_argument("--about", action="store_true", help="print the file's metadata and certificate first")
     return parser
 
@@ -86,7 +87,11 @@ def _inspect(options: argparse.Namespace) -> None:
         if options.maps is not None and isinstance(item, IndexedPrediction):
             np.save(options.maps / f"{index:06d}.npy", item.prediction.map_logit)
         row = as_row(item, calibrated=inspector.calibration is not None, aligned=inspector.aligned)
-        print(json.dumps({**row, "seconds": round(seconds, 5)}), flush=True)
+        row["seconds"] = round(seconds, 5)
+        if options.graph and isinstance(item, IndexedPrediction):
+            outputs = inspector.graph_outputs(path)
+            row["graph"] = {name: values[0].item() for name, values in outputs.items() if values.ndim == 1}
+        print(json.dumps(row), flush=True)
 
 
 def _named(given: str) -> list[Path]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from supersimplenet.errors import ConfigError, ModelFolderError
 from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, read_bundle
 from supersimplenet.runtime.openvino_model import OpenVinoModel
-from supersimplenet.runtime.tiles import Outputs, Run
+from supersimplenet.runtime.tiles import NamedOutputs, Outputs, Run
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.system import available_cores, worker_threads
 
@@ -47,6 +47,9 @@ class FileBackend(Protocol):
 
     def worker_threads(self) -> AbstractContextManager[int]:
         """See `Backend`."""
+
+    def outputs(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> NamedOutputs:
+        """Return all outputs of the file's graph by name, as any other program would get them."""
 
     def version(self) -> str:
         """Return the engine's name and version."""
@@ -159,7 +162,15 @@ class OnnxBackend:
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """See `FileBackend`."""
-        return run_onnx(self._active, network_inputs(pixels, ignored, masked=self.bundle.masked))
+        return run_onnx(
+            self._active, network_inputs(pixels, ignored, masked=self.bundle.masked), self.bundle.head_output
+        )
+
+    def outputs(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> NamedOutputs:
+        """See `FileBackend`."""
+        names = [output.name for output in self._active.get_outputs()]
+        found = self._active.run(names, network_inputs(pixels, ignored, masked=self.bundle.masked))
+        return dict(zip(names, found, strict=True))
 
     @contextmanager
     def worker_threads(self) -> Iterator[int]:
@@ -218,11 +229,18 @@ class OpenVinoBackend:
         shapes = {"image": [1, *size_px, 3], "ignored": [1, *size_px]}
         self._model.reshape({name: shapes[name] for name in ("image", "ignored")[: len(self._model.inputs)]})
         precision = "bf16" if self.bundle.precision == "bf16" else "f32"
-        self._compiled = OpenVinoModel(self._core, self._model, precision=precision, threads=self._threads)
+        self._compiled = OpenVinoModel(
+            self._core, self._model, precision=precision, threads=self._threads, head=self.bundle.head_output
+        )
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """See `FileBackend`."""
         return self._compiled.run(network_inputs(pixels, ignored, masked=self.bundle.masked))
+
+    def outputs(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> NamedOutputs:
+        """See `FileBackend`."""
+        # A tensor may have further names, which the converter gave it.
+        return self._compiled.outputs(network_inputs(pixels, ignored, masked=self.bundle.masked), self.bundle.outputs)
 
     def worker_threads(self) -> AbstractContextManager[int]:
         """See `Backend`."""
@@ -261,10 +279,17 @@ class TorchBackend:
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """See `FileBackend`."""
+        found = self.outputs(pixels, ignored)
+        return found["map"], found[self.bundle.head_output]
+
+    def outputs(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> NamedOutputs:
+        """See `FileBackend`."""
         with self._engine.inference_mode():
             inputs = network_inputs(pixels, ignored, masked=self.bundle.masked).values()
-            score, anomaly_map = self._module(*map(self._engine.from_numpy, inputs))[:2]
-            return anomaly_map.numpy(), score.numpy()
+            found = self._module(*map(self._engine.from_numpy, inputs))
+        if isinstance(found, tuple):  # of version 0.1, without names
+            found = dict(zip(("score", "map", "defects"), found, strict=False))
+        return {name: values.numpy() for name, values in found.items()}
 
     def worker_threads(self) -> AbstractContextManager[int]:
         """See `Backend`."""
@@ -290,9 +315,9 @@ def onnx_session(model: str | bytes, *, threads: int | None = None) -> Any:
     return engine.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_onnx(session: Any, inputs: dict[str, NDArray[np.uint8]]) -> Outputs:
-    """Run a session and return its outputs, which are found by name."""
-    anomaly_map, score = session.run(["map", "score"], inputs)
+def run_onnx(session: Any, inputs: dict[str, NDArray[np.uint8]], head: str = "head_logit") -> Outputs:
+    """Run a session; return maps and the classification head's scores, the output named ``head``."""
+    anomaly_map, score = session.run(["map", head], inputs)
     return anomaly_map, score
 
 

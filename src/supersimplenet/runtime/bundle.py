@@ -16,13 +16,14 @@ from supersimplenet.errors import ModelFolderError
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
-from supersimplenet.types import ScoreName, ScoreScale
+from supersimplenet.types import ScoreName, ScoreScale, Verdict
 from supersimplenet.utils.serialization import from_plain, to_plain
 
 FileFormat = Literal["onnx", "openvino", "torch"]
 FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 KEY = "supersimplenet"  # key of the JSON text in each format's metadata
-_FORMAT = 1
+_FORMAT = 2
+_READ_FORMATS = (1, 2)  # 1: version 0.1, whose graphs give the head's score under the name ``score``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +33,14 @@ class Certificate:
     Attributes:
         images: number of images compared; the comparison includes decoding and resizing their files.
         source: where the images came from, in words.
-        score_max_difference: largest difference of the scores (head, map and the deciding score), in logits.
+        score_max_difference: largest difference of the scores (head, map and the deciding score, and the deciding
+            score that the graph itself gives), in logits.
         score_mean_difference: mean difference of the scores, in logits.
         map_max_difference: largest difference of the maps, in logits.
         map_mean_difference: mean difference of the maps, in logits.
         score_tolerance: largest score difference that was allowed.
         map_tolerance: largest map difference that was allowed.
-        verdict_flips: number of images whose verdict differs.
+        verdict_flips: number of images whose verdict differs, the runtime's or the graph's own.
         latency_ms: median time from a file's path to its verdict, in ms, one image at a time.
         measured_drop: for int8, the loss through quantisation, measured on the calibration split; None otherwise.
         drop_of: which loss was measured, in words.
@@ -81,6 +83,7 @@ class Bundle:
         preprocessing: the steps that are applied to an image's pixels, before the graph and inside it.
         outputs: descriptions of the graph's outputs, by name.
         labels: names of the image labels 0 and 1.
+        verdicts: names of the verdicts 0, 1 and 2.
         image_score: the score that decides the verdict.
         score_scale: puts the scores on one scale.
         calibration: thresholds and what they guarantee; None if there is no calibration.
@@ -104,6 +107,7 @@ class Bundle:
     preprocessing: dict[str, Any]
     outputs: dict[str, str]
     labels: tuple[str, ...] = ("good", "bad")
+    verdicts: tuple[str, ...] = get_args(Verdict)
     image_score: ScoreName
     score_scale: ScoreScale
     calibration: Calibration | None
@@ -113,6 +117,11 @@ class Bundle:
     config: dict[str, Any]
     date: str
     certificate: Certificate | None = None
+
+    @property
+    def head_output(self) -> str:
+        """Name of the graph's output with the classification head's score."""
+        return "head_logit" if "head_logit" in self.outputs else "score"
 
     def make_postprocessor(self, size_px: tuple[int, int]) -> PostProcessor:
         """Return the postprocessor for a size; it has the calibration only at the size of the training."""
@@ -132,6 +141,32 @@ class Bundle:
     def as_json(self) -> str:
         """Return the JSON text that is stored in the file."""
         return json.dumps({"format": _FORMAT, **to_plain(self)})
+
+
+def describe_outputs(image_score: ScoreName, *, whole: bool, calibrated: bool) -> dict[str, str]:
+    """Return the outputs of an exported graph: what each is, by its name.
+
+    Args:
+        image_score: the score that decides the verdict.
+        whole: whether the graph sees whole images at the size of the training; if not, it sees a tile, or its size is
+            open, and gives no verdict.
+        calibrated: whether the model has thresholds.
+    """
+    of = "the image" if whole else "what the graph sees, which is not always a whole image: `Inspector` gives verdicts"
+    outputs = {
+        "map": "(B, H, W) float32, logits: the smoothed anomaly map",
+        "head_logit": f"(B,) float32, logits: the classification head's score of {of}",
+        "map_max_logit": "(B,) float32, logits: the largest value of the map, over pixels that are not ignored",
+        "fused_logit": "(B,) float32, logits: the mean of both scores, on the head's scale",
+        "score_logit": f"(B,) float32, logits: the score that decides, here the {image_score} score",
+    }
+    if not (whole and calibrated):
+        return outputs
+    return outputs | {
+        "score": "(B,) float32, 0 to 1: the score that decides, 0.5 at the threshold",
+        "verdict": "(B,) uint8: 0 good, 1 unsure, 2 bad",
+        "defects": "(B, H, W) uint8: 1 where the map reaches the threshold of pixels and the pixel is not ignored",
+    }
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> str:
@@ -163,9 +198,10 @@ def read_bundle(text: str | None, *, where: str) -> Bundle:
         values = json.loads(text)
     except ValueError as error:
         raise ModelFolderError(f"{where}: damaged metadata ({error}); export the model again") from error
-    if not isinstance(values, dict) or values.get("format") != _FORMAT:
+    if not isinstance(values, dict) or values.get("format") not in _READ_FORMATS:
         found = values.get("format") if isinstance(values, dict) else None
-        raise ModelFolderError(f"{where}: format {found}; this version reads format {_FORMAT}")
+        known = " and ".join(map(str, _READ_FORMATS))
+        raise ModelFolderError(f"{where}: format {found}; this version reads formats {known}")
     del values["format"]
     for name, kind in (("score_scale", ScoreScale), ("calibration", Calibration), ("certificate", Certificate)):
         if values.get(name) is not None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from supersimplenet.errors import ConfigError
+from supersimplenet.preprocessing.images import AnyImage
 from supersimplenet.runtime.backends import FileBackend, open_file
 from supersimplenet.runtime.bundle import Bundle
 from supersimplenet.runtime.predictor import Predictor
+from supersimplenet.runtime.tiles import NamedOutputs
 
 
 class Inspector(Predictor):
@@ -23,7 +25,7 @@ class Inspector(Predictor):
     """
 
     def __init__(self, backend: FileBackend, *, size_px: tuple[int, int] | None = None) -> None:
-        self.bundle: Bundle = backend.bundle
+        self._file, self.bundle = backend, backend.bundle
         self.image_size = _checked(self.bundle, size_px)
         super().__init__(
             backend,
@@ -60,6 +62,18 @@ class Inspector(Predictor):
     def inspect(self, images: Any) -> Any:
         """Predict images; an alias of `predict`."""
         return self.predict(images)
+
+    def graph_outputs(self, image: AnyImage) -> NamedOutputs:
+        """Return what the file's graph itself gives for an image, as any other program would get it.
+
+        Returns:
+            Each output (1, ...) by name; `Bundle.outputs` describes them. Of an image in tiles: of its first tile.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        tile = next(self.preprocessor.prepare(image).tiles())
+        return self._file.outputs(tile.pixels[None], None if tile.ignored is None else tile.ignored[None])
 
 
 def _checked(bundle: Bundle, size_px: tuple[int, int] | None) -> tuple[int, int]:

@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.runtime.tiles import Outputs
+from supersimplenet.runtime.tiles import NamedOutputs, Outputs
 
 Hint = Literal["LATENCY", "THROUGHPUT"]
 
 
 class CompiledModel:
-    """A compiled model whose outputs are named ``map`` and ``score``; each thread has a request of its own.
+    """A compiled model that has an output ``map``; each thread has a request of its own.
 
     Args:
         compiled: OpenVINO's compiled model.
+        head: name of the output with the classification head's score.
     """
 
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
+    def __init__(self, compiled: Any, *, head: str = "head_logit") -> None:
+        self._compiled, self._head = compiled, head
         self._requests = threading.local()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Outputs:
         """Turn inputs (B, ...) by name into maps (B, H, W) and scores (B,), image by image."""
-        if not hasattr(self._requests, "request"):
-            self._requests.request = self._compiled.create_infer_request()
-        request = self._requests.request
+        request = self._request()
         images, height, width = next(iter(inputs.values())).shape[:3]
         maps = np.empty((images, height, width), dtype=np.float32)
         scores = np.empty(images, dtype=np.float32)
         for place in range(images):
             request.infer({name: values[place : place + 1] for name, values in inputs.items()}, share_inputs=True)
             maps[place] = request.get_tensor("map").data[0]
-            scores[place] = request.get_tensor("score").data[0]
+            scores[place] = request.get_tensor(self._head).data[0]
         return maps, scores
+
+    def outputs(self, inputs: Mapping[str, NDArray[Any]], names: Iterable[str]) -> NamedOutputs:
+        """Turn inputs (B, ...) by name into the outputs (B, ...) of these names, image by image."""
+        request, found = self._request(), {name: list[NDArray[Any]]() for name in names}
+        for place in range(len(next(iter(inputs.values())))):
+            request.infer({name: values[place : place + 1] for name, values in inputs.items()}, share_inputs=True)
+            for name, values in found.items():
+                values.append(request.get_tensor(name).data.copy())
+        return {name: np.concatenate(values) for name, values in found.items()}
+
+    def _request(self) -> Any:
+        if not hasattr(self._requests, "request"):
+            self._requests.request = self._compiled.create_infer_request()
+        return self._requests.request
 
 
 class OpenVinoModel:
@@ -50,10 +63,20 @@ class OpenVinoModel:
         precision: ``f32`` or ``bf16``; OpenVINO's own choice for the CPU might be less exact.
         threads: number of threads for one image; in `worker_threads`, this number of images is computed at once.
         always_many: always compute as in `worker_threads`.
+        head: see `CompiledModel`.
     """
 
-    def __init__(self, core: Any, model: Any, *, precision: str, threads: int, always_many: bool = False) -> None:
-        self._core, self._model = core, model
+    def __init__(
+        self,
+        core: Any,
+        model: Any,
+        *,
+        precision: str,
+        threads: int,
+        always_many: bool = False,
+        head: str = "head_logit",
+    ) -> None:
+        self._core, self._model, self._head = core, model, head
         self._precision, self._threads = precision, threads
         self._always_many = self._many = always_many
         self._compiled: dict[Hint, CompiledModel] = {}
@@ -61,11 +84,18 @@ class OpenVinoModel:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Outputs:
         """See `CompiledModel.run`."""
+        return self._compiled_now().run(inputs)
+
+    def outputs(self, inputs: Mapping[str, NDArray[Any]], names: Iterable[str]) -> NamedOutputs:
+        """See `CompiledModel.outputs`."""
+        return self._compiled_now().outputs(inputs, names)
+
+    def _compiled_now(self) -> CompiledModel:
         hint: Hint = "THROUGHPUT" if self._many and self._threads > 1 else "LATENCY"
         with self._lock:
             if hint not in self._compiled:
-                self._compiled[hint] = CompiledModel(self.compile(hint))
-        return self._compiled[hint].run(inputs)
+                self._compiled[hint] = CompiledModel(self.compile(hint), head=self._head)
+        return self._compiled[hint]
 
     @contextmanager
     def worker_threads(self) -> Iterator[int]:

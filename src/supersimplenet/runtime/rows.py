@@ -11,6 +11,7 @@ from supersimplenet.runtime.predictor import IndexedPrediction
 COLUMNS = (
     "path",
     "score",
+    "unsure_from",
     "verdict",
     "calibrated",
     "p_value",

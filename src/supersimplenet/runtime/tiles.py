@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from supersimplenet.preprocessing.prepared_image import PreparedImage, Tile
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]  # maps (B, H, W) and scores (B,), logits
+NamedOutputs = dict[str, NDArray[Any]]  # all outputs of a graph, (B, ...) each
 
 
 class Run(Protocol):

@@ -59,7 +59,7 @@ def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[Evaluated
             right = "bad" if case.sample.label == BAD else "good"
             colour = {right: GREEN, "unsure": AMBER}.get(prediction.verdict, RED)
             draw.text(
-                (x, y + 8), f"{prediction.verdict} {prediction.score:.3f}", fill=colour, font=font(15), anchor="lm"
+                (x, y + 8), f"{prediction.verdict} {prediction.shown_score()}", fill=colour, font=font(15), anchor="lm"
             )
             draw.text((x, y + 28), f"truth: {case.sample.defect}", fill=INK, font=font(13), anchor="lm")
     return sheet

@@ -62,7 +62,7 @@ function showControls(parts) {
   const moved = now.reject !== own.reject || now.accept !== own.accept;
   byId("back").disabled = !moved;
   document.body.classList.toggle("moved", moved);
-  const level = `an anomaly score of ${logit(now.reject)} (a logit; ${probability(now.reject)} as a probability)`;
+  const level = `an anomaly score of ${logit(now.reject)} (a logit)`;
   const unsure = page.greyZone ? `; unsure from ${logit(now.accept)} on` : "";
   byId("where").textContent = moved
     ? `At threshold ${level}${unsure}; the model\u2019s is ${logit(own.reject)}.`

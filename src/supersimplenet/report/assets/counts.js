@@ -73,7 +73,8 @@ const whole = (number) => number.toLocaleString("en-US");
 const perCent = (rate) => `${(Math.floor(1000 * rate + 0.5) / 10).toFixed(1)} %`;
 const atMost = (bound) => `${Math.ceil(bound * 1000 - 1e-9) / 10} %`;
 const logit = (value) => value.toFixed(3).replace("-", "\u2212");
-const probability = (value) => (1 / (1 + Math.exp(-value))).toFixed(3);
+/** A score as in the tables of predictions: from 0 to 1, 0.5 at the model's threshold. */
+const normalised = (value) => (1 / (1 + Math.exp(own.reject - value))).toFixed(3);
 const plural = (number, thing) => `${whole(number)} ${thing}${number === 1 ? "" : "s"}`;
 
 /** An element with attributes (those that are null or false are left out) and children. */

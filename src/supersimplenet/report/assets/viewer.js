@@ -17,7 +17,7 @@ function showViewer(image) {
   const facts = [
     ["Truth", image.bad ? `bad: ${image.type}` : "good"],
     ["Called", [verdict, mistakeOf(image, now), flips(image) ? "flips" : ""].filter(Boolean).join(", ")],
-    ["Anomaly score", `${logit(image.score)} (${probability(image.score)} as a probability)`],
+    ["Anomaly score", `${logit(image.score)} (a logit; ${normalised(image.score)} from 0 to 1, where 0.5 is the model\u2019s threshold)`],
   ];
   if (image.p !== null) facts.push(["p-value", `${pValue(image.p)}: with this one counted, the share of good parts that score at least so high`]);
   if (image.group !== null) facts.push(["Part", image.group]);

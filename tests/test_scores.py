@@ -1,0 +1,56 @@
+"""The score of the tables: from 0 to 1, 0.5 at the threshold; docs/outputs.md."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supersimplenet.types import Prediction, normalised
+
+LOGITS = st.floats(min_value=-1e6, max_value=1e6)
+
+
+@given(score=LOGITS, threshold=LOGITS)
+def test_a_score_reaches_one_half_exactly_where_it_reaches_the_threshold(score, threshold):
+    assert (normalised(score, threshold) >= 0.5) == (score >= threshold)
+    assert 0 <= normalised(score, threshold) <= 1
+
+
+@given(one=LOGITS, other=LOGITS, threshold=LOGITS)
+def test_a_higher_score_is_never_lower(one, other, threshold):
+    low, high = sorted((one, other))
+    assert normalised(low, threshold) <= normalised(high, threshold)
+
+
+def test_neighbouring_floats_lie_on_their_own_sides():
+    for threshold in (-3.7, 0.0, 1e-300, 0.1, 250.0):
+        assert normalised(threshold, threshold) == 0.5
+        assert normalised(math.nextafter(threshold, -math.inf), threshold) < 0.5
+
+
+def test_values_by_hand():
+    assert normalised(3.0, 1.0) == pytest.approx(1 / (1 + math.exp(-2)), rel=1e-15)
+    assert normalised(-1.0, 1.0) == pytest.approx(math.exp(-2) / (1 + math.exp(-2)), rel=1e-15)
+    assert normalised(1e6, -1e6) == 1.0
+    assert normalised(-1e6, 1e6) == 0.0
+
+
+def prediction(**thresholds: float) -> Prediction:
+    scores = {"head_logit": 0.25, "map_max_logit": 0.0, "fused_logit": 0.125, "decides": "head"}
+    return Prediction(
+        path=None, **scores, verdict="good", map_logit=np.zeros((1, 1), np.float32), placement=None, **thresholds
+    )
+
+
+def test_a_prediction_without_a_threshold_has_no_score_from_0_to_1():
+    assert (prediction().score, prediction().unsure_from) == (None, None)
+    assert "score=0.250 (a logit)" in repr(prediction())
+
+
+def test_the_grey_zone_is_on_the_same_scale():
+    one = prediction(threshold_logit=1.0, accept_logit=0.25)
+    assert one.score == one.unsure_from == normalised(0.25, 1.0) < 0.5
