@@ -133,7 +133,8 @@ def test_pixels_without_a_range_are_refused_in_memory_too(folder):
 def test_a_prediction_shows_itself(folder, photographs, tmp_path):
     prediction = Detector.load(folder).predict(photographs[0])
     assert repr(prediction) == (
-        f"Prediction({photographs[0]}: {prediction.verdict}, score={prediction.score_logit:.3f} (a logit), not calibrated)"
+        f"Prediction({photographs[0]}: {prediction.verdict}, score={prediction.score_logit:.3f} (a logit), "
+        "not calibrated)"
     )
     own = np.asarray(prediction.overlay())
     assert np.array_equal(own, np.asarray(draw_overlay(photographs[0], prediction)))
