@@ -25,7 +25,7 @@ from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError, ExportError
 from supersimplenet.export.export import export_model
-from supersimplenet.export.graph import ExportNetwork
+from supersimplenet.export.score_outputs import ScoreOutputs
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.model_folder import hash_weights, save_model, save_preprocessor, write_calibration
 from supersimplenet.model.resample import hat_upscale
@@ -470,15 +470,13 @@ def test_a_program_that_knows_only_the_graph_gives_the_models_verdicts(file_form
 @pytest.mark.parametrize("decides", ["head", "map"])
 def test_a_score_that_is_just_the_threshold_is_bad_and_the_next_lower_one_is_not(decides):
     """In float32 a threshold of float64 would be rounded, perhaps below a score that it is meant to exceed."""
-    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=3).eval()
-    image = torch.randint(0, 256, (1, *SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    head, smoothed = torch.tensor([0.1]), torch.tensor([[[-1.0, 0.3]]])
+    score = {"head": head, "map": smoothed.amax()}[decides].item()
 
     def outputs(threshold: float) -> dict[str, torch.Tensor]:
-        calibration = calibration_of(decides, threshold)
-        postprocessor = PostProcessor(calibration=calibration, image_score=decides)
-        return ExportNetwork(network, postprocessor=postprocessor, gives_verdict=True, dtype=torch.float32)(image)
+        postprocessor = PostProcessor(calibration=calibration_of(decides, threshold), image_score=decides)
+        return ScoreOutputs(postprocessor, gives_verdict=True)(smoothed, head)
 
-    score = outputs(0.0)["score_logit"].item()
     above = float(np.nextafter(score, np.inf))  # as `false_alarm_threshold` sets it: in float32 it is the score again
     for threshold, verdict in ((score, 2), (above, 0)):
         found = outputs(threshold)

@@ -19,7 +19,7 @@ from supersimplenet.datasets.synthetic import synthesize
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.export.formats import convert, require_precision
-from supersimplenet.export.graph import at_size, step_px, trace
+from supersimplenet.export.graph import at_size, step_px, trace, trace_scores
 from supersimplenet.export.quantization import CalibrationSplit, quantize
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.detector import Detector
@@ -89,15 +89,7 @@ def export_model(
     with tempfile.TemporaryDirectory() as drawn:
         verification_images, source = _verification_images(detector.record, images, Path(drawn), detector.image_size)
         artifact = convert(
-            trace(
-                detector.network,
-                postprocessor=postprocessor,
-                gives_verdict=not dynamic and preprocessor.config.fit != "tiles",
-                precision=precision,
-                dynamic=dynamic,
-                masked=not preprocessor.is_plain,
-            ),
-            file_format,
+            trace(detector.network, precision=precision, dynamic=dynamic, masked=not preprocessor.is_plain), file_format
         )
         drop, drop_of = None, None
         if precision == "int8":
@@ -110,6 +102,15 @@ def export_model(
                 preprocessor=preprocessor,
                 max_drop=max_drop,
             )
+        artifact.append(
+            trace_scores(
+                detector.network,
+                detector.postprocessor,
+                gives_verdict=_sees_whole(preprocessor, dynamic=dynamic),
+                dynamic=dynamic,
+                masked=not preprocessor.is_plain,
+            )
+        )
         bundle = _bundle(model, detector, file_format, precision, trained_size_px=trained_size_px, dynamic=dynamic)
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as unfinished:
@@ -177,7 +178,7 @@ def _bundle(
         preprocessing=_preprocessing(network),
         outputs=describe_outputs(
             postprocessor.image_score,
-            whole=not dynamic and preprocessor.config.fit != "tiles",
+            whole=_sees_whole(preprocessor, dynamic=dynamic),
             calibrated=postprocessor.calibration is not None,
         ),
         image_score=postprocessor.image_score,
@@ -267,6 +268,11 @@ def _calibration_split(
     return CalibrationSplit(
         prepared=[preprocessor.prepare(path) for path, _ in chosen], labels=[label for _, label in chosen]
     )
+
+
+def _sees_whole(preprocessor: Preprocessor, *, dynamic: bool) -> bool:
+    """Return whether the graph sees whole images at the size of the training, so that it can give verdicts."""
+    return not dynamic and preprocessor.config.fit != "tiles"
 
 
 def _named(preprocessor: Preprocessor) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import io
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from supersimplenet.errors import ConfigError, ExportError
-from supersimplenet.export.graph import INPUTS
+from supersimplenet.export.graph import INPUTS, SCORE_INPUTS, join
 from supersimplenet.runtime.backends import BIN, XML
 from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, FilePrecision
 from supersimplenet.utils.formatting import first_line
@@ -38,6 +39,9 @@ class Artifact(Protocol):
     """
 
     model: Any
+
+    def append(self, scores: ExportedProgram) -> None:
+        """Append the outputs of `supersimplenet.export.graph.trace_scores`."""
 
     def write(self, path: Path, bundle: Bundle) -> None:
         """Write the network and its metadata into one file."""
@@ -86,25 +90,18 @@ class OnnxArtifact:
 
     def __init__(self, program: ExportedProgram) -> None:
         import onnx
-        from onnxscript import optimizer
 
         self._onnx = onnx
-        inputs = INPUTS[: len(program.graph_signature.user_inputs)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter itself makes deprecated calls
-            exported = torch.onnx.export(
-                program, dynamo=True, input_names=list(inputs), output_names=output_names(program), verbose=False
-            )
-        assert exported is not None
-        # Fold all operations on weights, except casts: weights of 16 bits stay so in the file, and widen on loading.
-        optimizer.fold_constants(
-            exported.model,
-            input_size_limit=_NO_LIMIT,
-            output_size_limit=_NO_LIMIT,
-            should_fold=lambda node: False if node.op_type == "Cast" else None,
-        )
-        optimizer.remove_unused_nodes(exported.model)
-        self.model = exported.model_proto
+        self.model = _onnx_model(program, INPUTS)
+
+    def append(self, scores: ExportedProgram) -> None:
+        """See `Artifact`."""
+        added = _onnx_model(scores, SCORE_INPUTS)
+        # Its own tensors get a prefix; those that both graphs name are the network's outputs and the pixels to ignore.
+        self._onnx.compose.add_prefix(added, "scores.", rename_inputs=False, rename_outputs=False, inplace=True)
+        for name in ("node", "initializer", "output", "value_info"):
+            getattr(self.model.graph, name).extend(getattr(added.graph, name))
+        self._onnx.checker.check_model(self.model)
 
     def write(self, path: Path, bundle: Bundle) -> None:
         """See `Artifact`."""
@@ -114,6 +111,30 @@ class OnnxArtifact:
             file.write(self.model.SerializeToString())
 
 
+def _onnx_model(program: ExportedProgram, inputs: Sequence[str]) -> Any:
+    from onnxscript import optimizer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter itself makes deprecated calls
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=list(inputs[: len(program.graph_signature.user_inputs)]),
+            output_names=output_names(program),
+            verbose=False,
+        )
+    assert exported is not None
+    # Fold all operations on weights, except casts: weights of 16 bits stay so in the file, and widen on loading.
+    optimizer.fold_constants(
+        exported.model,
+        input_size_limit=_NO_LIMIT,
+        output_size_limit=_NO_LIMIT,
+        should_fold=lambda node: False if node.op_type == "Cast" else None,
+    )
+    optimizer.remove_unused_nodes(exported.model)
+    return exported.model_proto
+
+
 class OpenVinoArtifact:
     """An OpenVINO model. Its two files are written into one uncompressed zip file."""
 
@@ -121,10 +142,18 @@ class OpenVinoArtifact:
         import openvino
 
         self._openvino = openvino
-        self.model = openvino.convert_model(program)
-        for ports, names in ((self.model.inputs, INPUTS), (self.model.outputs, output_names(program))):
-            for port, name in zip(ports, names, strict=False):  # the last input is optional
-                port.get_tensor().set_names({name})
+        self.model = self._named(program, INPUTS)
+
+    def append(self, scores: ExportedProgram) -> None:
+        """See `Artifact`."""
+        added = self._named(scores, SCORE_INPUTS)
+        given = {name: port.get_node().input_value(0) for port in self.model.outputs for name in port.get_names()}
+        given |= {name: port for port in self.model.inputs for name in port.get_names()}
+        for port in added.inputs:
+            port.replace(given[port.any_name])
+        self.model = self._openvino.Model(
+            [*self.model.get_results(), *added.get_results()], self.model.get_parameters()
+        )
 
     def write(self, path: Path, bundle: Bundle) -> None:
         """See `Artifact`."""
@@ -136,12 +165,23 @@ class OpenVinoArtifact:
                 for name in (XML, BIN):
                     archive.write(Path(folder) / name, name)
 
+    def _named(self, program: ExportedProgram, inputs: Sequence[str]) -> Any:
+        model = self._openvino.convert_model(program)
+        for ports, names in ((model.inputs, inputs), (model.outputs, output_names(program))):
+            for port, name in zip(ports, names, strict=False):  # the last input is optional
+                port.get_tensor().set_names({name})
+        return model
+
 
 class TorchArtifact:
     """A program of `torch.export`."""
 
     def __init__(self, program: ExportedProgram) -> None:
         self.model = program
+
+    def append(self, scores: ExportedProgram) -> None:
+        """See `Artifact`."""
+        self.model = join(self.model, scores)
 
     def write(self, path: Path, bundle: Bundle) -> None:
         """See `Artifact`."""
