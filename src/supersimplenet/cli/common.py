@@ -143,7 +143,8 @@ def print_guarantee(calibration: Calibration | None) -> None:
     if calibration is None:
         results().print(UNCALIBRATED, style="bold red")
     else:
-        results().print(f"calibrated: {calibration.guarantee()}")
+        kind, style = ("calibrated", None) if calibration.holds else ("guarantee", "bold red")
+        results().print(f"{kind}: {calibration.guarantee()}", style=style)
 
 
 def parse_share(text: str, option: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -83,5 +84,9 @@ def _print_export(output: Path, bundle: Bundle) -> None:
     if certificate.measured_drop is not None:
         lines.append(f"  int8 loses {certificate.measured_drop * 100:.2g} %: {certificate.drop_of}")
     if bundle.calibration is None:
-        lines.append("  not calibrated: an image is bad from score 0.5 on, which guarantees nothing")
+        lines.append("  not calibrated: an image is bad from logit 0 on, which guarantees nothing")
+    elif bundle.recalibrated is not None:
+        lines.append(f"  thresholds: {bundle.recalibrated}")
+    else:
+        lines.append(f"  guarantee: {replace(bundle.calibration, applied_to=bundle.computation).guarantee()}")
     results().print("\n".join(lines))

@@ -174,6 +174,8 @@ def _doubts(
     reasons = []
     if candidate.calibration is None:
         reasons.append(f"the candidate is {UNCALIBRATED}")
+    elif not candidate.calibration.holds:
+        reasons.append(f"the candidate's guarantee is {candidate.calibration.guarantee()}")
     if trained_on:
         reasons.append(
             f"the candidate was trained on {counted(len(trained_on), 'image')} of the golden set, so it proves nothing "

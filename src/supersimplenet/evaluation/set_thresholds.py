@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from supersimplenet.datasets.masks import read_ignored
 from supersimplenet.errors import CalibrationError, ConfigError, DataError
-from supersimplenet.inference.detector import Detector
 from supersimplenet.metrics.thresholds import (
     CostCurve,
     Costs,
@@ -27,6 +26,7 @@ from supersimplenet.metrics.thresholds import (
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.defects import level_of_area
 from supersimplenet.preprocessing.loading import Failure, OnError
+from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.files import file_sha256
 
@@ -89,7 +89,7 @@ class Calibrated:
 
 
 def set_thresholds(
-    detector: Detector,
+    detector: Predictor,
     samples: Sequence[Sample],
     config: ThresholdConfig | None = None,
     *,
@@ -101,7 +101,7 @@ def set_thresholds(
     """Predict parts that were not trained on, and set the thresholds from their scores.
 
     Args:
-        detector: the detector to calibrate; an earlier calibration of it has no influence.
+        detector: the predictor to calibrate; an earlier calibration of it has no influence.
         samples: good parts and, if there are any, bad parts, from any split. All images of one group are one part.
         config: the guarantees that the thresholds must give.
         basis: where the good parts came from, in words.
@@ -162,6 +162,7 @@ def set_thresholds(
         list_sha256=_list_hash(samples[place] for place in good),
         weights_sha256=weights_sha256,
         date=date.today().isoformat(),
+        computation=detector.computation,
     )
     return Calibrated(
         calibration=calibration,

@@ -21,6 +21,7 @@ from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.export.formats import convert, require_precision
 from supersimplenet.export.graph import at_size, step_px, trace, trace_scores
 from supersimplenet.export.quantization import CalibrationSplit, quantize
+from supersimplenet.export.recalibration import recalibrate
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.image_records import held_out_samples
@@ -29,6 +30,7 @@ from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.preprocessing.preprocessor import Preprocessor
+from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.backends import require_suffix
 from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, describe_outputs, encode_png
 from supersimplenet.types import BAD, GOOD, Sample
@@ -102,19 +104,25 @@ def export_model(
                 preprocessor=preprocessor,
                 max_drop=max_drop,
             )
-        artifact.append(
-            trace_scores(
-                detector.network,
-                detector.postprocessor,
-                gives_verdict=_sees_whole(preprocessor, dynamic=dynamic),
-                dynamic=dynamic,
-                masked=not preprocessor.is_plain,
-            )
-        )
         bundle = _bundle(model, detector, file_format, precision, trained_size_px=trained_size_px, dynamic=dynamic)
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as unfinished:
             file = Path(unfinished) / output.name
+            calibration = postprocessor.calibration
+            if calibration is not None and not replace(calibration, applied_to=bundle.computation).holds:
+                artifact.write(file, bundle)
+                again = recalibrate(model, detector.record, calibration, Inspector.load(file, trust=True))
+                if again is not None:
+                    bundle = replace(bundle, calibration=again[0], recalibrated=again[1])
+            artifact.append(
+                trace_scores(
+                    detector.network,
+                    bundle.make_postprocessor(bundle.size_px),
+                    gives_verdict=_sees_whole(preprocessor, dynamic=dynamic),
+                    dynamic=dynamic,
+                    masked=not preprocessor.is_plain,
+                )
+            )
             artifact.write(file, bundle)
             certificate = _verified(
                 file, detector, verification_images, source, tolerance or TOLERANCES[precision], dynamic=dynamic

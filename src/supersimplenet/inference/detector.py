@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from supersimplenet.inference.config import ComputeConfig
 from supersimplenet.inference.engines import build_engine
 from supersimplenet.inference.model_folder import load_model, load_preprocessor, read_calibration
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.predictor import IndexedPrediction as IndexedPrediction
@@ -21,6 +22,8 @@ from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.types import ScoreName, ScoreScale
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.serialization import from_plain
+
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}  # names of number types, as exported files have them
 
 
 class Detector(Predictor):
@@ -66,6 +69,7 @@ class Detector(Predictor):
             postprocessor=PostProcessor(
                 calibration=calibration, image_score=image_score, score_scale=score_scale or ScoreScale()
             ),
+            computation=Computation(engine=engine, precision=_PRECISIONS[precision], version=version("supersimplenet")),
         )
 
     @classmethod

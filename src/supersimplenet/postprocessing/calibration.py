@@ -23,6 +23,21 @@ UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `super
 
 
 @dataclass(frozen=True, kw_only=True)
+class Computation:
+    """How scores are computed.
+
+    Attributes:
+        engine: ``torch``, ``openvino`` or ``onnx``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``. Engines of one precision differ by rounding errors alone.
+        version: version of this package.
+    """
+
+    engine: str
+    precision: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """Thresholds, what they guarantee, and the scores of the good parts on which they are based.
 
@@ -45,6 +60,8 @@ class Calibration:
         list_sha256: hash of the good images' contents and groups.
         weights_sha256: hash of the model's weights that gave the scores.
         date: date of the calibration, such as 2026-11-25.
+        computation: how the scores were computed that set the thresholds; None where it is unknown (version 0.1).
+        applied_to: how the scores are computed to which the thresholds are applied; None for scores computed likewise.
 
     Raises:
         CalibrationError: a value that no calibration has, such as a threshold that is not finite.
@@ -67,6 +84,8 @@ class Calibration:
     list_sha256: str
     weights_sha256: str
     date: str
+    computation: Computation | None = None
+    applied_to: Computation | None = None
 
     def __post_init__(self) -> None:
         for name, wanted, holds in self._conditions():
@@ -111,8 +130,21 @@ class Calibration:
         """Return how rarely a good part scores this high; see `p_values`."""
         return float(p_values(score_logit, self._rising))
 
+    @property
+    def holds(self) -> bool:
+        """Whether the guarantee holds: scores in another precision than that of the calibration are other scores."""
+        own, other = self.computation, self.applied_to
+        return own is None or other is None or own.precision == other.precision
+
     def guarantee(self) -> str:
-        """Return the guarantee that may be signed, in a sentence."""
+        """Return the guarantee that may be signed, in a sentence; or why there is none."""
+        if not self.holds:
+            assert self.computation is not None  # else it would hold
+            assert self.applied_to is not None
+            return (
+                f"not valid: the thresholds were set in {self.computation.precision}, and these scores are computed in "
+                f"{self.applied_to.precision}; calibrate in that precision, or export where the held-out images are"
+            )
         sure = f"with {self.confidence * 100:g} % confidence"
         of = f"{self.parts} good parts" + (f" in {self.images} photographs" if self.images != self.parts else "")
         sentence = (

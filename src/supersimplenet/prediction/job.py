@@ -98,9 +98,10 @@ def predict_to_folder(
         OutputError: the folder holds an interrupted run with other images or another model.
         ConfigError: a false-discovery rate is given, but the model is not calibrated.
     """
-    if false_discovery_rate is not None and detector.calibration is None:
+    if false_discovery_rate is not None and not detector.is_calibrated:
         raise ConfigError(
-            "false_discovery_rate: needs p-values, and the model is not calibrated; run `supersimplenet calibrate`"
+            "false_discovery_rate: needs p-values, and the model is not calibrated in this precision; run "
+            "`supersimplenet calibrate`"
         )
     output.mkdir(parents=True, exist_ok=True)
     journal = output / _JOURNAL
@@ -135,7 +136,7 @@ def predict_to_folder(
                 _write_overlay(item.file, item.prediction, output / OVERLAYS, done + item.index)
 
         for item in detector.predict_files(left, batch_size=batch_size, on_error=on_error, then=draw):
-            row = as_row(item, calibrated=detector.calibration is not None, aligned=detector.aligned)
+            row = as_row(item, calibrated=detector.is_calibrated, aligned=detector.aligned)
             seen = {_SEEN: images.state_of(Path(row["path"]))} if isinstance(images, Arrivals) else {}
             lines.write(json.dumps(row | seen) + "\n")
             lines.flush()

@@ -56,6 +56,7 @@ class Cluster:
         local = Inspector.load(model, trust=trust) if model.is_file() else Detector.load(model, device="cpu")
         self.detector = local
         self.calibration: Calibration | None = local.calibration
+        self.is_calibrated = local.is_calibrated
         self.threshold_logit = local.threshold_logit
         self.aligned = local.aligned
         self._config, self._trust = config, trust

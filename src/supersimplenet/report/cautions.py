@@ -96,7 +96,7 @@ def _of_calibration(evaluation: Evaluation) -> Iterator[Caution]:
 
 def _of_guarantee(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]:
     calibration = evaluation.calibration
-    if calibration is None:
+    if calibration is None or not calibration.holds:
         return
     guarantees = [
         ("good", "false alarms", numbers.false_alarms, calibration.max_false_alarms),

@@ -86,7 +86,7 @@ def _inspect(options: argparse.Namespace) -> None:
         seconds = time.perf_counter() - start
         if options.maps is not None and isinstance(item, IndexedPrediction):
             np.save(options.maps / f"{index:06d}.npy", item.prediction.map_logit)
-        row = as_row(item, calibrated=inspector.calibration is not None, aligned=inspector.aligned)
+        row = as_row(item, calibrated=inspector.is_calibrated, aligned=inspector.aligned)
         row["seconds"] = round(seconds, 5)
         if options.graph and isinstance(item, IndexedPrediction):
             outputs = inspector.graph_outputs(path)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from supersimplenet.errors import ModelFolderError
-from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.types import ScoreName, ScoreScale, Verdict
@@ -92,6 +92,7 @@ class Bundle:
         versions: versions of the software that exported the file.
         config: the model folder's config.yaml.
         date: date of the export.
+        recalibrated: what changed when the thresholds were set again in the file's precision; None where they were not.
         certificate: None until the file has passed the comparison with the model folder.
     """
 
@@ -116,7 +117,15 @@ class Bundle:
     versions: dict[str, str]
     config: dict[str, Any]
     date: str
+    recalibrated: str | None = None
     certificate: Certificate | None = None
+
+    @property
+    def computation(self) -> Computation:
+        """How the file computes scores."""
+        return Computation(
+            engine=self.engine, precision=self.precision, version=self.versions.get("supersimplenet", "unknown")
+        )
 
     @property
     def head_output(self) -> str:

@@ -31,6 +31,7 @@ class Inspector(Predictor):
             backend,
             preprocessor=self.bundle.make_preprocessor(self.image_size),
             postprocessor=self.bundle.make_postprocessor(self.image_size),
+            computation=self.bundle.computation,
         )
         self.engine_version = backend.version()
         backend.prepare(self.image_size)

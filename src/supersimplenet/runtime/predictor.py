@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from supersimplenet.errors import ImageError
-from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.decoding import EncodedImage
 from supersimplenet.preprocessing.images import AnyImage
@@ -64,6 +64,10 @@ class SupportsPredict(Protocol):
         """The thresholds and what they guarantee."""
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether there are thresholds whose guarantee holds."""
+
+    @property
     def threshold_logit(self) -> float:
         """The threshold: an image is ``bad`` from this score on."""
 
@@ -93,12 +97,22 @@ class Predictor:
         backend: runs the network.
         preprocessor: turns images into the network's input.
         postprocessor: turns the network's outputs into a prediction.
+        computation: how the backend computes; None where it is unknown.
     """
 
-    def __init__(self, backend: Backend, *, preprocessor: Preprocessor, postprocessor: PostProcessor) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        preprocessor: Preprocessor,
+        postprocessor: PostProcessor,
+        computation: Computation | None = None,
+    ) -> None:
         self.backend = backend
         self.preprocessor = preprocessor
         self.postprocessor = postprocessor
+        self.computation = computation
+        self.calibration = postprocessor.calibration
 
     @property
     def calibration(self) -> Calibration | None:
@@ -107,7 +121,14 @@ class Predictor:
 
     @calibration.setter
     def calibration(self, calibration: Calibration | None) -> None:
+        if calibration is not None:
+            calibration = replace(calibration, applied_to=self.computation)
         self.postprocessor = replace(self.postprocessor, calibration=calibration)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether there are thresholds whose guarantee holds."""
+        return self.calibration is not None and self.calibration.holds
 
     @property
     def image_score(self) -> ScoreName:

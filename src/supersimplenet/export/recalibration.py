@@ -1,0 +1,58 @@
+"""Set the thresholds of an exported file again, with the same parts and the file's own scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from supersimplenet.datasets.registry import source_from
+from supersimplenet.errors import DataError
+from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
+from supersimplenet.inference.image_records import held_out_samples
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.runtime.predictor import Predictor
+
+
+def recalibrate(
+    model: Path, record: Mapping[str, Any], calibration: Calibration, predictor: Predictor
+) -> tuple[Calibration, str] | None:
+    """Set the thresholds again that the held-out images of the training set, from the scores of another computation.
+
+    Args:
+        model: the model folder.
+        record: its config.yaml.
+        calibration: the calibration of the model folder.
+        predictor: computes the scores.
+
+    Returns:
+        The calibration and what it changed, in words; None where it cannot be repeated, because its parts are not here
+        or were others than the held-out images, or because it needed bad parts, which are not recorded.
+    """
+    if calibration.chosen_by == "costs" or calibration.max_escapes is not None or "training" not in record:
+        return None
+    try:
+        samples = held_out_samples(model, source_from(record["data"]), record)
+    except DataError:
+        return None
+    if not samples:
+        return None
+    found = set_thresholds(
+        predictor,
+        samples,
+        ThresholdConfig(
+            max_false_alarms=calibration.max_false_alarms,
+            confidence=calibration.confidence,
+            min_area_px=calibration.min_area_px,
+        ),
+        basis=calibration.basis,
+        weights_sha256=calibration.weights_sha256,
+    ).calibration
+    if found.list_sha256 != calibration.list_sha256:
+        return None
+    assert found.computation is not None  # a file's predictor knows how it computes
+    return found, (
+        f"set again with the {found.parts} held-out parts in {found.computation.precision}: image threshold "
+        f"{calibration.threshold_logit:.4f} -> {found.threshold_logit:.4f}, pixel threshold "
+        f"{calibration.pixel_logit:.4f} -> {found.pixel_logit:.4f} logits"
+    )
