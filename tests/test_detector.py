@@ -24,7 +24,6 @@ from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ImageError, ModelFolderError
 from supersimplenet.inference.model_folder import load_model, save_model
 from supersimplenet.preprocessing.images import read_image, read_pillow
-from supersimplenet.types import probability
 from supersimplenet.visualization.overlay import draw_overlay
 
 SIZE = (64, 96)
@@ -257,14 +256,6 @@ def test_a_damaged_folder_says_what_is_wrong(folder, tmp_path, damage, message):
 def test_a_backbone_module_is_refused_where_the_folder_brings_its_own(folder):
     with pytest.raises(ModelFolderError, match="brings its own backbone 'compact'; leave out backbone="):
         Detector.load(folder, backbone=torch.nn.AvgPool2d(8))
-
-
-def test_probability_is_exact_far_out():
-    assert probability(0.0) == 0.5
-    assert probability(-800.0) == 0.0
-    assert probability(800.0) == 1.0
-    assert probability(3.0) == pytest.approx(0.9525741268224334, rel=1e-15)
-    assert probability(-3.0) == pytest.approx(1 - 0.9525741268224334, rel=1e-14)
 
 
 def test_train_gives_the_detector_that_the_folder_gives(tmp_path):

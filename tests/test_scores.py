@@ -33,8 +33,8 @@ def test_neighbouring_floats_lie_on_their_own_sides():
 
 
 def test_values_by_hand():
-    assert normalised(3.0, 1.0) == pytest.approx(1 / (1 + math.exp(-2)), rel=1e-15)
-    assert normalised(-1.0, 1.0) == pytest.approx(math.exp(-2) / (1 + math.exp(-2)), rel=1e-15)
+    assert normalised(4.0, 1.0) == pytest.approx(0.9525741268224334, rel=1e-15)
+    assert normalised(-2.0, 1.0) == pytest.approx(1 - 0.9525741268224334, rel=1e-14)
     assert normalised(1e6, -1e6) == 1.0
     assert normalised(-1e6, 1e6) == 0.0
 
