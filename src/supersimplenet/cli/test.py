@@ -105,3 +105,5 @@ def _print_verdicts(evaluation: Evaluation) -> None:
         f"{good['bad']} of {sum(good.values())} good images rejected{also_unsure}; pixel metrics at {size} from "
         f"{pixels.count(BAD)} bad and {pixels.count(GOOD)} good images"
     )
+    if lost := evaluation.lost_words():
+        results().print(lost)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.datasets.masks import read_defects, read_ignored
+from supersimplenet.datasets.regions import count_lost_regions
 from supersimplenet.errors import DataError, ImageError, MetricError
 from supersimplenet.evaluation.results import Evaluation, Outcome, SizeResult, TypeResult, count_verdicts
 from supersimplenet.inference.config import METRICS_FILE
@@ -48,14 +49,16 @@ class EvaluatedImage:
         sample: the image and its labels.
         prediction: prediction of the detector.
         mask: (H, W) bool, True on defective pixels; None where the pixel labels are unknown, which is also the case
-            where the mask of a bad image is empty.
+            where the mask of a bad image is empty, at its own size or at the resolution of the pixel metrics.
         ignored: (H, W) bool, True on pixels that count in no score and no metric; None for none.
+        lost_regions: see `Outcome`.
     """
 
     sample: Sample
     prediction: Prediction
     mask: NDArray[np.bool_] | None
     ignored: NDArray[np.bool_] | None
+    lost_regions: int = 0
 
 
 @dataclass(kw_only=True)
@@ -211,10 +214,12 @@ def _cases(
             continue
         sample, prediction = samples[item.index], item.prediction
         try:
+            mask, lost_regions = _pixel_labels(sample, prediction.placement, resolution)
             yield EvaluatedImage(
                 sample=sample,
                 prediction=prediction,
-                mask=_pixel_labels(sample, prediction.placement, resolution),
+                mask=mask,
+                lost_regions=lost_regions,
                 ignored=prediction.ignored
                 if resolution == "model"
                 else _ignored_on_image(detector, sample, prediction),
@@ -225,15 +230,20 @@ def _cases(
             yield Failure(index=item.index, path=sample.image, reason=str(error))
 
 
-def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) -> NDArray[np.bool_] | None:
+def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) -> tuple[NDArray[np.bool_] | None, int]:
+    """Return the mask at the resolution of the pixel metrics (None where unknown), and how many regions it loses."""
     size_px = placement.map_size_px if resolution == "model" else placement.image_size_px
     if sample.label == GOOD:
-        return np.zeros(size_px, dtype=bool)
+        return np.zeros(size_px, dtype=bool), 0
     mask = read_defects(sample)
-    # The image has a defect, but its mask is empty. If its pixels counted as normal, a correct map would score badly.
     if mask is None or not mask.any():
-        return None
-    return placement.mask_on_map(mask) if resolution == "model" else mask
+        return None, 0
+    if resolution == "native":
+        return mask, 0
+    on_map = placement.mask_on_map(mask)
+    # The image has a defect, even if its mask is empty. If its pixels counted as normal, a correct map would score
+    # badly.
+    return on_map if on_map.any() else None, count_lost_regions(mask, placement, on_map)
 
 
 def _map_beside(case: EvaluatedImage) -> NDArray[np.float32]:
@@ -267,6 +277,7 @@ def _outcome(case: EvaluatedImage, threshold_logit: float) -> Outcome:
         p_value=prediction.p_value,
         defects=prediction.defects,
         has_pixel_labels=case.mask is not None,
+        lost_regions=case.lost_regions,
     )
 
 

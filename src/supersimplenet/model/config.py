@@ -80,6 +80,8 @@ class Recipe:
         flips: which images are also used flipped in training: upside down, left to right, and both. ``published``: only
             bad images, so that a flip reveals the label; ``symmetric``: good images too; ``none``: no image.
             ``auto``: none for unsupervised training, else symmetric (docs/decisions/0012-flips-and-scores.md).
+        most_repeats: where few bad images would make an epoch shorter than the good images alone do, the bad ones are
+            repeated in it, up to this many times its steps; 1 for each once, as published.
         mask_dilation_px: side of the square by which masks are widened, in pixels of the mask's file; 1 leaves them
             unchanged. ``auto``: 7, and 1 for the ICPR variant.
         distance_weight: (w, p): a defective pixel has the weight w (d / d_max)^p, where d is its distance from the edge
@@ -99,7 +101,8 @@ class Recipe:
         gradient_clip_norm: largest norm of the gradient, null for no clipping. ``auto``: null for unsupervised
             training, else 1.
 
-    Source: JIMS section 4.2 (implementation details). Differs: the defaults of ``flips`` and ``small_regions``.
+    Source: JIMS section 4.2 (implementation details). Differs: the defaults of ``flips``, ``most_repeats`` and
+    ``small_regions``.
     """
 
     batch_size: int = 32
@@ -107,6 +110,7 @@ class Recipe:
     noise_std: float | Auto = "auto"
     stop_gradient: bool | Auto = "auto"
     flips: Flips | Auto = "auto"
+    most_repeats: int = 4
     mask_dilation_px: int | Auto = "auto"
     distance_weight: tuple[float, float] | Auto | None = "auto"
     small_regions: SmallRegions = "keep"
@@ -121,6 +125,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "recipe.batch_size", self.batch_size, "at least 1")
+        _require(self.most_repeats >= 1, "recipe.most_repeats", self.most_repeats, "at least 1")
         if self.perlin_threshold != "auto":
             inside = -1 < self.perlin_threshold < 1
             _require(inside, "recipe.perlin_threshold", self.perlin_threshold, "between -1 and 1, or auto")
