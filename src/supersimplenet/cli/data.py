@@ -167,13 +167,18 @@ def check_data(
     """
     from supersimplenet.datasets.checks.check import check, remove_report, write_report
 
-    samples = source.samples()
+    samples, orphans = source.survey()
     with progress_bar() as bar:
         tasks = {
             "reading": bar.add_task("reading", total=len(samples), detail=""),
             "comparing": bar.add_task("comparing", total=len(samples), detail=""),
         }
-        report = check(samples, size_px=size_px, progress=lambda stage, images: bar.advance(tasks[stage], images))
+        report = check(
+            samples,
+            orphans=orphans,
+            size_px=size_px,
+            progress=lambda stage, images: bar.advance(tasks[stage], images),
+        )
         bar.update(
             tasks["comparing"], total=bar.tasks[tasks["comparing"]].completed
         )  # unreadable images are not compared

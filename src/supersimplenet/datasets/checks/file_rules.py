@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from supersimplenet.datasets.checks.findings import Finding, Inspected, each
+from supersimplenet.datasets.checks.findings import Evidence, Finding, Inspected, each
 from supersimplenet.datasets.checks.inspection import MaskInspection, map_size
 from supersimplenet.datasets.checks.light import LEAST_FOR_SPREAD, middle_and_spread
 from supersimplenet.types import BAD, GOOD, Sample
@@ -80,6 +81,14 @@ def check_masks(inspected: Sequence[Inspected], size_px: tuple[int, int] | None)
         )
         yield Finding(level="note", code="mask-missing", message=message, evidence=each(missing))
     yield from _check_marks(inspected, size_px)
+
+
+def check_orphans(orphans: Sequence[tuple[Path, str]]) -> Iterator[Finding]:
+    """Yield a finding on masks that belong to no image."""
+    if orphans:
+        message = f"{counted(len(orphans), 'mask')} without an image; {orphans[0][1]}: rename, remove, or add the image"
+        evidence = tuple(Evidence(images=(path,)) for path, _ in orphans)
+        yield Finding(level="error", code="mask-orphan", message=message, evidence=evidence)
 
 
 def check_brightness(inspected: Sequence[Inspected]) -> Iterator[Finding]:
