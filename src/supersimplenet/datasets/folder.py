@@ -97,9 +97,10 @@ class Folder(DataSource):
         """
         samples, unused = self.survey()
         if unused:
+            names = few([path for path, _ in unused])
             raise DataError(
-                f"{counted(len(unused), 'mask')} without an image: {few([path for path, _ in unused])}; {unused[0][1]}; remove "
-                "them, or add their images"
+                f"{counted(len(unused), 'mask')} without an image: {names}; {unused[0][1]}; remove them, or add their "
+                "images"
             )
         for sample in samples:
             if sample.label == GOOD and sample.mask and read_mask(sample.mask, image_size_px=None).any():
