@@ -8,18 +8,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.checks.check import check
 from supersimplenet.datasets.regions import Regions, count_lost_regions
-from supersimplenet.model.config import LabelRecipe, Recipe, resolve_recipe
+from supersimplenet.model.config import LabelRecipe, ModelConfig, Recipe, resolve_recipe
 from supersimplenet.preprocessing.geometry import Placement, resize_mask, resize_plane, resize_weights
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
+from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.pixel_labels import PixelLabels, read_pixel_labels
+from supersimplenet.training.train import train
 from supersimplenet.types import BAD, GOOD, Sample
 
 SIDE, MAP = 256, (16, 16)  # a position is 16 px wide, as of an image of 1024 px and a network of 256 px
 DOT_PX = 6
+
+
+class Given(DataSource):
+    """Samples as they are given."""
+
+    name = "Given"
+
+    def samples(self) -> list[Sample]:
+        return self.given
 
 
 def recipe(**options: object) -> LabelRecipe:
@@ -169,3 +182,26 @@ def test_a_check_names_masks_with_regions_too_small_for_the_map(tmp_path):
     assert "without a pixel left" not in finding.message
     assert "mask-vanishes" not in {f.code for f in check([*good, bad], size_px=(256, 256)).findings}
     assert "mask-vanishes" not in {f.code for f in check([*good, bad]).findings}
+
+
+def test_a_training_says_which_images_have_regions_too_small_for_its_map(tmp_path, capsys):
+    samples = []
+    for place in range(4):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        sample = sample_of(folder, dots((40, 53), (90, 120)) if place == 3 else dots())
+        samples.append(sample if place == 3 else replace(sample, label=GOOD, defect="good", mask=None))
+    source = Given()
+    source.given = samples
+    train(
+        source,
+        output=tmp_path / "run",
+        model=ModelConfig(backbone="compact", image_size=(64, 64)),
+        trainer=TrainerConfig(max_steps=1, accelerator="cpu", holdout_fraction=0),
+    )
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "2 defective regions in 1 image smaller than half a position of the map: " in printed
+    assert "1 step in 1 epoch of 1 step only 1 step: expect little of this model" in printed
+    training = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]
+    assert training["small_regions"] == 2
+    assert training["label_recipe"]["small_regions"] == "keep"

@@ -183,9 +183,12 @@ class Evaluation:
             "undefined": {name: metric.reason for name, metric in self.metrics.items() if metric.value is None},
             "error_bounds": {name: metric.error_bound for name, metric in self.metrics.items() if metric.error_bound},
             "intervals_95": {
-                name: [metric.interval.low, metric.interval.high]
+                name: None if metric.interval is None else [metric.interval.low, metric.interval.high]
                 for name, metric in self.metrics.items()
-                if metric.interval is not None
+                if metric.interval is not None or metric.no_interval is not None
+            },
+            "undefined_intervals": {
+                name: metric.no_interval for name, metric in self.metrics.items() if metric.no_interval is not None
             },
             "images": {
                 "good": sum(good.values()),
