@@ -92,11 +92,16 @@ def test_metrics_are_those_of_the_predictions(model, grain):
     assert list(metrics) == NAMES
     assert metrics["AP-det"].value == pytest.approx(average_precision(score, label), abs=1e-12)
     assert metrics["I-F1-max"].value == pytest.approx(f1_max(score, label), abs=1e-12)
-    assert replace(metrics["AUPRO"], interval=None) == region_overlap(maps, masks, max_false_positive_rate=0.3)
+    overlap = replace(metrics["AUPRO"], interval=None, no_interval=None)
+    assert overlap == region_overlap(maps, masks, max_false_positive_rate=0.3)
+    assert metrics["P-AUROC"].interval is not None
     for name in ("P-AUROC", "AUPRO", "AUPRO@0.05", "AUPRO@0.01", "AP-loc"):
-        interval = metrics[name].interval
-        assert interval.low <= metrics[name].value <= interval.high, name
-        assert evaluation.summary()["intervals_95"][name] == [interval.low, interval.high]
+        interval, reason = metrics[name].interval, metrics[name].no_interval
+        assert (interval is None) == (reason is not None)
+        assert evaluation.summary()["undefined_intervals"].get(name) == reason
+        wanted = None if interval is None else [interval.low, interval.high]
+        assert evaluation.summary()["intervals_95"][name] == wanted
+        assert interval is None or interval.low <= metrics[name].value <= interval.high, name
     assert abs(metrics["P-AUROC"].value - auroc(maps, masks)) <= metrics["P-AUROC"].error_bound
     assert metrics["I-AUROC"].interval.low <= metrics["I-AUROC"].value <= metrics["I-AUROC"].interval.high
     summary = evaluation.summary()
