@@ -20,6 +20,7 @@ from supersimplenet.metrics.pixels import region_overlap
 from supersimplenet.metrics.ranking import auroc, average_precision, f1_max
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.preprocessing.geometry import Placement
+from supersimplenet.report.cautions import _of_lost_regions
 from supersimplenet.report.findings import evaluate_model
 from supersimplenet.types import Defect, Prediction, Sample
 from supersimplenet.visualization.contact_sheet import choose_outcomes, draw_contact_sheet
@@ -91,7 +92,16 @@ def test_metrics_are_those_of_the_predictions(model, grain):
     assert list(metrics) == NAMES
     assert metrics["AP-det"].value == pytest.approx(average_precision(score, label), abs=1e-12)
     assert metrics["I-F1-max"].value == pytest.approx(f1_max(score, label), abs=1e-12)
-    assert metrics["AUPRO"] == region_overlap(maps, masks, max_false_positive_rate=0.3)
+    overlap = replace(metrics["AUPRO"], interval=None, no_interval=None)
+    assert overlap == region_overlap(maps, masks, max_false_positive_rate=0.3)
+    assert metrics["P-AUROC"].interval is not None
+    for name in ("P-AUROC", "AUPRO", "AUPRO@0.05", "AUPRO@0.01", "AP-loc"):
+        interval, reason = metrics[name].interval, metrics[name].no_interval
+        assert (interval is None) == (reason is not None)
+        assert evaluation.summary()["undefined_intervals"].get(name) == reason
+        wanted = None if interval is None else [interval.low, interval.high]
+        assert evaluation.summary()["intervals_95"][name] == wanted
+        assert interval is None or interval.low <= metrics[name].value <= interval.high, name
     assert abs(metrics["P-AUROC"].value - auroc(maps, masks)) <= metrics["P-AUROC"].error_bound
     assert metrics["I-AUROC"].interval.low <= metrics["I-AUROC"].value <= metrics["I-AUROC"].interval.high
     summary = evaluation.summary()
@@ -182,6 +192,41 @@ def test_an_empty_mask_of_a_bad_image_is_no_pixel_label(model, grain):
     assert evaluation.summary()["images"] == {"good": 3, "bad": 4, "bad_without_pixel_labels": 1}
     others = evaluate(detector, [sample for sample in tested if sample is not emptied])
     assert evaluation.metrics["AUPRO"].value == others.metrics["AUPRO"].value
+
+
+def test_a_mask_that_vanishes_when_resized_is_left_out_of_the_pixel_metrics_and_named(model, grain, tmp_path):
+    tested = [sample for sample in grain.samples() if sample.split == "test"]
+    detector = Detector.load(model)
+    bad = [place for place, sample in enumerate(tested) if sample.mask]
+    for place, whole in zip(bad[:2], (False, True), strict=True):  # at four times the size: a mark of a pixel
+        sample = tested[place]
+        large = (4 * SIZE[1], 4 * SIZE[0])
+        with Image.open(sample.image) as image:
+            image.resize(large, Image.Resampling.NEAREST).save(tmp_path / f"{place}.png")
+        with Image.open(sample.mask) as image:
+            mask = np.array(image.convert("L").resize(large, Image.Resampling.NEAREST)) * (not whole)
+        mask[1, 1] = 255
+        Image.fromarray(mask).save(tmp_path / f"{place}_mask.png")
+        tested[place] = replace(sample, image=tmp_path / f"{place}.png", mask=tmp_path / f"{place}_mask.png")
+    evaluation = evaluate(detector, tested)
+    summary = evaluation.summary()
+    assert summary["images"] == {"good": 3, "bad": 4, "bad_without_pixel_labels": 1}
+    assert summary["vanishing"] == {
+        "regions": 2,
+        "images_left_out": [str(tested[bad[1]].image)],
+        "images_counted": [str(tested[bad[0]].image)],
+    }
+    line = evaluation.lost_words()
+    assert line.startswith("2 defective regions too small for pixel metrics at ")
+    assert "in 2 images" in line
+    assert "of 1 image the whole mask vanishes" in line
+    assert [caution.text for caution in _of_lost_regions(evaluation)] == [f"{line}."]
+    others = evaluate(detector, [sample for place, sample in enumerate(tested) if place != bad[1]])
+    assert {name: evaluation.metrics[name].value for name in ("P-AUROC", "AUPRO", "AP-loc")} == {
+        name: others.metrics[name].value for name in ("P-AUROC", "AUPRO", "AP-loc")
+    }
+    native = evaluate(detector, tested, resolution="native")
+    assert (native.lost_words(), native.summary()["images"]["bad_without_pixel_labels"]) == (None, 0)
 
 
 def test_a_damaged_mask_stops_or_is_listed(model, grain):

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from layouts import touch
+from PIL import Image
 
+from supersimplenet.cli.data import check_data
 from supersimplenet.datasets.folder import Folder
+from supersimplenet.datasets.registry import describe_source, source_from
 from supersimplenet.datasets.table import Table
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.types import BAD, GOOD, Sample
@@ -114,12 +118,50 @@ def test_folder_a_stem_that_itself_ends_in_mask(parts):
 
 
 def test_folder_masks_without_image(parts):
-    with pytest.raises(
-        DataError, match=r"^5 of 6 masks belong to no bad image: .*gt/10\.png, .*11\.png, .*12\.png and 2"
-    ):
+    with pytest.raises(DataError, match=r"^5 masks without an image: .*gt/10\.png, .*11\.png, .*12\.png and 2"):
         masks_of(parts, "gt/3.png", *[f"gt/{i}.png" for i in range(10, 15)])
-    with pytest.raises(DataError, match=r"^6 of 6 masks belong to no bad image"):
+    with pytest.raises(DataError, match=r"^6 masks without an image"):
         Folder(good=parts / "good", masks=parts / "gt").samples()
+
+
+@pytest.mark.parametrize("suffix", ["", "_mask", "_GT", "_gt", "_label", "_seg"])
+def test_folder_masks_with_the_usual_suffixes_are_found(parts, suffix):
+    assert masks_of(parts, f"gt/scratch/2{suffix}.png") == {"bad/scratch/2.png": f"gt/scratch/2{suffix}.png"}
+
+
+def test_folder_a_suffix_of_one_s_own(parts):
+    touch(parts, "gt/scratch/2_defect.png", "gt/3.png")
+    with pytest.raises(DataError, match=r"1 mask without an image: .*2_defect\.png; .*\(mask_suffix names another\)"):
+        Folder(good=parts / "good", bad=parts / "bad", masks=parts / "gt").samples()
+    source = Folder(good=parts / "good", bad=parts / "bad", masks=parts / "gt", mask_suffix="_defect")
+    found = {s.image.relative_to(parts).as_posix(): s.mask.name for s in source.samples() if s.mask}
+    assert found == {"bad/3.png": "3.png", "bad/scratch/2.png": "2_defect.png"}
+    assert source_from(describe_source(source)).samples() == source.samples()
+
+
+def test_folder_masks_of_good_images_are_empty_and_orphans_are_one_finding(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("good/1.png", "good/2.png", "good/3.png", "bad/4.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / name)
+    (tmp_path / "gt").mkdir()
+    for number, level in ((1, 0), (2, 0), (4, 255), (7, 255)):
+        Image.new("L", (32, 32), level).save(tmp_path / "gt" / f"{number}_GT.png")
+    source = Folder(good=tmp_path / "good", bad=tmp_path / "bad", masks=tmp_path / "gt", test_fraction=0)
+    with pytest.raises(DataError, match=r"1 mask without an image: .*7_GT\.png"):
+        source.samples()
+    report = check_data(source, output=tmp_path / "out")
+    orphans = next(finding for finding in report.findings if finding.code == "mask-orphan")
+    assert (orphans.level, orphans.images) == ("error", (tmp_path / "gt" / "7_GT.png",))
+    assert (tmp_path / "out" / "mask-orphan.png").is_file()
+    assert "7_GT.png" in capsys.readouterr().out
+    assert "mask-of-good" not in {finding.code for finding in report.findings}
+    (tmp_path / "gt" / "7_GT.png").unlink()
+    assert [sample.mask for sample in source.samples()] == [None] * 3 + [tmp_path / "gt" / "4_GT.png"]
+    Image.new("L", (32, 32), 255).save(tmp_path / "gt" / "2_GT.png")
+    with pytest.raises(DataError, match=r"2_GT\.png: marks a defect in .*2\.png, which is good; move the image to bad"):
+        source.samples()
+    assert "mask-of-good" in {finding.code for finding in check_data(source).findings}
 
 
 def test_folder_overlaps_are_refused(parts):
@@ -205,7 +247,7 @@ def test_folder_second_masks_of_good_and_bad_images(parts):
     }
     assert all(s.mask is None for s in samples)
     touch(parts, "skip/nobody.png")
-    with pytest.raises(DataError, match=r"^1 of 4 masks belong to no image: .*nobody\.png; wanted the image's stem"):
+    with pytest.raises(DataError, match=r"^1 mask without an image: .*nobody\.png; wanted the image's stem"):
         Folder(good=parts / "good", bad=parts / "bad", ignore=parts / "skip").samples()
 
 

@@ -472,5 +472,5 @@ def test_numbers_in_words(text, wanted):
 
 
 def test_error_bounds_are_rounded_up(case):
-    metric = replace(case.evaluation.metrics["P-AUROC"], error_bound=3.12e-5)
+    metric = replace(case.evaluation.metrics["P-AUROC"], interval=None, no_interval=None, error_bound=3.12e-5)
     assert certainty(metric) == "counted in bins: off by at most 0.00004"

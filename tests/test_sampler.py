@@ -14,6 +14,7 @@ import torch
 from supersimplenet.errors import ConfigError
 from supersimplenet.training.feature_cache import CachedFeatures, FlipIndex, RecomputedFeatures
 from supersimplenet.training.module import batch_loader
+from supersimplenet.training.plan import Plan
 from supersimplenet.training.sampler import EpochBatches
 
 GOOD = [[4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3] for i in range(10)]
@@ -57,6 +58,47 @@ def test_as_many_good_as_flipped_bad_images_the_least_used_first():
     assert sum(used.values()) == 800
     # Each view of a good image with probability 1/4: 800 draws, standard deviation 12.
     assert all(abs(count - 200) < 60 for count in views.values())
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "published", "steps"),
+    [(200, 5, 2, 7), (160, 5, 2, 5), (1000, 2, 1, 4), (330, 133, 34, 34), (16, 2, 1, 1), (65, 1, 1, 3)],
+)
+def test_steps_are_at_least_those_of_the_good_images_up_to_four_times_the_published_number(good, bad, published, steps):
+    views = [[good + 4 * i + view for view in range(4)] for i in range(bad)]
+    rows = [[i] for i in range(good)]
+    assert len(EpochBatches(rows, views, batch_size=32, seed=0)) == published
+    batches = EpochBatches(rows, views, batch_size=32, seed=0, most_repeats=4)
+    assert len(batches) == steps
+    used: Counter[int] = Counter(dict.fromkeys(range(good + 4 * bad), 0))
+    for epoch in epochs(batches, range(7)):
+        assert all(len(batch) <= 32 for batch in epoch)
+        drawn = rows_of(epoch)
+        assert sum(row >= good for row in drawn) == len(drawn) / 2
+        used.update(drawn)
+        for share in ([used[row] for row in range(good)], [used[row] for row in range(good, good + 4 * bad)]):
+            assert max(share) - min(share) <= 1
+    if steps == published:
+        plain = EpochBatches(rows, views, batch_size=32, seed=0)
+        assert epochs(plain, range(3)) == epochs(batches, range(3))
+
+
+def test_repeated_bad_images_are_the_same_on_several_processes_and_after_a_resumption():
+    options = {"good": [[i] for i in range(50)], "bad": [[50, 51, 52]], "batch_size": 8, "seed": 4, "most_repeats": 4}
+    whole = epochs(EpochBatches(**options), range(4))
+    assert epochs(EpochBatches(**options), range(2, 4)) == whole[2:]
+    shares = [epochs(EpochBatches(**options, rank=p, world_size=2), range(4)) for p in range(2)]
+    for number, epoch in enumerate(whole):
+        for step, batch in enumerate(epoch):
+            assert sorted(shares[0][number][step] + shares[1][number][step]) == sorted(batch)
+
+
+def test_a_run_says_its_steps_its_time_and_that_it_is_too_short():
+    plan = Plan(epochs=300, total_steps=2100, noise_std=1.0, feature_scale=1.0, seconds_per_step=0.5)
+    assert list(plan.lines(7)) == ["2,100 steps in 300 epochs of 7 steps, about 18 min"]
+    length, warning = Plan(epochs=1, total_steps=5, noise_std=1.0, feature_scale=1.0).lines(7)
+    assert length == "5 steps in 1 epoch of 7 steps"
+    assert warning.startswith("only 5 steps: expect little of this model before some 200; give it more epochs")
 
 
 def test_good_images_of_one_view_have_no_flips():

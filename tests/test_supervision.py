@@ -23,7 +23,8 @@ from supersimplenet.model.heads import Heads
 from supersimplenet.training.config import CacheConfig, TrainerConfig
 from supersimplenet.training.feature_cache import FLIPS, CachedFeatures, FlipIndex
 from supersimplenet.training.module import TrainingModule
-from supersimplenet.training.pixel_labels import distance_weight, read_pixel_labels, widen
+from supersimplenet.training.pixel_labels import read_pixel_labels
+from supersimplenet.training.tile_labels import distance_weight, widen
 from supersimplenet.training.train import train
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.seeding import derive_seed

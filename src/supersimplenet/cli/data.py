@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from supersimplenet.cli.common import DATA_HELP, Command, OptionParser
+from supersimplenet.datasets.annotations import AnnotationFormat
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.download.archives import ARCHIVES, ON_REQUEST
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
@@ -40,6 +41,7 @@ def commands() -> list[Command]:
         Command("synthesize", "write a synthetic dataset, MVTec layout", _synthesize_parser(), _synthesize),
         Command("download", "fetch a published dataset from its publisher, check it", _download_parser(), _download),
         Command("check", "look for what is wrong with a dataset before training", _check_parser(), _check),
+        Command("convert", "turn COCO, LabelMe, YOLO or VOC annotations into a table", _convert_parser(), _convert),
         Command("split", "split a dataset anew, by type and part, into a table", _split_parser(), _split),
     ]
 
@@ -125,6 +127,43 @@ def _check(options: Namespace) -> int:
     return 1 if report.of_level("error") else 0
 
 
+def _convert_parser() -> OptionParser:
+    parser = OptionParser(
+        description="Turn annotations into a table and masks; an image is bad if it has an annotation, else good."
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        required=True,
+        help="the JSON file of COCO, or the folder of the files of LabelMe, YOLO or VOC, one for each image",
+    )
+    parser.add_argument("--format", type=AnnotationFormat, required=True, help="of the annotations")
+    parser.add_argument("--output", type=Path, required=True, help="folder for samples.csv and masks")
+    parser.add_argument("--classes", type=str, help="only these are defects, such as scratch,dent; by default all")
+    parser.add_argument("--test-fraction", type=float, default=0.3, help="share of each type for the test split")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives another split")
+    return parser
+
+
+def _convert(options: Namespace) -> int:
+    from supersimplenet.datasets.convert import convert, summary
+
+    converted = convert(
+        options.images,
+        options.annotations,
+        options.format,
+        options.output,
+        classes=options.classes.split(",") if options.classes else None,
+        test_fraction=options.test_fraction,
+        seed=options.seed,
+    )
+    print("\n".join(summary(converted)))
+    table = converted.table
+    print(f"table: {table}\ntrain: supersimplenet train --data Table --data.path {shlex.quote(str(table))}")
+    return 0
+
+
 def _split_parser() -> OptionParser:
     parser = OptionParser(
         description="Pool both splits of a dataset and split it anew, stratified by type, each part in one split."
@@ -169,13 +208,18 @@ def check_data(
     from supersimplenet.datasets.checks.check import check, remove_report, write_report
 
     with counting() as left_out:
-        samples = source.samples()
+        samples, orphans = source.survey()
     with progress_bar() as bar:
         tasks = {
             "reading": bar.add_task("reading", total=len(samples), detail=""),
             "comparing": bar.add_task("comparing", total=len(samples), detail=""),
         }
-        report = check(samples, size_px=size_px, progress=lambda stage, images: bar.advance(tasks[stage], images))
+        report = check(
+            samples,
+            orphans=orphans,
+            size_px=size_px,
+            progress=lambda stage, images: bar.advance(tasks[stage], images),
+        )
         bar.update(
             tasks["comparing"], total=bar.tasks[tasks["comparing"]].completed
         )  # unreadable images are not compared

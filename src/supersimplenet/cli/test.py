@@ -84,12 +84,9 @@ def _print_metrics(evaluation: Evaluation) -> None:
         if metric.value is None:
             table.add_row(name, f"undefined: {metric.reason}")
             continue
-        interval = "" if metric.interval is None else f"{metric.interval.low:.3f} to {metric.interval.high:.3f}"
-        if metric.interval is not None and metric.interval.degenerate:
-            interval = "not defined: every bootstrap sample gives the same value"
-        if metric.error_bound:
-            interval = f"exact to {metric.error_bound:.1e}"
-        table.add_row(name, f"{metric.value:.4f}", interval, "of the deciding score" if name in deciding else "")
+        table.add_row(
+            name, f"{metric.value:.4f}", metric.certainty(), "of the deciding score" if name in deciding else ""
+        )
     results().print(table)
 
 
@@ -105,3 +102,5 @@ def _print_verdicts(evaluation: Evaluation) -> None:
         f"{good['bad']} of {sum(good.values())} good images rejected{also_unsure}; pixel metrics at {size} from "
         f"{pixels.count(BAD)} bad and {pixels.count(GOOD)} good images"
     )
+    if lost := evaluation.lost_words():
+        results().print(lost)

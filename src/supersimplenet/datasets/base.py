@@ -43,6 +43,17 @@ class DataSource(ABC):
             DataError: the dataset is missing, incomplete or contradicts itself.
         """
 
+    def survey(self) -> tuple[list[Sample], list[tuple[Path, str]]]:
+        """Return the samples, and masks that belong to none of them with what was wanted; `samples` raises instead.
+
+        A check of the dataset reports such masks among its other findings. A good sample may have a mask here;
+        `samples` allows only an empty one.
+
+        Raises:
+            DataError: as `samples`, for every other reason.
+        """
+        return self.samples(), []
+
 
 def sort_samples(samples: list[Sample]) -> list[Sample]:
     """Return the samples sorted: training first, then by path in natural order."""

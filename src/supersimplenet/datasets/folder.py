@@ -7,17 +7,20 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.preprocessing.images import read_mask
 from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.files import as_paths
-from supersimplenet.utils.formatting import few
+from supersimplenet.utils.formatting import counted, few
 
 _PLAIN_NAMES = ("good", "ok", "normal", "train")  # then the parent folder names the dataset
 _LABEL_OF = {"good": GOOD, "test_good": GOOD, "bad": BAD, "train_bad": BAD}
+_SUFFIXES = ("_mask", "_GT", "_gt", "_label", "_seg")
 Files = list[tuple[Path, Path]]  # (a given folder, a file at any depth in it)
 
 
@@ -26,8 +29,9 @@ class Folder(DataSource):
 
     Each folder is searched at any depth. The defect type of an image is the name of the subfolder of ``bad`` or
     ``train_bad`` that contains it; for an image directly in such a folder, it is the folder's own name. A mask belongs
-    to the bad image with the same stem; the mask's stem may also end in ``_mask``. An image in the same subfolder is
-    preferred to one in another subfolder.
+    to the image with the same stem; the mask's stem may also end in ``_mask``, ``_GT``, ``_gt``, ``_label`` or
+    ``_seg``. An image in the same subfolder is preferred to one in another subfolder, and a bad image to a good one.
+    The mask of a good image must be empty.
 
     Args:
         good: Folder or folders of good images.
@@ -47,6 +51,8 @@ class Folder(DataSource):
         group_pattern: Regular expression with one group, such as '(part\d+)_', that finds the name of the physical
             part in a file's name. All images of one part go to the same split, and the fractions are shares of the
             parts. A part with an image in bad goes to the split of its bad images.
+        mask_suffix: End of the stems of masks and ignore masks after the image's own stem, such as _defect. By default
+            those above are found by themselves.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Folder(DataSource):
         bad_train_fraction: float = 0.0,
         ignore: Sequence[Path] | Path = (),
         group_pattern: str | None = None,
+        mask_suffix: str | None = None,
     ) -> None:
         if not 0 <= test_fraction < 1:
             raise ConfigError(f"test_fraction: {test_fraction}; wanted at least 0 and below 1")
@@ -75,6 +82,7 @@ class Folder(DataSource):
         self.seed = seed
         self.bad_train_fraction = bad_train_fraction
         self.group_pattern = group_pattern
+        self.mask_suffix = mask_suffix
         self._part = None if group_pattern is None else _compiled(group_pattern)
         named = self.good[0].resolve()
         self.name = f"Folder/{named.parent.name if named.name.lower() in _PLAIN_NAMES else named.name}"
@@ -84,14 +92,35 @@ class Folder(DataSource):
 
         Raises:
             DataError: a folder has no images, a file is in two of the folders, a mask belongs to no image or to
-                several, group_pattern finds no part in a name, a part was put into both splits, or no good image is
-                left for training.
+                several, marks something in a good image, group_pattern finds no part in a name, a part was put into
+                both splits, or no good image is left for training.
+            ImageError: the mask of a good image cannot be read.
         """
+        samples, unused = self.survey()
+        if unused:
+            names = few([path for path, _ in unused])
+            raise DataError(
+                f"{counted(len(unused), 'mask')} without an image: {names}; {unused[0][1]}; remove them, or add their "
+                "images"
+            )
+        for sample in samples:
+            if sample.label == GOOD and sample.mask and read_mask(sample.mask, image_size_px=None).any():
+                raise DataError(
+                    f"{sample.mask}: marks a defect in {sample.image}, which is good; move the image to bad, or remove "
+                    "the mask"
+                )
+        return [replace(sample, mask=None) if sample.label == GOOD else sample for sample in samples]
+
+    def survey(self) -> tuple[list[Sample], list[tuple[Path, str]]]:
+        """Return the samples, with masks of good ones too, and the masks without an image; see `DataSource.survey`."""
         images = {role: list_files(getattr(self, role)) for role in _LABEL_OF}
         masks, ignore = list_files(self.masks), list_files(self.ignore)
         check_no_overlap({**images, "masks": masks, "ignore": ignore})
-        mask_of = match_masks(images["bad"] + images["train_bad"], masks, of="bad image")
-        ignore_of = match_masks([file for files in images.values() for file in files], ignore, of="image")
+        suffixes = _SUFFIXES if self.mask_suffix is None else (self.mask_suffix,)
+        mask_of = match_masks(images["bad"] + images["train_bad"], masks, suffixes)
+        others = [file for file in masks if file[1] not in set(mask_of.values())]
+        mask_of |= match_masks(images["good"] + images["test_good"], others, suffixes)
+        ignore_of = match_masks([file for files in images.values() for file in files], ignore, suffixes)
         group_of = {image: self._group(image) for files in images.values() for _, image in files}
         split_of = self._splits(images, group_of)
         samples = [
@@ -113,7 +142,13 @@ class Folder(DataSource):
                 f"{self.good[0]}: none of {len(images['good']):,} good images is left for training; "
                 f"lower test_fraction ({self.test_fraction}), or give test_good"
             )
-        return sort_samples(samples)
+        wanted = f"wanted the image's stem, with or without {', '.join(suffixes)} (mask_suffix names another)"
+        unused = [
+            (path, wanted)
+            for files, matched in ((masks, mask_of), (ignore, ignore_of))
+            for path in sorted({mask for _, mask in files} - set(matched.values()), key=natural_key)
+        ]
+        return sort_samples(samples), unused
 
     def _group(self, image: Path) -> str | None:
         if self._part is None:
@@ -204,16 +239,16 @@ def check_no_overlap(roles: dict[str, Files]) -> None:
             seen[key] = role
 
 
-def match_masks(images: Files, masks: Files, *, of: str) -> dict[Path, Path]:
+def match_masks(images: Files, masks: Files, suffixes: Sequence[str]) -> dict[Path, Path]:
     """Return the mask of each image that has one, matched by subfolder and stem first, then by stem among the rest.
 
     Args:
         images: the images that may have a mask.
-        masks: the masks; each has its image's stem, with or without ``_mask`` at the end.
-        of: name for the images in the error message.
+        masks: the masks; each has its image's stem, with or without one of the suffixes at the end.
+        suffixes: such as ``_mask``.
 
     Raises:
-        DataError: an image has several masks, a mask fits several images, or a mask fits no image.
+        DataError: an image has several masks, or a mask fits several images.
     """
     mask_of: dict[Path, Path] = {}
     for with_subfolder in (True, False):
@@ -224,7 +259,7 @@ def match_masks(images: Files, masks: Files, *, of: str) -> dict[Path, Path]:
                 images_at[_key(folder, image, image.stem, with_subfolder=with_subfolder)].append(image)
         for folder, mask in masks:
             if mask not in taken:
-                for stem in {mask.stem, mask.stem.removesuffix("_mask")}:
+                for stem in {mask.stem, *(mask.stem.removesuffix(suffix) for suffix in suffixes)}:
                     masks_at[_key(folder, mask, stem, with_subfolder=with_subfolder)].append(mask)
         for key in [key for key in images_at if key in masks_at]:
             if len(images_at[key]) > 1 or len(masks_at[key]) > 1 or masks_at[key][0] in taken:
@@ -234,12 +269,6 @@ def match_masks(images: Files, masks: Files, *, of: str) -> dict[Path, Path]:
                 )
             mask_of[images_at[key][0]] = masks_at[key][0]
             taken.add(masks_at[key][0])
-    unused = sorted({mask for _, mask in masks} - set(mask_of.values()), key=natural_key)
-    if unused:
-        raise DataError(
-            f"{len(unused)} of {len(masks)} masks belong to no {of}: {few(unused)}; "
-            f"wanted the image's stem, with or without _mask; remove them, or add their images"
-        )
     return mask_of
 
 

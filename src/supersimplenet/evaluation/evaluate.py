@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.datasets.masks import read_defects, read_ignored
+from supersimplenet.datasets.regions import count_lost_regions
 from supersimplenet.errors import DataError, ImageError, MetricError
 from supersimplenet.evaluation.results import Evaluation, Outcome, SizeResult, TypeResult, count_verdicts
 from supersimplenet.inference.config import METRICS_FILE
 from supersimplenet.inference.detector import Detector
 from supersimplenet.metrics.bootstrap import bootstrap_intervals
+from supersimplenet.metrics.part_tallies import INTERVAL_METRICS, PartTally, pixel_intervals
 from supersimplenet.metrics.pixels import SIZE_EDGES, PixelTally
 from supersimplenet.metrics.ranking import (
     Metric,
@@ -48,14 +50,16 @@ class EvaluatedImage:
         sample: the image and its labels.
         prediction: prediction of the detector.
         mask: (H, W) bool, True on defective pixels; None where the pixel labels are unknown, which is also the case
-            where the mask of a bad image is empty.
+            where the mask of a bad image is empty, at its own size or at the resolution of the pixel metrics.
         ignored: (H, W) bool, True on pixels that count in no score and no metric; None for none.
+        lost_regions: see `Outcome`.
     """
 
     sample: Sample
     prediction: Prediction
     mask: NDArray[np.bool_] | None
     ignored: NDArray[np.bool_] | None
+    lost_regions: int = 0
 
 
 @dataclass(kw_only=True)
@@ -66,17 +70,29 @@ class PartialEvaluation:
         tally: counts of their pixels, from which the pixel metrics are computed.
         outcomes: outcomes of the images that could be read, in their order.
         failures: the images that could not be read.
+        parts: small tally of each part's pixels, for intervals; an image without a group is a part of its own.
     """
 
     tally: PixelTally
     outcomes: list[Outcome]
     failures: list[Failure]
+    parts: dict[tuple[bool, str], PartTally] = field(default_factory=dict)
+
+    def count(self, sample: Sample, tally: PartTally) -> None:
+        """Add the pixels of an image to those of its part."""
+        group = sample.group
+        self._add_part((group is not None, str(sample.image) if group is None else group), tally)
+
+    def _add_part(self, part: tuple[bool, str], tally: PartTally) -> None:
+        self.parts[part] = self.parts[part].merge(tally) if part in self.parts else tally
 
     def add(self, other: PartialEvaluation) -> None:
         """Add the results of the images that come next."""
         self.tally.merge(other.tally)
         self.outcomes += other.outcomes
         self.failures += other.failures
+        for part, tally in other.parts.items():
+            self._add_part(part, tally)
 
 
 def evaluate(
@@ -134,7 +150,8 @@ def evaluate_shard(
             continue
         shard.outcomes.append(_outcome(item, detector.threshold_logit))
         if item.mask is not None:
-            shard.tally.add(_map_beside(item), item.mask, defect=item.sample.defect, ignored=item.ignored)
+            tally = shard.tally.add(_map_beside(item), item.mask, defect=item.sample.defect, ignored=item.ignored)
+            shard.count(item.sample, tally)
     return shard
 
 
@@ -153,7 +170,7 @@ def finish_evaluation(shard: PartialEvaluation, detector: Detector, *, resolutio
     if not outcomes:
         raise DataError(f"none of the {len(failures)} test images could be read; the first: {failures[0].reason}")
     return Evaluation(
-        metrics={**_image_metrics(outcomes), **tally.metrics()},
+        metrics={**_image_metrics(outcomes), **_pixel_metrics(shard)},
         outcomes=outcomes,
         types=_types(outcomes, tally),
         sizes=_sizes(tally),
@@ -211,10 +228,12 @@ def _cases(
             continue
         sample, prediction = samples[item.index], item.prediction
         try:
+            mask, lost_regions = _pixel_labels(sample, prediction.placement, resolution)
             yield EvaluatedImage(
                 sample=sample,
                 prediction=prediction,
-                mask=_pixel_labels(sample, prediction.placement, resolution),
+                mask=mask,
+                lost_regions=lost_regions,
                 ignored=prediction.ignored
                 if resolution == "model"
                 else _ignored_on_image(detector, sample, prediction),
@@ -225,15 +244,20 @@ def _cases(
             yield Failure(index=item.index, path=sample.image, reason=str(error))
 
 
-def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) -> NDArray[np.bool_] | None:
+def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) -> tuple[NDArray[np.bool_] | None, int]:
+    """Return the mask at the resolution of the pixel metrics (None where unknown), and how many regions it loses."""
     size_px = placement.map_size_px if resolution == "model" else placement.image_size_px
     if sample.label == GOOD:
-        return np.zeros(size_px, dtype=bool)
+        return np.zeros(size_px, dtype=bool), 0
     mask = read_defects(sample)
-    # The image has a defect, but its mask is empty. If its pixels counted as normal, a correct map would score badly.
     if mask is None or not mask.any():
-        return None
-    return placement.mask_on_map(mask) if resolution == "model" else mask
+        return None, 0
+    if resolution == "native":
+        return mask, 0
+    on_map = placement.mask_on_map(mask)
+    # The image has a defect, even if its mask is empty. If its pixels counted as normal, a correct map would score
+    # badly.
+    return on_map if on_map.any() else None, count_lost_regions(mask, placement, on_map)
 
 
 def _map_beside(case: EvaluatedImage) -> NDArray[np.float32]:
@@ -267,6 +291,7 @@ def _outcome(case: EvaluatedImage, threshold_logit: float) -> Outcome:
         p_value=prediction.p_value,
         defects=prediction.defects,
         has_pixel_labels=case.mask is not None,
+        lost_regions=case.lost_regions,
     )
 
 
@@ -277,12 +302,29 @@ def _image_metrics(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
     for score, prefix in PREFIXES.items():
         scores = np.array([outcome.score_of(score) for outcome in outcomes])
         found = measure(_IMAGE_METRICS, partial(rank, scores, labels))
+        intervals, reason = {}, ""
         try:
             intervals = bootstrap_intervals(scores, labels, groups, generator=np.random.default_rng(_SEED))
-        except MetricError:  # no metric is defined, or too few bootstrap samples have both classes
-            intervals = {}
-        metrics |= {f"{prefix}{name}": replace(metric, interval=intervals.get(name)) for name, metric in found.items()}
+        except MetricError as error:  # no metric is defined, or too few bootstrap samples have both classes
+            reason = str(error)
+        metrics |= {
+            f"{prefix}{name}": metric.with_interval(intervals.get(name), reason) for name, metric in found.items()
+        }
     return metrics
+
+
+def _pixel_metrics(shard: PartialEvaluation) -> dict[str, Metric]:
+    metrics = shard.tally.metrics()
+    values = {name: metric.value for name, metric in metrics.items() if metric.value is not None}
+    intervals, reason = {}, ""
+    try:
+        intervals = pixel_intervals(list(shard.parts.values()), values, generator=np.random.default_rng(_SEED))
+    except MetricError as error:
+        reason = str(error)
+    return {
+        name: metric.with_interval(intervals.get(name), reason) if name in INTERVAL_METRICS else metric
+        for name, metric in metrics.items()
+    }
 
 
 def _types(outcomes: Sequence[Outcome], tally: PixelTally) -> list[TypeResult]:

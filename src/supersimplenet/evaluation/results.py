@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from supersimplenet.metrics.ranking import Metric
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
 from supersimplenet.types import BAD, GOOD, SCORE_FIELDS, Defect, Resolution, Sample, ScoreName, Verdict
+from supersimplenet.utils.formatting import counted, few
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,8 @@ class Outcome:
         p_value: see `supersimplenet.types.Prediction`.
         defects: see `supersimplenet.types.Prediction`.
         has_pixel_labels: whether the image counts in the pixel metrics.
+        lost_regions: number of regions of its mask that are too small to be seen at the resolution of the pixel
+            metrics. If no region is seen, the image does not count in them.
     """
 
     sample: Sample
@@ -45,6 +48,12 @@ class Outcome:
     p_value: float | None
     defects: tuple[Defect, ...] | None
     has_pixel_labels: bool
+    lost_regions: int = 0
+
+    @property
+    def mask_vanishes(self) -> bool:
+        """Whether the image has no pixel labels because its mask vanishes at the resolution of the pixel metrics."""
+        return self.lost_regions > 0 and not self.has_pixel_labels
 
     def score_of(self, name: ScoreName) -> float:
         """Return one of the scores, in logits."""
@@ -142,6 +151,30 @@ class Evaluation:
         size = times.join(map(str, self.size_px))
         return {"stretch": size, "pad": f"{size}, padded", "tiles": f"tiles of {size}"}[self.fit]
 
+    @property
+    def vanishing(self) -> list[Outcome]:
+        """The outcomes of bad images that the pixel metrics leave out, because their masks vanish when resized."""
+        return [outcome for outcome in self.outcomes if outcome.mask_vanishes]
+
+    @property
+    def lost_regions(self) -> int:
+        """Number of regions that vanish when the masks are resized; in no pixel metric is any of them a region."""
+        return sum(outcome.lost_regions for outcome in self.outcomes)
+
+    def lost_words(self) -> str | None:
+        """Return a line about masks and regions that vanish when the masks are resized; None where none does."""
+        if not self.lost_regions:
+            return None
+        images = [outcome.sample.image.name for outcome in self.outcomes if outcome.lost_regions]
+        text = (
+            f"{counted(self.lost_regions, 'defective region')} too small for pixel metrics at {self.shown_size('x')}, "
+            f"in {counted(len(images), 'image')}: {few(images)}; "
+        )
+        if self.vanishing:
+            whole = counted(len(self.vanishing), "image")
+            text += f"of {whole} the whole mask vanishes, and pixel metrics leave the image out; "
+        return text + "--resolution native measures all"
+
     def summary(self) -> dict[str, Any]:
         """Return the content of metrics.json: metrics (null where undefined), reasons, bounds, intervals, counts."""
         good, bad = self.counts(GOOD), self.counts(BAD)
@@ -150,14 +183,26 @@ class Evaluation:
             "undefined": {name: metric.reason for name, metric in self.metrics.items() if metric.value is None},
             "error_bounds": {name: metric.error_bound for name, metric in self.metrics.items() if metric.error_bound},
             "intervals_95": {
-                name: [metric.interval.low, metric.interval.high]
+                name: None if metric.interval is None else [metric.interval.low, metric.interval.high]
                 for name, metric in self.metrics.items()
-                if metric.interval is not None
+                if metric.interval is not None or metric.no_interval is not None
+            },
+            "undefined_intervals": {
+                name: metric.no_interval for name, metric in self.metrics.items() if metric.no_interval is not None
             },
             "images": {
                 "good": sum(good.values()),
                 "bad": sum(bad.values()),
                 "bad_without_pixel_labels": sum(not outcome.has_pixel_labels for outcome in self.outcomes),
+            },
+            "vanishing": {
+                "regions": self.lost_regions,
+                "images_left_out": [str(outcome.sample.image) for outcome in self.vanishing],
+                "images_counted": [
+                    str(outcome.sample.image)
+                    for outcome in self.outcomes
+                    if outcome.lost_regions and outcome.has_pixel_labels
+                ],
             },
             "image_score": self.image_score,
             "calibration": UNCALIBRATED if self.calibration is None else self.calibration.guarantee(),

@@ -104,7 +104,7 @@ def bootstrap_intervals(
     """
     values, is_bad = _checked(scores, labels)
     drawn = _resampled([values], is_bad, groups, replicates, generator)[0]
-    return {name: _percentiles(drawn[name], confidence) for name in STATISTICS}
+    return {name: percentiles(drawn[name], confidence) for name in STATISTICS}
 
 
 def paired_differences(
@@ -140,7 +140,7 @@ def paired_differences(
     first, is_bad = _checked(first_scores, labels)
     second, _ = _checked(second_scores, labels)
     drawn, against = _resampled([first, second], is_bad, groups, replicates, generator)
-    return {name: _percentiles(drawn[name] - against[name], confidence) for name in STATISTICS}
+    return {name: percentiles(drawn[name] - against[name], confidence) for name in STATISTICS}
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -248,7 +248,8 @@ def _statistics(counts: Counts, is_bad: NDArray[np.bool_], ends: NDArray[np.intp
     }
 
 
-def _percentiles(values: Floats, confidence: float) -> Interval:
+def percentiles(values: Floats, confidence: float) -> Interval:
+    """Return the percentile interval of a metric's values in resamples."""
     _check_confidence(confidence)
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from supersimplenet.errors import MetricError
+from supersimplenet.metrics.part_tallies import PartTally
 from supersimplenet.metrics.ranking import (
     Metric,
     Ranking,
@@ -105,8 +106,8 @@ class PixelTally:
         *,
         defect: str = "bad",
         ignored: NDArray[np.bool_] | None = None,
-    ) -> None:
-        """Count the pixels of an image.
+    ) -> PartTally:
+        """Count the pixels of an image; return a small tally of it alone, for intervals over parts.
 
         Args:
             map_logit: (H, W) float32, any monotone scale, higher is worse.
@@ -127,12 +128,17 @@ class PixelTally:
         if special.any():
             counts -= np.bincount(bins[special] - first, minlength=counts.size)
         self.normal[first : first + counts.size] += counts
+        occupied = np.flatnonzero(counts)
+        bin_at, weight, regions = np.zeros(0, np.int64), np.zeros(0), 0
         if mask.any():
-            self._add_regions(map_logit, bins, mask, defect)
+            bin_at, weight, regions = self._add_regions(map_logit, bins, mask, defect)
+        normal = (occupied + first, counts[occupied])
+        return PartTally.of(normal, (bin_at, weight), bits=self.bin_bits, regions=regions)
 
     def _add_regions(
         self, map_logit: NDArray[np.float32], bins: NDArray[np.int64], mask: NDArray[np.bool_], defect: str
-    ) -> None:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
+        """Count the defective pixels; return the bin and the weight of each, and the number of regions."""
         region, regions = ndimage.label(mask, structure=ndimage.generate_binary_structure(2, 2))
         region_at, bin_at = region[mask], bins[mask]
         area = np.bincount(region_at, minlength=regions + 1)
@@ -153,6 +159,7 @@ class PixelTally:
                     found=int(is_found[of_size].sum()),
                 )
             )
+        return bin_at, 1.0 / area[region_at], regions
 
     def merge(self, other: PixelTally) -> None:
         """Add the pixels of another tally, for example from another process or machine; the order does not matter.

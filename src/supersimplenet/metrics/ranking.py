@@ -8,7 +8,7 @@ for its input raises MetricError with the reason instead of returning a number t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,13 +37,32 @@ class Metric:
         value: in [0, 1], None where the metric is not defined.
         reason: why there is no value, None where there is one.
         error_bound: how far the value may be from the exact one; 0 where it is exact up to rounding.
-        interval: in which the metric of all parts of this kind is expected; None where it was not estimated.
+        interval: in which the metric of all parts of this kind is expected; None where it was not estimated, or says
+            nothing.
+        no_interval: why an interval says nothing; None where it says something or was not estimated.
     """
 
     value: float | None
     reason: str | None = None
     error_bound: float = 0.0
     interval: Interval | None = None
+    no_interval: str | None = None
+
+    def with_interval(self, interval: Interval | None, reason: str = "") -> Metric:
+        """Return the metric with an interval, or with the reason why there is none."""
+        if self.value is None:
+            return self
+        if interval is not None and interval.degenerate:
+            interval, reason = None, "every bootstrap sample gives the same value"
+        return replace(self, interval=interval, no_interval=reason if interval is None else None)
+
+    def certainty(self) -> str:
+        """Return the interval, the reason why there is none, or what is exact, in words; empty where it has neither."""
+        if self.interval is not None:
+            return f"{self.interval.low:.3f} to {self.interval.high:.3f}"
+        if self.no_interval is not None:
+            return f"not defined: {self.no_interval}"
+        return f"exact to {self.error_bound:.1e}" if self.error_bound else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from supersimplenet.types import Regime, ScoreName
 
 Variant = Literal["jims", "icpr"]
 Flips = Literal["none", "published", "symmetric"]
+SmallRegions = Literal["keep", "drop"]
 Auto = Literal["auto"]
 PUBLISHED_BACKBONE = "wide_resnet50_2.tv_in1k"
 PUBLISHED_NOISE_STD = 0.015
@@ -79,10 +80,15 @@ class Recipe:
         flips: which images are also used flipped in training: upside down, left to right, and both. ``published``: only
             bad images, so that a flip reveals the label; ``symmetric``: good images too; ``none``: no image.
             ``auto``: none for unsupervised training, else symmetric (docs/decisions/0012-flips-and-scores.md).
+        most_repeats: where few bad images would make an epoch shorter than the good images alone do, the bad ones are
+            repeated in it, up to this many times its steps; 1 for each once, as published.
         mask_dilation_px: side of the square by which masks are widened, in pixels of the mask's file; 1 leaves them
             unchanged. ``auto``: 7, and 1 for the ICPR variant.
         distance_weight: (w, p): a defective pixel has the weight w (d / d_max)^p, where d is its distance from the edge
             of its region; null for equal weights. ``auto``: (3, 2), and null for the ICPR variant.
+        small_regions: a defective region smaller than half a position of the map: ``keep`` marks the position that it
+            covers best, and the others that it touches count in no loss; ``drop`` trains on all of them as normal, as
+            published (docs/decisions/0022-small-regions.md).
         image_score: which anomaly score decides the verdict: ``head`` (the classification head's), ``map`` (the map's
             maximum) or ``fused`` (their mean on one scale). All three are reported. ``auto``: the head's for weak
             supervision, else fused (docs/decisions/0012-flips-and-scores.md).
@@ -95,7 +101,8 @@ class Recipe:
         gradient_clip_norm: largest norm of the gradient, null for no clipping. ``auto``: null for unsupervised
             training, else 1.
 
-    Source: JIMS section 4.2 (implementation details). Differs: the default of ``flips``.
+    Source: JIMS section 4.2 (implementation details). Differs: the defaults of ``flips``, ``most_repeats`` and
+    ``small_regions``.
     """
 
     batch_size: int = 32
@@ -103,8 +110,10 @@ class Recipe:
     noise_std: float | Auto = "auto"
     stop_gradient: bool | Auto = "auto"
     flips: Flips | Auto = "auto"
+    most_repeats: int = 4
     mask_dilation_px: int | Auto = "auto"
     distance_weight: tuple[float, float] | Auto | None = "auto"
+    small_regions: SmallRegions = "keep"
     image_score: ScoreName | Auto = "auto"
     adaptor_lr: float = 1e-4
     adaptor_weight_decay: float = 1e-2
@@ -116,6 +125,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "recipe.batch_size", self.batch_size, "at least 1")
+        _require(self.most_repeats >= 1, "recipe.most_repeats", self.most_repeats, "at least 1")
         if self.perlin_threshold != "auto":
             inside = -1 < self.perlin_threshold < 1
             _require(inside, "recipe.perlin_threshold", self.perlin_threshold, "between -1 and 1, or auto")
@@ -129,6 +139,9 @@ class Recipe:
         if self.distance_weight is not None and self.distance_weight != "auto":
             positive = len(self.distance_weight) == 2 and min(self.distance_weight) > 0
             _require(positive, "recipe.distance_weight", self.distance_weight, "two positive numbers, null or auto")
+        kept_or_not = get_args(SmallRegions)
+        given = self.small_regions
+        _require(given in kept_or_not, "recipe.small_regions", given, f"one of {', '.join(kept_or_not)}")
         scores = (*get_args(ScoreName), "auto")
         _require(self.image_score in scores, "recipe.image_score", self.image_score, f"one of {', '.join(scores)}")
         for name in ("adaptor_lr", "heads_lr", "lr_decay"):
@@ -152,6 +165,7 @@ class LabelRecipe:
     flips: Flips
     mask_dilation_px: int
     distance_weight: tuple[float, float] | None
+    small_regions: SmallRegions
     image_score: ScoreName
     gradient_clip_norm: float | None
 
@@ -177,6 +191,7 @@ def resolve_recipe(
         flips="none" if unsupervised else "symmetric",
         mask_dilation_px=7 if variant == "jims" else 1,
         distance_weight=(3.0, 2.0) if variant == "jims" else None,
+        small_regions="drop",
         image_score="head" if regime == "weak" else "fused",
         gradient_clip_norm=None if unsupervised else 1.0,
     )

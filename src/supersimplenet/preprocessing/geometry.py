@@ -174,6 +174,28 @@ def resize_plane(plane: NDArray[np.float32], size_px: tuple[int, int]) -> NDArra
     return np.array(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
 
 
+def resize_weights(length: int, target: int, first: int = 0, count: int | None = None) -> NDArray[np.float32]:
+    """Return the matrix by which `resize_plane` resizes one axis: the share of each old pixel in each new one.
+
+    Args:
+        length: number of pixels before.
+        target: number of pixels after.
+        first: the first new pixel of the result.
+        count: number of new pixels in the result; beyond the last one their weights are 0. None for all.
+
+    Returns:
+        (count, length); each row sums to 1.
+    """
+    count = target - first if count is None else count
+    scale = length / target
+    centre = (np.arange(first, first + count)[:, None] + 0.5) * scale
+    distance = np.abs(np.arange(length)[None] + 0.5 - centre) / max(scale, 1.0)
+    weights = np.clip(1 - distance, 0, None)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    weights[max(target - first, 0) :] = 0
+    return weights.astype(np.float32)
+
+
 def checked_size(size_px: tuple[int, int]) -> tuple[int, int]:
     """Return (height, width) as whole numbers.
 

@@ -63,6 +63,7 @@ def find_cautions(
         *_of_calibration(evaluation),
         *_of_guarantee(evaluation, numbers),
         *_of_failures(evaluation),
+        *_of_lost_regions(evaluation),
         *_of_findings(findings),
         *_of_few_parts(evaluation, numbers),
         *_of_scores(evaluation),
@@ -124,6 +125,16 @@ def _of_failures(evaluation: Evaluation) -> Iterator[Caution]:
             text=f"{counted(len(failures), 'test image')} could not be read and counted nowhere; the line would have "
             "to do something with them.",
             examples=_few([f"{failure.path.name}: {_reason(failure.reason, failure.path)}" for failure in failures]),
+        )
+
+
+def _of_lost_regions(evaluation: Evaluation) -> Iterator[Caution]:
+    lost = evaluation.lost_words()
+    if lost is not None:
+        yield Caution(
+            level="doubt",
+            text=f"{lost}.",
+            examples=_few([f"{outcome.sample.image.name}: left out" for outcome in evaluation.vanishing]),
         )
 
 

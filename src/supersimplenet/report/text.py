@@ -58,10 +58,8 @@ def at_most(bound: float) -> str:
 
 def certainty(metric: Metric) -> str:
     """Return the interval or the error bound of a metric as text; empty where it has neither."""
-    if metric.interval is not None:
-        if metric.interval.degenerate:
-            return "says nothing: every resample gives the same"
-        return f"{metric.interval.low:.3f} to {metric.interval.high:.3f}"
+    if metric.interval is not None or metric.no_interval is not None:
+        return metric.certainty()
     return f"counted in bins: off by at most {_rounded_up(metric.error_bound)}" if metric.error_bound else ""
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.module import TrainingModule, build_optimizer
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.utils.console import console
+from supersimplenet.utils.formatting import counted, shown_duration
 from supersimplenet.utils.seeding import derive_seed
 
 # Standard deviation of the noise divided by that of the features, for every backbone but the published one. Chosen by
 # measurement: docs/decisions/0003-noise-scale.md.
 NOISE_PER_FEATURE_SCALE = 0.4
 _TIMED_STEPS = 3
+_FEW_STEPS = 200  # a run with fewer steps prints a warning; the demo's surfaces are learned in about 300 steps
 _BUDGET_SHARE = 0.95  # share of a time budget for training steps; checkpoints, held-out images and saving take the rest
 _PLACE = ("devices", "num_nodes", "strategy")  # settings of the trainer that do not change the result
 
@@ -43,7 +45,7 @@ class Plan:
         total_steps: number of steps of the whole run.
         noise_std: standard deviation of the feature noise, in feature units.
         feature_scale: measured standard deviation of the features.
-        seconds_per_step: measured duration of a step; None where no time budget was given.
+        seconds_per_step: measured duration of a step; None for a short run without a time budget.
     """
 
     epochs: int
@@ -51,6 +53,19 @@ class Plan:
     noise_std: float
     feature_scale: float
     seconds_per_step: float | None = None
+
+    def lines(self, steps_per_epoch: int) -> Iterator[str]:
+        """Yield the length of the run in words, and a warning where it is too short."""
+        seconds = None if self.seconds_per_step is None else self.total_steps * self.seconds_per_step
+        yield (
+            f"{counted(self.total_steps, 'step')} in {counted(self.epochs, 'epoch')} of "
+            f"{counted(steps_per_epoch, 'step')}" + ("" if seconds is None else f", about {shown_duration(seconds)}")
+        )
+        if self.total_steps < _FEW_STEPS:
+            yield (
+                f"only {counted(self.total_steps, 'step')}: expect little of this model before some {_FEW_STEPS}; give "
+                "it more epochs (--trainer.max_epochs), time or good images, or smaller batches (--recipe.batch_size)"
+            )
 
 
 def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, feature_scale: float) -> float:
@@ -75,10 +90,16 @@ def plan_run(
 ) -> Plan:
     """Plan epochs and steps: as configured, or as many as fit into a time budget that is counted from ``started``."""
     steps_per_epoch = len(batches)
-    epochs, seconds_per_step = trainer.max_epochs, None
-    if budget_s is not None:
+    epochs = trainer.max_epochs
+    most_steps = epochs * steps_per_epoch
+    if trainer.max_steps != -1:
+        most_steps = min(most_steps, trainer.max_steps)
+    seconds_per_step = None
+    if budget_s is not None or most_steps >= _FEW_STEPS:  # a shorter run would spend too much of itself on measuring
         console().print("measuring the time of a step")
         seconds_per_step = _measure_step(module, next(iter(batches)))
+    if budget_s is not None:
+        assert seconds_per_step is not None
         remaining = _BUDGET_SHARE * budget_s - (time.monotonic() - started)
         fitting = int(remaining / (seconds_per_step * steps_per_epoch))
         epochs = min(epochs, max(1, fitting))

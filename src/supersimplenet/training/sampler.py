@@ -15,10 +15,11 @@ class EpochBatches(Sampler[list[int]]):
     """The batches of an epoch, as rows of the feature source.
 
     Without bad images, each good image comes once. With bad images, each of their rows (an image's views) comes once,
-    together with an equal number of good images, those drawn least often first: good images are taken from shuffled
-    rounds through all of them, which continue from epoch to epoch. Rounds and orders depend only on the seed and on
-    their number. So the same images are drawn with any number of worker processes, on several devices, and in a resumed
-    run.
+    together with an equal number of good images, those drawn least often first: they are taken from shuffled rounds
+    through all of them, which continue from epoch to epoch. Where an epoch would have fewer steps than the good images
+    alone, the bad rows are repeated until it has as many, or ``most_repeats`` times its steps: all of them as often as
+    possible, the rest in shuffled rounds too. Rounds and orders depend only on the seed and on their number. So the
+    same images are drawn with any number of worker processes, on several devices, and in a resumed run.
 
     The batches of an epoch differ in size by at most one, so that no step is based on a few left-over images.
 
@@ -27,10 +28,12 @@ class EpochBatches(Sampler[list[int]]):
         bad: rows of each bad image's views.
         batch_size: number of images in a step, over all processes; no batch is larger.
         seed: the run's seed.
+        most_repeats: how many times the steps of bad images that come once each an epoch may have; 1 for as published.
         rank: rank of this process, which takes its share of each batch.
         world_size: number of processes, at most ``batch_size``.
 
-    Source: JIMS section 4.2 (sampling). Differs: draw counts are not stored; they follow from the epoch.
+    Source: JIMS section 4.2 (sampling). Differs: draw counts are not stored; they follow from the epoch. Few bad images
+    are repeated.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class EpochBatches(Sampler[list[int]]):
         *,
         batch_size: int,
         seed: int,
+        most_repeats: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -47,6 +51,7 @@ class EpochBatches(Sampler[list[int]]):
         self.bad = [row for rows in bad for row in rows]
         self.batch_size = batch_size
         self.seed = seed
+        self.bad_drawn = _bad_drawn(len(good), len(self.bad), batch_size, most_repeats)
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         smallest = self.images // len(self)
@@ -66,24 +71,33 @@ class EpochBatches(Sampler[list[int]]):
     @property
     def images(self) -> int:
         """Number of images in an epoch."""
-        return 2 * len(self.bad) if self.bad else len(self.good)
+        return 2 * self.bad_drawn if self.bad else len(self.good)
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        drawn = self._drawn_good()
+        drawn = self._drawn("round", len(self.good), self.images - self.bad_drawn)
+        bad = self.bad
+        if self.bad:
+            times, rest = divmod(self.bad_drawn, len(self.bad))
+            bad = self.bad * times + [self.bad[i] for i in self._drawn("bad round", len(self.bad), rest)]
         views = torch.randint(1 << 30, (len(drawn),), generator=generator).tolist()
-        rows = [self.good[i][view % len(self.good[i])] for i, view in zip(drawn, views, strict=True)] + self.bad
+        rows = [self.good[i][view % len(self.good[i])] for i, view in zip(drawn, views, strict=True)] + bad
         order = torch.randperm(len(rows), generator=generator)
         for batch in torch.tensor_split(order, len(self)):
             yield [rows[place] for place in batch[self.rank :: self.world_size].tolist()]
 
-    def _drawn_good(self) -> list[int]:
-        """Return the good images of this epoch: a section of an endless sequence of shuffled rounds."""
-        count, total = self.images - len(self.bad), len(self.good)
+    def _drawn(self, name: str, total: int, count: int) -> list[int]:
+        """Return this epoch's section, ``count`` long, of an endless sequence of shuffled rounds through ``total``."""
         first = self.epoch * count
         drawn: list[int] = []
         for number in range(first // total, -(-(first + count) // total)):
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "round", number))
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, name, number))
             drawn += torch.randperm(total, generator=generator).tolist()
         skipped = first % total
         return drawn[skipped : skipped + count]
+
+
+def _bad_drawn(good: int, bad: int, batch_size: int, most_repeats: int) -> int:
+    """Return the number of bad rows in an epoch: each once, or more where the good images alone give more steps."""
+    most_steps = most_repeats * -(-2 * bad // batch_size)
+    return max(bad, min(-(-good // 2), most_steps * batch_size // 2)) if bad else 0

@@ -52,8 +52,6 @@ from supersimplenet.utils.console import console
 from supersimplenet.utils.serialization import to_plain
 from supersimplenet.utils.system import keep_freed_blocks
 
-_FEW_STEPS = 200  # a run with fewer steps prints a warning; the demo's surfaces are learned in about 300 steps
-
 
 def train(
     data: DataSource,
@@ -318,6 +316,7 @@ def _plan(
         training_set.bad,
         batch_size=run.recipe.batch_size,
         seed=run.seed,
+        most_repeats=run.recipe.most_repeats,
         rank=process_group.rank,
         world_size=process_group.world_size,
     )
@@ -327,7 +326,10 @@ def _plan(
         scale = measure_feature_scale(training_set.source, upright)
         module.noise_std = resolve_noise_std(run.recipe, run.model, ready.network.backbone, scale)
         budget_s = None if run.time_budget is None else parse_duration(run.time_budget)
-        return plan_run(module, batches, run.trainer, scale, budget_s, run.started)
+        plan = plan_run(module, batches, run.trainer, scale, budget_s, run.started)
+        for line in plan.lines(len(batches)):
+            console().print(line)
+        return plan
 
     plan = process_group.on_rank_zero(decide) if earlier is None else Plan(**earlier["training"]["plan"])
     module.noise_std, module.total_steps = plan.noise_std, plan.total_steps
@@ -364,12 +366,6 @@ def _finish(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet
         # Written before the weights, so that no finished model lacks this file.
         write_image_records(run.folder, training_set.image_records(labels.samples))
         save_model(run.folder, ready.network, record)
-        steps = record["training"]["plan"]["total_steps"]
-        if steps < _FEW_STEPS:
-            console().print(
-                f"only {steps} steps were trained: expect little of this model before some {_FEW_STEPS}; "
-                "give it more epochs or time, smaller batches (--recipe.batch_size), or a smaller --model.image_size"
-            )
         return _calibrated(run, ready, training_set.held_out_samples)
 
     record, calibration = ready.process_group.on_rank_zero(write)

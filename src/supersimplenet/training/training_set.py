@@ -26,7 +26,7 @@ from supersimplenet.training.pixel_labels import PixelLabels, read_pixel_labels
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console, progress_bar
 from supersimplenet.utils.files import file_sha256
-from supersimplenet.utils.formatting import few
+from supersimplenet.utils.formatting import counted, few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def gather_training_set(
     labels, unreadable = read_pixel_labels(
         samples, recipe, (2 * height, 2 * width), preprocessor=preprocessor, masks=masks, on_error=on_error
     )
-    _report_left_out(labels, samples)
+    _report_labels(labels, samples, tiles=preprocessor.config.fit == "tiles")
     held_out = hold_out(samples, holdout_fraction, seed)
     numbers: dict[int, list[int]] = {}  # numbers of the tiles of each image
     for tile in labels.tiles:
@@ -225,8 +225,8 @@ def _rows(source: FeatureSource, labels: PixelLabels, samples: Sequence[Sample],
     }
 
 
-def _report_left_out(labels: PixelLabels, samples: Sequence[Sample]) -> None:
-    """Print which tiles are not trained on.
+def _report_labels(labels: PixelLabels, samples: Sequence[Sample], *, tiles: bool) -> None:
+    """Print which tiles are not trained on, and which images have regions that are too small for the map.
 
     Raises:
         DataError: bad images are to be trained on, and no tile is bad.
@@ -244,6 +244,14 @@ def _report_left_out(labels: PixelLabels, samples: Sequence[Sample]) -> None:
         )
     if touched:
         console().print(f"{touched} tiles that a defect merely touches are left out")
+    if labels.small_regions:
+        small = [samples[place].image for place in labels.small_regions]
+        finer = "a larger --view.scale" if tiles else "a larger --model.image_size, or tiles (--view.fit tiles)"
+        console().print(
+            f"{counted(sum(labels.small_regions.values()), 'defective region')} in {counted(len(small), 'image')} "
+            f"smaller than half a position of the map: {few(small)}; each is trained on as one position, its edge "
+            f"counts in no loss; {finer} shows more of them"
+        )
 
 
 def _count(samples: Sequence[Sample], labels: PixelLabels, held_out: set[int], *, tiles: bool) -> dict[str, Any]:
@@ -258,6 +266,7 @@ def _count(samples: Sequence[Sample], labels: PixelLabels, held_out: set[int], *
         "held_out_images": len(readable) - len(trained),
         "bad_with_mask_images": known,
         "bad_without_mask_images": len(bad) - known,
+        "small_regions": sum(labels.small_regions.values()),
     }
     if tiles:
         kinds = [

@@ -52,6 +52,14 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", MINUS)
 
 
+def shown_duration(seconds: float) -> str:
+    """Format a duration in its two largest units: ``45 s``, ``3 min``, ``2 h 10 min``."""
+    if seconds < 99.5:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def counted(number: int, thing: str) -> str:
     """Format a number and its noun: `1 part`, `2,000 parts`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

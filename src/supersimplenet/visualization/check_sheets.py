@@ -103,7 +103,10 @@ def _panels(
     """Return the tiles of one piece of evidence with their captions."""
     panels = []
     for path in evidence.images[:_COLUMNS]:
-        sample = sample_of[path]
+        sample = sample_of.get(path)
+        if sample is None:  # a mask without an image
+            panels.append((_tile(path, stretch=True), ("mask", path.name)))
+            continue
         panels.append((_tile(path), (f"{sample.split} / {sample.defect}", path.name)))
         if with_masks and (sample.mask or sample.ignore):
             panels.append((_tile(sample.mask or sample.ignore, stretch=True), ("mask", (sample.mask or path).name)))
@@ -151,8 +154,8 @@ def _without_path(evidence: Evidence, sample_of: dict[Path, Sample]) -> str:
     """Return the detail without the path of the file, whose name is shown below the tile."""
     detail = evidence.detail
     for image in evidence.images:
-        sample = sample_of[image]
-        for path in (image, sample.mask, sample.ignore):
+        sample = sample_of.get(image)
+        for path in (image,) if sample is None else (image, sample.mask, sample.ignore):
             detail = detail.removeprefix(f"{path}: ")
     return detail
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.datasets.checks.file_rules import check_brightness, check_images, check_masks
+from supersimplenet.datasets.checks.file_rules import check_brightness, check_images, check_masks, check_orphans
 from supersimplenet.datasets.checks.findings import Finding, Inspected
 from supersimplenet.datasets.checks.inspection import inspect_samples
 from supersimplenet.datasets.checks.light import Light, check_light, measure_light
@@ -68,6 +68,7 @@ class CheckReport:
 def check(
     samples: Sequence[Sample],
     *,
+    orphans: Sequence[tuple[Path, str]] = (),
     size_px: tuple[int, int] | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> CheckReport:
@@ -75,6 +76,7 @@ def check(
 
     Args:
         samples: samples of both splits.
+        orphans: masks that belong to no sample, each with what was wanted; see `DataSource.survey`.
         size_px: (height, width) of the network's input. If given, also find defects too small for this size, and
             images of very different proportions.
         progress: called with the current stage, ``reading`` or ``comparing``, and the number of images done since the
@@ -95,6 +97,7 @@ def check(
     findings = [
         *check_images(inspected, size_px),
         *check_masks(inspected, size_px),
+        *check_orphans(orphans),
         *check_labels(samples),
         *check_named_groups(samples),
         *check_duplicates(inspected),

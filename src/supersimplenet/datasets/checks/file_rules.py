@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from supersimplenet.datasets.checks.findings import Finding, Inspected, each
+from supersimplenet.datasets.checks.findings import Evidence, Finding, Inspected, each
+from supersimplenet.datasets.checks.inspection import MaskInspection, map_size
 from supersimplenet.datasets.checks.light import LEAST_FOR_SPREAD, middle_and_spread
-from supersimplenet.types import BAD, GOOD
+from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.formatting import counted, shown_size
 
 _LONG = 3.0  # length divided by width; a square network size strongly distorts longer images
@@ -79,6 +81,14 @@ def check_masks(inspected: Sequence[Inspected], size_px: tuple[int, int] | None)
         )
         yield Finding(level="note", code="mask-missing", message=message, evidence=each(missing))
     yield from _check_marks(inspected, size_px)
+
+
+def check_orphans(orphans: Sequence[tuple[Path, str]]) -> Iterator[Finding]:
+    """Yield a finding on masks that belong to no image."""
+    if orphans:
+        message = f"{counted(len(orphans), 'mask')} without an image; {orphans[0][1]}: rename, remove, or add the image"
+        evidence = tuple(Evidence(images=(path,)) for path, _ in orphans)
+        yield Finding(level="error", code="mask-orphan", message=message, evidence=evidence)
 
 
 def check_brightness(inspected: Sequence[Inspected]) -> Iterator[Finding]:
@@ -174,13 +184,31 @@ def _check_marks(inspected: Sequence[Inspected], size_px: tuple[int, int] | None
             "the rest black"
         )
         yield Finding(level="warning", code="mask-inverted", message=message, evidence=each(large))
-    lost = [(sample, f"{mask.marked_fraction:.3%} of the image") for sample, mask in marking if mask.vanishes]
-    if lost and size_px is not None:
-        message = (
-            f"{counted(len(lost), 'defect')} too small to leave a pixel at {shown_size(size_px)}; choose a larger "
-            "--model.image_size, or use tiles (--view.fit tiles)"
+    if size_px is not None:
+        yield from _check_small(marking, size_px)
+
+
+def _check_small(marking: Sequence[tuple[Sample, MaskInspection]], size_px: tuple[int, int]) -> Iterator[Finding]:
+    """Yield a finding on masks that vanish at the network's input size, or have regions too small for its map."""
+    small = [(sample, mask) for sample, mask in marking if mask.vanishes or mask.small_regions]
+    if not small:
+        return
+    vanishing = sum(mask.vanishes for _, mask in small)
+    message = f"{counted(len(small), 'mask')} with defects too small at {shown_size(size_px)}: "
+    if vanishing:
+        message += f"{counted(vanishing, 'mask')} without a pixel left, which no metric of pixels counts; "
+    regions = sum(mask.small_regions for _, mask in small)
+    if regions:
+        message += (
+            f"{counted(regions, 'region')} smaller than half a position of the map ({shown_size(map_size(size_px))}), "
+            "trained on as one position each; "
         )
-        yield Finding(level="warning", code="mask-vanishes", message=message, evidence=each(lost))
+    message += "choose a larger --model.image_size, or use tiles (--view.fit tiles)"
+    details = [
+        (sample, f"{counted(mask.small_regions, 'region')}, {mask.marked_fraction:.3%} of the image marked")
+        for sample, mask in small
+    ]
+    yield Finding(level="warning", code="mask-vanishes", message=message, evidence=each(details))
 
 
 def _listed_sizes(sizes: Sequence[tuple[tuple[int, int], int]]) -> str:

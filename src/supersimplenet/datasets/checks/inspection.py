@@ -10,15 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from supersimplenet.datasets.checks.duplicates import fingerprint
 from supersimplenet.datasets.masks import read_ignored
+from supersimplenet.datasets.regions import count_lost_regions
 from supersimplenet.errors import ImageError
-from supersimplenet.preprocessing.geometry import resize_mask
+from supersimplenet.preprocessing.geometry import Placement, resize_mask
 from supersimplenet.preprocessing.images import pixel_digest, read_image, read_mask
 from supersimplenet.types import Sample
 
 _THREADS = min(8, os.cpu_count() or 1)
+# The published recipe's widening of masks and its smallest feature stride; the map has half of that stride.
+_WIDENED_PX, _STRIDE_PX = 7, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +33,14 @@ class MaskInspection:
         levels: the grey levels in the file, 0 to 255, ascending.
         marked_fraction: share of the pixels that count as defective, in [0, 1].
         vanishes: whether no marked pixel is left when the mask is resized to the network's input size.
+        small_regions: number of regions that cover no position of the network's map by half; 0 where its size is not
+            known.
     """
 
     levels: tuple[int, ...]
     marked_fraction: float
     vanishes: bool
+    small_regions: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +141,25 @@ def _inspect_mask(sample: Sample, image_size_px: tuple[int, int], size_px: tuple
     marked = read_mask(sample.mask, image_size_px=image_size_px, any_value=sample.mask_any_value)
     # Read the file again as an image, because `read_mask` does not return the grey levels.
     levels = np.bincount(read_image(sample.mask).max(axis=2).ravel(), minlength=256)
-    vanishes = size_px is not None and bool(marked.any()) and not resize_mask(marked, size_px).any()
+    vanishes, small_regions = False, 0
+    if size_px is not None and marked.any():
+        vanishes, small_regions = not resize_mask(marked, size_px).any(), _small_regions(marked, size_px)
     return MaskInspection(
-        levels=tuple(np.flatnonzero(levels).tolist()), marked_fraction=float(marked.mean()), vanishes=vanishes
+        levels=tuple(np.flatnonzero(levels).tolist()),
+        marked_fraction=float(marked.mean()),
+        vanishes=vanishes,
+        small_regions=small_regions,
     )
+
+
+def _small_regions(marked: NDArray[np.bool_], size_px: tuple[int, int]) -> int:
+    """Count the regions that are too small for the map, widened as in a training with the default settings."""
+    widened = ndimage.maximum_filter(marked, size=_WIDENED_PX, mode="constant", cval=False)
+    map_px = map_size(size_px)
+    placement = Placement.whole(map_px, (marked.shape[0], marked.shape[1]))
+    return count_lost_regions(widened, placement, resize_mask(widened, map_px))
+
+
+def map_size(size_px: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of the map of a network with this input size and the default feature strides."""
+    return 2 * -(-size_px[0] // _STRIDE_PX), 2 * -(-size_px[1] // _STRIDE_PX)
