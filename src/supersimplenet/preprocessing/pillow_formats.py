@@ -144,15 +144,35 @@ def orientation_of(image: Image.Image) -> int:
 # --- PNG ---------------------------------------------------------------------------------------------------------
 
 
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# The passes of an interlaced PNG: first column and row, and the steps between columns and rows.
+_PNG_PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_BLOCK_BYTES = 1 << 20
+
+
 @dataclass(frozen=True)
 class _PngFacts:
     bits: int
     colour_type: int
+    interlaced: bool
     transparent: tuple[int, ...] | None  # the one grey level or colour that is transparent
 
 
 def _decode_png(content: bytes, *, image: Image.Image) -> NDArray[Any]:
     facts = _check_png(content)
+    image.load()
+    # Pillow leaves rows black that are missing, whereas no row of a photograph is black throughout.
+    last_row = image.crop((0, image.height - 1, image.width, image.height))
+    if facts.interlaced or not np.asarray(last_row).any():
+        _check_png_length(content, image.size, facts)
     if facts.colour_type == 3:
         return pixels_of(image)
     if facts.colour_type == 4 and facts.bits == 16:
@@ -192,8 +212,30 @@ def _check_png(content: bytes) -> _PngFacts:
         if kind == b"tRNS" and colour_type in (0, 2) and length == (2 if colour_type == 0 else 6):
             transparent = struct.unpack_from(f">{length // 2}H", content, at + 8)
         if kind == b"IEND":
-            return _PngFacts(bits, colour_type, transparent)
+            return _PngFacts(bits, colour_type, content[28] != 0, transparent)
         at = end + 4
+
+
+def _check_png_length(content: bytes, size: tuple[int, int], facts: _PngFacts) -> None:
+    """Decompress the pixels once more, and count their bytes."""
+    pixel_bits = facts.bits * _PNG_SAMPLES[facts.colour_type]
+    passes = _PNG_PASSES if facts.interlaced else ((0, 0, 1, 1),)
+    missing = 0
+    for x, y, across, down in passes:
+        width, height = -(-(size[0] - x) // across), -(-(size[1] - y) // down)
+        missing += height * (1 + -(-width * pixel_bits // 8)) if width > 0 and height > 0 else 0
+    stream, at = zlib.decompressobj(), 8
+    while missing > 0 and not stream.eof and at < len(content):
+        (length,) = struct.unpack_from(">I", content, at)
+        data = content[at + 8 : at + 8 + length] if content[at + 4 : at + 8] == b"IDAT" else b""
+        while data and missing > 0 and not stream.eof:
+            missing -= len(stream.decompress(data, _BLOCK_BYTES))
+            data = stream.unconsumed_tail
+        at += 12 + length
+    if missing > 0 and not stream.eof:
+        missing -= len(stream.flush())
+    if missing > 0:
+        raise TruncatedFileError
 
 
 # --- the other formats -------------------------------------------------------------------------------------------
