@@ -55,7 +55,7 @@ def zoo() -> dict[str, Animal]:
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """Damage a file: flip bits, overwrite, cut, drop, double or insert bytes, a few times; headers more than the rest."""
+    """Damage a file: flip bits, overwrite, cut, drop, double or insert bytes, a few times; headers more often."""
     damaged = bytearray(content)
     for _ in range(int(rng.integers(1, 5))):
         size = max(1, len(damaged))
@@ -204,6 +204,10 @@ def odd_tiffs() -> Iterator[tuple[str, Animal]]:
     yield "tiff-12-bits", Animal(plain_tiff(packed, bits=(12,), width=10), truth)
     ink = values(4)
     yield "tiff-cmyk", Animal(one_tiff(ink, photometric="separated"), reader=None, truth=_as_pillow_converts(ink))
+    without_lengths = plain_tiff(values().tobytes()).replace(
+        struct.pack("<HHI", 279, 4, 1), struct.pack("<HHI", 280, 4, 1)
+    )
+    yield "tiff-without-lengths", Animal(without_lengths, values(), None)
     # Two pages: a small one before the photograph, and other orders.
     small, large = values()[:4, :4], values(seed=2)
     plain = {"photometric": "minisblack"}
@@ -358,9 +362,8 @@ def pngs() -> Iterator[tuple[str, Animal]]:
     for kind in (np.uint8, np.uint16):
         for channels in (1, 2, 3, 4):
             pixels = values(*([channels] if channels > 1 else []), kind=kind)
-            truth = pixels if channels != 2 else pixels
             content = imagecodecs.png_encode(pixels)
-            yield f"png-{channels}-{np.dtype(kind).name}", Animal(content, truth, imagecodecs.png_decode)
+            yield f"png-{channels}-{np.dtype(kind).name}", Animal(content, pixels, imagecodecs.png_decode)
     for bits in (1, 2, 4):
         few = values(below=2**bits)
         rows = [imagecodecs.packints_encode(row, bits) for row in few]
@@ -617,6 +620,14 @@ def jpegs_2000() -> Iterator[tuple[str, Animal]]:
         pixels = values(kind=np.uint16)
         content = imagecodecs.jpeg2k_encode(pixels, codecformat=codec, reversible=True, level=0)
         yield f"{codec}-grey16", Animal(content, pixels, imagecodecs.jpeg2k_decode)
+    for bits in (1, 4, 10, 12):
+        few = values(kind=np.uint16 if bits > 8 else np.uint8, below=2**bits)
+        content = imagecodecs.jpeg2k_encode(few, codecformat="jp2", reversible=True, level=0, bitspersample=bits)
+        full, highest = np.iinfo(few.dtype).max, 2**bits - 1
+        truth = ((2 * few.astype(np.uint64) * full + highest) // (2 * highest)).astype(few.dtype)
+        yield f"jp2-{bits}-bits", Animal(content, truth)
+    content = imagecodecs.jpeg2k_encode(values(kind=np.int16), codecformat="jp2", reversible=True, level=0)
+    yield "jp2-signed", Animal(content, refused="JPEG 2000 with signed")
     content = imagecodecs.jpeg2k_encode(smooth_values(3, size=96), codecformat="jp2", reversible=True, level=0)
     yield "jp2-cut", Animal(content[: len(content) // 2], refused="truncated after|damaged")
 
@@ -633,7 +644,7 @@ def netpbms() -> Iterator[tuple[str, Animal]]:
             content = header(raw, highest) + stored.astype(np.uint8 if highest < 256 else ">u2").tobytes()
             reader = with_opencv if highest in (255, 65535) else None
             yield f"netpbm-{raw}-{highest}", Animal(content, truth.squeeze(), reader)
-            words = b" ".join(b"%d" % value for value in stored.ravel().tolist())
+            words = b"".join(b"%d\n" % value for value in stored.ravel().tolist())
             yield f"netpbm-{plain}-{highest}", Animal(header(plain, highest) + words, truth.squeeze())
     bits = values(below=2)
     rows = b"".join(np.packbits(row).tobytes() for row in bits)
@@ -642,8 +653,8 @@ def netpbms() -> Iterator[tuple[str, Animal]]:
     yield "netpbm-1", Animal(header(1, None) + digits, 255 - bits * 255)
     raw = header(6, 255) + values(3).tobytes()
     yield "netpbm-cut", Animal(raw[:-1], refused="truncated after")
-    yield "netpbm-cut-words", Animal(header(2, 255) + b"1 2 3", refused="truncated after")
+    yield "netpbm-cut-words", Animal(header(2, 255) + b"1 2 3\n", refused="truncated after")
     yield "netpbm-cut-bits", Animal(header(1, None) + b"0101", refused="truncated after")
-    yield "netpbm-no-words", Animal(header(2, 255) + b"1 2 x " * 200, refused="damaged")
+    yield "netpbm-no-words", Animal(header(2, 255) + b"1 2 x\n" * 200, refused="damaged")
     yield "netpbm-too-bright", Animal(header(5, 9) + values().tobytes(), refused="above the largest, 9")
     yield "netpbm-no-height", Animal(b"P5\n12\n", refused="a header without width, height and maximum")

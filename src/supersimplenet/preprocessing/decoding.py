@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from supersimplenet.errors import ImageError
-from supersimplenet.preprocessing import jpeg, netpbm, tiff
+from supersimplenet.preprocessing import jpeg, jpeg_2000, netpbm, png, tiff
 from supersimplenet.preprocessing.image_file import (
     REPAIR,
     Content,
@@ -176,6 +176,10 @@ def _read_header(content: Content, limits: Limits, page: int | None) -> Header:
         return jpeg.open_jpeg(content, limits)
     if head.startswith(netpbm.MAGICS):
         return netpbm.open_netpbm(content, limits)
+    if head.startswith(png.MAGIC):
+        return png.open_png(content, limits)
+    if head.startswith(jpeg_2000.MAGICS):
+        return jpeg_2000.open_jpeg_2000(content, limits)
     name = format_of(head)
     if name is None:
         raise UnusableFileError(

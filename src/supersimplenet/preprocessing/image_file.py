@@ -41,7 +41,7 @@ class Limits:
     max_pixels: int = 200_000_000
     max_side: int = 1_000_000
     max_bytes: int = 1_000_000_000
-    max_scan_pixels: int = 2_000_000_000
+    max_scan_pixels: int = 1_000_000_000
 
     @classmethod
     def from_environment(cls) -> Limits:

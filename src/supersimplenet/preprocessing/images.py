@@ -2,9 +2,10 @@
 
 The steps, in order, with their reasons:
 
-1. Pillow decodes; of an animation or a stack of pages, only the first frame.
+1. The file's bytes are decoded (`supersimplenet.preprocessing.decoding`): of an animation the first frame, of a TIFF's
+   pages the largest. What is damaged, or not known to be read correctly, is refused.
 2. More than 8 bits become 8, rounded over the format's range (0..65535 -> 0..255). This comes before the resize, so
-   that a 16-bit file and an 8-bit copy of it give the same pixels. Colour with 16 bits is cut to 8 by Pillow itself.
+   that a 16-bit file and an 8-bit copy of it give the same pixels. Colours of JPEG 2000 with 16 bits alone are cut.
 3. Transparency is blended over black, so that content erased in an editor does not reappear.
 4. EXIF orientation is applied if it is stored before the pixel data.
 5. Grey becomes RGB; CMYK and the like are converted without colour profiles.

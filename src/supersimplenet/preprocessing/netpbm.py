@@ -59,8 +59,10 @@ def _decode(content: bytes, *, start: int, kind: int, shape: tuple[int, int, int
         digits = _COMMENT.sub(b"", content[start:]).translate(None, b" \t\r\n\v\f")[:count]
         values = _long_enough(np.frombuffer(digits, np.uint8), count) - ord("0")
     elif kind in (2, 3):
-        words = _COMMENT.sub(b"", content[start:]).split(maxsplit=count)[:count]
-        values = _long_enough(np.array(words, dtype=np.uint32), count)
+        words = _COMMENT.sub(b"", content[start:]).split(maxsplit=count)
+        if len(words) <= count and not content[-1:].isspace():  # the last number may have lost digits
+            raise TruncatedFileError
+        values = _long_enough(np.array(words[:count], dtype=np.uint32), count)
     elif kind == 4:
         row_bytes = -(-width // 8)
         packed = np.frombuffer(content, np.uint8, offset=start)[: height * row_bytes]

@@ -1,4 +1,4 @@
-"""PNG, BMP, GIF, WebP and JPEG 2000, decoded by Pillow; and what keeps Pillow from warning, guessing and allocating."""
+"""BMP, GIF and WebP, decoded by Pillow; and what keeps Pillow from warning, guessing and allocating."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import struct
 import sys
 import threading
 import warnings
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from supersimplenet.preprocessing.image_file import (
     REPAIR,
@@ -28,17 +26,8 @@ from supersimplenet.preprocessing.image_file import (
     UnusableFileError,
 )
 
-# The beginning of a file, and Pillow's name of the format. No other reader of Pillow (the one for EPS starts
-# Ghostscript) ever gets a file.
-MAGICS = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"BM": "BMP",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000",
-    b"\xff\x4f\xff\x51": "JPEG2000",
-}
-_LOSSY = frozenset({"WEBP", "JPEG2000"})
+# The beginning of a file, and Pillow's name of the format.
+_MAGICS = {b"BM": "BMP", b"GIF87a": "GIF", b"GIF89a": "GIF"}
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
@@ -46,11 +35,11 @@ def format_of(head: bytes) -> str | None:
     """Return Pillow's name of the format of a file that begins with ``head``; None if it is none of this module."""
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WEBP"
-    return next((name for magic, name in MAGICS.items() if head.startswith(magic)), None)
+    return next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
 
 
 def open_with_pillow(content: Content, name: str, limits: Limits) -> Header:
-    """Read the header of a file of one of these formats; see `Header`.
+    """Read the header of a BMP, GIF or WebP; see `Header`.
 
     Raises:
         UnusableFileError: the header is damaged or above the limits.
@@ -58,23 +47,33 @@ def open_with_pillow(content: Content, name: str, limits: Limits) -> Header:
     if name == "WEBP":  # Pillow allocates the whole canvas as it opens the file
         limits.check_size(_webp_size(content[:30]))
     image = opened(content, name)
+    return header_of(image, limits, lossy=name == "WEBP", pixels=partial(_decode, image=image))
+
+
+def header_of(image: Image.Image, limits: Limits, *, lossy: bool, pixels: Callable[[bytes], NDArray[Any]]) -> Header:
+    """Return the header of an image that Pillow has opened.
+
+    Raises:
+        UnusableFileError: its size is above the limits.
+    """
     size_px = image.size[1], image.size[0]
     limits.check_size(size_px)
-    if name == "JPEG2000":
-        _check_jpeg_2000(image)
-    return Header(
-        size_px=size_px,
-        orientation=orientation_of(image),
-        lossy=name in _LOSSY,
-        pixels=partial(_decode_png if name == "PNG" else _decode, image=image),
-    )
+    return Header(size_px=size_px, orientation=orientation_of(image), lossy=lossy, pixels=pixels)
 
 
 def opened(content: Content, name: str) -> Image.Image:
-    """Open a file with one of Pillow's readers."""
+    """Open a file with one of Pillow's readers.
+
+    Raises:
+        UnusableFileError: the header is damaged.
+    """
+    # One reader of Pillow alone: the one for EPS starts Ghostscript.
     source = content.file if isinstance(content, OpenFile) else io.BytesIO(content)  # type: ignore[arg-type]
     source.seek(0)
-    return Image.open(source, formats=(name,))
+    try:
+        return Image.open(source, formats=(name,))
+    except UnidentifiedImageError as error:
+        raise UnusableFileError(f"damaged (its {name} header cannot be read); {REPAIR}") from error
 
 
 def pixels_of(image: Image.Image) -> NDArray[Any]:
@@ -141,103 +140,6 @@ def orientation_of(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-# --- PNG ---------------------------------------------------------------------------------------------------------
-
-
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# The passes of an interlaced PNG: first column and row, and the steps between columns and rows.
-_PNG_PASSES = (
-    (0, 0, 8, 8),
-    (4, 0, 8, 8),
-    (0, 4, 4, 8),
-    (2, 0, 4, 4),
-    (0, 2, 2, 4),
-    (1, 0, 2, 2),
-    (0, 1, 1, 2),
-)
-_BLOCK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class _PngFacts:
-    bits: int
-    colour_type: int
-    interlaced: bool
-    transparent: tuple[int, ...] | None  # the one grey level or colour that is transparent
-
-
-def _decode_png(content: bytes, *, image: Image.Image) -> NDArray[Any]:
-    facts = _check_png(content)
-    image.load()
-    # Pillow leaves rows black that are missing, whereas no row of a photograph is black throughout.
-    last_row = image.crop((0, image.height - 1, image.width, image.height))
-    if facts.interlaced or not np.asarray(last_row).any():
-        _check_png_length(content, image.size, facts)
-    if facts.colour_type == 3:
-        return pixels_of(image)
-    if facts.colour_type == 4 and facts.bits == 16:
-        # Grey and alpha of two bytes each are the four bytes of RGBA with 8 bits.
-        header = content[12:24] + b"\x08\x06" + content[26:29]
-        patched = content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
-        parts = pixels_of(opened(patched, "PNG")).astype(np.uint16)
-        grey, alpha = parts[..., 0] << 8 | parts[..., 1], parts[..., 2] << 8 | parts[..., 3]
-        return np.stack([grey, grey, grey, alpha], axis=2)
-    if facts.colour_type in (2, 6) and facts.bits == 16:
-        pixels: NDArray[Any] = both_bytes(lambda: opened(content, "PNG"))
-    else:
-        image.info.pop("transparency", None)  # Pillow compares it before it scales the pixels
-        pixels = pixels_of(image)
-    if facts.transparent is None:
-        return pixels
-    scale = 255 // (2**facts.bits - 1) if facts.bits < 8 else 1
-    full = 65535 if facts.bits == 16 else 255
-    hidden = (pixels == np.array(facts.transparent) * scale).all(axis=2)
-    alpha = np.where(hidden, 0, full).astype(pixels.dtype)
-    return np.dstack([np.broadcast_to(pixels, (*hidden.shape, 3)), alpha])
-
-
-def _check_png(content: bytes) -> _PngFacts:
-    """Check every check sum, and that the file has its end; Pillow does not."""
-    view, at, transparent = memoryview(content), 8, None
-    bits, colour_type = content[24], content[25]
-    while True:
-        if at + 12 > len(content):
-            raise TruncatedFileError
-        (length,) = struct.unpack_from(">I", content, at)
-        kind, end = content[at + 4 : at + 8], at + 8 + length
-        if end + 4 > len(content):
-            raise TruncatedFileError
-        if zlib.crc32(view[at + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
-            raise UnusableFileError(f"damaged (wrong check sum of the PNG chunk {kind.decode('latin-1')!r}); {REPAIR}")
-        if kind == b"tRNS" and colour_type in (0, 2) and length == (2 if colour_type == 0 else 6):
-            transparent = struct.unpack_from(f">{length // 2}H", content, at + 8)
-        if kind == b"IEND":
-            return _PngFacts(bits, colour_type, content[28] != 0, transparent)
-        at = end + 4
-
-
-def _check_png_length(content: bytes, size: tuple[int, int], facts: _PngFacts) -> None:
-    """Decompress the pixels once more, and count their bytes."""
-    pixel_bits = facts.bits * _PNG_SAMPLES[facts.colour_type]
-    passes = _PNG_PASSES if facts.interlaced else ((0, 0, 1, 1),)
-    missing = 0
-    for x, y, across, down in passes:
-        width, height = -(-(size[0] - x) // across), -(-(size[1] - y) // down)
-        missing += height * (1 + -(-width * pixel_bits // 8)) if width > 0 and height > 0 else 0
-    stream, at = zlib.decompressobj(), 8
-    while missing > 0 and not stream.eof and at < len(content):
-        (length,) = struct.unpack_from(">I", content, at)
-        data = content[at + 8 : at + 8 + length] if content[at + 4 : at + 8] == b"IDAT" else b""
-        while data and missing > 0 and not stream.eof:
-            missing -= len(stream.decompress(data, _BLOCK_BYTES))
-            data = stream.unconsumed_tail
-        at += 12 + length
-    if missing > 0 and not stream.eof:
-        missing -= len(stream.flush())
-    if missing > 0:
-        raise TruncatedFileError
-
-
 # --- the other formats -------------------------------------------------------------------------------------------
 
 
@@ -255,11 +157,6 @@ def _webp_size(head: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from("<HH", head, 26)
         return height & 0x3FFF, width & 0x3FFF
     raise UnusableFileError(f"damaged (a WebP that begins with {kind!r}); {REPAIR}")
-
-
-def _check_jpeg_2000(image: Image.Image) -> None:
-    if image.mode not in {"L", "LA", "RGB", "RGBA", "I;16"}:
-        raise UnusableFileError(f"JPEG 2000 of Pillow's mode {image.mode}; save it as grey or RGB")
 
 
 def _decode(content: bytes, *, image: Image.Image) -> NDArray[Any]:

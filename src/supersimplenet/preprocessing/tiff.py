@@ -308,39 +308,45 @@ def _named(names: Mapping[int, str], value: int) -> str:
 
 def _check_parts(content: bytes, page: _Page) -> None:
     """Check that every strip or tile is there; Pillow leaves pixels black where one is missing."""
-    (height, width), samples, bits = page.size_px, page.one(_Tag.SAMPLES, 1), page.one(_Tag.BITS, 1)
+    needed = _bytes_by_part(page)
     tiled = _Tag.TILE_OFFSETS in page.tags
-    if tiled:
-        part_height, part_width = page.one(_Tag.TILE_HEIGHT, 0), page.one(_Tag.TILE_WIDTH, 0)
-    else:
-        part_height, part_width = min(page.one(_Tag.ROWS, height), height), width
-    if part_height < 1 or part_width < 1:
-        raise UnusableFileError(f"damaged (TIFF parts of {part_height} x {part_width} px); {REPAIR}")
-    planes = samples if page.one(_Tag.PLANAR, 1) == 2 else 1
-    across, down = -(-width // part_width), -(-height // part_height)
     offsets = page.tags.get(_Tag.TILE_OFFSETS if tiled else _Tag.OFFSETS, ())
     lengths = page.tags.get(_Tag.TILE_LENGTHS if tiled else _Tag.LENGTHS, ())
-    stored = page.one(_Tag.COMPRESSION, _NONE) != _NONE
-    if not (
-        len(offsets) == across * down * planes and len(lengths) in ({len(offsets)} if stored else {0, len(offsets)})
-    ):
+    if page.one(_Tag.COMPRESSION, _NONE) != _NONE:
+        needed = [1] * len(needed)  # the decoder checks the rest
+    elif not lengths:
+        lengths = tuple(needed)
+    if not len(offsets) == len(lengths) == len(needed) or (tiled and _Tag.OFFSETS in page.tags):
         raise UnusableFileError(
-            f"damaged (TIFF with {len(offsets)} offsets and {len(lengths)} lengths of its "
-            f"{across * down * planes} strips or tiles); {REPAIR}"
+            f"damaged (TIFF with {len(offsets)} offsets and {len(lengths)} lengths of its {len(needed)} strips or "
+            f"tiles); {REPAIR}"
         )
-    row_bytes = -(-part_width * bits * (samples // planes) // 8)
     for number, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
         if offset + length > len(content):
             raise TruncatedFileError
-        is_last = not tiled and number % (across * down) == across * down - 1
-        rows = height - (down - 1) * part_height if is_last else part_height
-        needed = rows * row_bytes if page.one(_Tag.COMPRESSION, _NONE) == _NONE else 1
-        if length < needed:
+        if length < needed[number]:
             raise UnusableFileError(
-                f"damaged (TIFF strip or tile {number} has {length:,} of {needed:,} bytes); {REPAIR}"
+                f"damaged (TIFF strip or tile {number} has {length:,} of {needed[number]:,} bytes); {REPAIR}"
             )
     if page.one(_Tag.COMPRESSION, _NONE) == _JPEG:
         _check_jpeg(content, page, offsets, lengths)
+
+
+def _bytes_by_part(page: _Page) -> list[int]:
+    """Return the number of bytes that each strip or tile has without compression, one plane after another."""
+    (height, width), samples = page.size_px, page.one(_Tag.SAMPLES, 1)
+    if _Tag.TILE_OFFSETS in page.tags:
+        part_height, part_width = page.one(_Tag.TILE_HEIGHT, 0), page.one(_Tag.TILE_WIDTH, 0)
+        heights = [part_height] * -(-height // max(part_height, 1))
+    else:
+        part_height, part_width = min(page.one(_Tag.ROWS, height), height), width
+        heights = [min(part_height, height - top) for top in range(0, height, max(part_height, 1))]
+    if part_height < 1 or part_width < 1:
+        raise UnusableFileError(f"damaged (TIFF parts of {part_height} x {part_width} px); {REPAIR}")
+    planes = samples if page.one(_Tag.PLANAR, 1) == 2 else 1
+    row_bytes = -(-part_width * page.one(_Tag.BITS, 1) * (samples // planes) // 8)
+    across = -(-width // part_width)
+    return [rows * row_bytes for rows in heights for _ in range(across)] * planes
 
 
 def _check_jpeg(content: bytes, page: _Page, offsets: tuple[int, ...], lengths: tuple[int, ...]) -> None:
