@@ -117,7 +117,10 @@ def decode_opened(image: Image.Image, *, limits: Limits | None = None) -> NDArra
         if file is not None and getattr(image, "tile", None) and (frame == 0 or image.format == "TIFF"):
             content = _read_all(file, limits)
             header = _read_header(content, limits, frame or None)
-            return _upright(header.pixels(content), header.orientation)
+            read = _upright(header.pixels(content), header.orientation)
+            if getattr(image, "_exclusive_fp", False) and getattr(image, "_close_exclusive_fp_after_loading", False):
+                image.load()  # which closes the file that Pillow opened
+            return read
         pixels = pixels_of(image)
         limits.check_size((pixels.shape[0], pixels.shape[1]))
         # Pillow applies the orientation of a TIFF when it loads it, and of no other format.

@@ -36,12 +36,14 @@ from supersimplenet.preprocessing.images import (
 )
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.tiling import TileGrid
+from supersimplenet.utils.files import read_regular
 from supersimplenet.utils.formatting import shown_px
 
 Fit = Literal["stretch", "pad", "tiles"]
 _OUTSIDE_RGB = (124, 116, 104)  # mean colour of the ImageNet photographs that backbones are trained on
 _ASPECT_TOLERANCE = 0.01  # largest relative difference of an image's proportions from the region of interest's
 _LARGEST_OVERLAP = 0.75
+_MOST_POLYGON_BYTES = 10_000_000
 _TILE_OVERLAP, _MAX_RESIDUAL = 0.25, 0.5
 
 
@@ -299,7 +301,7 @@ def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
         return read_mask(path, image_size_px=None)
     wanted = "wanted a list of [x, y] in pixels, at least three of them, or a list of such lists"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, max_bytes=_MOST_POLYGON_BYTES))
         several = isinstance(content[0][0], list)
         polygons = [[(float(x), float(y)) for x, y in polygon] for polygon in (content if several else [content])]
     except OSError as error:
