@@ -529,6 +529,11 @@ def jpegs() -> Iterator[tuple[str, Animal]]:
         "jpeg-turned-by-xmp",
         Animal(content[:2] + segment + content[2:], None, imagecodecs.jpeg8_decode, orientation=6),
     )
+    yield "jpeg-lossless", Animal(imagecodecs.ljpeg_encode(grey), grey)
+    yield (
+        "jpeg-lossless-colour",
+        Animal(imagecodecs.jpeg_encode(colours, lossless=True), None, imagecodecs.jpeg_decode, tolerance=1),
+    )
     yield "jpeg-opencv", Animal(cv2.imencode(".jpg", colours)[1].tobytes(), None, imagecodecs.jpeg8_decode, tolerance=1)
     yield (
         "jpeg-of-two",
@@ -554,7 +559,7 @@ def jpegs() -> Iterator[tuple[str, Animal]]:
         "bytes-zero": (large[:cut] + bytes(400) + large[cut + 400 :], r"damaged \(Corrupt JPEG data"),
         "header-only": (large[: start - 14], "truncated after"),
         "12-bits": (imagecodecs.jpeg_encode(smooth_values().astype(np.uint16) * 16, bitspersample=12), "12 bits"),
-        "lossless": (imagecodecs.ljpeg_encode(smooth_values()), "JPEG that is lossless or arithmetic"),
+        "arithmetic": (_with_byte(large, large.index(b"\xff\xc0") + 1, 0xC9), "JPEG that is hierarchical or has arith"),
         "many-scans": (many_scans(), "JPEG of .* or more scans of .* raise SUPERSIMPLENET_MAX_SCAN_PIXELS"),
         "two-channels": (_with_byte(large, large.index(b"\xff\xc0") + 9, 2), "JPEG with 2 channels"),
     }

@@ -26,7 +26,7 @@ from supersimplenet.preprocessing.image_file import (
 MAGIC = b"\xff\xd8\xff"
 _EOI, _SOS, _APP1 = 0xD9, 0xDA, 0xE1
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_KINDS = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
+_KINDS = frozenset({0xC0, 0xC1, 0xC2, 0xC3})  # baseline, extended, progressive, lossless
 # Within entropy-coded data, 0xFF is followed by 0, by a restart marker or by a fill byte.
 _NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
@@ -128,7 +128,9 @@ def _segments(content: Content) -> Iterator[tuple[int, bytes, int]]:
 def _checked_frame(marker: int, segment: bytes) -> tuple[int, int, int]:
     """Return height, width and number of channels of a frame header."""
     if marker not in _KINDS:
-        raise UnusableFileError("JPEG that is lossless or arithmetic; save it as baseline JPEG or as PNG")
+        raise UnusableFileError(
+            "JPEG that is hierarchical or has arithmetic coding; save it as baseline JPEG or as PNG"
+        )
     if len(segment) < 6:
         raise TruncatedFileError
     bits, height, width, channels = struct.unpack_from(">BHHB", segment)
