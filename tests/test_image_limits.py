@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from zoo import many_scans, one_tiff, plain_tiff, png, saved, values, zoo
 
+from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.preprocessing.decoding import EncodedImage, image_size
 from supersimplenet.preprocessing.image_file import Limits
@@ -199,3 +200,15 @@ def test_a_refusal_by_name():
     )
     with pytest.raises(ImageError, match=message):
         read_image(EncodedImage("parts/1.tif", lambda: content))
+
+
+@pytest.mark.timeout(100)
+def test_a_training_stops_at_a_pipe(tmp_path, capsys):
+    good = tmp_path / "good"
+    good.mkdir()
+    for number in range(3):
+        (good / f"{number}.png").write_bytes(saved(values(3, seed=number), "PNG"))
+    os.mkfifo(good / "9.png")
+    command = ["train", "--data", "Folder", "--data.good", str(good), "--output", str(tmp_path / "model")]
+    assert main([*command, "--model.backbone", "compact", "--model.image_size", "[64,64]"]) == 1
+    assert f"ImageError: {good}/9.png: cannot be opened (a named pipe, not a regular file)" in capsys.readouterr().err

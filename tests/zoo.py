@@ -247,10 +247,9 @@ def odd_tiffs() -> Iterator[tuple[str, Animal]]:
 
 def _as_pillow_converts(ink: np.ndarray) -> np.ndarray:
     """Return CMYK in RGB without a colour profile: (255 - ink) x (255 - black) / 255, rounded as Pillow does."""
-    colour, black = 255 - ink[..., :3].astype(int), 255 - ink[..., 3:].astype(int)
-    product = ink[..., :3].astype(int) * black + 128
-    del colour
-    return np.clip(black - ((product >> 8) + product >> 8), 0, 255).astype(np.uint8)
+    light = 255 - ink[..., 3:].astype(int)
+    product = ink[..., :3].astype(int) * light + 128
+    return np.clip(light - ((product >> 8) + product >> 8), 0, 255).astype(np.uint8)
 
 
 def plain_tiff(
