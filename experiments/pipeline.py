@@ -40,9 +40,9 @@ from supersimplenet.preprocessing import images
 
 decode, names = images.decode, []
 
-def counted(path, max_pixels):
+def counted(path, **options):
     names.append(path)  # an append is whole in any thread
-    return decode(path, max_pixels)
+    return decode(path, **options)
 
 images.decode = counted
 from supersimplenet.cli.main import main

@@ -1,4 +1,4 @@
-"""The line's part: an exported file, numpy, Pillow, one engine. Networks drawn by hand, whose values are known."""
+"""The line's part: an exported file, three packages and one engine. Networks drawn by hand, whose values are known."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ import sys
 ALLOWED = {allowed}
 
 class Line:
-    '''The line's computer: the standard library, numpy, Pillow, and what is allowed beside them.'''
+    '''The line's computer: the standard library, numpy, Pillow, simplejpeg, and what is allowed beside them.'''
     def __init__(self, finders):
         self.finders = finders
     def find_spec(self, name, path=None, target=None):
@@ -297,7 +297,7 @@ class Line:
 
 sys.meta_path[:] = [Line(sys.meta_path[:])]
 """
-BASE = {"supersimplenet", "numpy", "PIL"}
+BASE = {"supersimplenet", "numpy", "PIL", "simplejpeg"}
 
 
 def on_the_line(code: str, *arguments: str, allowed: set[str]) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The walls of the house: which room may import which, and which rooms need no more than numpy and Pillow."""
+"""The walls of the house: which room may import which, and which rooms need no more than three small packages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LATE = {("types", "visualization")}
 ON_THE_LINE = ROOMS[: ROOMS.index("runtime") + 1]
 NETWORK = ("torch", "torchvision", "timm", "lightning")
 WALLS = {  # what may not be imported, and the rooms that do without
-    "all but numpy and Pillow": ON_THE_LINE,
+    "all but numpy, Pillow and simplejpeg": ON_THE_LINE,
     "torch, scipy, matplotlib": (*ON_THE_LINE, "cli"),
     "torch": (*ON_THE_LINE, "metrics", "datasets", "cli"),
 }
@@ -92,7 +92,7 @@ class Wall:
         if refused:
             refuse = top in refused.split(",")
         else:
-            refuse = top not in ("supersimplenet", "numpy", "PIL") and top not in sys.stdlib_module_names
+            refuse = top not in ("supersimplenet", "numpy", "PIL", "simplejpeg") and top not in sys.stdlib_module_names
         if refuse:
             raise ModuleNotFoundError(f"{name} is behind the wall", name=name)
 
@@ -106,7 +106,7 @@ for name in names:
 def test_rooms_import_without_what_they_do_not_need(wall):
     names = [name for room in WALLS[wall] for name in modules(room)]
     refused = ""
-    if wall == "all but numpy and Pillow":
+    if wall == "all but numpy, Pillow and simplejpeg":
         names.remove("supersimplenet.utils.console")  # it writes with rich, for the program; the runtime prints
     else:
         refused = ",".join(NETWORK if wall == "torch" else (*NETWORK, "scipy", "matplotlib"))

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from supersimplenet.errors import ImageError
-from supersimplenet.preprocessing.decoding import EncodedImage, image_size
+from supersimplenet.preprocessing.decoding import EncodedImage, image_size, read_file
 from supersimplenet.preprocessing.geometry import TOUCHED, resize_mask
+from supersimplenet.preprocessing.image_file import Limits
 from supersimplenet.preprocessing.images import read_mask
 from supersimplenet.types import BAD, Sample
 from supersimplenet.utils.files import file_sha256
@@ -91,7 +92,7 @@ class MaskReader:
         return mask
 
     def _bytes_of(self, path: Path) -> bytes:
-        content = path.read_bytes()
+        content = read_file(path, Limits.from_environment())
         self._sha256[path] = hashlib.sha256(content).hexdigest()
         return content
 

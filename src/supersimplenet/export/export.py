@@ -42,7 +42,18 @@ from supersimplenet.utils.serialization import to_plain
 T = TypeVar("T")
 _IMAGES = 32
 _SPLIT_IMAGES = 300
-_VERSIONED = ("supersimplenet", "torch", "timm", "numpy", "pillow", "onnx", "onnxscript", "openvino", "nncf")
+_VERSIONED = (
+    "supersimplenet",
+    "torch",
+    "timm",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+    "onnx",
+    "onnxscript",
+    "openvino",
+    "nncf",
+)
 
 
 def export_model(

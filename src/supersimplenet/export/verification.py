@@ -109,7 +109,7 @@ def verify(
         versions={
             "python": platform.python_version(),
             "engine": about["engine_version"],
-            **{name: importlib.metadata.version(name) for name in ("supersimplenet", "numpy", "pillow")},
+            **{name: importlib.metadata.version(name) for name in ("supersimplenet", "numpy", "pillow", "simplejpeg")},
         },
         date=date.today().isoformat(),
     )

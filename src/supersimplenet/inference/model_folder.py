@@ -45,7 +45,7 @@ from supersimplenet.utils.serialization import to_plain as to_plain
 ROI_FILE = "roi.png"
 REFERENCE_FILE = "reference.png"
 _FORMAT = 1
-_VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
+_VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "simplejpeg")
 Module = TypeVar("Module", bound=nn.Module)
 
 

@@ -1,1 +1,1 @@
-"""Preprocessing: from files and arrays to the network's input, with numpy and Pillow alone."""
+"""Preprocessing: from files and arrays to the network's input, with numpy, Pillow and simplejpeg alone."""

@@ -1,31 +1,39 @@
-"""Decode image files with Pillow: upright pixels, and errors that name the file. Needs no torch."""
+"""From the bytes of an image file to upright pixels, one way for all formats; errors name the file. Needs no torch."""
 
 from __future__ import annotations
 
-import io
 import os
-import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from supersimplenet.errors import ImageError
-from supersimplenet.utils.formatting import shown_px
+from supersimplenet.preprocessing import jpeg, jpeg_2000, netpbm, png, tiff
+from supersimplenet.preprocessing.image_file import (
+    REPAIR,
+    Content,
+    Header,
+    Limits,
+    OpenFile,
+    TruncatedFileError,
+    UnusableFileError,
+)
+from supersimplenet.preprocessing.pillow_formats import (
+    PILLOW_GUARD,
+    format_of,
+    open_with_pillow,
+    orientation_of,
+    pixels_of,
+)
+from supersimplenet.utils.files import open_regular
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-MAX_PIXELS = 200_000_000
-# Listed, so that no other reader of Pillow (the one for EPS starts Ghostscript) ever gets a file.
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "PPM", "WEBP", "JPEG2000")
-_LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "JPEG2000"})
-_REPAIR = "re-export it"
+_HEAD_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -44,24 +52,47 @@ class EncodedImage:
         return self.name
 
 
-def decode(path: Path | EncodedImage, max_pixels: int) -> tuple[NDArray[Any], bool]:
-    """Decode a file to upright pixels (H, W, 1, 3 or 4), uint8 or uint16; also return whether compression lost any."""
-    with _opened(path, max_pixels) as image:
-        return _pixels_of(image, path)
+def decode(
+    path: Path | EncodedImage, *, limits: Limits | None = None, page: int | None = None
+) -> tuple[NDArray[Any], bool]:
+    """Decode a file to upright pixels; the same bytes give the same pixels wherever they come from.
+
+    Args:
+        path: the file.
+        limits: bounds of what it may cost; by default those of the environment.
+        page: number of the page of a TIFF, from 0; None for the largest.
+
+    Returns:
+        (H, W, 1, 3 or 4) pixels, uint8 (0..255) or uint16 (0..65535); whether compression changed values.
+
+    Raises:
+        ImageError: the file cannot be read, is damaged, above the limits, or its pixels have no known meaning.
+    """
+    limits = Limits.from_environment() if limits is None else limits
+    content = _bytes_of(path, limits)
+    with image_errors(path, len(content)):
+        header = _read_header(content, limits, page)
+        return _upright(header.pixels(content), header.orientation), header.lossy
 
 
-def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(
+    path: str | os.PathLike[str], *, limits: Limits | None = None, page: int | None = None
+) -> tuple[int, int]:
     """Return the (height, width) in px of what ``read_image`` returns without a resize, from the header alone.
+
+    Args:
+        path: the file.
+        limits: see `decode`.
+        page: likewise.
 
     Raises:
         ImageError: as ``read_image``, as far as the header shows the error.
     """
-    with _opened(Path(path), max_pixels) as image:
-        width, height = image.size
-        orientation = _orientation(image)
-        if isinstance(image, TiffImageFile):  # Pillow's version decides whether its ``size`` is upright already
-            width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-    return (width, height) if orientation >= 5 else (height, width)
+    limits = Limits.from_environment() if limits is None else limits
+    with _opened(Path(path), limits) as content, image_errors(path, len(content)):
+        header = _read_header(content, limits, page)
+        height, width = header.size_px
+    return (width, height) if header.orientation >= 5 else (height, width)
 
 
 def name_of(image: Image.Image) -> str:
@@ -69,156 +100,149 @@ def name_of(image: Image.Image) -> str:
     return str(getattr(image, "filename", "") or "PIL image")
 
 
-def decode_opened(image: Image.Image) -> NDArray[Any]:
-    """Decode an image that Pillow has opened, as `decode` does; return the pixels.
+def decode_opened(image: Image.Image, *, limits: Limits | None = None) -> NDArray[Any]:
+    """Decode an image of Pillow, and return the pixels as `decode` does.
+
+    An image that Pillow has opened and not yet loaded is decoded from its file, so that it gives the same pixels as its
+    path. An image that is loaded already gives the pixels that it holds.
 
     Raises:
         ImageError: pixels without a known range, or a file that cannot be decoded.
     """
-    name = Path(name_of(image))
-    try:
-        with _PILLOW_LIMIT_OFF:
-            return _pixels_of(image, name)[0]
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:  # a file that Pillow opened lazily may be damaged
-        raise ImageError(f"{name}: {_explained(error, 0)}") from error
+    limits = Limits.from_environment() if limits is None else limits
+    name = name_of(image)
+    file, frame = getattr(image, "fp", None), image.tell()
+    with image_errors(name, 0):
+        # Pillow empties ``tile`` as it loads.
+        if file is not None and getattr(image, "tile", None) and (frame == 0 or image.format == "TIFF"):
+            content = _read_all(file, limits)
+            header = _read_header(content, limits, frame or None)
+            read = _upright(header.pixels(content), header.orientation)
+            if getattr(image, "_exclusive_fp", False) and getattr(image, "_close_exclusive_fp_after_loading", False):
+                image.load()  # which closes the file that Pillow opened
+            return read
+        pixels = pixels_of(image)
+        limits.check_size((pixels.shape[0], pixels.shape[1]))
+        # Pillow applies the orientation of a TIFF when it loads it, and of no other format.
+        return _upright(pixels, 1 if isinstance(image, TiffImageFile) else orientation_of(image))
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, limits: Limits) -> bytes:
     """Read an image file's bytes.
 
     Raises:
-        ImageError: there is no such file, or it cannot be opened.
+        ImageError: there is no such file, it is none, it is empty or above the limit, or it cannot be opened.
     """
-    _file_length(path)  # raises the reason where the path is no file
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: {_explained(error, 0)}") from error
-
-
-def _pixels_of(image: Image.Image, path: Path | EncodedImage) -> tuple[NDArray[Any], bool]:
-    # Pillow applies the orientation of a TIFF when it loads it, and of no other format.
-    orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image)
-    has_12_bits = isinstance(image, TiffImageFile) and image.tag_v2[BITSPERSAMPLE] == (12,)
-    lossy = image.format in _LOSSY_FORMATS
-    pixels = np.array(_plain_mode(image, path))
-    if pixels.dtype.itemsize > 1:
-        pixels = pixels.astype(np.uint16)  # from either byte order, and from the int32 of mode "I"
-    if has_12_bits:  # 0..4095 to 0..65535, rounded
-        pixels = ((pixels.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
-    return _upright(pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis], orientation), lossy
-
-
-def _plain_mode(image: Image.Image, path: Path | EncodedImage) -> Image.Image:
-    """Return the image in a mode that numpy reads directly: L, RGB, RGBA or 16-bit grey."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
-        return image  # PNG and PPM have mode "I" with 16 bits only
-    if image.mode in {"I", "F"}:
-        kind = "floating-point" if image.mode == "F" else "signed or 32-bit integer"
-        raise ImageError(f"{path}: {kind} pixels, whose range is unknown; scale them and save as 8 or 16 bit")
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    return image.convert("L" if image.mode in {"1", "L"} else "RGB")
+    with _opened(path, limits) as content:
+        return content[:]
 
 
 @contextmanager
-def _opened(path: Path | EncodedImage, max_pixels: int) -> Iterator[Image.Image]:
-    """Open a file and check its header; any error in the context becomes an ImageError that names the file."""
-    source: Path | io.BytesIO
-    if isinstance(path, EncodedImage):
-        source = io.BytesIO(_bytes_of(path))
-        length = source.getbuffer().nbytes
-    else:
-        source, length = path, _file_length(path)
-    if length == 0:
-        raise ImageError(f"{path}: empty (0 bytes); {_REPAIR}")
+def within_memory(name: object) -> Iterator[None]:
+    """Turn a lack of memory in the context into an ImageError, so that only this image is lost."""
     try:
-        with _PILLOW_LIMIT_OFF, Image.open(source, formats=_FORMATS) as image:
-            _check_pixel_count(path, image.size, max_pixels)
-            yield image
-    except (ImageError, MemoryError):
+        yield
+    except MemoryError as error:
+        raise ImageError(f"{name}: does not fit into memory; make the image smaller") from error
+
+
+@contextmanager
+def image_errors(name: object, length: int) -> Iterator[None]:
+    """Turn every error in the context, and every warning of Pillow, into an ImageError that names the file.
+
+    Args:
+        name: of the file.
+        length: of the file in bytes.
+    """
+    try:
+        with within_memory(name), PILLOW_GUARD:
+            yield
+    except ImageError:
         raise
-    except Exception as error:  # Pillow's readers may raise any error on a damaged file
-        raise ImageError(f"{path}: {_explained(error, length)}") from error
+    except UnusableFileError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except Exception as error:  # a decoder may raise any error on a damaged file
+        text = " ".join(str(error).split())
+        if isinstance(error, TruncatedFileError | EOFError) or "truncated" in text.lower():
+            raise ImageError(f"{name}: truncated after {length:,} bytes; {REPAIR}") from error
+        raise ImageError(f"{name}: damaged ({type(error).__name__}: {text}); {REPAIR}") from error
 
 
-def _bytes_of(image: EncodedImage) -> bytes:
+def _read_header(content: Content, limits: Limits, page: int | None) -> Header:
+    """Choose the reader by the first bytes."""
+    head = content[:_HEAD_BYTES]
+    if head.startswith(tiff.MAGICS):
+        return tiff.open_tiff(content, limits, page)
+    if page:
+        raise UnusableFileError(f"has no page {page}, as only a TIFF has pages; leave the page out")
+    if head.startswith(jpeg.MAGIC):
+        return jpeg.open_jpeg(content, limits)
+    if head.startswith(netpbm.MAGICS):
+        return netpbm.open_netpbm(content, limits)
+    if head.startswith(png.MAGIC):
+        return png.open_png(content, limits)
+    if head.startswith(jpeg_2000.MAGICS):
+        return jpeg_2000.open_jpeg_2000(content, limits)
+    name = format_of(head)
+    if name is None:
+        raise UnusableFileError(
+            f"not a readable image; wanted BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP; {REPAIR}"
+        )
+    return open_with_pillow(content, name, limits)
+
+
+def _bytes_of(path: Path | EncodedImage, limits: Limits) -> bytes:
+    if not isinstance(path, EncodedImage):
+        return read_file(path, limits)
     try:
-        return image.read()
+        content = path.read()
     except ImageError:
         raise
     except Exception as error:  # each store raises the errors of its own library
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise ImageError(f"{image.name}: cannot be read ({reason}); check where it lies") from error
+        raise ImageError(f"{path.name}: cannot be read ({reason}); check where it lies") from error
+    _check_length(path.name, len(content), limits)
+    return content
 
 
-def _file_length(path: Path) -> int:
+def _read_all(file: Any, limits: Limits) -> bytes:
+    """Return the bytes of a file that Pillow has open, and leave its position as it was."""
+    place = file.tell()
+    file.seek(0)
+    content: bytes = file.read(limits.max_bytes + 1)
+    file.seek(place)
+    limits.check_bytes(len(content))
+    return content
+
+
+@contextmanager
+def _opened(path: Path, limits: Limits) -> Iterator[OpenFile]:
     if path.is_dir():
         raise ImageError(f"{path}: a folder; pass one of the images in it")
     try:
-        return path.stat().st_size
+        file = open_regular(path)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file; check the path") from error
     except OSError as error:
-        raise ImageError(f"{path}: {_explained(error, 0)}") from error
+        raise ImageError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from error
+    except ValueError as error:  # a NUL in the name
+        raise ImageError(f"{path}: cannot be opened ({error}); check the path") from error
+    with file:
+        length = os.fstat(file.fileno()).st_size
+        _check_length(path, length, limits)
+        try:
+            yield OpenFile(file, length)
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read ({error.strerror or error}); check the disk") from error
 
 
-def _check_pixel_count(path: Path | EncodedImage, pillow_size: tuple[int, int], max_pixels: int) -> None:
-    width, height = pillow_size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{path}: {shown_px((height, width))} (height x width) are above the limit of {max_pixels:,} pixels; "
-            f"make it smaller, or call read_image with a larger max_pixels"
-        )
-
-
-def _explained(error: Exception, length: int) -> str:
-    """Return cause and remedy as text, from the error of opening or decoding a file of ``length`` bytes."""
-    if isinstance(error, UnidentifiedImageError):
-        return f"not a readable image; wanted BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP; {_REPAIR}"
-    if isinstance(error, OSError) and error.strerror:  # an error of the system; Pillow's errors have no such text
-        return f"cannot be opened ({error.strerror}); check the path and its permissions"
-    if "truncated" in str(error).lower():
-        return f"truncated after {length:,} bytes; {_REPAIR}"
-    return f"damaged ({type(error).__name__}: {error}); {_REPAIR}"
-
-
-class _PillowLimitOff:
-    """Context that disables Pillow's own pixel limit, because ours replaces it.
-
-    Pillow's limit is one number for the whole process, and Pillow warns at half of what it refuses. Users are counted,
-    so that threads may overlap: the first one to enter disables the limit, the last one to leave restores it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._limit: int | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            self._users += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                Image.MAX_IMAGE_PIXELS = self._limit
-
-
-_PILLOW_LIMIT_OFF = _PillowLimitOff()
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, from the metadata before the pixel data."""
-    if isinstance(image, TiffImageFile):
-        return int(image.tag_v2.get(ExifTags.Base.Orientation, 1))
-    # Not ``image.getexif()``, which decodes every pixel of a PNG, to search for a chunk after the pixel data.
-    return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+def _check_length(name: object, length: int, limits: Limits) -> None:
+    if length == 0:
+        raise ImageError(f"{name}: empty (0 bytes); {REPAIR}")
+    try:
+        limits.check_bytes(length)
+    except UnusableFileError as error:
+        raise ImageError(f"{name}: {error}") from error
 
 
 def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -2,9 +2,10 @@
 
 The steps, in order, with their reasons:
 
-1. Pillow decodes; of an animation or a stack of pages, only the first frame.
+1. The file's bytes are decoded (`supersimplenet.preprocessing.decoding`): of an animation the first frame, of a TIFF's
+   pages the largest. What is damaged, or not known to be read correctly, is refused.
 2. More than 8 bits become 8, rounded over the format's range (0..65535 -> 0..255). This comes before the resize, so
-   that a 16-bit file and an 8-bit copy of it give the same pixels. Colour with 16 bits is cut to 8 by Pillow itself.
+   that a 16-bit file and an 8-bit copy of it give the same pixels. Colours of JPEG 2000 with 16 bits alone are cut.
 3. Transparency is blended over black, so that content erased in an editor does not reappear.
 4. EXIF orientation is applied if it is stored before the pixel data.
 5. Grey becomes RGB; CMYK and the like are converted without colour profiles.
@@ -25,8 +26,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from supersimplenet.errors import ImageError
-from supersimplenet.preprocessing.decoding import MAX_PIXELS, EncodedImage, decode, decode_opened, name_of, read_file
+from supersimplenet.preprocessing.decoding import EncodedImage, decode, decode_opened, name_of, read_file
 from supersimplenet.preprocessing.geometry import checked_size, resize_mask
+from supersimplenet.preprocessing.image_file import Limits
 from supersimplenet.utils.formatting import shown_px
 
 AnyImage = str | Path | EncodedImage | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
@@ -81,8 +83,9 @@ def read_with_facts(
     """
     import hashlib  # see `pixel_digest`
 
-    content = read_file(Path(path))
-    pixels, _ = decode(EncodedImage(str(path), lambda: content), MAX_PIXELS)
+    limits = Limits.from_environment()
+    content = read_file(Path(path), limits)
+    pixels, _ = decode(EncodedImage(str(path), lambda: content), limits=limits)
     own = prepare_pixels(pixels)
     facts = ImageFacts(
         sha256=hashlib.sha256(content).hexdigest(),
@@ -95,14 +98,20 @@ def read_with_facts(
 
 
 def read_image(
-    path: str | os.PathLike[str] | EncodedImage, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str] | EncodedImage,
+    *,
+    size_px: tuple[int, int] | None = None,
+    limits: Limits | None = None,
+    page: int | None = None,
 ) -> NDArray[np.uint8]:
     """Read an image file, upright and in RGB, as the module's docstring describes.
 
     Args:
         path: BMP, GIF, JPEG, JPEG 2000, PNG, PBM/PGM/PPM, TIFF or WebP; or the bytes of such a file.
         size_px: (height, width) to resize to; None keeps the file's own size.
-        max_pixels: largest height times width to decode, checked in the header before any pixel is decoded.
+        limits: bounds on pixels, bytes and time, checked before any pixel is decoded; by default those of the
+            environment.
+        page: number of the page of a TIFF, from 0; None for the largest.
 
     Returns:
         (H, W, 3) uint8, writable.
@@ -112,14 +121,19 @@ def read_image(
             range (floating point, 32-bit integers).
         ConfigError: ``size_px`` is not two positive integers.
     """
-    return read_image_and_size(path, size_px=size_px, max_pixels=max_pixels)[0]
+    return read_image_and_size(path, size_px=size_px, limits=limits, page=page)[0]
 
 
 def read_image_and_size(
-    path: str | os.PathLike[str] | EncodedImage, *, size_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str] | EncodedImage,
+    *,
+    size_px: tuple[int, int] | None = None,
+    limits: Limits | None = None,
+    page: int | None = None,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Read an image as `read_image` does; also return the image's own (height, width) in px."""
-    pixels, _ = decode(path if isinstance(path, EncodedImage) else Path(path), max_pixels)
+    path = path if isinstance(path, EncodedImage) else Path(path)
+    pixels, _ = decode(path, limits=limits, page=page)
     return prepare_pixels(pixels, size_px=size_px), pixels.shape[:2]
 
 
@@ -197,7 +211,7 @@ def read_mask(
     image_size_px: tuple[int, int] | None,
     size_px: tuple[int, int] | None = None,
     any_value: bool = False,
-    max_pixels: int = MAX_PIXELS,
+    limits: Limits | None = None,
 ) -> NDArray[np.bool_]:
     """Read a pixel mask: True on defective pixels.
 
@@ -212,7 +226,7 @@ def read_mask(
         image_size_px: (height, width) of its upright image, which the mask must match; None skips the check.
         size_px: (height, width) to resize to: antialiased bilinear on floats 0 and 1, defective where at least 0.5.
         any_value: every value but 0 is defective, as in the published masks of some datasets.
-        max_pixels: as for ``read_image``.
+        limits: as for ``read_image``.
 
     Returns:
         (H, W) bool.
@@ -222,7 +236,7 @@ def read_mask(
         ConfigError: ``size_px`` is not two positive integers.
     """
     path = path if isinstance(path, EncodedImage) else Path(path)
-    pixels, lossy = decode(path, max_pixels)
+    pixels, lossy = decode(path, limits=limits)
     if image_size_px is not None and pixels.shape[:2] != tuple(image_size_px):
         raise ImageError(
             f"{path}: the mask is {shown_px(pixels.shape)} (height x width), "
@@ -243,8 +257,9 @@ def _to_8_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _over_black(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Blend (H, W, 4) uint8 over black: (H, W, 3), rounded. Return anything else as it is."""
+    """Blend (H, W, 4) over black: (H, W, 3), rounded. Return anything else as it is."""
     if pixels.shape[2] != 4:
         return pixels
-    colour, alpha = pixels[:, :, :3].astype(np.uint16), pixels[:, :, 3:].astype(np.uint16)
-    return ((colour * alpha + 127) // 255).astype(np.uint8)
+    wide, full = (np.uint16, 255) if pixels.dtype.itemsize == 1 else (np.uint32, 65535)
+    colour, alpha = pixels[:, :, :3].astype(wide), pixels[:, :, 3:].astype(wide)
+    return ((colour * alpha + full // 2) // full).astype(pixels.dtype)

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.preprocessing.alignment import Aligner, Alignment, Motion
-from supersimplenet.preprocessing.decoding import image_size
+from supersimplenet.preprocessing.decoding import EncodedImage, image_size, within_memory
 from supersimplenet.preprocessing.geometry import TOUCHED, Affine, Placement, resize_mask, warp_pixels, warp_plane
 from supersimplenet.preprocessing.images import (
     AnyImage,
@@ -163,6 +163,10 @@ class Preprocessor:
             ImageError: the image cannot be read or aligned, its proportions are not those of the region of interest, or
                 nothing of it counts.
         """
+        with within_memory(image if isinstance(image, str | Path | EncodedImage) else "image"):
+            return self._prepare(image, ignored, with_facts=with_facts)
+
+    def _prepare(self, image: AnyImage, ignored: NDArray[np.bool_] | None, *, with_facts: bool) -> PreparedImage:
         resized_to = self.size_px if self.config.fit == "stretch" and self.aligner is None else None
         facts = None
         if with_facts and isinstance(image, str | Path):

@@ -1,4 +1,4 @@
-"""Prediction on the production computer: one exported file, numpy, Pillow and one engine. No torch.
+"""Prediction on the production computer: one exported file, numpy, Pillow, simplejpeg, one engine. No torch.
 
 ::
 

@@ -45,7 +45,7 @@ class Certificate:
         measured_drop: for int8, the loss through quantisation, measured on the calibration split; None otherwise.
         drop_of: which loss was measured, in words.
         host: CPU, cores and operating system.
-        versions: versions of Python, the engine, numpy, Pillow and this package.
+        versions: versions of Python, the engine, numpy, Pillow, simplejpeg and this package.
         date: date of the comparison, such as 2026-11-25.
     """
 
