@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from supersimplenet.errors import DataError, ImageError
-from supersimplenet.prediction import archives, image_tables, sources
 from supersimplenet.prediction.archives import NO_IMAGE, NOT_FOLLOWED
 from supersimplenet.prediction.inputs import find_inputs
 from supersimplenet.preprocessing.images import read_image
@@ -169,7 +168,7 @@ def test_what_an_archive_holds_besides_is_counted(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 def test_a_member_that_is_too_large_is_an_error_of_this_image(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(archives, "MAX_IMAGE_BYTES", 1000)
+    monkeypatch.setenv("SUPERSIMPLENET_MAX_BYTES", "1000")
     files = {"1.png": png(1), "2.png": bytes(5_000_000), "3.png": png(3)}
     tar = hostile.tar_of(files)
     path = written(tmp_path / f"a{suffix}", gzip.compress(tar) if suffix.endswith("gz") else tar)
@@ -220,8 +219,7 @@ def test_an_archive_that_becomes_shorter_while_it_is_read_gives_no_half_image(tm
 
 
 def test_a_table_whose_rows_are_one_large_value_is_read_row_by_row(tmp_path, monkeypatch):
-    for module in (image_tables, sources):
-        monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 1 << 20)
+    monkeypatch.setenv("SUPERSIMPLENET_MAX_BYTES", str(1 << 20))
     table = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": pa.array([bytes(1 << 20), bytes(3 << 20)]).take([1, *[0] * 200])}), table)
     assert table.stat().st_size < 1 << 22

@@ -80,7 +80,7 @@ class _Server(ThreadingHTTPServer):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
     monkeypatch.setattr(web, "SILENCE_S", 0.5)
     monkeypatch.setattr(web, "TOTAL_S", 1.0)
-    monkeypatch.setattr(web.BoundedAnswer, "max_bytes", 1 << 20)
+    monkeypatch.setenv("SUPERSIMPLENET_MAX_BYTES", str(1 << 20))
     running = _Server(("127.0.0.1", 0), _Handler)
     running.released = threading.Event()
     running.pages = {

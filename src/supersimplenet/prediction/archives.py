@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from supersimplenet.errors import DataError, ImageError
-from supersimplenet.prediction.sources import MAX_IMAGE_BYTES, TIMEOUTS, given, opened, reason_of
+from supersimplenet.prediction.sources import TIMEOUTS, given, most_bytes, opened, reason_of
 from supersimplenet.preprocessing.decoding import EncodedImage
 from supersimplenet.preprocessing.listing import (
     IMAGE_SUFFIXES,
@@ -143,8 +143,8 @@ def _image(file: ImageFile, member: tarfile.TarInfo, source: _Forward, name: str
     named = f"{file}/{name}"
     if member.issparse():
         return EncodedImage(named, partial(_refuse, f"{named}: a sparse file; pack it without --sparse"))
-    if member.size > MAX_IMAGE_BYTES:
-        limit = f"{member.size:,} bytes; at most {MAX_IMAGE_BYTES:,} are read"
+    if member.size > most_bytes():
+        limit = f"{member.size:,} bytes; at most {most_bytes():,} are read"
         return EncodedImage(named, partial(_refuse, f"{named}: {limit}"))
     if is_plain:
         assert isinstance(file, Path)

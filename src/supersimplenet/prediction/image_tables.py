@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from supersimplenet.errors import DataError, ImageError
-from supersimplenet.prediction.sources import MAX_IMAGE_BYTES, given, opened
+from supersimplenet.prediction.sources import given, most_bytes, opened
 from supersimplenet.preprocessing.decoding import EncodedImage
 from supersimplenet.preprocessing.listing import PassedOver, note_passed_over
 from supersimplenet.preprocessing.loading import ImageFile
@@ -74,10 +74,10 @@ def _check_sizes(file: ImageFile, metadata: Any) -> None:
     """Refuse a table whose rows are, on average, larger than an image may be: a page of it is unpacked as a whole."""
     for place in range(metadata.num_row_groups):
         group = metadata.row_group(place)
-        if group.total_byte_size > MAX_IMAGE_BYTES * max(1, group.num_rows):
+        if group.total_byte_size > most_bytes() * max(1, group.num_rows):
             raise DataError(
                 f"{file}: {group.num_rows:,} rows with {group.total_byte_size:,} bytes when unpacked; at most "
-                f"{MAX_IMAGE_BYTES:,} are read for an image"
+                f"{most_bytes():,} are read for an image"
             )
 
 
@@ -86,6 +86,6 @@ def _damaged(file: ImageFile, error: BaseException) -> DataError:
 
 
 def _bounded(name: str, content: bytes) -> bytes:
-    if len(content) > MAX_IMAGE_BYTES:
-        raise ImageError(f"{name}: {len(content):,} bytes; at most {MAX_IMAGE_BYTES:,} are read")
+    if len(content) > most_bytes():
+        raise ImageError(f"{name}: {len(content):,} bytes; at most {most_bytes():,} are read")
     return given(content)

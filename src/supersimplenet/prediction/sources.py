@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from supersimplenet.errors import DataError, ImageError
 from supersimplenet.preprocessing.decoding import EncodedImage
+from supersimplenet.preprocessing.image_file import Limits
 from supersimplenet.preprocessing.listing import (
     IMAGE_SUFFIXES,
     PassedOver,
@@ -23,11 +24,15 @@ from supersimplenet.preprocessing.loading import ImageFile
 from supersimplenet.utils.files import open_regular, read_regular
 from supersimplenet.utils.formatting import first_line
 
-MAX_IMAGE_BYTES = 1 << 29
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TABLE_SUFFIX = ".parquet"
 GLOB_SIGNS = frozenset("*?[")
 TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # one class from Python 3.11 on
+
+
+def most_bytes() -> int:
+    """Return the largest size of an image, wherever it comes from."""
+    return Limits.from_environment().max_bytes
 
 
 def is_packed(name: str) -> bool:
@@ -108,7 +113,7 @@ def _images_below(url: str, store: Any, path: str) -> list[str]:
 
 def _read(store: Any, name: str) -> bytes:
     if _is_local(store):
-        return read_regular(Path(name), max_bytes=MAX_IMAGE_BYTES)
+        return read_regular(Path(name), max_bytes=most_bytes())
     try:
         return _bounded(store, name)
     except Exception as error:  # each store raises the errors of its own library
@@ -121,9 +126,9 @@ def _bounded(store: Any, name: str) -> bytes:
         content = store.cat_file(name)  # in one request; bounded by the store's options
     else:
         with store.open(name, "rb") as file:
-            content = file.read(MAX_IMAGE_BYTES + 1)
-    if len(content) > MAX_IMAGE_BYTES:
-        raise OSError(errno.EFBIG, f"more than {MAX_IMAGE_BYTES:,} bytes")
+            content = file.read(most_bytes() + 1)
+    if len(content) > most_bytes():
+        raise OSError(errno.EFBIG, f"more than {most_bytes():,} bytes")
     return content
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import aiohttp
 
+from supersimplenet.preprocessing.image_file import Limits
+
 CONNECT_S, SILENCE_S, TOTAL_S = 15.0, 30.0, 600.0  # to connect, between two bytes, for one file or one listing
 
 
 class BoundedAnswer(aiohttp.ClientResponse):
-    """An answer that is read up to a limit, whatever the server sends. Redirects are followed as always."""
-
-    max_bytes = 1 << 29
+    """An answer that is read up to the limit of an image, whatever the server sends. Redirects are followed."""
 
     async def read(self) -> bytes:
         """Return the content.
@@ -23,13 +23,13 @@ class BoundedAnswer(aiohttp.ClientResponse):
         """
         if self._body is None:
             parts: list[bytes] = []
-            size = 0
+            size, limit = 0, Limits.from_environment().max_bytes
             async for part in self.content.iter_any():
                 parts.append(part)
                 size += len(part)
-                if size > self.max_bytes:
+                if size > limit:
                     self.close()
-                    raise OSError(errno.EFBIG, f"more than {self.max_bytes:,} bytes")
+                    raise OSError(errno.EFBIG, f"more than {limit:,} bytes")
             self._body = b"".join(parts)  # where aiohttp keeps it for text()
         return self._body
 
