@@ -23,7 +23,7 @@ from supersimplenet.benchmark.journal import METRICS, Line
 from supersimplenet.benchmark.runs import Run
 from supersimplenet.errors import OutputError
 from supersimplenet.inference.config import CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE
-from supersimplenet.inference.model_folder import read_record
+from supersimplenet.inference.record import read_record
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import write_text
 from supersimplenet.utils.system import STOP_WITH_STDIN, available_cores

@@ -11,14 +11,14 @@ from torch.export import Dim, ExportedProgram, export
 from torch.nn.utils import parametrize
 
 from supersimplenet.errors import ExportError
-from supersimplenet.model.config import SMALLEST_SIDE_PX
+from supersimplenet.model.config import LARGEST_SIDE_PX, SMALLEST_SIDE_PX
 from supersimplenet.model.folded import FoldedNetwork
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.utils.formatting import first_line
 
 INPUTS = ("image", "ignored")
 OUTPUTS = ("score", "map", "defects")
-_LARGEST_BATCH, _LARGEST_SIDE_PX = 1024, 8192
+_LARGEST_BATCH = 1024
 _FEW_VALUES = 1024  # weights with fewer values are not worth compressing
 
 
@@ -98,7 +98,7 @@ def trace(
     open_axes: dict[int, object] = {0: Dim("batch", min=1, max=_LARGEST_BATCH)}
     if dynamic:
         step = step_px(network)
-        least, most = -(-SMALLEST_SIDE_PX // step), _LARGEST_SIDE_PX // step
+        least, most = -(-SMALLEST_SIDE_PX // step), LARGEST_SIDE_PX // step
         # For other sizes, torch cannot prove that the sides of the feature maps and of the upscaled maps fit.
         open_axes |= {1: step * Dim("rows", min=least, max=most), 2: step * Dim("columns", min=least, max=most)}
     with torch.no_grad():

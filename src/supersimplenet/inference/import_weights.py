@@ -11,10 +11,10 @@ from torch import Tensor
 
 from supersimplenet.errors import BackboneError, ModelFolderError, OutputError
 from supersimplenet.inference.model_folder import save_model
-from supersimplenet.model.backbone import read_state_dict
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.model.weights import read_state_dict
 
 Source = Literal["official", "anomalib"]
 # Name of each of our layers in the other implementations.
