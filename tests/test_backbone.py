@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from supersimplenet.errors import BackboneError
 from supersimplenet.model.backbone import Backbone, build_backbone, wrap_module
 from supersimplenet.model.config import ModelConfig
-from supersimplenet.model.weights import read_state_dict
+from supersimplenet.model.weight_files import read_state_dict
 
 PACKAGED = Path(str(files("supersimplenet.model") / "weights" / "compact.safetensors"))
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])
@@ -526,7 +526,7 @@ from safetensors.torch import save_file
 from supersimplenet.errors import BackboneError
 from supersimplenet.model.backbone import build_backbone
 from supersimplenet.model.config import ModelConfig
-from supersimplenet.model.weights import read_state_dict
+from supersimplenet.model.weight_files import read_state_dict
 
 name, output = sys.argv[1:]
 started = time.monotonic()

@@ -215,7 +215,7 @@ def test_another_process_gives_the_same_scores(folder, photographs, tmp_path):
         ("truncated weights", "model.safetensors: damaged"),
         ("other weights", "does not fit its config.yaml"),
         ("other backbone", "the weights of backbone 'compact' are not those of the training"),
-        ("unknown option", "config.yaml: model: unknown .colour.; written by another version"),
+        ("unknown option", "config.yaml: model: unknown colour; written by another version"),
         (
             "wrong value",
             "config.yaml: model.image_size: 8x64 px; give height and width, each side at least 32 px",

@@ -132,7 +132,7 @@ def test_no_calibration_holds_what_no_calibration_has(change, message, model, tm
     with pytest.raises(ModelFolderError, match=rf"calibration\.yaml: {message}"):
         Detector.load(model)
     text = BUNDLE.as_json().replace('"threshold_logit": 200.0', '"threshold_logit": NaN')
-    with pytest.raises(ModelFolderError, match="here: calibration.threshold_logit: nan"):
+    with pytest.raises(ModelFolderError, match=r"here: calibration\.threshold_logit: nan"):
         read_bundle(text, where="here")
 
 

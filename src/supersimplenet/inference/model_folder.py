@@ -35,7 +35,7 @@ from supersimplenet.inference.record import FORMAT, model_config, read_record
 from supersimplenet.model.backbone import build_backbone, wrap_module
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.model.weights import WeightsError, read_shapes, require_fit
+from supersimplenet.model.weight_files import WeightsError, read_shapes, require_fit
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
 from supersimplenet.utils.documents import read_yaml

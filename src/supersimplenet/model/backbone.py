@@ -21,7 +21,7 @@ from torch.fx.experimental.optimization import fuse
 
 from supersimplenet.errors import BackboneError
 from supersimplenet.model.config import COMPACT, ModelConfig, Origin
-from supersimplenet.model.weights import read_state_dict
+from supersimplenet.model.weight_files import read_state_dict
 from supersimplenet.utils.formatting import first_line
 
 _COMPACT_ARCHITECTURE = "resnet18"

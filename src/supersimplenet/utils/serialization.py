@@ -19,6 +19,7 @@ from supersimplenet.errors import ModelFolderError, SuperSimpleNetError
 from supersimplenet.utils.formatting import few, listed, shown_value
 
 T = TypeVar("T")
+_LONGEST_NAME = 40
 _COUNTS = {2: "two", 3: "three", 4: "four"}
 _WANTED = {
     str: ("text", "texts"),
@@ -138,7 +139,7 @@ def _sequence(origin: Any, kinds: Sequence[Any], values: Sequence[Any], name: st
 def _built(kind: Any, values: Mapping[str, Any], name: str) -> Any:
     """Return an object of a class, made from its parameters' plain values."""
     hints, required = _parameters(kind)
-    unknown = [shown_value(key) for key in values if key not in hints]
+    unknown = [_shown(key) for key in values if key not in hints]
     if unknown:
         raise _MisfitError(f"{name + ': ' if name else ''}unknown {few(unknown)}; written by another version?")
     missing = [key for key in required if key not in values]
@@ -162,8 +163,11 @@ def _parameters(kind: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def _place(name: str, key: Any) -> str:
-    shown = key if isinstance(key, str) and key.replace(".", "_").isidentifier() else shown_value(key)
-    return f"{name}.{shown}" if name else shown
+    return f"{name}.{_shown(key)}" if name else _shown(key)
+
+
+def _shown(key: Any) -> str:
+    return key if isinstance(key, str) and key.isidentifier() and len(key) < _LONGEST_NAME else shown_value(key)
 
 
 def _wanted(kind: Any, *, several: bool = False) -> str:
