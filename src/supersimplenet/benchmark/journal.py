@@ -20,7 +20,7 @@ from typing import Any
 from supersimplenet.errors import ConfigError, DataError, ModelFolderError
 from supersimplenet.utils.documents import parse_json
 from supersimplenet.utils.files import read_regular, whole_lines
-from supersimplenet.utils.formatting import few
+from supersimplenet.utils.formatting import few, shown_value
 from supersimplenet.utils.serialization import checked
 
 RUNS_FILE = "runs.jsonl"
@@ -100,7 +100,7 @@ def check_settings(path: Path, lines: list[Line], settings: Mapping[str, Any]) -
     for line in lines:
         missing = [name for name in _TYPES if name not in line]
         if missing:
-            raise DataError(f"{path}: the run {line['key']} lacks {few(missing)}; {_ADVICE}")
+            raise DataError(f"{path}: the run {shown_value(line['key'])} lacks {few(missing)}; {_ADVICE}")
         found = _flat(line["settings"])
         differing = [
             f"{name} {found.get(name, 'unset')} there, {wanted.get(name, 'unset')} here"

@@ -19,6 +19,7 @@ from supersimplenet.utils.formatting import shown_value
 MAX_BYTES = 16 << 20
 _MAX_DEPTH = 32  # of lists and mappings inside each other; the deepest file that is written has 6
 _MAX_VALUES = 1_000_000
+_MAX_YAML_VALUES = 100_000  # which take half a second; a calibration has one for each part
 _LONGEST_INTEGER = 20  # characters of the longest int64, with its sign
 _PLAIN_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 _UNPRINTABLE = re.compile(r"\s+|[^ -~]")
@@ -149,8 +150,8 @@ class _YamlReader:
     def _value(self, event: Any, *, depth: int) -> Any:
         where = f"line {event.start_mark.line + 1}"
         self._values += 1
-        if self._values > _MAX_VALUES:
-            raise UnreadableError(f"more than {_MAX_VALUES:,} values")
+        if self._values > _MAX_YAML_VALUES:
+            raise UnreadableError(f"more than {_MAX_YAML_VALUES:,} values")
         if isinstance(event, self._yaml.AliasEvent) or event.anchor is not None:
             raise UnreadableError(f"an anchor or alias in {where}, which is not read")
         if event.tag is not None and event.tag.removeprefix("tag:yaml.org,2002:") not in _PLAIN_TAGS:

@@ -176,7 +176,10 @@ def _wanted(kind: Any, *, several: bool = False) -> str:
     if kind in _WANTED:
         return _WANTED[kind][several]
     if origin in (Union, UnionType):
-        return listed([_wanted(one, several=several) for one in arguments])
+        choices = [
+            get_args(one) if get_origin(one) is Literal else [_wanted(one, several=several)] for one in arguments
+        ]
+        return listed([str(choice) for some in choices for choice in some])
     if origin is Literal:
         return listed([str(value) for value in arguments])
     if origin is tuple and (len(arguments) != 2 or arguments[1] is not ...):
