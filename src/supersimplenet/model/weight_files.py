@@ -135,21 +135,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return content  # type: ignore[no-any-return]
 
 
-def load_torch_file(path: Path) -> Any:
+def load_torch_file(path: Path, *, advice: str = _ADVICE) -> Any:
     """Load a file of torch.save that holds tensors and plain values, after a check of the sizes that it declares.
 
     Tensors of the present format (a zip) stay on the disk until they are used.
+
+    Args:
+        path: the file.
+        advice: what to do about a file that is damaged.
 
     Raises:
         BackboneError: the file is damaged, or holds anything else.
     """
     try:
-        is_zip = check_torch_file(path)
+        is_zip = check_torch_file(path, advice)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except BackboneError:
         raise
     except OSError as error:
-        raise BackboneError(f"{path}: cannot be read ({error.strerror or first_line(error)}); {_ADVICE}") from error
+        raise BackboneError(f"{path}: cannot be read ({error.strerror or first_line(error)}); {advice}") from error
     except Exception as error:  # torch passes on every error of its unpickler
         raise BackboneError(
             f"{path}: holds something else than tensors, and objects are never unpickled here ({first_line(error)}); "
@@ -157,7 +161,7 @@ def load_torch_file(path: Path) -> Any:
         ) from error
 
 
-def check_torch_file(path: Path) -> bool:
+def check_torch_file(path: Path, advice: str) -> bool:
     """Check that a file of torch.save needs no more memory than it has bytes; return whether it is a zip.
 
     Raises:
@@ -168,7 +172,7 @@ def check_torch_file(path: Path) -> bool:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _LARGEST_FILE_BYTES:
-            raise BackboneError(f"{path}: {size:,} bytes; at most {_LARGEST_FILE_BYTES:,} are read")
+            raise BackboneError(f"{path}: {size:,} bytes; at most {_LARGEST_FILE_BYTES:,} are read; {advice}")
         is_zip = file.read(2) == b"PK"
         if not is_zip:
             file.seek(0)
@@ -177,7 +181,7 @@ def check_torch_file(path: Path) -> bool:
             if declared > 4 * size:  # of each tensor at most: its number of values, its shape and its strides
                 raise _RefusedError(f"it declares more values than its {size:,} bytes can hold")
             return False
-    with opened_zip(path, advice="copy it again", error=BackboneError) as archive:
+    with opened_zip(path, advice=advice, error=BackboneError) as archive:
         require_plain(archive, size)
         for name in archive.namelist():
             for _ in blocks(archive, name):  # compares the checksum, which torch does not do for mapped files

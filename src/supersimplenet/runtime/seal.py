@@ -33,11 +33,12 @@ _ONNX_START = bytes([0x72, 4 + len(_KEY) + _DIGITS, 0x0A, len(_KEY)]) + _KEY + b
 _XML_START, _XML_END = b"<!-- " + _KEY + b" ", b" -->\n"
 _ZIP_START = _KEY + b" "
 _BLOCK_BYTES = 1 << 20
-# The first key of each reference to a file beside an ONNX file: field 1 of an entry, its length, and the text. Protobuf
+# The key of each reference to a file beside an ONNX file: field 1 of an entry, its length, and the text. Protobuf
 # also accepts a number with zeros in front, in bytes of 0x80.
 _EXTERNAL = b"location"
 _EXTERNAL_ENTRY = re.compile(rb"(\x0a|\x8a[\x80]*\x00)(\x08|\x88[\x80]*\x00)\Z")
 _LONGEST_ENTRY = 20
+_REACH = _LONGEST_ENTRY + len(_EXTERNAL)  # bytes on either side of a block's edge in which one may lie
 
 
 def seal_onnx(content: bytes) -> bytes:
@@ -69,8 +70,9 @@ def check_onnx(path: Path) -> bool:
             while block := file.read(min(_BLOCK_BYTES, max(left, 0))):
                 left -= len(block)
                 digest.update(block)
-                _require_no_reference(end + block, path)
-                end = block[-_LONGEST_ENTRY - len(_EXTERNAL) :]
+                _require_no_reference(end + block[:_REACH], path)
+                _require_no_reference(block, path)
+                end = block[-_REACH:]
             seal = file.read()
             _require_no_reference(end + seal, path)
     except OSError as error:

@@ -111,9 +111,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         del args, kwargs
         advice = "remove it to train this run from its beginning"
         try:
-            checkpoint = load_torch_file(Path(path))
+            checkpoint = load_torch_file(Path(path), advice=advice)
         except BackboneError as error:
-            raise ModelFolderError(f"{error}; {advice}") from error
+            raise ModelFolderError(str(error)) from error
         missing = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "epoch", "global_step"} - {*checkpoint}
         if missing:
             raise ModelFolderError(f"{path}: no checkpoint of a training (lacks {few(sorted(missing))}); {advice}")
