@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -23,9 +22,11 @@ from supersimplenet.benchmark.journal import METRICS, Line
 from supersimplenet.benchmark.runs import Run
 from supersimplenet.errors import OutputError
 from supersimplenet.inference.config import CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE
-from supersimplenet.inference.model_folder import read_record
+from supersimplenet.inference.record import read_record
 from supersimplenet.utils.console import console
+from supersimplenet.utils.documents import read_json
 from supersimplenet.utils.files import write_text
+from supersimplenet.utils.serialization import checked
 from supersimplenet.utils.system import STOP_WITH_STDIN, available_cores
 
 RUNS_FOLDER = "runs"
@@ -228,7 +229,9 @@ def _check(stage: str, status: int, log: Path) -> None:
 
 def _line(run: Run, model: Path, settings: Mapping[str, Any], *, resumed: bool, test_seconds: float) -> Line:
     """Return the line of a run, with figures from metrics.json and config.yaml and the fields of `Run`."""
-    metrics = json.loads((model / METRICS_FILE).read_text(encoding="utf-8"))
+    path = model / METRICS_FILE
+    content = read_json(path, advice="remove the run's folder and call again")
+    metrics = checked(dict[str, Any], content, where=str(path))
     record = read_record(model)
     training = record["training"]
     return {

@@ -91,9 +91,9 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
     This is done for each group of options as a whole. If an option of a group was changed on the command line, `train`
     compares the whole group with that of the interrupted run.
     """
-    from supersimplenet.datasets.registry import source_from
+    from supersimplenet.datasets.registry import trained_on
     from supersimplenet.inference.config import CONFIG_FILE
-    from supersimplenet.inference.model_folder import read_record
+    from supersimplenet.inference.record import read_record
     from supersimplenet.utils.serialization import from_plain
 
     if options.output is None:
@@ -113,12 +113,12 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
     )
     for name, kind in groups:
         if options[name] == defaults[name]:
-            settings[name] = from_plain(kind, record[name], where=f"{options.output}: {name}")
+            settings[name] = from_plain(kind, record.get(name), where=str(options.output / CONFIG_FILE), name=name)
     for name in ("supervision", "masks", "seed", "time_budget", "on_error"):
         if options[name] == defaults[name]:
-            settings[name] = record[name]
+            settings[name] = record.get(name, defaults[name])
     if settings.data is None:
-        settings.data = source_from(record["data"])
+        settings.data = trained_on(record, options.output)
 
 
 def without_model_name(arguments: list[str]) -> list[str]:

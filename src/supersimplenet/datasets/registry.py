@@ -15,6 +15,7 @@ from supersimplenet.datasets.sensum import SensumSODF
 from supersimplenet.datasets.table import Table
 from supersimplenet.datasets.visa import VisA
 from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.utils.serialization import from_plain
 
 SOURCES: dict[str, type[DataSource]] = {
     kind.__name__: kind for kind in (MVTecAD, VisA, KSDD2, SensumSODF, Folder, Table)
@@ -27,18 +28,23 @@ def describe_source(source: DataSource) -> dict[str, Any]:
     return {"class_path": type(source).__name__, "init_args": arguments}
 
 
-def source_from(description: Mapping[str, Any]) -> DataSource:
+def source_from(description: Mapping[str, Any], where: str = "config.yaml") -> DataSource:
     """Return the source that `describe_source` described.
+
+    Args:
+        description: from a model folder's config.yaml.
+        where: that file, for the error message.
 
     Raises:
         DataError: the source is of a user's own class, which cannot be found by its name.
+        ModelFolderError: an argument is missing, unknown or wrong.
     """
     kind = SOURCES.get(description["class_path"])
     if kind is None:
         raise DataError(
             f"data source '{description['class_path']}' is not one of {', '.join(SOURCES)}; name the data again"
         )
-    return kind(**description["init_args"])
+    return from_plain(kind, description["init_args"], where=where, name="data.init_args")
 
 
 def _parameters(kind: type[DataSource]) -> list[str]:
@@ -66,4 +72,4 @@ def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:
     """
     if "data" not in record:
         raise ConfigError(f"data: {model} was not trained here, so its dataset is not known; name one with --data")
-    return source_from(record["data"])
+    return source_from(record["data"], str(model / "config.yaml"))

@@ -32,7 +32,15 @@ from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.backends import require_suffix
-from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, describe_outputs, encode_png
+from supersimplenet.runtime.bundle import (
+    Bundle,
+    Certificate,
+    FileFormat,
+    FilePrecision,
+    ViewImage,
+    describe_outputs,
+    encode_png,
+)
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import Paths, as_paths
@@ -208,6 +216,7 @@ def _bundle(
         versions=_versions(),
         config=detector.record,
         date=date.today().isoformat(),
+        sealed=True,
     )
 
 
@@ -301,11 +310,13 @@ def _named(preprocessor: Preprocessor) -> dict[str, Any]:
     return to_plain(replace(config, roi=roi, reference=reference))  # type: ignore[no-any-return]
 
 
-def _view_images(preprocessor: Preprocessor) -> dict[str, str]:
-    images = {} if preprocessor.roi is None else {"roi": encode_png(preprocessor.roi.astype(np.uint8) * np.uint8(255))}
-    return (
-        images if preprocessor.aligner is None else images | {"reference": encode_png(preprocessor.aligner.reference)}
-    )
+def _view_images(preprocessor: Preprocessor) -> dict[ViewImage, str]:
+    images: dict[ViewImage, str] = {}
+    if preprocessor.roi is not None:
+        images["roi"] = encode_png(preprocessor.roi.astype(np.uint8) * np.uint8(255))
+    if preprocessor.aligner is not None:
+        images["reference"] = encode_png(preprocessor.aligner.reference)
+    return images
 
 
 def _samples(record: dict[str, Any]) -> list[Sample]:

@@ -123,7 +123,7 @@ class Detector(Predictor):
             network,
             calibration=calibration,
             image_score=record.get("image_score", "head"),
-            score_scale=from_plain(ScoreScale, record.get("score_scale", {}), where="config.yaml: score_scale"),
+            score_scale=from_plain(ScoreScale, record.get("score_scale", {}), where="config.yaml", name="score_scale"),
             preprocessor=preprocessor,
             device=device,
             engine=engine,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +18,9 @@ from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.held_out import derive_held_out, find_held_out
 from supersimplenet.errors import ModelFolderError
 from supersimplenet.types import Sample, Split
-from supersimplenet.utils.files import write_text
+from supersimplenet.utils.files import read_regular, write_text
+from supersimplenet.utils.formatting import few, shown_value
+from supersimplenet.utils.serialization import from_plain
 
 IMAGES_FILE = "images.csv"
 _KNOWN_IMAGES_FILE = "known_images.txt"  # of version 0.1: only hash and split, without the held-out images
@@ -54,6 +57,9 @@ class ImageRecord:
 
 _COLUMNS = tuple(field.name for field in fields(ImageRecord))
 _NUMBERS = ("height", "width", "lowest", "highest")
+_NUMBER = re.compile("[0-9]{1,10}")
+_LARGEST_BYTES = 1 << 28  # some 2 million images
+_ADVICE = "bring it back, or train the model again"
 
 
 def write_image_records(folder: Path, records: Iterable[ImageRecord]) -> None:
@@ -75,12 +81,11 @@ def read_image_records(folder: Path) -> list[ImageRecord] | None:
     path = folder / IMAGES_FILE
     if not path.is_file():
         return None
+    lines = io.StringIO(_text(path), newline="")
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-        return [_record(row) for row in rows]
-    except (csv.Error, KeyError, ValueError, TypeError) as error:
-        raise ModelFolderError(f"{path}: damaged ({error}); bring it back, or train the model again") from error
+        return [_record(row, f"row {number}") for number, row in enumerate(csv.DictReader(lines, strict=True), start=1)]
+    except (csv.Error, ValueError, ModelFolderError) as error:
+        raise ModelFolderError(f"{path}: damaged ({error}); {_ADVICE}") from error
 
 
 def read_known_images(folder: Path) -> dict[str, str] | None:
@@ -100,17 +105,28 @@ def read_known_images(folder: Path) -> dict[str, str] | None:
     path = folder / _KNOWN_IMAGES_FILE
     if not path.is_file():
         return None
-    return dict(line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
+    split_of = dict(line.rpartition(" ")[::2] for line in _text(path).splitlines())
+    if not set(split_of.values()) <= set(get_args(Split)):
+        raise ModelFolderError(f"{path}: damaged (wanted a hash and train or test in each line); {_ADVICE}")
+    return split_of
 
 
-def _record(row: dict[str, str]) -> ImageRecord:
+def _text(path: Path) -> str:
+    try:
+        # A file's name may be no Unicode.
+        return read_regular(path, max_bytes=_LARGEST_BYTES).decode("utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise ModelFolderError(f"{path}: cannot be read ({error.strerror}); {_ADVICE}") from error
+
+
+def _record(row: dict[str, str], where: str) -> ImageRecord:
     if set(row) != set(_COLUMNS) or None in row.values():
-        raise ValueError(f"columns {', '.join(map(str, row))}; wanted {', '.join(_COLUMNS)}")
-    if row["split"] not in get_args(Split) or row["role"] not in get_args(Role):
-        raise ValueError(f"split {row['split']!r} and role {row['role']!r} of {row['name']}")
-    numbers = {name: int(row[name]) if row[name] else None for name in _NUMBERS}
-    texts = {name: row[name] for name in _COLUMNS if name not in _NUMBERS}
-    return ImageRecord(**texts, **numbers)  # type: ignore[arg-type]  # split and role were checked above
+        raise ValueError(f"columns {few([shown_value(name) for name in row])}; wanted {', '.join(_COLUMNS)}")
+    values: dict[str, Any] = dict(row)
+    for name in _NUMBERS:
+        text = row[name]
+        values[name] = None if text == "" else int(text) if _NUMBER.fullmatch(text) else text
+    return from_plain(ImageRecord, values, where=where)
 
 
 def held_out_samples(folder: Path, source: DataSource, record: Mapping[str, Any]) -> list[Sample]:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from supersimplenet.errors import BackboneError, ModelFolderError, OutputError
 from supersimplenet.inference.model_folder import save_model
-from supersimplenet.model.backbone import read_state_dict
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.model.weight_files import read_state_dict
 
 Source = Literal["official", "anomalib"]
 # Name of each of our layers in the other implementations.
@@ -83,6 +83,10 @@ def _translate(tensors: Mapping[str, Tensor], heads: Heads, source: Source, file
             missing.append(theirs)
         elif value.numel() != wanted.numel() or value.shape[:2] != wanted.shape[:2]:
             misfits.append(f"{theirs} {tuple(value.shape)} where {tuple(wanted.shape)} is needed")
+        elif not value.is_floating_point() and wanted.is_floating_point():
+            misfits.append(f"{theirs} is of the type {value.dtype}")
+        elif value.is_floating_point() and not value.isfinite().all():
+            raise ModelFolderError(f"{file}: the weights {theirs} are not all finite; fetch the file again")
         else:
             found[name] = value.reshape(wanted.shape).to(wanted.dtype)  # 1x1 convolutions there are matrices here
     if missing:

@@ -26,17 +26,19 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
 from supersimplenet.errors import ModelFolderError
 from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, WEIGHTS_FILE
+from supersimplenet.inference.record import FORMAT, model_config, read_record
 from supersimplenet.model.backbone import build_backbone, wrap_module
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.model.weight_files import WeightsError, read_shapes, require_fit
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
+from supersimplenet.utils.documents import read_yaml
 from supersimplenet.utils.files import file_sha256, whole_file
 from supersimplenet.utils.files import write_text as write_text
 from supersimplenet.utils.serialization import from_plain as from_plain
@@ -44,7 +46,6 @@ from supersimplenet.utils.serialization import to_plain as to_plain
 
 ROI_FILE = "roi.png"
 REFERENCE_FILE = "reference.png"
-_FORMAT = 1
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "simplejpeg")
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -77,7 +78,7 @@ def write_record(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any
     write_yaml(
         folder / CONFIG_FILE,
         {
-            "format": _FORMAT,
+            "format": FORMAT,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONED}},
             "model": to_plain(network.config),
             "backbone": {
@@ -108,7 +109,7 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
             f"{folder}: has {CONFIG_FILE} but no {WEIGHTS_FILE}: its training was not finished; "
             f"continue it with `supersimplenet train --resume --output {folder}`"
         )
-    config = from_plain(ModelConfig, record["model"], where=f"{folder / CONFIG_FILE}: model")
+    config = model_config(record, folder)
     origin = record["backbone"]["origin"]
     if origin == "module" and backbone is None:
         raise ModelFolderError(
@@ -117,22 +118,28 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
         )
     if origin != "module" and backbone is not None:
         raise ModelFolderError(f"{folder}: brings its own backbone '{config.backbone}'; leave out backbone=")
+    weights = folder / WEIGHTS_FILE
     try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (SafetensorError, OSError) as error:
-        raise ModelFolderError(f"{folder / WEIGHTS_FILE}: damaged ({error}); copy or train the model again") from error
-    _require_finite(tensors, str(folder / WEIGHTS_FILE), "copy the file again, or train again")
-    if backbone is None:
-        built = build_backbone(config, with_weights=origin in ("package", "hub"))
-    else:
-        built = wrap_module(backbone, config.size_px)
-    network = SuperSimpleNet(config, backbone=built)
-    target = network.heads if built.refetchable else network
-    prefix = "heads." if built.refetchable else ""
-    try:
-        target.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
-    except RuntimeError as error:
-        raise ModelFolderError(f"{folder / WEIGHTS_FILE}: does not fit its {CONFIG_FILE}: {error}") from error
+        shapes = read_shapes(weights)
+        if origin == "file":  # before it is built: the file must hold a network as large as the config names
+            with torch.device("meta"):
+                skeleton = build_backbone(config, with_weights=False)
+            own = {f"backbone.{name}": value for name, value in skeleton.state_dict().items()}
+            require_fit(shapes, own, f"{weights}: does not fit its {CONFIG_FILE}", others=True)
+        if backbone is None:
+            built = build_backbone(config, with_weights=origin in ("package", "hub"))
+        else:
+            built = wrap_module(backbone, config.size_px)
+        network = SuperSimpleNet(config, backbone=built)
+        target = network.heads if built.refetchable else network
+        prefix = "heads." if built.refetchable else ""
+        wanted = {prefix + name: value for name, value in target.state_dict().items()}
+        require_fit(shapes, wanted, f"{weights}: does not fit its {CONFIG_FILE}")
+    except WeightsError as error:
+        raise ModelFolderError(f"{error}; copy the folder again, or train the model again") from error
+    tensors = load_file(weights)
+    _require_finite(tensors, str(weights), "copy the file again, or train again")
+    target.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
     if built.fingerprint() != record["backbone"]["sha256"]:
         raise ModelFolderError(
             f"{folder}: the weights of backbone '{config.backbone}' are not those of the training "
@@ -151,28 +158,6 @@ def _require_finite(tensors: Mapping[str, torch.Tensor], where: str, advice: str
     for name, values in tensors.items():
         if values.is_floating_point() and not values.isfinite().all():
             raise ModelFolderError(f"{where}: the weights {name} are not all finite; {advice}")
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read the config.yaml of a model folder.
-
-    Raises:
-        ModelFolderError: the file is missing or not as `save_model` writes it.
-    """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ModelFolderError(f"{folder}: no model here ({CONFIG_FILE} is missing); name a folder that `train` wrote")
-    try:
-        record = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ModelFolderError(f"{path}: not readable as YAML ({error})") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
-        found = record.get("format") if isinstance(record, dict) else None
-        raise ModelFolderError(f"{path}: format {found}; this version reads format {_FORMAT}")
-    missing = [name for name in ("model", "backbone") if not isinstance(record.get(name), dict)]
-    if missing:
-        raise ModelFolderError(f"{path}: lacks {', '.join(missing)}; bring back the file that `train` wrote")
-    return record
 
 
 def save_preprocessor(folder: Path, preprocessor: Preprocessor) -> dict[str, str]:
@@ -207,7 +192,7 @@ def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfi
         ModelFolderError: a file of the preprocessor is missing, or differs from the file of the training.
         ConfigError: OpenCV is not installed, and images are to be aligned.
     """
-    config = from_plain(ViewConfig, record.get("view", {}), where=f"{folder / CONFIG_FILE}: view")
+    config = from_plain(ViewConfig, record.get("view", {}), where=str(folder / CONFIG_FILE), name="view")
     hashes = record.get("view_files", {})
     for name, wanted in (("roi", config.roi), ("reference", config.reference)):
         if (wanted is not None) != (f"{name}.png" in hashes):
@@ -238,13 +223,7 @@ def read_calibration(folder: Path) -> Calibration | None:
     path = folder / CALIBRATION_FILE
     if not path.is_file():
         return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ModelFolderError(f"{path}: not readable as YAML ({error}); calibrate again") from error
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"{path}: holds no calibration; calibrate again, or remove it")
-    calibration = from_plain(Calibration, content, where=str(path))
+    calibration = from_plain(Calibration, read_yaml(path, advice="calibrate again, or remove it"), where=str(path))
     if calibration.weights_sha256 != hash_weights(folder):
         raise ModelFolderError(
             f"{path}: was made for other weights than {WEIGHTS_FILE}, so what it guarantees does not hold; "

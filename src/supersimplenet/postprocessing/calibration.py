@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from supersimplenet.errors import CalibrationError
 from supersimplenet.types import ScoreName, Verdict, is_finite
-from supersimplenet.utils.formatting import shown_rate
+from supersimplenet.utils.formatting import shown_rate, shown_value
 
 UNCALIBRATED_LOGIT = 0.0  # threshold of a model without calibration: as likely bad as good, by the model's own estimate
 UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `supersimplenet calibrate`"
@@ -90,8 +90,7 @@ class Calibration:
     def __post_init__(self) -> None:
         for name, wanted, holds in self._conditions():
             if not holds:
-                found = str(getattr(self, name))[:60]
-                raise CalibrationError(f"{name} is {found}; wanted {wanted}; calibrate again")
+                raise CalibrationError(f"{name}: {shown_value(getattr(self, name))}; wanted {wanted}; calibrate again")
 
     def _conditions(self) -> Iterator[tuple[str, str, bool]]:
         """Yield each field's name, its condition in words, and whether the condition holds."""

@@ -20,7 +20,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies.ddp import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from supersimplenet.errors import TrainingInterruptedError
+from supersimplenet.errors import BackboneError, ModelFolderError, TrainingInterruptedError
+from supersimplenet.model.weight_files import load_torch_file
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.distributed import DDP_TIMEOUT, ProcessGroup
 from supersimplenet.training.module import TrainingModule, batch_loader
@@ -28,6 +29,7 @@ from supersimplenet.training.plan import Plan
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.utils.console import progress_bar
 from supersimplenet.utils.files import whole_file
+from supersimplenet.utils.formatting import few
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # rows, and the data that was read ahead for them
 _SMOOTHING = 0.05  # weight of the newest loss in the displayed mean
@@ -90,12 +92,32 @@ class TrainingProgress(Callback):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writer of checkpoints that appear whole or not at all, even if temporary files lie on another file system."""
+    """Writer of checkpoints that appear whole or not at all, even if temporary files lie on another file system.
+
+    What is read holds tensors and plain values only, and needs no more memory than the file has bytes.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write the checkpoint beside its target, then rename it."""
         with whole_file(Path(path)) as temporary:
             super().save_checkpoint(checkpoint, temporary, storage_options)
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a checkpoint after a check of the sizes that it declares.
+
+        Raises:
+            ModelFolderError: the file is damaged, or is no checkpoint of a training.
+        """
+        del args, kwargs
+        advice = "remove it to train this run from its beginning"
+        try:
+            checkpoint = load_torch_file(Path(path), advice=advice)
+        except BackboneError as error:
+            raise ModelFolderError(str(error)) from error
+        missing = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "epoch", "global_step"} - {*checkpoint}
+        if missing:
+            raise ModelFolderError(f"{path}: no checkpoint of a training (lacks {few(sorted(missing))}); {advice}")
+        return checkpoint  # type: ignore[no-any-return]
 
 
 def fit(

@@ -6,7 +6,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,7 @@ import torch
 
 from supersimplenet.errors import ConfigError, OutputError
 from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
-from supersimplenet.inference.model_folder import (
-    read_record,
-)
+from supersimplenet.inference.record import read_record
 from supersimplenet.model.backbone import Backbone
 from supersimplenet.model.config import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
 from supersimplenet.training.config import TrainerConfig
@@ -26,6 +24,7 @@ from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.utils.console import console
 from supersimplenet.utils.formatting import counted, shown_duration
 from supersimplenet.utils.seeding import derive_seed
+from supersimplenet.utils.serialization import from_plain
 
 # Standard deviation of the noise divided by that of the features, for every backbone but the published one. Chosen by
 # measurement: docs/decisions/0003-noise-scale.md.
@@ -54,6 +53,13 @@ class Plan:
     feature_scale: float
     seconds_per_step: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "total_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)}; it must be at least 1")
+        if self.noise_std <= 0:
+            raise ConfigError(f"noise_std: {self.noise_std}; it must be more than 0")
+
     def lines(self, steps_per_epoch: int) -> Iterator[str]:
         """Yield the length of the run in words, and a warning where it is too short."""
         seconds = None if self.seconds_per_step is None else self.total_steps * self.seconds_per_step
@@ -66,6 +72,11 @@ class Plan:
                 f"only {counted(self.total_steps, 'step')}: expect little of this model before some {_FEW_STEPS}; give "
                 "it more epochs (--trainer.max_epochs), time or good images, or smaller batches (--recipe.batch_size)"
             )
+
+
+def saved_plan(record: Mapping[str, Any], folder: Path) -> Plan:
+    """Return the plan of an interrupted run from its config.yaml."""
+    return from_plain(Plan, record["training"]["plan"], where=str(folder / CONFIG_FILE), name="training.plan")
 
 
 def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, feature_scale: float) -> float:

@@ -24,12 +24,12 @@ from supersimplenet.inference.model_folder import (
     hash_weights,
     load_preprocessor,
     move_to,
-    read_record,
     save_model,
     save_preprocessor,
     write_calibration,
     write_record,
 )
+from supersimplenet.inference.record import read_record
 from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.config import LabelRecipe, ModelConfig, Recipe, resolve_recipe
 from supersimplenet.model.network import SuperSimpleNet
@@ -43,7 +43,7 @@ from supersimplenet.training.distributed import ProcessGroup, start
 from supersimplenet.training.features import measure_feature_scale, remove_cache_files
 from supersimplenet.training.loop import fit
 from supersimplenet.training.module import TrainingModule
-from supersimplenet.training.plan import Plan, earlier_run, plan_run, resolve_noise_std
+from supersimplenet.training.plan import Plan, earlier_run, plan_run, resolve_noise_std, saved_plan
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.training.score_scale import measure_score_scale
 from supersimplenet.training.training_set import TrainingSet, gather_training_set
@@ -331,7 +331,7 @@ def _plan(
             console().print(line)
         return plan
 
-    plan = process_group.on_rank_zero(decide) if earlier is None else Plan(**earlier["training"]["plan"])
+    plan = process_group.on_rank_zero(decide) if earlier is None else saved_plan(earlier, run.folder)
     module.noise_std, module.total_steps = plan.noise_std, plan.total_steps
     return module, batches, plan
 

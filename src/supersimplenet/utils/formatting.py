@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
 
 MINUS = "\N{MINUS SIGN}"
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 
 
 def shown_rate(rate: float) -> str:
@@ -68,3 +71,13 @@ def counted(number: int, thing: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def shown_value(value: object) -> str:
+    """Format a value that was found, for a message: in one line, shortened, with all that is not printable escaped."""
+    return _SHORT.repr(value)
+
+
+def listed(things: Sequence[str], last: str = "or") -> str:
+    """List things in words: `head, map or fused`."""
+    return " ".join([", ".join(things[:-1]), last, things[-1]]) if len(things) > 1 else "".join(things)
