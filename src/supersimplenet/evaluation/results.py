@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supersimplenet.metrics.ranking import Metric
@@ -33,6 +34,9 @@ class Outcome:
         p_value: see `supersimplenet.types.Prediction`.
         defects: see `supersimplenet.types.Prediction`.
         has_pixel_labels: whether the image counts in the pixel metrics.
+        sha256: hash of the image's file; empty where it was not read from a file.
+        pixels: hash of the image's pixels, see `pixel_digest`; likewise.
+        merged: name of the image's part, where other images are copies of one of its photographs; else None.
     """
 
     sample: Sample
@@ -45,6 +49,14 @@ class Outcome:
     p_value: float | None
     defects: tuple[Defect, ...] | None
     has_pixel_labels: bool
+    sha256: str = ""
+    pixels: str = ""
+    merged: str | None = None
+
+    @property
+    def part(self) -> str | None:
+        """Name of the physical part; None for an image that is a part of its own."""
+        return self.merged or self.sample.group
 
     def score_of(self, name: ScoreName) -> float:
         """Return one of the scores, in logits."""
@@ -114,6 +126,8 @@ class Evaluation:
         resolution: size of the pixel metrics: ``model`` or ``native``; see `evaluate`.
         size_px: height and width of the network's input.
         fit: how images are fitted to the network's input; see `ViewConfig`.
+        copies: images with equal pixels, group by group; each group counts as one part.
+        trained_on: images that the model was trained on, by content; their results flatter it.
     """
 
     metrics: dict[str, Metric]
@@ -128,6 +142,8 @@ class Evaluation:
     resolution: Resolution
     size_px: tuple[int, int]
     fit: str = "stretch"
+    copies: Sequence[Sequence[Path]] = ()
+    trained_on: Sequence[Path] = ()
 
     def counts(self, label: int) -> dict[Verdict, int]:
         """Return the number of images with a label (0 good, 1 bad) by verdict: good, unsure and bad."""
@@ -168,6 +184,8 @@ class Evaluation:
             "types": {result.defect: _plain_row(result) for result in self.types},
             "sizes": {shown_size_class(result): _plain_row(result) for result in self.sizes},
             "resolution": "native" if self.resolution == "native" else self.shown_size("x"),
+            "copies": [[str(image) for image in group] for group in self.copies],
+            "trained_on": [str(image) for image in self.trained_on],
             "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in self.failures],
         }
 

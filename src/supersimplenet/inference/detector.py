@@ -60,6 +60,7 @@ class Detector(Predictor):
         self.network = network.eval()
         self.engine = build_engine(network, name=engine, device=self.device, precision=precision)
         self.record = record or {}
+        self.folder: Path | None = None  # the model folder that it was loaded from
         super().__init__(
             self.engine,
             preprocessor=preprocessor or Preprocessor.stretch(network.config.size_px),
@@ -92,7 +93,7 @@ class Detector(Predictor):
             BackboneError: the backbone's weights cannot be loaded.
         """
         network, record = load_model(Path(folder), backbone=backbone)
-        return cls.of(
+        detector = cls.of(
             network,
             record,
             read_calibration(Path(folder)),
@@ -101,6 +102,8 @@ class Detector(Predictor):
             engine=engine,
             precision=precision,
         )
+        detector.folder = Path(folder)
+        return detector
 
     @classmethod
     def of(
