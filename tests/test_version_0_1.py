@@ -42,4 +42,5 @@ def test_options_that_version_0_1_printed_are_read(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "--config", str(FIXTURES / "print_config.yaml"), "--print_config"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out == text
+    # Options that are newer have their defaults.
+    assert capsys.readouterr().out.replace("    split_rule: 2\n", "") == text

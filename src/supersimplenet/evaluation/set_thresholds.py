@@ -159,6 +159,9 @@ def set_thresholds(
     bad_groups = [part_of[place] for place in bad]
     bad_logits = part_scores([logits[place] for place in bad], bad_groups, worst="min") if bad else np.zeros(0)
     thresholds, curve = _choose(good_logits, bad_logits, config)
+    if config.max_escapes is None and config.costs is None and {*good_groups} & {*bad_groups} - {None}:
+        # The threshold follows from good photographs of the same parts, so no bound on escapes holds, only their count.
+        thresholds = replace(thresholds, max_escapes=None)
     calibration = Calibration(
         image_score=detector.image_score,
         threshold_logit=thresholds.reject,
