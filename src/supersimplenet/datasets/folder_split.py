@@ -13,10 +13,12 @@ from supersimplenet.datasets.base import relative_names
 from supersimplenet.datasets.parts import digest_possible_copies, merge_copies
 from supersimplenet.errors import DataError
 from supersimplenet.types import BAD, GOOD, Sample, Split
+from supersimplenet.utils.console import progress_bar
 from supersimplenet.utils.files import file_sha256
 from supersimplenet.utils.formatting import few
 
 SplitRule = Literal[1, 2]
+_MANY = 1000  # from so many images on, the search for copies shows its progress
 _Key = Path | str  # of a part: the name of its group, or its only image
 
 
@@ -87,7 +89,7 @@ class FolderSplit:
         recorded = {} if self.recorded is None or self.rule == 1 else self.recorded.of(samples)
         if self.rule == 2 and self._draws(samples, roles, recorded):
             new = [sample.image for sample in samples if sample.image not in recorded]
-            parts = _parts(merge_copies(samples, digest_possible_copies(new)), samples)
+            parts = _parts(merge_copies(samples, _digests(new)), samples)
         split_of: dict[Path, Split] = {}
         drawn: dict[_Key, list[Sample]] = {}
         given: dict[_Key, Split] = {}
@@ -114,8 +116,8 @@ class FolderSplit:
     ) -> set[_Key]:
         """Return the parts of the test split among those that were not put into a split."""
         number = {key: self._number(_name(members[0], names)) for key, members in parts.items()}
-        bad = [key for key, members in parts.items() if any(roles[sample.image] == "bad" for sample in members)]
-        good = [key for key in parts if key not in set(bad)]
+        bad = {key for key, members in parts.items() if any(roles[sample.image] == "bad" for sample in members)}
+        good = parts.keys() - bad
         chosen: set[_Key] = set()
         for keys, label, fraction in ((good, GOOD, self.test_fraction), (bad, BAD, 1 - self.bad_train_fraction)):
             if self.rule == 1:
@@ -123,7 +125,7 @@ class FolderSplit:
                 continue
             types = {
                 key: {sample.defect for sample in parts[key] if sample.label == label}
-                for key in sorted(keys, key=number.__getitem__)
+                for key in sorted((key for key in parts if key in keys), key=number.__getitem__)
             }
             chosen |= _draw_test(types, fraction, given)
         return chosen
@@ -174,6 +176,14 @@ def _draw_test(parts: Mapping[_Key, Collection[str]], fraction: float, given: Ma
             test.add(part)
             drawn.update(set(types))
     return test
+
+
+def _digests(images: Sequence[Path]) -> dict[Path, str]:
+    if len(images) < _MANY:
+        return digest_possible_copies(images)
+    with progress_bar() as bar:
+        task = bar.add_task("looking for copies", total=len(images), detail="")
+        return digest_possible_copies(images, progress=lambda done: bar.advance(task, done))
 
 
 def _parts(samples: Sequence[Sample], named: Sequence[Sample] | None = None) -> dict[_Key, list[Sample]]:

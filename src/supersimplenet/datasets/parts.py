@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -159,11 +160,19 @@ def _readable(read: Callable[[Path], T]) -> Callable[[Path], T | None]:
     def or_none(path: Path) -> T | None:
         try:
             return read(path)
-        except ImageError:
+        except (ImageError, OSError):
             return None
 
     return or_none
 
 
 def _digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_of(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 17)
+def _digest_of(path: Path, size: int, modified: int) -> str:
+    """Return the digest; a file that does not change is decoded once in a process."""
+    del size, modified
     return pixel_digest(read_image(path))

@@ -116,7 +116,7 @@ def train(
     process_group, earlier = _describe(run, resume=resume)
     if earlier is not None:
         run = replace(run, data=as_recorded(data, run.folder))
-    labels = _supervise(run)
+    labels = _supervise(run, process_group)
     ready = _prepare(run, labels, backbone, process_group, earlier)
     try:
         training_set = _gather(run, labels, ready, earlier)
@@ -205,10 +205,10 @@ def _describe(run: _Run, *, resume: bool) -> tuple[ProcessGroup, dict[str, Any] 
     return process_group, process_group.on_rank_zero(lambda: earlier_run(run.folder, settings, resume=resume))
 
 
-def _supervise(run: _Run) -> _Labels:
+def _supervise(run: _Run, process_group: ProcessGroup) -> _Labels:
     """Decide which labels are used, and print the decision."""
     masks = MaskReader()
-    samples, empty_masks = without_empty_masks(run.data.samples(), masks)
+    samples, empty_masks = without_empty_masks(process_group.on_rank_zero(run.data.samples), masks)
     supervision = supervise(samples, run.supervision, masks=run.masks, seed=run.seed)
     console().print(supervision.describe())
     if empty_masks:
@@ -375,7 +375,11 @@ def _finish(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet
         return _calibrated(run, ready, training_set)
 
     record, calibration = ready.process_group.on_rank_zero(write)
-    return Detector.of(ready.network, record, calibration, preprocessor=ready.preprocessor, device=str(ready.device))
+    detector = Detector.of(
+        ready.network, record, calibration, preprocessor=ready.preprocessor, device=str(ready.device)
+    )
+    detector.folder = run.folder
+    return detector
 
 
 def _calibrated(run: _Run, ready: _Ready, training_set: TrainingSet) -> tuple[dict[str, Any], Calibration | None]:
