@@ -274,8 +274,10 @@ def test_copies_of_one_photograph_give_no_guarantee_and_say_why(tmp_path, capsys
     for number in range(11):
         shutil.copy(folder / "0.png", folder / f"copy_{number}.png")
     samples = [sample(path) for path in sorted(folder.iterdir())]
+    samples.append(sample(photographs(tmp_path / "test", 0) / "0.png", split="test"))
     train(Given(*samples), output=tmp_path / "model", model=MODEL, trainer=TrainerConfig(max_steps=1))
     said = capsys.readouterr().err
+    assert "1 test image with the content of a training image, so the test would flatter: test/0.png" in said
     assert "11 images are copies of others" in said
     assert "not calibrated" in said
     assert "no image calibrates: 12 good images of one part" in said

@@ -47,7 +47,6 @@ from supersimplenet.training.score_scale import measure_score_scale
 from supersimplenet.training.training_set import TrainingSet, gather_training_set
 from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.console import console
-from supersimplenet.utils.formatting import counted, few
 from supersimplenet.utils.serialization import to_plain
 from supersimplenet.utils.system import keep_freed_blocks
 
@@ -347,16 +346,7 @@ def _record(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet
 
 def _begin(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet, record: dict[str, Any]) -> None:
     """Write config.yaml and images.csv, from which an interrupted run continues with the same splits."""
-    records = training_set.image_records(labels.samples)
-    write_image_records(run.folder, records)
-    known = {image.sha256 for image in records if image.split == "train"}
-    copies = [image.name for image in records if image.split == "test" and image.sha256 in known]
-    if copies:
-        console().print(
-            f"{counted(len(copies), 'test image')} with the content of a training image, so the test would flatter: "
-            f"{few(copies)}",
-            style="bold red",
-        )
+    write_image_records(run.folder, training_set.image_records(labels.samples))
     write_record(run.folder, ready.network, record)
 
 

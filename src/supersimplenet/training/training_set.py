@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from supersimplenet.training.pixel_labels import PixelLabels, read_pixel_labels
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console, progress_bar
 from supersimplenet.utils.files import file_sha256
-from supersimplenet.utils.formatting import few
+from supersimplenet.utils.formatting import counted, few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class TrainingSet:
         return self.masks.sha256(path) if facts is None else facts.sha256
 
     def image_records(self, samples: Sequence[Sample]) -> list[ImageRecord]:
-        """Return the rows of images.csv, one for each training and test image.
+        """Return the rows of images.csv, one for each image; print which test images equal training images.
 
         Args:
             samples: samples of the dataset, both splits; an image of the test split is hashed, not decoded.
@@ -98,6 +98,7 @@ class TrainingSet:
                 role = "unused"
             if path.is_file() and not (role == "test" and path in records):
                 records[path] = self._record(names[path], path, sample, role)
+        _report_test_copies(records.values())
         return list(records.values())
 
     def _record(self, name: str, path: Path, sample: Sample, role: Role) -> ImageRecord:
@@ -239,6 +240,17 @@ def _rows(source: FeatureSource, labels: PixelLabels, samples: Sequence[Sample],
         "good_images": list(good_images.values()),
         "held_out": upright_held_out,
     }
+
+
+def _report_test_copies(records: Collection[ImageRecord]) -> None:
+    training = {image.sha256 for image in records if image.split == "train"}
+    copies = [image.name for image in records if image.split == "test" and image.sha256 in training]
+    if copies:
+        console().print(
+            f"{counted(len(copies), 'test image')} with the content of a training image, so the test would flatter: "
+            f"{few(copies)}",
+            style="bold red",
+        )
 
 
 def _report_left_out(labels: PixelLabels, samples: Sequence[Sample]) -> None:
