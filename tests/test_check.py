@@ -18,8 +18,9 @@ from scipy import ndimage
 
 from supersimplenet.cli.main import main
 from supersimplenet.datasets.checks.check import CheckReport, check
-from supersimplenet.datasets.checks.duplicates import equal_groups, find_near_duplicates, fingerprint, linked_groups
+from supersimplenet.datasets.checks.duplicates import find_near_duplicates, fingerprint
 from supersimplenet.datasets.checks.inspection import inspect_samples
+from supersimplenet.datasets.parts import equal_groups, linked_groups
 from supersimplenet.datasets.table import Table
 from supersimplenet.types import BAD, GOOD, Sample
 

@@ -374,7 +374,7 @@ def test_int8_holds_its_limit_or_says_by_how_much_not(file_format, model, files,
     options = {"file_format": file_format, "precision": "int8", "images": photographs}
     certificate = export_model(model, tmp_path / "file", max_drop=0.2, **options).certificate
     assert 0 < certificate.measured_drop <= 0.2
-    of = "the share of the scores' variance that quantisation changes, on the calibration split (8 images)"
+    of = "the share of the scores' variance that quantisation changes (8 images)"
     assert certificate.drop_of == of
     assert (tmp_path / "file").stat().st_size < 0.6 * files[file_format].stat().st_size
     # The same loss by hand: mean squared difference over variance of the fused score.

@@ -257,23 +257,32 @@ def split_data(
     Raises:
         SuperSimpleNetError: the subclass names the cause.
     """
-    from supersimplenet.datasets.checks.inspection import inspect_samples
+    from supersimplenet.datasets.checks.inspection import digests_of, inspect_samples
+    from supersimplenet.datasets.parts import describe_copies, digest_possible_copies
     from supersimplenet.datasets.splits import group_samples, split_samples, write_table
 
     samples = source.samples()
     inspections = None
-    if groups == "found":
-        with progress_bar() as bar:
-            task = bar.add_task("reading", total=len(samples), detail="")
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=len(samples), detail="")
+        if groups == "found":
             inspections = inspect_samples(samples, progress=lambda images: bar.advance(task, images))
-    grouped = group_samples(samples, groups, inspections)
+            digests = digests_of(samples, inspections)
+        else:
+            digests = digest_possible_copies(
+                [sample.image for sample in samples], progress=lambda images: bar.advance(task, images)
+            )
+    grouped = group_samples(samples, groups, inspections, digests=digests)
     split = split_samples(grouped, test_fraction=test_fraction, seed=seed)
     write_table(split, output)
     _print_split(split, test_fraction)
+    copies = describe_copies(samples, digests)
+    if copies is not None:
+        print(copies)
     sizes = Counter(sample.group for sample in split if sample.group is not None)
     several = [size for size in sizes.values() if size > 1]
     print(f"{len(several):,} groups of several images ({sum(several):,} images), each in one split")
-    if groups == "known" and not sizes:
+    if groups == "known" and all(sample.group is None for sample in samples):
         print("no groups are named; --groups found searches for photographs of one part and keeps them together")
     if groups == "found":
         print("photographs that are turned or cropped differently are not found: name the parts where you can")

@@ -36,7 +36,7 @@ def _parser() -> OptionParser:
     )
     parser.add_argument("--dynamic", action="store_true", help="leave height and width open")
     parser.add_argument(
-        "--max-drop", type=str, default="1%", help="for int8: I-AUROC that may be lost on the calibration split"
+        "--max-drop", type=str, default="1%", help="for int8: I-AUROC that may be lost on training images"
     )
     parser.add_argument(
         "--images",

@@ -91,8 +91,8 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
     This is done for each group of options as a whole. If an option of a group was changed on the command line, `train`
     compares the whole group with that of the interrupted run.
     """
-    from supersimplenet.datasets.registry import trained_on
     from supersimplenet.inference.config import CONFIG_FILE
+    from supersimplenet.inference.image_records import trained_on
     from supersimplenet.inference.record import read_record
     from supersimplenet.utils.serialization import from_plain
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.datasets.masks import read_ignored
+from supersimplenet.datasets.parts import describe_copies, merge_copies, require_one_label
 from supersimplenet.errors import CalibrationError, ConfigError, DataError
 from supersimplenet.metrics.thresholds import (
     CostCurve,
@@ -28,6 +30,7 @@ from supersimplenet.postprocessing.defects import level_of_area
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.utils.console import console
 from supersimplenet.utils.files import file_sha256
 
 
@@ -78,6 +81,7 @@ class Calibrated:
         curve: expected cost at each threshold; None where no costs were given.
         failures: images that could not be read.
         earlier: the earlier calibration that this one replaces; None for none.
+        pixels: pixel digest of each image that was predicted.
     """
 
     calibration: Calibration
@@ -86,6 +90,7 @@ class Calibrated:
     curve: CostCurve | None
     failures: list[Failure]
     earlier: Calibration | None = None
+    pixels: Mapping[Path, str] = field(default_factory=dict)
 
 
 def set_thresholds(
@@ -102,7 +107,8 @@ def set_thresholds(
 
     Args:
         detector: the predictor to calibrate; an earlier calibration of it has no influence.
-        samples: good parts and, if there are any, bad parts, from any split. All images of one group are one part.
+        samples: good parts and, if there are any, bad parts, from any split. All images of one group are one part, and
+            so are copies of one image.
         config: the guarantees that the thresholds must give.
         basis: where the good parts came from, in words.
         weights_sha256: hash of the model folder's weights; see `hash_weights`.
@@ -110,7 +116,7 @@ def set_thresholds(
         progress: called with the number of images done since the last call.
 
     Raises:
-        DataError: there is no good image, or none that can be read.
+        DataError: there is no good image, or none that can be read, or an image is labelled good and its copy bad.
         CalibrationError: there are too few parts for the guarantees.
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
     """
@@ -119,10 +125,12 @@ def set_thresholds(
         raise DataError("no good image to calibrate with; name good parts that were not trained on, with --good")
     logits: dict[int, float] = {}
     levels: dict[int, float] = {}
+    pixels: dict[Path, str] = {}
     failures = []
     for item in detector.predict_files(
         [sample.image for sample in samples],
         ignored=lambda index: read_ignored(samples[index]),
+        with_facts=True,
         on_error=on_error,
     ):
         progress(1)
@@ -130,6 +138,8 @@ def set_thresholds(
             failures.append(item)
             continue
         sample = samples[item.index]
+        if item.facts is not None:  # never None for a path
+            pixels[sample.image] = item.facts.pixels
         logits[item.index] = item.prediction.score_logit
         if sample.label == GOOD:
             ignored, map_logit = item.prediction.ignored, item.prediction.map_logit
@@ -139,11 +149,19 @@ def set_thresholds(
     bad = [place for place in logits if samples[place].label == BAD]
     if not good:
         raise DataError(f"none of the good images could be read; the first: {failures[0].reason}")
-    good_groups = [samples[place].group for place in good]
+    require_one_label(samples, pixels)
+    copies = describe_copies(samples, pixels)
+    if copies is not None:
+        console().print(copies)
+    part_of = [sample.group for sample in merge_copies(samples, pixels)]
+    good_groups = [part_of[place] for place in good]
     good_logits = part_scores([logits[place] for place in good], good_groups)
-    bad_groups = [samples[place].group for place in bad]
+    bad_groups = [part_of[place] for place in bad]
     bad_logits = part_scores([logits[place] for place in bad], bad_groups, worst="min") if bad else np.zeros(0)
     thresholds, curve = _choose(good_logits, bad_logits, config)
+    if config.max_escapes is None and config.costs is None and {*good_groups} & {*bad_groups} - {None}:
+        # The threshold follows from good photographs of the same parts, so no bound on escapes holds, only their count.
+        thresholds = replace(thresholds, max_escapes=None)
     calibration = Calibration(
         image_score=detector.image_score,
         threshold_logit=thresholds.reject,
@@ -171,6 +189,7 @@ def set_thresholds(
         curve=curve,
         failures=failures,
         earlier=detector.calibration,
+        pixels=pixels,
     )
 
 

@@ -63,6 +63,7 @@ class Detector(Predictor):
         self.network = network.eval()
         self.engine = build_engine(network, name=engine, device=self.device, precision=precision)
         self.record = record or {}
+        self.folder: Path | None = None  # the model folder that it was loaded from
         super().__init__(
             self.engine,
             preprocessor=preprocessor or Preprocessor.stretch(network.config.size_px),
@@ -96,7 +97,7 @@ class Detector(Predictor):
             BackboneError: the backbone's weights cannot be loaded.
         """
         network, record = load_model(Path(folder), backbone=backbone)
-        return cls.of(
+        detector = cls.of(
             network,
             record,
             read_calibration(Path(folder)),
@@ -105,6 +106,8 @@ class Detector(Predictor):
             engine=engine,
             precision=precision,
         )
+        detector.folder = Path(folder)
+        return detector
 
     @classmethod
     def of(

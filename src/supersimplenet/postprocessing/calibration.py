@@ -49,8 +49,9 @@ class Calibration:
         min_area_px: smaller regions, in pixels at the network's input size, are no defects.
         chosen_by: ``false-alarms`` where the bound on false alarms set the threshold, ``costs`` where costs did.
         max_false_alarms: the false-alarm rate that is not exceeded, with that confidence.
-        max_escapes: the escape rate that is not exceeded, with that confidence; None where no bad part was given. An
-            ``unsure`` bad part is no escape: a person inspects it.
+        max_escapes: the escape rate that is not exceeded, with that confidence; None where no bad part was given, or
+            only photographs of the parts that set the threshold. An ``unsure`` bad part is no escape: a person inspects
+            it.
         confidence: of either guarantee, over the draw of the parts on which it is based.
         part_logits: the score of each good part, ascending; a part with several photographs counts by its highest.
         images: number of photographs of those parts.
@@ -155,6 +156,8 @@ class Calibration:
                 f"; at most {shown_rate(self.max_escapes)} of bad parts are called good, {sure} "
                 f"({self.bad_parts} bad parts)"
             )
+        elif self.bad_parts:
+            sentence += f"; {self.escapes} of {self.bad_parts} bad parts at hand were called good, which bounds nothing"
         return sentence
 
     @cached_property

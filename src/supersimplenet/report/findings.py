@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supersimplenet.datasets.base import DataSource
-from supersimplenet.datasets.registry import describe_source, trained_on
+from supersimplenet.datasets.registry import describe_source
 from supersimplenet.errors import DataError
 from supersimplenet.evaluation.evaluate import (
     PartialEvaluation,
@@ -19,6 +19,7 @@ from supersimplenet.evaluation.evaluate import (
 from supersimplenet.evaluation.results import Evaluation
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
+from supersimplenet.inference.image_records import trained_on
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import Resolution, Sample
 from supersimplenet.utils.console import progress_bar

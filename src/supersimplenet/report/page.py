@@ -121,7 +121,7 @@ def write_page(
         view_words=view_words(detector.preprocessor.config),
         verdicts={"good": evaluation.counts(GOOD), "bad": evaluation.counts(BAD)},
         grey_zone=numbers.accept_logit < numbers.threshold_logit,
-        grouped=any(outcome.sample.group is not None for outcome in evaluation.outcomes),
+        grouped=any(outcome.part is not None for outcome in evaluation.outcomes),
         metrics=_metric_groups(evaluation),
         labelled={
             kind: sum(o.has_pixel_labels for o in evaluation.outcomes if o.sample.label == label)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.checks.check import check
-from supersimplenet.datasets.registry import trained_on
 from supersimplenet.evaluation.comparison import compare
 from supersimplenet.evaluation.evaluate import evaluate_samples
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import load_detector
+from supersimplenet.inference.image_records import trained_on
 from supersimplenet.metrics.thresholds import Costs
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.report.page import write_page

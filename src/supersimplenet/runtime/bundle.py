@@ -49,8 +49,8 @@ class Certificate:
         map_tolerance: largest map difference that was allowed.
         verdict_flips: number of images whose verdict differs, the runtime's or the graph's own.
         latency_ms: median time from a file's path to its verdict, in ms, one image at a time.
-        measured_drop: for int8, the loss through quantisation, measured on the calibration split; None otherwise.
-        drop_of: which loss was measured, in words.
+        measured_drop: for int8, the loss through quantisation; None otherwise.
+        drop_of: which loss was measured, and on how many images, in words.
         host: CPU, cores and operating system.
         versions: versions of Python, the engine, numpy, Pillow, simplejpeg and this package.
         date: date of the comparison, such as 2026-11-25.

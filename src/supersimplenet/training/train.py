@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from supersimplenet.datasets.supervision import Supervision, supervise
 from supersimplenet.errors import DataError
 from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
 from supersimplenet.inference.detector import Detector, choose_device
-from supersimplenet.inference.image_records import write_image_records
+from supersimplenet.inference.image_records import as_recorded, write_image_records
 from supersimplenet.inference.model_folder import (
     hash_weights,
     load_preprocessor,
@@ -47,7 +46,7 @@ from supersimplenet.training.plan import Plan, earlier_run, plan_run, resolve_no
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.training.score_scale import measure_score_scale
 from supersimplenet.training.training_set import TrainingSet, gather_training_set
-from supersimplenet.types import Sample
+from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.serialization import to_plain
 from supersimplenet.utils.system import keep_freed_blocks
@@ -73,7 +72,7 @@ def train(
     """Train with whatever labels a dataset has, and write a model folder.
 
     Args:
-        data: the dataset; no image of its test split is decoded.
+        data: the dataset; no image of its test split is used, and none is decoded but by `Folder` to find copies.
         output: the model folder. It must not hold a model, unless ``resume``.
         supervision: ``auto`` uses every label there is; ``unsupervised``, ``weak`` and ``mixed`` use fewer of them;
             ``full`` requires all of them; see `supervise`.
@@ -113,13 +112,15 @@ def train(
         started=time.monotonic(),
     )
     process_group, earlier = _describe(run, resume=resume)
-    labels = _supervise(run)
+    if earlier is not None:
+        run = replace(run, data=as_recorded(data, run.folder))
+    labels = _supervise(run, process_group)
     ready = _prepare(run, labels, backbone, process_group, earlier)
     try:
         training_set = _gather(run, labels, ready, earlier)
         module, batches, plan = _plan(run, labels, ready, training_set, earlier)
         record = _record(run, labels, ready, training_set, plan)
-        process_group.on_rank_zero(lambda: write_record(run.folder, ready.network, record))
+        process_group.on_rank_zero(lambda: _begin(run, labels, ready, training_set, record))
         fit(module, plan, run.folder, run.trainer, batches, training_set.held_out)
         # Not measured on the held-out images: they calibrate, and a scale measured on them would break the guarantee.
         scale = process_group.on_rank_zero(
@@ -203,11 +204,11 @@ def _describe(run: _Run, *, resume: bool) -> tuple[ProcessGroup, dict[str, Any] 
     return process_group, process_group.on_rank_zero(lambda: earlier_run(run.folder, settings, resume=resume))
 
 
-def _supervise(run: _Run) -> _Labels:
+def _supervise(run: _Run, process_group: ProcessGroup) -> _Labels:
     """Decide which labels are used, and print the decision."""
     masks = MaskReader()
     with counting(run.on_error) as left_out:
-        samples, empty_masks = without_empty_masks(run.data.samples(), masks)
+        samples, empty_masks = without_empty_masks(process_group.on_rank_zero(run.data.samples), masks)
     if text := left_out.unsaid():
         console().print(text)
     supervision = supervise(samples, run.supervision, masks=run.masks, seed=run.seed)
@@ -322,8 +323,8 @@ def _plan(
     )
 
     def decide() -> Plan:
-        upright = [rows[0] for rows in training_set.good] + training_set.held_out
-        scale = measure_feature_scale(training_set.source, upright)
+        # Not of the held-out images, which do nothing but calibrate.
+        scale = measure_feature_scale(training_set.source, [rows[0] for rows in training_set.good])
         module.noise_std = resolve_noise_std(run.recipe, run.model, ready.network.backbone, scale)
         budget_s = None if run.time_budget is None else parse_duration(run.time_budget)
         plan = plan_run(module, batches, run.trainer, scale, budget_s, run.started)
@@ -358,27 +359,37 @@ def _record(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet
     }
 
 
+def _begin(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet, record: dict[str, Any]) -> None:
+    """Write config.yaml and images.csv, from which an interrupted run continues with the same splits."""
+    write_image_records(run.folder, training_set.image_records(labels.samples))
+    write_record(run.folder, ready.network, record)
+
+
 def _finish(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet, record: dict[str, Any]) -> Detector:
     """Write the model folder, calibrate with the held-out images, and return the detector."""
     record["training"]["seconds"] = round(time.monotonic() - run.started, 1)
 
     def write() -> tuple[dict[str, Any], Calibration | None]:
-        # Written before the weights, so that no finished model lacks this file.
-        write_image_records(run.folder, training_set.image_records(labels.samples))
         save_model(run.folder, ready.network, record)
-        return _calibrated(run, ready, training_set.held_out_samples)
+        return _calibrated(run, ready, training_set)
 
     record, calibration = ready.process_group.on_rank_zero(write)
-    return Detector.of(ready.network, record, calibration, preprocessor=ready.preprocessor, device=str(ready.device))
+    detector = Detector.of(
+        ready.network, record, calibration, preprocessor=ready.preprocessor, device=str(ready.device)
+    )
+    detector.folder = run.folder
+    return detector
 
 
-def _calibrated(run: _Run, ready: _Ready, held_out: Sequence[Sample]) -> tuple[dict[str, Any], Calibration | None]:
+def _calibrated(run: _Run, ready: _Ready, training_set: TrainingSet) -> tuple[dict[str, Any], Calibration | None]:
     """Calibrate the model folder; return its config.yaml and the calibration (None where nothing was held out)."""
     detector = Detector.of(
         ready.network, read_record(run.folder), preprocessor=ready.preprocessor, device=str(ready.device)
     )
-    if not held_out:
-        console().print(f"{UNCALIBRATED} --good DIR")
+    held_out = training_set.held_out_samples
+    if not any(sample.label == GOOD for sample in held_out):
+        why = training_set.not_held_out or "none of the held-out good images could be read"
+        console().print(f"{UNCALIBRATED} --good DIR (no image calibrates: {why})")
         return detector.record, None
     calibration = set_thresholds(
         detector,

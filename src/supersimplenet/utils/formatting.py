@@ -63,9 +63,9 @@ def shown_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def counted(number: int, thing: str) -> str:
-    """Format a number and its noun: `1 part`, `2,000 parts`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Format a number and its noun: `1 part`, `2,000 parts`; ``things`` is a plural that takes more than an s."""
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def first_line(error: BaseException) -> str:
