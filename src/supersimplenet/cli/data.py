@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeInt
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -36,10 +37,35 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "note": "blue"}
 def commands() -> list[Command]:
     """Return the commands below ``data``."""
     return [
-        Command("synthesize", "write a synthetic dataset, MVTec layout", _synthesize_parser(), _synthesize),
-        Command("download", "fetch a published dataset from its publisher, check it", _download_parser(), _download),
-        Command("check", "look for what is wrong with a dataset before training", _check_parser(), _check),
-        Command("split", "split a dataset anew, by type and part, into a table", _split_parser(), _split),
+        Command(
+            "synthesize",
+            "write a synthetic dataset, MVTec layout",
+            _synthesize_parser(),
+            _synthesize,
+            writes={"output": "folder"},
+        ),
+        Command(
+            "download",
+            "fetch a published dataset from its publisher, check it",
+            _download_parser(),
+            _download,
+            {"archive": "file"},
+            {"output": "folder"},
+        ),
+        Command(
+            "check",
+            "look for what is wrong with a dataset before training",
+            _check_parser(),
+            _check,
+            writes={"output": "folder"},
+        ),
+        Command(
+            "split",
+            "split a dataset anew, by type and part, into a table",
+            _split_parser(),
+            _split,
+            writes={"output": "file"},
+        ),
     ]
 
 
@@ -51,11 +77,12 @@ def _synthesize_parser() -> OptionParser:
 
 
 def _synthesize(options: Namespace) -> int:
-    from supersimplenet.datasets.synthetic import synthesize
-
     values = options.as_dict()
     output = values.pop("output")
-    for folder in synthesize(output, SyntheticConfig(**values)):
+    config = SyntheticConfig(**values)
+    from supersimplenet.datasets.synthetic import synthesize
+
+    for folder in synthesize(output, config):
         print(folder)
     return 0
 
@@ -131,7 +158,7 @@ def _split_parser() -> OptionParser:
     parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
     parser.add_argument("--output", type=Path, required=True, help="the table to write, such as split.csv")
     parser.add_argument("--test-fraction", type=float, default=0.3, help="share of each type for the test split")
-    parser.add_argument("--seed", type=int, default=0, help="another one gives another split")
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="another one gives another split")
     parser.add_argument(
         "--groups",
         type=GroupsName,

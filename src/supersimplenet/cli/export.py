@@ -5,15 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 
 from supersimplenet.cli.common import Command, OptionParser, parse_share
-from supersimplenet.runtime.bundle import Bundle, FileFormat, FilePrecision
+from supersimplenet.errors import ConfigError
+from supersimplenet.runtime.backends import require_suffix
+from supersimplenet.runtime.bundle import Bundle, FileFormat, FilePrecision, require_precision
 from supersimplenet.utils.console import results
 
 
 def command() -> Command:
     """Return the command ``export``."""
-    return Command("export", "write one file for the line's computer, and prove that it is the model", _parser(), _run)
+    return Command(
+        "export",
+        "write one file for the line's computer, and prove that it is the model",
+        _parser(),
+        _run,
+        {"model": "model folder", "images": "file or folder"},
+        {"output": "file"},
+    )
 
 
 def _parser() -> OptionParser:
@@ -31,7 +41,10 @@ def _parser() -> OptionParser:
         help="fp16 halves the file; bf16 also computes in it, where the CPU can (not onnx); int8 is quantised",
     )
     parser.add_argument(
-        "--size", type=int, nargs=2, help="height and width, by default the training's: the thresholds hold there alone"
+        "--size",
+        type=PositiveInt,
+        nargs=2,
+        help="height and width, by default the training's: the thresholds hold there alone",
     )
     parser.add_argument("--dynamic", action="store_true", help="leave height and width open")
     parser.add_argument(
@@ -48,6 +61,11 @@ def _parser() -> OptionParser:
 
 
 def _run(options: Namespace) -> int:
+    require_precision(options.format, options.precision)
+    require_suffix(options.output, options.format)
+    if options.dynamic and options.size is not None:
+        raise ConfigError("size and dynamic: a file has one size or leaves it open; give one of the two")
+    max_drop = parse_share(options.max_drop, "max-drop")
     from supersimplenet.export.export import export_model
 
     bundle = export_model(
@@ -57,7 +75,7 @@ def _run(options: Namespace) -> int:
         precision=options.precision,
         size_px=None if options.size is None else tuple(options.size),
         dynamic=options.dynamic,
-        max_drop=parse_share(options.max_drop, "max-drop"),
+        max_drop=max_drop,
         images=options.images,
     )
     _print_export(options.output, bundle)

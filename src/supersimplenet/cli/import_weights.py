@@ -13,7 +13,14 @@ from supersimplenet.model.config import ModelConfig
 
 def command() -> Command:
     """Return the command ``import``."""
-    return Command("import", "turn other implementations' weights into a model folder", _parser(), _run)
+    return Command(
+        "import",
+        "turn other implementations' weights into a model folder",
+        _parser(),
+        _run,
+        {"file": "file", "model.backbone_weights": "file"},
+        {"output": "folder"},
+    )
 
 
 def _parser() -> OptionParser:
@@ -26,9 +33,9 @@ def _parser() -> OptionParser:
 
 
 def _run(options: Namespace) -> int:
+    settings = _parser().instantiate(options)
     from supersimplenet.inference.import_weights import import_weights
 
-    settings = _parser().instantiate(options)
     import_weights(options.file, source=options.source, config=settings.model, output=options.output)
     print(f"imported: {options.output}")
     return 0

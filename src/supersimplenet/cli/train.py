@@ -8,19 +8,26 @@ from jsonargparse import Namespace
 
 from supersimplenet.cli.common import DATA_HELP, ON_ERROR_HELP, Command, OptionParser
 from supersimplenet.datasets.base import DataSource
-from supersimplenet.datasets.supervision import SupervisionName
+from supersimplenet.datasets.supervision import SupervisionName, check_masks
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
-from supersimplenet.training.config import CacheConfig, TrainerConfig
+from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 
 _MODEL_NAME = "SuperSimpleNet"
 
 
 def command() -> Command:
     """Return the command ``train``."""
-    return Command("train", "train with whatever labels a dataset has", _train_parser(), _train)
+    return Command(
+        "train",
+        "train with whatever labels a dataset has",
+        _train_parser(),
+        _train,
+        {"view.roi": "file", "view.reference": "file", "model.backbone_weights": "file"},
+        {"output": "folder"},
+    )
 
 
 def _train_parser() -> OptionParser:
@@ -57,14 +64,17 @@ def _train_parser() -> OptionParser:
 
 
 def _train(options: Namespace) -> int:
-    from supersimplenet.training.train import train
-    from supersimplenet.utils.console import results
-
     settings = _train_parser().instantiate(options)
+    if settings.time_budget is not None:
+        parse_duration(settings.time_budget, "time-budget")
+    check_masks(settings.masks)
     if options.resume:
         _take_over(settings, options)
     if settings.data is None:
         raise ConfigError("data: not given; name a dataset, such as --data Folder --data.good parts/good")
+    from supersimplenet.training.train import train
+    from supersimplenet.utils.console import results
+
     output = settings.output or Path("runs") / settings.data.name
     train(
         settings.data,

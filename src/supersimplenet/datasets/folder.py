@@ -75,7 +75,7 @@ class Folder(DataSource):
         self.seed = seed
         self.bad_train_fraction = bad_train_fraction
         self.group_pattern = group_pattern
-        self._part = None if group_pattern is None else _compiled(group_pattern)
+        self._part = None if group_pattern is None else compile_group_pattern(group_pattern)
         named = self.good[0].resolve()
         self.name = f"Folder/{named.parent.name if named.name.lower() in _PLAIN_NAMES else named.name}"
 
@@ -162,7 +162,12 @@ class Folder(DataSource):
         return "test" if draw < self.test_fraction * 2**64 else "train"
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def compile_group_pattern(pattern: str) -> re.Pattern[str]:
+    """Return a compiled ``group_pattern``; see `Folder`.
+
+    Raises:
+        ConfigError: it is no regular expression, or has not exactly one group.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as error:

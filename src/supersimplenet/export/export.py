@@ -18,7 +18,7 @@ from supersimplenet.datasets.registry import source_from
 from supersimplenet.datasets.synthetic import synthesize
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.errors import ConfigError, DataError, OutputError
-from supersimplenet.export.formats import convert, require_precision
+from supersimplenet.export.formats import convert
 from supersimplenet.export.graph import at_size, step_px, trace
 from supersimplenet.export.quantization import CalibrationSplit, quantize
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
@@ -30,7 +30,7 @@ from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.images import list_images
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.backends import require_suffix
-from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, encode_png
+from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, encode_png, require_precision
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import Paths, as_paths

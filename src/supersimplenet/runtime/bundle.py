@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.errors import ModelFolderError
+from supersimplenet.errors import ConfigError, ModelFolderError
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
@@ -23,6 +23,28 @@ FileFormat = Literal["onnx", "openvino", "torch"]
 FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 KEY = "supersimplenet"  # key of the JSON text in each format's metadata
 _FORMAT = 1
+PRECISIONS: dict[FileFormat, tuple[FilePrecision, ...]] = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
+    "torch": ("fp32", "fp16", "bf16"),
+}
+_WHY_NOT: dict[tuple[FileFormat, FilePrecision], str] = {
+    ("onnx", "bf16"): "ONNX Runtime has no bfloat16 kernels for CPUs",
+    ("torch", "int8"): "NNCF's torch programs only imitate int8, in float",
+}
+
+
+def require_precision(file_format: FileFormat, precision: FilePrecision) -> None:
+    """Refuse a precision that an engine cannot compute in.
+
+    Raises:
+        ConfigError: the engine cannot; the message gives the reason and the possible precisions.
+    """
+    if precision not in PRECISIONS[file_format]:
+        able = ", ".join(PRECISIONS[file_format])
+        raise ConfigError(
+            f"precision: no {precision} for {file_format}: {_WHY_NOT[file_format, precision]}; choose {able}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
