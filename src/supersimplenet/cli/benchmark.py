@@ -16,7 +16,7 @@ from supersimplenet.datasets.base import DataSource
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
-from supersimplenet.utils.console import console
+from supersimplenet.utils.console import console, results
 
 
 def commands() -> list[Command]:
@@ -58,7 +58,7 @@ def _speed(options: Namespace) -> int:
     _print_speed(report)
     if output is not None:
         output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        print(output)
+        results().print(str(output))
     return 0
 
 
@@ -124,7 +124,7 @@ def _accuracy(options: Namespace) -> int:
         cache=settings.cache,
     )
     if study.lines:
-        print(f"{settings.output / MARKDOWN_FILE}\n{settings.output / CSV_FILE}")
+        results().print(str(settings.output / MARKDOWN_FILE), str(settings.output / CSV_FILE), sep="\n")
     return 1 if study.failed else 0
 
 

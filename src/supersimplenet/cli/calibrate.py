@@ -123,7 +123,8 @@ def _run(options: Namespace) -> int:
     _print_calibration(calibrated, bad_share_given=bad_share is not None)
     earlier = calibrated.earlier
     replaced = "" if earlier is None else f" (in place of the one of {earlier.date}: {earlier.parts} good parts)"
-    results().print(f"calibration: {options.model / CALIBRATION_FILE}{replaced}\npicture:     {figure}")
+    say = results().print
+    say(f"calibration: {options.model / CALIBRATION_FILE}{replaced}", f"picture:     {figure}", sep="\n")
     return 0
 
 

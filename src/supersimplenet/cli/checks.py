@@ -124,6 +124,8 @@ def _problem(path: str | Path, kind: Reads) -> str:
 
 def _obstacle(path: Path, kind: Writes) -> str:
     """Return why a result cannot be written; nothing where it can."""
+    if str(path).encode("utf-8", "replace") != os.fsencode(path):
+        return "holds bytes that are no UTF-8 text; the libraries that write there refuse it, choose another name"
     if kind == "file" and path.is_dir():
         return "a folder; wanted the name of a file"
     if kind == "folder" and path.exists() and not path.is_dir():

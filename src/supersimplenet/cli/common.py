@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from jsonargparse.typing import PositiveInt
 
 from supersimplenet.cli.checks import Reads, Writes
@@ -21,6 +22,9 @@ from supersimplenet.utils.console import console, results
 
 if TYPE_CHECKING:
     from supersimplenet.metrics.thresholds import Costs
+
+# A value that YAML cannot read is text; so is a path with bytes that are not UTF-8.
+set_loader("yaml", get_loader("yaml"), exceptions=(yaml.YAMLError, UnicodeEncodeError))
 
 WRONG_CALL = 2  # exit status: an option or a path that was typed is wrong
 ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"

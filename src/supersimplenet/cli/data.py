@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +17,8 @@ from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.download.archives import ARCHIVES, ON_REQUEST
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.types import BAD, GroupsName, Sample
-from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.console import progress_bar, results
+from supersimplenet.utils.formatting import printable
 
 if TYPE_CHECKING:
     from supersimplenet.datasets.checks.check import CheckReport
@@ -83,7 +83,7 @@ def _synthesize(options: Namespace) -> int:
     from supersimplenet.datasets.synthetic import synthesize
 
     for folder in synthesize(output, config):
-        print(folder)
+        results().print(str(folder))
     return 0
 
 
@@ -108,11 +108,11 @@ def _download_parser() -> OptionParser:
 def _download(options: Namespace) -> int:
     from supersimplenet.datasets.download.download import download
 
-    name = options.name
+    name, say = options.name, results().print
     usual = Path("datasets") / name
     output = options.output or usual
     if name in ARCHIVES:
-        print(f"{name}: {ARCHIVES[name].licence}; {ARCHIVES[name].page}", flush=True)
+        say(f"{name}: {ARCHIVES[name].licence}; {ARCHIVES[name].page}")
     found = download(
         name,
         output,
@@ -122,10 +122,10 @@ def _download(options: Namespace) -> int:
     )
     category, *others = found.counts
     those = f"{category} and {len(others)} more: " if others else f"{category}: " if category else ""
-    print(f"{output}: {'unpacked' if found.unpacked else 'already there'}; {those}{found.total}; as published")
+    say(f"{output}: {'unpacked' if found.unpacked else 'already there'}; {those}{found.total}; as published")
     choice = f" --data.category {category}" if category else ""
     root = "" if output == usual else f" --data.root {shlex.quote(str(output))}"
-    print(f"train: supersimplenet train --data {name}{choice}{root}")
+    say(f"train: supersimplenet train --data {name}{choice}{root}")
     return 0
 
 
@@ -210,10 +210,10 @@ def check_data(
 
         output.mkdir(parents=True, exist_ok=True)
         remove_report(output)
-        print(f"report:   {write_report(report, output, data=source.name)}")
+        results().print(f"report:   {write_report(report, output, data=source.name)}")
         pictures = draw_findings(report, samples, output)
         if pictures:
-            print(f"pictures: {', '.join(path.name for path in pictures)}")
+            results().print(f"pictures: {', '.join(path.name for path in pictures)}")
     return report
 
 
@@ -240,6 +240,7 @@ def split_data(
     from supersimplenet.datasets.checks.inspection import inspect_samples
     from supersimplenet.datasets.splits import group_samples, split_samples, write_table
 
+    say = results().print
     samples = source.samples()
     inspections = None
     if groups == "found":
@@ -252,17 +253,19 @@ def split_data(
     _print_split(split, test_fraction)
     sizes = Counter(sample.group for sample in split if sample.group is not None)
     several = [size for size in sizes.values() if size > 1]
-    print(f"{len(several):,} groups of several images ({sum(several):,} images), each in one split")
+    say(f"{len(several):,} groups of several images ({sum(several):,} images), each in one split")
     if groups == "known" and not sizes:
-        print("no groups are named; --groups found searches for photographs of one part and keeps them together")
+        say("no groups are named; --groups found searches for photographs of one part and keeps them together")
     if groups == "found":
-        print("photographs that are turned or cropped differently are not found: name the parts where you can")
-    print(f"table: {output}\ntrain: supersimplenet train --data Table --data.path {output}")
+        say("photographs that are turned or cropped differently are not found: name the parts where you can")
+    say(
+        f"table: {output}", f"train: supersimplenet train --data Table --data.path {shlex.quote(str(output))}", sep="\n"
+    )
     return split
 
 
 def _print_report(report: CheckReport, name: str) -> None:
-    out = Console(highlight=False, markup=False, soft_wrap=True)
+    out = results()
     images = sum(count.images for count in report.counts)
     groups = f", {report.in_groups:,} of them in {report.groups:,} groups" if report.groups else ""
     out.print(f"{name}: {images:,} images{groups}")
@@ -271,12 +274,14 @@ def _print_report(report: CheckReport, name: str) -> None:
         column.justify = "right"
     for count in report.counts:
         masks = f"{count.with_mask:,}" if count.label == BAD else "-"
-        table.add_row(count.split, Text(count.defect), f"{count.images:,}", masks)
+        table.add_row(count.split, Text(printable(count.defect)), f"{count.images:,}", masks)
     out.print(table)
     out.print(report.supervision)
     for finding in report.findings:
         out.print()
-        out.print(Text.assemble((finding.level, _COLOURS[finding.level]), f" {finding.code}: {finding.message}"))
+        out.print(
+            Text.assemble((finding.level, _COLOURS[finding.level]), f" {finding.code}: {printable(finding.message)}")
+        )
         for line in _evidence_lines(finding):
             out.print(f"    {line}")
     found: Counter[str] = Counter(finding.level for finding in report.findings)
@@ -306,5 +311,5 @@ def _print_split(samples: list[Sample], test_fraction: float) -> None:
         train, test = counts[defect, "train"], counts[defect, "test"]
         share = test / (train + test)
         off = test - test_fraction * (train + test)
-        table.add_row(Text(defect), f"{train:,}", f"{test:,}", f"{share:.1%}", f"{off:+.1f} images")
-    Console(highlight=False).print(table)
+        table.add_row(Text(printable(defect)), f"{train:,}", f"{test:,}", f"{share:.1%}", f"{off:+.1f} images")
+    results().print(table)

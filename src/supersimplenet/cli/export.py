@@ -102,4 +102,4 @@ def _print_export(output: Path, bundle: Bundle) -> None:
         lines.append(f"  int8 loses {certificate.measured_drop * 100:.2g} %: {certificate.drop_of}")
     if bundle.calibration is None:
         lines.append("  not calibrated: an image is bad from score 0.5 on, which guarantees nothing")
-    results().print("\n".join(lines))
+    results().print(*lines, sep="\n")

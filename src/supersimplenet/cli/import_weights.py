@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 
 from supersimplenet.cli.common import Command, OptionParser
 from supersimplenet.model.config import ModelConfig
+from supersimplenet.utils.console import results
 
 
 def command() -> Command:
@@ -37,5 +38,5 @@ def _run(options: Namespace) -> int:
     from supersimplenet.inference.import_weights import import_weights
 
     import_weights(options.file, source=options.source, config=settings.model, output=options.output)
-    print(f"imported: {options.output}")
+    results().print(f"imported: {options.output}")
     return 0

@@ -25,7 +25,7 @@ from supersimplenet.cli import (
 from supersimplenet.cli.checks import check_not_empty, check_paths, check_values
 from supersimplenet.cli.common import Command, OptionParser, refused, with_known_spelling
 from supersimplenet.errors import ConfigError, ImageError, SuperSimpleNetError
-from supersimplenet.utils.console import console
+from supersimplenet.utils.console import console, write_in_any_encoding
 from supersimplenet.utils.system import let_waiting_threads_sleep
 
 _GROUPS = {
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for a wrong call, 130 after Ctrl-C. Each but 0 comes with a message on standard error.
     """
     let_waiting_threads_sleep()
+    write_in_any_encoding()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _build_parser()
     name = next((" ".join(arguments[:n]) for n in (2, 1) if " ".join(arguments[:n]) in commands), "")

@@ -77,7 +77,7 @@ def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
     print_guarantee(evaluation.calibration)
     if evaluation.failures:
         results().print(f"{len(evaluation.failures)} images could not be read; {METRICS_FILE} lists them")
-    results().print(f"metrics:  {folder / METRICS_FILE}\nfindings: {folder / CONTACT_SHEET}")
+    results().print(f"metrics:  {folder / METRICS_FILE}", f"findings: {folder / CONTACT_SHEET}", sep="\n")
 
 
 def _print_metrics(evaluation: Evaluation) -> None:

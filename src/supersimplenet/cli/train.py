@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -91,7 +92,7 @@ def _train(options: Namespace) -> int:
         resume=settings.resume,
         on_error=settings.on_error,
     )
-    results().print(f"trained: {output}\ntest it: supersimplenet test --model {output}")
+    results().print(f"trained: {output}", f"test it: supersimplenet test --model {shlex.quote(str(output))}", sep="\n")
     return 0
 
 

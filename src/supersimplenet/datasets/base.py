@@ -87,4 +87,4 @@ def training_list_hash(samples: Iterable[Sample], sha256_of: Callable[[Path], st
         if sample.ignore is not None:
             fields.append(sha256_of(sample.ignore))
         lines.append("\0".join(fields) + "\n")
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(sorted(lines)))).hexdigest()

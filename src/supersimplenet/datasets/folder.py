@@ -156,7 +156,7 @@ class Folder(DataSource):
             )
         if splits:
             return splits.pop()
-        draw = int.from_bytes(hashlib.sha256(f"{self.seed}\0{name}".encode()).digest()[:8], "big")  # below 2**64
+        draw = int.from_bytes(hashlib.sha256(os.fsencode(f"{self.seed}\0{name}")).digest()[:8], "big")  # below 2**64
         if "bad" in roles:
             return "train" if draw >= (1 - self.bad_train_fraction) * 2**64 else "test"
         return "test" if draw < self.test_fraction * 2**64 else "train"

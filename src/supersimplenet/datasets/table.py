@@ -12,6 +12,7 @@ from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.errors import DataError
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.formatting import few
+from supersimplenet.utils.names import label_of, name_of
 
 _COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known", "ignore", "mask_any_value")
 _LABELS = {"0": GOOD, "good": GOOD, "1": BAD, "bad": BAD}
@@ -71,7 +72,7 @@ class Table(DataSource):
             raise ValueError(f"split: '{split or ''}'; wanted train or test")
         if label is None:
             raise ValueError(f"label: '{row['label'] or ''}'; wanted 0, 1, good or bad")
-        defect = row["defect"] or ("good" if label == GOOD else "bad")
+        defect = label_of(row["defect"] or "") or ("good" if label == GOOD else "bad")
         if (defect == "good") != (label == GOOD):
             raise ValueError(f"defect: '{defect}' with label {row['label']}; correct one of them")
         if label == GOOD and mask is not None:
@@ -80,14 +81,20 @@ class Table(DataSource):
         if any_value and mask is None:
             raise ValueError("mask_any_value: true without a mask; give the mask, or leave it empty")
         known = _pixel_labels_known(row, label, mask)
-        labels = Sample(image=image, label=label, split=cast("Split", split), defect=defect, group=row["group"])
+        labels = Sample(
+            image=image,
+            label=label,
+            split=cast("Split", split),
+            defect=defect,
+            group=label_of(row["group"] or "") or None,
+        )
         return replace(labels, mask=mask, mask_any_value=any_value, pixel_labels_known=known, ignore=ignore)
 
     def _file(self, row: dict[str, str | None], column: str) -> Path | None:
         if (cell := row[column]) is None:
             return None
         path = self.root / cell
-        if not path.is_file():
+        if not path.is_file() and not (path := self.root / name_of(cell)).is_file():
             raise ValueError(f"{column}: {path}: no such file; correct the path, or root ({self.root})")
         return path
 
@@ -132,8 +139,11 @@ def _read_rows(path: Path, *, is_parquet: bool) -> list[dict[str, str | None]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path of the table")
     as_text = csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pyarrow.string()))
+    lines = csv.ParseOptions(newlines_in_values=True)  # a name may hold a line end
     try:
-        table = parquet.read_table(path) if is_parquet else csv.read_csv(path, convert_options=as_text)
+        table = (
+            parquet.read_table(path) if is_parquet else csv.read_csv(path, parse_options=lines, convert_options=as_text)
+        )
         names = table.column_names
         table = table.cast(pyarrow.schema([(name, pyarrow.string()) for name in names]))
     except (pyarrow.ArrowException, OSError) as error:

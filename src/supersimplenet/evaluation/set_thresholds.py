@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -203,4 +204,4 @@ def _pixel_threshold(part_levels: NDArray[np.float64], config: ThresholdConfig) 
 def _list_hash(samples: Iterable[Sample]) -> str:
     """Return the hash of the images' contents and groups; order and paths have no influence."""
     lines = sorted(f"{file_sha256(sample.image)}\0{sample.group or '-'}\n" for sample in samples)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()

@@ -7,7 +7,6 @@ report contains it.
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from supersimplenet.datasets.held_out import derive_held_out, find_held_out
 from supersimplenet.errors import ModelFolderError
 from supersimplenet.types import Sample, Split
 from supersimplenet.utils.files import write_text
+from supersimplenet.utils.names import csv_line
 
 IMAGES_FILE = "images.csv"
 _KNOWN_IMAGES_FILE = "known_images.txt"  # of version 0.1: only hash and split, without the held-out images
@@ -58,12 +58,10 @@ _NUMBERS = ("height", "width", "lowest", "highest")
 
 def write_image_records(folder: Path, records: Iterable[ImageRecord]) -> None:
     """Write images.csv into a model folder, sorted by name; it appears whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    rows: list[Iterable[object]] = [_COLUMNS]
     for record in sorted(records, key=lambda record: (record.split != "train", record.name)):
-        writer.writerow(["" if (value := getattr(record, name)) is None else value for name in _COLUMNS])
-    write_text(folder / IMAGES_FILE, text.getvalue())
+        rows.append(["" if (value := getattr(record, name)) is None else value for name in _COLUMNS])  # noqa: PERF401
+    write_text(folder / IMAGES_FILE, "".join(map(csv_line, rows)))
 
 
 def read_image_records(folder: Path) -> list[ImageRecord] | None:

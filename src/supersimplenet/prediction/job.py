@@ -18,6 +18,7 @@ from supersimplenet.runtime.predictor import IndexedPrediction, SupportsPredict
 from supersimplenet.runtime.rows import as_row, columns
 from supersimplenet.types import Prediction, Verdict
 from supersimplenet.utils.files import cut_journal, read_journal, whole_file, write_text
+from supersimplenet.utils.names import short_stem
 
 _JOURNAL = "predictions.partial.jsonl"
 _IDENTITY = "predictions.partial.json"
@@ -215,6 +216,6 @@ def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index
     from supersimplenet.visualization.overlay import draw_overlay
 
     folder.mkdir(exist_ok=True)
-    target = folder / f"{index:06d}_{Path(str(image)).stem}.png"
+    target = folder / f"{index:06d}_{short_stem(str(image))}.png"
     with whole_file(target) as temporary:
         draw_overlay(image, prediction).save(temporary, format="PNG")

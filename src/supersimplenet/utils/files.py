@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.utils.serialization import as_json
 
 Paths = str | Path | Sequence[str | Path]
 _KINDS = {
@@ -35,7 +36,7 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
     with path.open("ab+") as file:
         file.seek(0)
         file.truncate(len(whole_lines(file.read())))
-        file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        file.write(as_json(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +12,17 @@ from typing import Any, TypeVar
 from supersimplenet.errors import ModelFolderError, SuperSimpleNetError
 
 T = TypeVar("T")
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def as_json(value: Any, **options: Any) -> str:
+    r"""Return JSON that is valid UTF-8, with the letters of all languages as they are.
+
+    A byte of a name that is not UTF-8 is written as an escape, ``\udc80`` to ``\udcff``; `json.loads` reads it as
+    Python keeps it in a path, so that the file is found again.
+    """
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return _LONE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def to_plain(value: Any) -> Any:
