@@ -35,7 +35,8 @@ def commands() -> list[Command]:
             "train and test on a whole dataset, beside published figures",
             _accuracy_parser(),
             _accuracy,
-            writes={"output": "folder"},
+            {"model.backbone_weights": "file"},
+            {"output": "folder"},
         ),
     ]
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
-from jsonargparse.typing import PositiveInt
 
 from supersimplenet.cli.checks import Reads, Writes
 from supersimplenet.cli.messages import HelpFormatter, in_plain_words, nearest
@@ -120,9 +119,7 @@ def add_engine(parser: ArgumentParser, *, cluster: bool = False) -> None:
         parser.add_argument(
             "--address", type=str | None, help="with ray: of the cluster, such as auto; by default this machine alone"
         )
-        parser.add_argument(
-            "--workers", type=PositiveInt | None, help="with ray: how many; by default one a GPU or core"
-        )
+        parser.add_argument("--workers", type=int | None, help="with ray: how many; by default one a GPU or core")
     parser.add_argument(
         "--precision",
         type=Precision,

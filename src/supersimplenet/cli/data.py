@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.table import Table
 from rich.text import Text
 
@@ -137,7 +137,7 @@ def _check_parser() -> OptionParser:
     parser.add_argument("--output", type=Path, help="folder for check.json and pictures of what was found")
     parser.add_argument(
         "--size",
-        type=int,
+        type=PositiveInt,
         nargs=2,
         metavar=("H", "W"),
         help="height and width that the network will see: also look for defects too small and shapes unlike it",

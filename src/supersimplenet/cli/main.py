@@ -58,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands[name]
         own = with_known_spelling(train.without_model_name(arguments)[len(name.split()) :], command.parser)
         check_not_empty(own)
-        options = command.parser.parse_args(own)
+        if any(argument.startswith("--print_config") for argument in own):
+            parser.parse_args([*name.split(), *own])  # the program's parser alone prints it
+        options = _parsed(command, own)
         check_values(options)
         check_paths(options, command.reads, command.writes)
         return command.run(options)
@@ -72,6 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console().print("interrupted")
         return 130
+
+
+def _parsed(command: Command, arguments: list[str]) -> Namespace:
+    try:
+        return command.parser.parse_args(arguments)
+    except OverflowError as error:
+        raise ConfigError("a number is too large; wanted one that fits into 64 bits") from error
+    except (UnicodeDecodeError, RecursionError) as error:  # of a YAML file
+        raise ConfigError(f"--config: not readable as YAML ({type(error).__name__}); wanted UTF-8 text") from error
 
 
 def _failed(error: Exception, advice: str = "") -> int:

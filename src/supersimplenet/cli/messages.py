@@ -117,7 +117,7 @@ _RULES = (
     (r"the following arguments are required: (.*)", _required),
     (r"(?:Group '(?P<group>.*?)' .*|.*)[Oo]ption '(?P<name>.*?)'(?: is not accepted)?$", _unknown_option),
     (r"(?i)not a valid subclass|instantiatable class", _no_dataset),
-    (r"Expected a dot import path string: (.*?)(?: - Expected|$)", _other_dataset),
+    (r"(?:Expected a dot import path string|Unexpected import path format): (.*?)(?: - Expected|$)", _other_dataset),
     (r"Unable to load config ['\"](.*?)['\"]", _no_options_file),
     (r"parsing config|while parsing|while scanning", _not_yaml),
     (r"Unexpected config:(.*)", _no_config),

@@ -12,6 +12,7 @@ from typing import Literal
 from supersimplenet.datasets.base import relative_names
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.types import BAD, GOOD, Regime, Sample
+from supersimplenet.utils.files import is_file
 from supersimplenet.utils.seeding import derive_seed
 
 SupervisionName = Literal["auto", "unsupervised", "weak", "mixed", "full"]
@@ -118,7 +119,7 @@ def check_masks(masks: str | float | None) -> float | None:
     Raises:
         ConfigError: neither a number, nor a share, nor a file.
     """
-    if masks is None or Path(str(masks)).is_file():
+    if masks is None or is_file(str(masks)):
         return None
     try:
         number = float(masks)

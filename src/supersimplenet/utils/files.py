@@ -26,6 +26,14 @@ _KINDS = {
 _HASH_BLOCK_BYTES = 1 << 20
 
 
+def is_file(name: str | Path) -> bool:
+    """Return whether a name is that of a file; what cannot be a name, such as one of 300 letters, is not."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def as_paths(paths: Paths) -> list[Path]:
     """Return one path or several as a list."""
     return [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
