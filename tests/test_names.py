@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from supersimplenet import Folder, Table
+from supersimplenet import Detector, Folder, Table
 from supersimplenet.cli.main import main
 from supersimplenet.datasets.base import relative_names
 from supersimplenet.utils.console import console
@@ -168,6 +168,14 @@ def test_names_in_files_are_those_of_the_disk(name):
 def test_long_names_that_begin_alike_stay_apart():
     assert short_stem("x" * 240 + "a.png") != short_stem("x" * 240 + "b.png")
     assert short_stem("part.png") == "part"
+
+
+def test_a_source_and_a_predictor_show_themselves_in_a_line(room):
+    assert repr(Folder(good=room / GOOD)) == f"Folder({Folder(good=room / GOOD).name!r})"
+    detector = Detector.load(room / "model", device="cpu")
+    assert repr(detector).startswith("Detector(fused score, bad from ")
+    assert repr(detector).count("\n") == 0
+    assert "of good parts are called bad" in repr(detector)
 
 
 def test_hashes_take_names_that_are_no_text(tmp_path):

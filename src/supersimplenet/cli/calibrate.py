@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +108,7 @@ def _run(options: Namespace) -> int:
         compile_group_pattern(options.group_pattern)
     compute = compute_config(options)
     from supersimplenet.evaluation.calibrate import calibrate
-    from supersimplenet.inference.config import CALIBRATION_FILE
+    from supersimplenet.inference.config import CALIBRATION_FILE, METRICS_FILE
     from supersimplenet.visualization.calibration_plot import draw_calibration
 
     calibrated = calibrate(
@@ -125,6 +126,9 @@ def _run(options: Namespace) -> int:
     replaced = "" if earlier is None else f" (in place of the one of {earlier.date}: {earlier.parts} good parts)"
     say = results().print
     say(f"calibration: {options.model / CALIBRATION_FILE}{replaced}", f"picture:     {figure}", sep="\n")
+    if (options.model / METRICS_FILE).is_file():
+        again = f"supersimplenet test --model {shlex.quote(str(options.model))}"
+        say(f"{METRICS_FILE} is still that of the earlier thresholds; {again} writes it anew")
     return 0
 
 

@@ -68,6 +68,7 @@ def _run(options: Namespace) -> int:
     max_drop = parse_share(options.max_drop, "max-drop")
     from supersimplenet.export.export import export_model
 
+    replaced = options.output.is_file()
     bundle = export_model(
         options.model,
         options.output,
@@ -79,6 +80,8 @@ def _run(options: Namespace) -> int:
         images=options.images,
     )
     _print_export(options.output, bundle)
+    if replaced:
+        results().print(f"an earlier {options.output.name} was replaced")
     return 0
 
 

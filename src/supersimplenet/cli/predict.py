@@ -20,7 +20,7 @@ from supersimplenet.cli.common import (
 )
 from supersimplenet.errors import ConfigError
 from supersimplenet.prediction.inputs import STANDARD_INPUT
-from supersimplenet.prediction.tables import DEFAULT_FORMATS, parse_formats
+from supersimplenet.prediction.tables import DEFAULT_FORMATS, parse_formats, table_files
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.training.config import parse_duration
 from supersimplenet.types import probability
@@ -95,6 +95,7 @@ def _run(options: Namespace) -> int:
     watch_for_s = None if options.watch_for is None else parse_duration(options.watch_for, "watch-for")
     rate = options.false_discovery_rate
     rate = None if rate is None else parse_share(rate, "false-discovery-rate")
+    from supersimplenet.prediction.job import OVERLAYS
     from supersimplenet.prediction.predict import predict_files
 
     summary = predict_files(
@@ -113,6 +114,10 @@ def _run(options: Namespace) -> int:
         trust=options.trust,
     )
     _print_summary(summary, rate)
+    written = [*table_files(formats)[1:], *([f"{OVERLAYS}/"] if (options.output / OVERLAYS).is_dir() else [])]
+    beside = f", {', '.join(written)}" if written else ""
+    replaced = " (an earlier run was replaced)" if summary.replaced else ""
+    results().print(f"results: {summary.table}{beside}{replaced}")
     return 0
 
 
@@ -129,4 +134,3 @@ def _print_summary(summary: PredictionSummary, false_discovery_rate: float | Non
             f"{summary.flagged} are told from good parts at a false-discovery rate of {false_discovery_rate * 100:g} %"
         )
     print_guarantee(summary.calibration)
-    results().print(f"results: {summary.table}{' (an earlier run was replaced)' if summary.replaced else ''}")

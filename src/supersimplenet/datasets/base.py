@@ -35,6 +35,9 @@ class DataSource(ABC):
     image_size: tuple[int, int] | None = None
     perlin_threshold: float | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'name', '')!r})"
+
     @abstractmethod
     def samples(self) -> list[Sample]:
         """Return every sample of both splits, sorted.

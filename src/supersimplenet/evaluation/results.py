@@ -129,6 +129,11 @@ class Evaluation:
     size_px: tuple[int, int]
     fit: str = "stretch"
 
+    def __repr__(self) -> str:
+        defined = {name: metric.value for name, metric in self.metrics.items() if metric.value is not None}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in defined.items())
+        return f"Evaluation({len(self.outcomes):,} images; {shown})"
+
     def counts(self, label: int) -> dict[Verdict, int]:
         """Return the number of images with a label (0 good, 1 bad) by verdict: good, unsure and bad."""
         return count_verdicts([outcome for outcome in self.outcomes if outcome.sample.label == label])

@@ -52,6 +52,9 @@ class Calibrated:
     failures: list[Failure]
     earlier: Calibration | None = None
 
+    def __repr__(self) -> str:
+        return f"Calibrated({self.calibration.guarantee()})"
+
 
 def set_thresholds(
     detector: Detector,

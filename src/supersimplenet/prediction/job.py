@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from supersimplenet.prediction.watch import Arrivals
 from supersimplenet.preprocessing.loading import ImageFile, OnError
 from supersimplenet.runtime.predictor import IndexedPrediction, SupportsPredict
 from supersimplenet.runtime.rows import as_row, columns
-from supersimplenet.types import Prediction, Verdict
+from supersimplenet.types import Prediction, Verdict, probability
 from supersimplenet.utils.files import cut_journal, read_journal, whole_file, write_text
 from supersimplenet.utils.names import short_stem
 
@@ -112,12 +113,15 @@ def predict_to_folder(
     if done == 0:
         for stale in (output / OVERLAYS).glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.png"):
             stale.unlink()  # they belong to a run that this run replaces
+        with suppress(OSError):  # not there, or something else is in it
+            (output / OVERLAYS).rmdir()
     count = done
     with journal.open("a", encoding="utf-8") as lines:
+        threshold = probability(detector.threshold_logit)
 
         def draw(item: IndexedPrediction) -> None:
             if overlays:
-                _write_overlay(item.file, item.prediction, output / OVERLAYS, done + item.index)
+                _write_overlay(item.file, item.prediction, output / OVERLAYS, done + item.index, threshold)
 
         for item in detector.predict_files(left, batch_size=batch_size, on_error=on_error, then=draw):
             row = as_row(item, calibrated=detector.calibration is not None, aligned=detector.aligned)
@@ -211,11 +215,11 @@ def _finish(
     return verdicts, None if false_discovery_rate is None else flagged, failed
 
 
-def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index: int) -> None:
+def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index: int, threshold: float) -> None:
     """Write the overlay of an image; the file's name starts with the image's index, so equal names do not collide."""
     from supersimplenet.visualization.overlay import draw_overlay
 
     folder.mkdir(exist_ok=True)
     target = folder / f"{index:06d}_{short_stem(str(image))}.png"
     with whole_file(target) as temporary:
-        draw_overlay(image, prediction).save(temporary, format="PNG")
+        draw_overlay(image, prediction, threshold=threshold).save(temporary, format="PNG")

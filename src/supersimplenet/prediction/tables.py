@@ -57,6 +57,11 @@ def table_file(formats: Sequence[Format]) -> str:
     return _FILES[formats[0]][0]
 
 
+def table_files(formats: Sequence[Format]) -> list[str]:
+    """Return the names of all files that these formats write."""
+    return [name for format_ in formats for name in _FILES[format_]]
+
+
 @contextmanager
 def results_in(folder: Path, formats: Sequence[Format], names: Sequence[str] = COLUMNS) -> Iterator[list[_Sink]]:
     """Yield a function for each format that writes a row.

@@ -17,6 +17,7 @@ from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.types import ScoreName, ScoreScale
+from supersimplenet.utils.formatting import shown_size
 from supersimplenet.utils.serialization import from_plain, to_plain
 
 FileFormat = Literal["onnx", "openvino", "torch"]
@@ -135,6 +136,10 @@ class Bundle:
     config: dict[str, Any]
     date: str
     certificate: Certificate | None = None
+
+    def __repr__(self) -> str:
+        size = shown_size(self.size_px)
+        return f"Bundle({self.engine} {self.precision}, {size} px, {self.image_score} score, exported {self.date})"
 
     def make_postprocessor(self, size_px: tuple[int, int]) -> PostProcessor:
         """Return the postprocessor for a size; it has the calibration only at the size of the training."""

@@ -21,12 +21,13 @@ _COLOURS = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.flo
 _ROWS = 256  # rows blended at the same time: a large image as floats would need too much memory
 
 
-def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
+def draw_overlay(image: AnyImage, prediction: Prediction, *, threshold: float | None = None) -> Image.Image:
     """Draw the image with its anomaly map and a box around each defect; verdict and score are in a strip below.
 
     Args:
         image: the image, in any form that `read_any` accepts.
         prediction: the prediction of this image.
+        threshold: score, in [0, 1], from which an image is bad; None leaves it out of the strip.
     """
     pixels = read_any(image)[0]
     picture = Image.fromarray(blend_map(pixels, prediction))
@@ -35,7 +36,8 @@ def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
         ImageDraw.Draw(picture).rectangle(box, outline=RED, width=max(1, round(picture.height / 250)))
     lettering = font(max(12, round(picture.height / 24)))
     calibrated = "" if prediction.p_value is not None else "  (not calibrated)"
-    text = f"{prediction.verdict}  score {prediction.score:.3f}{calibrated}"
+    limit = "" if threshold is None else f", bad from {threshold:.3f}"
+    text = f"{prediction.verdict}  score {prediction.score:.3f}{limit}{calibrated}"
     height = round(lettering.size * 1.8)
     # A small picture is centred above the strip, which must be wide enough for the text.
     width = max(picture.width, round(lettering.getlength(text)) + 16)
