@@ -361,10 +361,10 @@ def test_what_needs_more_says_so_before_it_begins(tmp_path):
     allowed = {*BASE, *COMMAND_LINE, "onnxruntime"}
     command = predict(VERSION_0_1 / "plain.onnx", tmp_path / "rows")
     done = on_the_line(PROGRAM, *command, "--format", "csv,parquet", allowed=allowed)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "parquet is written by pyarrow, which is not installed" in done.stderr
     done = on_the_line(PROGRAM, *command, "--overlays", allowed=allowed)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "drawn by matplotlib, which is not installed" in done.stderr
     assert not (tmp_path / "rows").exists()
     done = on_the_line(PROGRAM, *predict(VERSION_0_1 / "plain", tmp_path / "rows"), allowed=allowed)
