@@ -516,11 +516,11 @@ def test_supervised_runs_at_once_from_a_table(root, tmp_path, capsys):
 
 
 def test_numbers_and_sources_are_checked_before_anything_runs(root, tmp_path, capsys):
-    assert main(program(root, tmp_path / "out", "--seeds", "0,one")) == 1
+    assert main(program(root, tmp_path / "out", "--seeds", "0,one")) == 2
     assert "seeds: '0,one'; write whole numbers with commas between them" in capsys.readouterr().err
-    assert main(program(root, tmp_path / "out", "--time-budget", "soon")) == 1
-    assert "time_budget: 'soon'" in capsys.readouterr().err
+    assert main(program(root, tmp_path / "out", "--time-budget", "soon")) == 2
+    assert "time-budget: 'soon'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert main(program(root / "none", tmp_path / "out", "--categories", "bottle")) == 1
-    assert f"{root / 'none'}: no such folder" in capsys.readouterr().err
+    assert main(program(root / "none", tmp_path / "out", "--categories", "bottle")) == 2
+    assert f"{root / 'none'}: no such file or folder" in capsys.readouterr().err
     assert not (tmp_path / "out" / "runs").exists()

@@ -577,16 +577,15 @@ def test_weights_come_from_the_hub_and_then_from_its_cache(tmp_path):
 
 def test_a_hub_that_is_not_there_leaves_three_ways_out(tmp_path):
     answer = build_elsewhere(HUB_MODEL, endpoint=NO_HUB, home=tmp_path / "home", output=tmp_path / "none.safetensors")
-    lines = answer["error"].splitlines()
-    assert lines[0].startswith(
+    (line,) = answer["error"].splitlines()
+    assert line.startswith(
         f"model.backbone: the weights of '{HUB_MODEL}' could not be fetched from the model hub ([Errno "
     )
-    assert lines[0].endswith("Three ways out:")
-    assert lines[1].startswith("  1. --model.backbone compact: ")
-    assert lines[2].startswith("  2. --model.backbone_weights FILE: ")
-    assert lines[3].startswith("  3. on a machine with access, ")
-    assert "(HF_HOME)" in lines[3]
-    assert len(lines) == 4
+    ways = line.partition("Three ways out: ")[2]
+    assert ways.startswith("1. --model.backbone compact: ")
+    assert "; 2. --model.backbone_weights FILE: " in ways
+    assert "; 3. on a machine with access, " in ways
+    assert "(HF_HOME)" in ways
     # A look-up of the name, which a slow resolver may try twice; the hub's client would retry for most of a minute.
     assert answer["seconds"] < 30
 

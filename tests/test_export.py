@@ -169,7 +169,7 @@ def test_a_file_names_no_folder_of_the_machine_that_made_it(file_format, files):
 
 def test_options_that_an_exported_file_has_decided_are_refused(files, photographs, tmp_path, capsys):
     options = ["--model", str(files["onnx"]), str(photographs[0]), "--output", str(tmp_path), "--engine", "openvino"]
-    assert main(["predict", *options]) == 1
+    assert main(["predict", *options]) == 2
     assert "is an exported file, which has decided them" in capsys.readouterr().err
 
 

@@ -27,7 +27,9 @@ _EPOCHS = 40
 
 def command() -> Command:
     """Return the command ``demo``."""
-    return Command("demo", "synthetic data, training, evaluation, pictures: offline", _parser(), _run)
+    return Command(
+        "demo", "synthetic data, training, evaluation, pictures: offline", _parser(), _run, writes={"output": "folder"}
+    )
 
 
 def demo(output: Path) -> Evaluation:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from supersimplenet.cli.common import DATA_HELP, ON_ERROR_HELP, Command, OptionParser
 from supersimplenet.datasets.base import DataSource
-from supersimplenet.datasets.supervision import SupervisionName
+from supersimplenet.datasets.supervision import SupervisionName, check_masks
 from supersimplenet.errors import ConfigError
+from supersimplenet.inference.config import CONFIG_FILE
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
-from supersimplenet.training.config import CacheConfig, TrainerConfig
+from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
+from supersimplenet.utils.files import is_file
+from supersimplenet.utils.serialization import from_plain
 
 _MODEL_NAME = "SuperSimpleNet"
 
 
 def command() -> Command:
     """Return the command ``train``."""
-    return Command("train", "train with whatever labels a dataset has", _train_parser(), _train)
+    return Command(
+        "train",
+        "train with whatever labels a dataset has",
+        _train_parser(),
+        _train,
+        {"view.roi": "file", "view.reference": "file", "model.backbone_weights": "file"},
+        {"output": "folder"},
+    )
 
 
 def _train_parser() -> OptionParser:
@@ -57,14 +68,17 @@ def _train_parser() -> OptionParser:
 
 
 def _train(options: Namespace) -> int:
-    from supersimplenet.training.train import train
-    from supersimplenet.utils.console import results
-
     settings = _train_parser().instantiate(options)
+    if settings.time_budget is not None:
+        parse_duration(settings.time_budget, "time-budget")
+    check_masks(settings.masks)
     if options.resume:
         _take_over(settings, options)
     if settings.data is None:
         raise ConfigError("data: not given; name a dataset, such as --data Folder --data.good parts/good")
+    from supersimplenet.training.train import train
+    from supersimplenet.utils.console import results
+
     output = settings.output or Path("runs") / settings.data.name
     train(
         settings.data,
@@ -81,7 +95,7 @@ def _train(options: Namespace) -> int:
         resume=settings.resume,
         on_error=settings.on_error,
     )
-    results().print(f"trained: {output}\ntest it: supersimplenet test --model {output}")
+    results().print(f"trained: {output}", f"test it: supersimplenet test --model {shlex.quote(str(output))}", sep="\n")
     return 0
 
 
@@ -91,17 +105,15 @@ def _take_over(settings: Namespace, options: Namespace) -> None:
     This is done for each group of options as a whole. If an option of a group was changed on the command line, `train`
     compares the whole group with that of the interrupted run.
     """
-    from supersimplenet.inference.config import CONFIG_FILE
-    from supersimplenet.inference.image_records import trained_on
-    from supersimplenet.inference.record import read_record
-    from supersimplenet.utils.serialization import from_plain
-
     if options.output is None:
         raise ConfigError("output: not given; --resume needs the folder of the interrupted run")
     if not (options.output / CONFIG_FILE).is_file():
         if options.data is not None:
             return  # the run stopped before it wrote its options: the same command starts anew
         raise ConfigError(f"{options.output}: nothing to resume yet; run the train command again, without --resume")
+    from supersimplenet.inference.image_records import trained_on
+    from supersimplenet.inference.record import read_record
+
     record = read_record(options.output)
     defaults = _train_parser().get_defaults()
     groups = (
@@ -135,7 +147,7 @@ def without_model_name(arguments: list[str]) -> list[str]:
     for position, argument in enumerate(arguments):
         is_value = position > 0 and arguments[position - 1] == "--model"
         name = argument if is_value else argument.removeprefix("--model=") if argument.startswith("--model=") else None
-        if name is not None and name != _MODEL_NAME and not Path(name).is_file() and not name.startswith("{"):
+        if name is not None and name != _MODEL_NAME and not is_file(name) and not name.startswith("{"):
             raise ConfigError(
                 f"this program trains {_MODEL_NAME}; found --model {name}. Its options have a dot: --model.backbone"
             )

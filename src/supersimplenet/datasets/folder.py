@@ -90,7 +90,7 @@ class Folder(DataSource):
         self.mask_suffix = mask_suffix
         self.split_rule = split_rule
         self._recorded: RecordedSplits | None = None
-        self._part = None if group_pattern is None else _compiled(group_pattern)
+        self._part = None if group_pattern is None else compile_group_pattern(group_pattern)
         named = self.good[0].resolve()
         self.name = f"Folder/{named.parent.name if named.name.lower() in _PLAIN_NAMES else named.name}"
 
@@ -196,7 +196,12 @@ class Folder(DataSource):
         return rule.split(samples, roles, names)
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def compile_group_pattern(pattern: str) -> re.Pattern[str]:
+    """Return a compiled ``group_pattern``; see `Folder`.
+
+    Raises:
+        ConfigError: it is no regular expression, or has not exactly one group.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as error:

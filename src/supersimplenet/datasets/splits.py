@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from supersimplenet.datasets.checks.inspection import Inspection, digests_of
 from supersimplenet.datasets.parts import merge_copies, merge_parts, require_one_label
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.types import GOOD, GroupsName, Sample
+from supersimplenet.utils.names import csv_line, label_cell, path_cell
 from supersimplenet.utils.seeding import derive_seed
 
 _COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known")
@@ -124,24 +124,23 @@ def write_table(samples: Sequence[Sample], path: Path) -> None:
     def cell(file: Path | None) -> str:
         if file is None:
             return ""
-        return file.absolute().relative_to(folder).as_posix() if below else str(file.absolute())
+        return path_cell(file.absolute().relative_to(folder).as_posix() if below else str(file.absolute()))
 
     extra = [name for name in ("ignore", "mask_any_value") if any(getattr(sample, name) for sample in samples)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*_COLUMNS, *extra])
+            file.write(csv_line([*_COLUMNS, *extra]))
             for sample in samples:
                 mask = None if sample.label == GOOD else sample.mask
                 known = sample.label == GOOD or (mask is not None and sample.pixel_labels_known)
-                row = [cell(sample.image), sample.split, sample.label, sample.defect, cell(mask)]
-                row += [sample.group or "", int(known)]
+                row = [cell(sample.image), sample.split, sample.label, label_cell(sample.defect), cell(mask)]
+                row += [label_cell(sample.group or ""), int(known)]
                 rare = {
                     "ignore": cell(sample.ignore),
                     "mask_any_value": int(mask is not None and sample.mask_any_value),
                 }
-                writer.writerow([*row, *(rare[name] for name in extra)])
+                file.write(csv_line([*row, *(rare[name] for name in extra)]))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Literal
 from supersimplenet.datasets.base import relative_names
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.types import BAD, GOOD, Regime, Sample
+from supersimplenet.utils.files import is_file
 from supersimplenet.utils.seeding import derive_seed
 from supersimplenet.utils.text_files import read_lines
 
@@ -112,6 +114,25 @@ def supervise(
     return Supervision(regime=regime, training=used, masks_left_out=len(labelled) - len(kept))
 
 
+def check_masks(masks: str | float | None) -> float | None:
+    """Return the number or the share of the masks that are kept; None for all of them, or for a file that lists them.
+
+    Raises:
+        ConfigError: neither a number, nor a share, nor a file.
+    """
+    if masks is None or is_file(str(masks)):
+        return None
+    try:
+        number = float(masks)
+    except ValueError as error:
+        raise ConfigError(
+            f"masks: '{masks}'; wanted a number of images, a share between 0 and 1, or a file that lists images"
+        ) from error
+    if not (0 < number < 1 or (1 <= number < math.inf and number == int(number))):
+        raise ConfigError(f"masks: {masks}; wanted a whole number of images, or a share between 0 and 1")
+    return number
+
+
 def _without_mask(sample: Sample) -> Sample:
     return replace(sample, mask=None, pixel_labels_known=False)
 
@@ -120,19 +141,10 @@ def _kept(labelled: Sequence[Sample], masks: str | float | None, seed: int) -> s
     """Return the images whose masks are kept."""
     if masks is None:
         return {sample.image for sample in labelled}
-    listed = Path(str(masks))
-    if listed.is_file():
-        return _listed(labelled, listed)
-    try:
-        number = float(masks)
-    except ValueError as error:
-        raise ConfigError(
-            f"masks: '{masks}'; wanted a number of images, a share between 0 and 1, or a file that lists images"
-        ) from error
-    whole = number >= 1 and number == int(number)
-    if not whole and not 0 < number < 1:
-        raise ConfigError(f"masks: {masks}; wanted a whole number of images, or a share between 0 and 1")
-    count = int(number) if whole else max(1, round(number * len(labelled)))
+    number = check_masks(masks)
+    if number is None:
+        return _listed(labelled, Path(str(masks)))
+    count = int(number) if number >= 1 else max(1, round(number * len(labelled)))
     if count > len(labelled):
         raise ConfigError(f"masks: {count} asked for, and {len(labelled)} bad training images have one; ask for fewer")
     names = relative_names(labelled)

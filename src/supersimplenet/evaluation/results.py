@@ -154,6 +154,11 @@ class Evaluation:
     copies: Sequence[Sequence[Path]] = ()
     trained_on: Sequence[Path] = ()
 
+    def __repr__(self) -> str:
+        defined = {name: metric.value for name, metric in self.metrics.items() if metric.value is not None}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in defined.items())
+        return f"Evaluation({len(self.outcomes):,} images; {shown})"
+
     def counts(self, label: int) -> dict[Verdict, int]:
         """Return the number of images with a label (0 good, 1 bad) by verdict: good, unsure and bad."""
         return count_verdicts([outcome for outcome in self.outcomes if outcome.sample.label == label])

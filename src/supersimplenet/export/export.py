@@ -17,7 +17,7 @@ import timm
 from supersimplenet.datasets.synthetic import synthesize
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.errors import ConfigError, DataError, OutputError
-from supersimplenet.export.formats import convert, require_precision
+from supersimplenet.export.formats import convert
 from supersimplenet.export.graph import at_size, step_px, trace, trace_scores
 from supersimplenet.export.quantization import QuantizationImages, quantize
 from supersimplenet.export.recalibration import recalibrate
@@ -44,6 +44,7 @@ from supersimplenet.runtime.bundle import (
     ViewImage,
     describe_outputs,
     encode_png,
+    require_precision,
 )
 from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.console import console

@@ -16,19 +16,10 @@ from torch.export import ExportedProgram
 from supersimplenet.errors import ConfigError, ExportError
 from supersimplenet.export.graph import INPUTS, SCORE_INPUTS, join
 from supersimplenet.runtime.backends import BIN, XML
-from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, FilePrecision
+from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat
 from supersimplenet.runtime.seal import seal_onnx, seal_openvino, seal_zip
 from supersimplenet.utils.formatting import first_line
 
-PRECISIONS: dict[FileFormat, tuple[FilePrecision, ...]] = {
-    "onnx": ("fp32", "fp16", "int8"),
-    "openvino": ("fp32", "fp16", "bf16", "int8"),
-    "torch": ("fp32", "fp16", "bf16"),
-}
-_WHY_NOT: dict[tuple[FileFormat, FilePrecision], str] = {
-    ("onnx", "bf16"): "ONNX Runtime has no bfloat16 kernels for CPUs",
-    ("torch", "int8"): "NNCF's torch programs only imitate int8, in float",
-}
 _NO_LIMIT = 1 << 40
 
 
@@ -46,19 +37,6 @@ class Artifact(Protocol):
 
     def write(self, path: Path, bundle: Bundle) -> None:
         """Write the network and its metadata into one file."""
-
-
-def require_precision(file_format: FileFormat, precision: FilePrecision) -> None:
-    """Refuse a precision that an engine cannot compute in.
-
-    Raises:
-        ConfigError: the engine cannot; the message gives the reason and the possible precisions.
-    """
-    if precision not in PRECISIONS[file_format]:
-        able = ", ".join(PRECISIONS[file_format])
-        raise ConfigError(
-            f"precision: no {precision} for {file_format}: {_WHY_NOT[file_format, precision]}; choose {able}"
-        )
 
 
 def convert(program: ExportedProgram, file_format: FileFormat) -> Artifact:

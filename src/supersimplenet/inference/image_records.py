@@ -23,6 +23,7 @@ from supersimplenet.errors import ConfigError, ModelFolderError
 from supersimplenet.types import BAD, Sample, Split
 from supersimplenet.utils.files import file_sha256, read_regular, write_text
 from supersimplenet.utils.formatting import few, shown_value
+from supersimplenet.utils.names import csv_line
 from supersimplenet.utils.serialization import from_plain
 
 IMAGES_FILE = "images.csv"
@@ -70,12 +71,10 @@ _ADVICE = "bring it back, or train the model again"
 
 def write_image_records(folder: Path, records: Iterable[ImageRecord]) -> None:
     """Write images.csv into a model folder, sorted by name; it appears whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    rows: list[Iterable[object]] = [_COLUMNS]
     for record in sorted(records, key=lambda record: (record.split != "train", record.name)):
-        writer.writerow(["" if (value := getattr(record, name)) is None else value for name in _COLUMNS])
-    write_text(folder / IMAGES_FILE, text.getvalue())
+        rows.append(["" if (value := getattr(record, name)) is None else value for name in _COLUMNS])  # noqa: PERF401
+    write_text(folder / IMAGES_FILE, "".join(map(csv_line, rows)))
 
 
 def read_image_records(folder: Path) -> list[ImageRecord] | None:

@@ -305,8 +305,8 @@ def _whole_model_names(name: str) -> list[str]:
 def _hub_message(name: str, error: Exception) -> str:
     reason = first_line(error)
     return (
-        f"model.backbone: the weights of '{name}' could not be fetched from the model hub ({reason}). Three ways out:\n"
-        "  1. --model.backbone compact: shipped with this package, needs no hub;\n"
-        "  2. --model.backbone_weights FILE: weights you copied from elsewhere (safetensors or a torch state dict);\n"
-        "  3. on a machine with access, train or load once, then copy its hub cache (HF_HOME) here."
+        f"model.backbone: the weights of '{name}' could not be fetched from the model hub ({reason}). Three ways out: "
+        "1. --model.backbone compact: shipped with this package, needs no hub; "
+        "2. --model.backbone_weights FILE: weights you copied from elsewhere (safetensors or a torch state dict); "
+        "3. on a machine with access, train or load once, then copy its hub cache (HF_HOME) here."
     )

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from supersimplenet.runtime.predictor import IndexedPrediction, SupportsPredict
 from supersimplenet.runtime.rows import as_row, columns
 from supersimplenet.types import Prediction, Verdict
 from supersimplenet.utils.files import cut_journal, read_journal, whole_file, write_text
+from supersimplenet.utils.names import short_stem
 
 _JOURNAL = "predictions.partial.jsonl"
 _IDENTITY = "predictions.partial.json"
@@ -121,6 +123,8 @@ def predict_to_folder(
     if done == 0:
         for stale in (output / OVERLAYS).glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.png"):
             stale.unlink()  # they belong to a run that this run replaces
+        with suppress(OSError):  # not there, or something else is in it
+            (output / OVERLAYS).rmdir()
     count = done
 
     def finish() -> tuple[dict[Verdict, int], int | None, int]:
@@ -267,6 +271,6 @@ def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index
     from supersimplenet.visualization.overlay import draw_overlay
 
     folder.mkdir(exist_ok=True)
-    target = folder / f"{index:06d}_{Path(str(image)).stem}.png"
+    target = folder / f"{index:06d}_{short_stem(str(image))}.png"
     with whole_file(target) as temporary:
         draw_overlay(image, prediction).save(temporary, format="PNG")

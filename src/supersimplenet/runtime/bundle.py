@@ -19,7 +19,7 @@ from supersimplenet.preprocessing.decoding import EncodedImage, decode
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.types import ScoreName, ScoreScale, Verdict
 from supersimplenet.utils.documents import UnreadableError, parse_json
-from supersimplenet.utils.formatting import shown_value
+from supersimplenet.utils.formatting import shown_size, shown_value
 from supersimplenet.utils.serialization import from_plain, to_plain
 
 FileFormat = Literal["onnx", "openvino", "torch"]
@@ -31,6 +31,28 @@ _READ_FORMATS = (1, 2)  # 1: version 0.1, whose graphs give the head's score und
 LARGEST_SIDE_PX = 1 << 15
 _LARGEST_TEXT = 1 << 28  # a reference of 12 megapixels has some 25 MB
 _STRIDES = "one or more whole numbers above 0, ascending"
+PRECISIONS: dict[FileFormat, tuple[FilePrecision, ...]] = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
+    "torch": ("fp32", "fp16", "bf16"),
+}
+_WHY_NOT: dict[tuple[FileFormat, FilePrecision], str] = {
+    ("onnx", "bf16"): "ONNX Runtime has no bfloat16 kernels for CPUs",
+    ("torch", "int8"): "NNCF's torch programs only imitate int8, in float",
+}
+
+
+def require_precision(file_format: FileFormat, precision: FilePrecision) -> None:
+    """Refuse a precision that an engine cannot compute in.
+
+    Raises:
+        ConfigError: the engine cannot; the message gives the reason and the possible precisions.
+    """
+    if precision not in PRECISIONS[file_format]:
+        able = ", ".join(PRECISIONS[file_format])
+        raise ConfigError(
+            f"precision: no {precision} for {file_format}: {_WHY_NOT[file_format, precision]}; choose {able}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +177,10 @@ class Bundle:
     def head_output(self) -> str:
         """Name of the graph's output with the classification head's score."""
         return "head_logit" if "head_logit" in self.outputs else "score"
+
+    def __repr__(self) -> str:
+        size = shown_size(self.size_px)
+        return f"Bundle({self.engine} {self.precision}, {size} px, {self.image_score} score, exported {self.date})"
 
     def make_postprocessor(self, size_px: tuple[int, int]) -> PostProcessor:
         """Return the postprocessor for a size; it has the calibration only at the size of the training."""

@@ -115,6 +115,10 @@ class Predictor:
         self.computation = computation
         self.calibration = postprocessor.calibration
 
+    def __repr__(self) -> str:
+        guarantee = "not calibrated" if self.calibration is None else self.calibration.guarantee()
+        return f"{type(self).__name__}({self.image_score} score, bad from {self.threshold_logit:.3f} on; {guarantee})"
+
     @property
     def calibration(self) -> Calibration | None:
         """The thresholds and what they guarantee; None where there are none."""

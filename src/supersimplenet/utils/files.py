@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.utils.serialization import as_json
 
 Paths = str | Path | Sequence[str | Path]
 _KINDS = {
@@ -25,6 +26,14 @@ _KINDS = {
 _HASH_BLOCK_BYTES = 1 << 20
 
 
+def is_file(name: str | Path) -> bool:
+    """Return whether a name is that of a file; what cannot be a name, such as one of 300 letters, is not."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def as_paths(paths: Paths) -> list[Path]:
     """Return one path or several as a list."""
     return [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
@@ -35,7 +44,7 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
     with path.open("ab+") as file:
         file.seek(0)
         file.truncate(len(whole_lines(file.read())))
-        file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        file.write(as_json(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -38,6 +40,19 @@ _FITS: dict[Any, Callable[[Any], bool]] = {
     bool: lambda value: isinstance(value, bool),
     Path: lambda value: isinstance(value, str) and value != "" and "\0" not in value,
 }
+
+
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def as_json(value: Any, **options: Any) -> str:
+    r"""Return JSON that is valid UTF-8, with the letters of all languages as they are.
+
+    A byte of a name that is not UTF-8 is written as an escape, ``\udc80`` to ``\udcff``; `json.loads` reads it as
+    Python keeps it in a path, so that the file is found again.
+    """
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return _LONE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class _MisfitError(Exception):

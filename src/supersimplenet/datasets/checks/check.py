@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from supersimplenet.datasets.supervision import supervise
 from supersimplenet.errors import ConfigError, DataError, ModelFolderError, OutputError
 from supersimplenet.types import BAD, Regime, Sample, Split
 from supersimplenet.utils.documents import read_json
-from supersimplenet.utils.serialization import checked
+from supersimplenet.utils.serialization import as_json, checked
 
 REPORT_FILE = "check.json"
 _CODE = re.compile("[a-z-]+")
@@ -170,7 +169,7 @@ def write_report(report: CheckReport, folder: Path, *, data: str, left_out: Mapp
             for finding in report.findings
         ],
     }
-    path.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(as_json(plain, indent=2) + "\n", encoding="utf-8")
     return path
 
 
