@@ -33,7 +33,7 @@ from supersimplenet.datasets.sensum import SensumSODF
 from supersimplenet.datasets.table import Table
 from supersimplenet.datasets.visa import VisA
 from supersimplenet.errors import ConfigError, DataError, OutputError
-from supersimplenet.utils.files import append_line
+from supersimplenet.utils.journals import append_line
 
 SMALL = ["--model.backbone", "compact", "--model.image_size", "[64,64]", "--trainer.accelerator", "cpu"]
 SMALL += ["--trainer.holdout_fraction", "0.2"]  # two of six good images

@@ -13,13 +13,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from supersimplenet.errors import ConfigError, DataError
-from supersimplenet.utils.files import whole_lines
+from supersimplenet.utils.formatting import differences
+from supersimplenet.utils.journals import row_of, whole_lines
 
 RUNS_FILE = "runs.jsonl"
 FAILURES_FILE = "failures.jsonl"
@@ -47,12 +47,12 @@ def read_lines(path: Path) -> list[Line]:
     if not path.is_file():
         return []
     lines = []
-    for number, text in enumerate(whole_lines(path.read_bytes()).decode("utf-8").splitlines(), start=1):
-        try:
-            line = json.loads(text)
-            line["key"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number}: not a run ({error!r}); remove that line and call again") from error
+    for number, text in enumerate(whole_lines(path.read_bytes()).splitlines(keepends=True), start=1):
+        line = row_of(text, first="key")
+        if line is None:
+            raise DataError(
+                f"{path}, line {number}: not a run (damaged, or other content); remove that line and call again"
+            )
         lines.append(line)
     return lines
 
@@ -63,27 +63,9 @@ def check_settings(path: Path, lines: list[Line], settings: Mapping[str, Any]) -
     Raises:
         ConfigError: the settings differ; the message names each differing setting with both values.
     """
-    wanted = _flat(settings)
     for line in lines:
-        found = _flat(line["settings"])
-        differing = [
-            f"{name} {found.get(name, 'unset')} there, {wanted.get(name, 'unset')} here"
-            for name in dict.fromkeys([*found, *wanted])
-            if found.get(name) != wanted.get(name)
-        ]
-        if differing:
+        if differing := differences(line["settings"], settings):
             raise ConfigError(
                 f"{path}: holds runs with other settings: {'; '.join(differing)}; "
                 "name another --output, or give the settings of those runs"
             )
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``{"model": {"backbone": ...}}`` as ``{"model.backbone": ...}``."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{name}.{inner}": x for inner, x in _flat(value).items()})
-        else:
-            flat[name] = value
-    return flat

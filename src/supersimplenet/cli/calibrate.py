@@ -30,8 +30,6 @@ from supersimplenet.utils.formatting import few
 if TYPE_CHECKING:
     from supersimplenet.evaluation.set_thresholds import Calibrated
 
-FIGURE = "calibration.png"
-
 
 def command() -> Command:
     """Return the command ``calibrate``."""
@@ -76,7 +74,7 @@ def _parser() -> OptionParser:
 def _run(options: Namespace) -> int:
     from supersimplenet.evaluation.calibrate import calibrate
     from supersimplenet.evaluation.set_thresholds import ThresholdConfig
-    from supersimplenet.inference.config import CALIBRATION_FILE
+    from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE
     from supersimplenet.visualization.calibration_plot import draw_calibration
 
     def share(name: str) -> float | None:
@@ -102,12 +100,14 @@ def _run(options: Namespace) -> int:
         ),
         compute=compute_config(options),
         on_error=options.on_error,
+        draw=draw_calibration,
     )
-    figure = draw_calibration(calibrated, options.model / FIGURE)
     _print_calibration(calibrated, bad_share_given=bad_share is not None)
     earlier = calibrated.earlier
     replaced = "" if earlier is None else f" (in place of the one of {earlier.date}: {earlier.parts} good parts)"
-    results().print(f"calibration: {options.model / CALIBRATION_FILE}{replaced}\npicture:     {figure}")
+    results().print(
+        f"calibration: {options.model / CALIBRATION_FILE}{replaced}\npicture:     {options.model / CALIBRATION_PICTURE}"
+    )
     return 0
 
 

@@ -18,6 +18,7 @@ from supersimplenet.datasets.download.archives import ARCHIVES, ON_REQUEST
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.types import BAD, GroupsName, Sample
 from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.locks import writing_file, writing_into
 
 if TYPE_CHECKING:
     from supersimplenet.datasets.checks.check import CheckReport
@@ -181,10 +182,10 @@ def check_data(
     if output is not None:
         from supersimplenet.visualization.check_sheets import draw_findings  # matplotlib is slow to import
 
-        output.mkdir(parents=True, exist_ok=True)
-        remove_report(output)
-        print(f"report:   {write_report(report, output, data=source.name)}")
-        pictures = draw_findings(report, samples, output)
+        with writing_into(output):
+            remove_report(output)
+            pictures = draw_findings(report, samples, output)
+            print(f"report:   {write_report(report, output, data=source.name)}")  # last: it says that all is there
         if pictures:
             print(f"pictures: {', '.join(path.name for path in pictures)}")
     return report
@@ -221,7 +222,8 @@ def split_data(
             inspections = inspect_samples(samples, progress=lambda images: bar.advance(task, images))
     grouped = group_samples(samples, groups, inspections)
     split = split_samples(grouped, test_fraction=test_fraction, seed=seed)
-    write_table(split, output)
+    with writing_file(output):
+        write_table(split, output)
     _print_split(split, test_fraction)
     sizes = Counter(sample.group for sample in split if sample.group is not None)
     several = [size for size in sizes.values() if size > 1]

@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _build_parser()
     try:
-        parsed = parser.parse_args(_spelled(train.without_model_name(arguments), commands))
+        arguments = _spelled(train.without_model_name(arguments), commands)
+        train.take_over(commands["train"].parser, arguments)
+        parsed = parser.parse_args(arguments)
         name = parsed.subcommand
         options = parsed[name]
         if name in _GROUPS:

@@ -16,6 +16,7 @@ from supersimplenet.datasets.checks.inspection import Inspection
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.preprocessing.images import natural_key
 from supersimplenet.types import GOOD, GroupsName, Sample
+from supersimplenet.utils.files import whole_file
 from supersimplenet.utils.seeding import derive_seed
 
 _COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known")
@@ -132,7 +133,7 @@ def write_table(samples: Sequence[Sample], path: Path) -> None:
     extra = [name for name in ("ignore", "mask_any_value") if any(getattr(sample, name) for sample in samples)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*_COLUMNS, *extra])
             for sample in samples:

@@ -22,9 +22,16 @@ from supersimplenet.export.formats import convert, require_precision
 from supersimplenet.export.graph import at_size, step_px, trace
 from supersimplenet.export.quantization import CalibrationSplit, quantize
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
+from supersimplenet.inference.config import WEIGHTS_FILE
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.image_records import held_out_samples
-from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
+from supersimplenet.inference.model_folder import (
+    hash_weights,
+    load_model,
+    load_preprocessor,
+    read_calibration,
+    stated_hash,
+)
 from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.images import list_images
@@ -33,8 +40,9 @@ from supersimplenet.runtime.backends import require_suffix
 from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, encode_png
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console
-from supersimplenet.utils.files import Paths, as_paths
+from supersimplenet.utils.files import Paths, as_paths, to_disk
 from supersimplenet.utils.formatting import shown_size
+from supersimplenet.utils.locks import writing_file
 from supersimplenet.utils.serialization import to_plain
 
 T = TypeVar("T")
@@ -87,7 +95,7 @@ def export_model(
     detector, trained_size_px = _detector_at(model, size_px, dynamic=dynamic)
     postprocessor, preprocessor = detector.postprocessor, detector.preprocessor
     calibration = postprocessor.calibration
-    with tempfile.TemporaryDirectory() as drawn:
+    with writing_file(output), tempfile.TemporaryDirectory() as drawn:
         verification_images, source = _verification_images(detector.record, images, Path(drawn), detector.image_size)
         artifact = convert(
             trace(
@@ -111,7 +119,6 @@ def export_model(
                 max_drop=max_drop,
             )
         bundle = _bundle(model, detector, file_format, precision, trained_size_px=trained_size_px, dynamic=dynamic)
-        output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as unfinished:
             file = Path(unfinished) / output.name
             artifact.write(file, bundle)
@@ -120,7 +127,9 @@ def export_model(
             )
             bundle = replace(bundle, certificate=replace(certificate, measured_drop=drop, drop_of=drop_of))
             artifact.write(file, bundle)
+            to_disk(file)
             file.replace(output)
+            to_disk(output.parent)
     return bundle
 
 
@@ -144,7 +153,8 @@ def _detector_at(model: Path, size_px: tuple[int, int] | None, *, dynamic: bool)
         roi=preprocessor.roi,
         reference=None if preprocessor.aligner is None else preprocessor.aligner.reference,
     )
-    detector = Detector.of(network, record, read_calibration(model), preprocessor=preprocessor, device="cpu")
+    calibration = read_calibration(model, weights_sha256=stated_hash(record, WEIGHTS_FILE))
+    detector = Detector.of(network, record, calibration, preprocessor=preprocessor, device="cpu")
     if size_px != trained_size_px and detector.postprocessor.calibration is not None:
         console().print(
             f"not calibrated at this size: the thresholds hold at {shown_size(trained_size_px)} alone", style="bold red"

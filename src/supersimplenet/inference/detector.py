@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.inference.config import ComputeConfig
+from supersimplenet.inference.config import WEIGHTS_FILE, ComputeConfig
 from supersimplenet.inference.engines import build_engine
-from supersimplenet.inference.model_folder import load_model, load_preprocessor, read_calibration
+from supersimplenet.inference.model_folder import load_model, load_preprocessor, read_calibration, stated_hash
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor
@@ -67,6 +67,7 @@ class Detector(Predictor):
                 calibration=calibration, image_score=image_score, score_scale=score_scale or ScoreScale()
             ),
         )
+        self.computation = f"{engine} {precision} on {self.device.type}"
 
     @classmethod
     def load(
@@ -95,7 +96,7 @@ class Detector(Predictor):
         return cls.of(
             network,
             record,
-            read_calibration(Path(folder)),
+            read_calibration(Path(folder), weights_sha256=stated_hash(record, WEIGHTS_FILE)),
             preprocessor=load_preprocessor(Path(folder), record, network.config),
             device=device,
             engine=engine,

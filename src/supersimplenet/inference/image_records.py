@@ -16,8 +16,10 @@ from typing import Any, Literal, get_args
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.held_out import derive_held_out, find_held_out
 from supersimplenet.errors import ModelFolderError
+from supersimplenet.inference.config import CONFIG_FILE
+from supersimplenet.inference.model_folder import read_record, stated_hash
 from supersimplenet.types import Sample, Split
-from supersimplenet.utils.files import write_text
+from supersimplenet.utils.files import file_sha256, write_text
 
 IMAGES_FILE = "images.csv"
 _KNOWN_IMAGES_FILE = "known_images.txt"  # of version 0.1: only hash and split, without the held-out images
@@ -78,9 +80,13 @@ def read_image_records(folder: Path) -> list[ImageRecord] | None:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
-        return [_record(row) for row in rows]
+        records = [_record(row) for row in rows]
     except (csv.Error, KeyError, ValueError, TypeError) as error:
         raise ModelFolderError(f"{path}: damaged ({error}); bring it back, or train the model again") from error
+    stated = stated_hash(read_record(folder), IMAGES_FILE) if (folder / CONFIG_FILE).is_file() else None
+    if stated is not None and file_sha256(path) != stated:
+        raise ModelFolderError(f"{path}: not the one that the training wrote; bring it back, or train the model again")
+    return records
 
 
 def read_known_images(folder: Path) -> dict[str, str] | None:

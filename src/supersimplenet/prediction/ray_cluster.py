@@ -62,6 +62,9 @@ class Cluster:
         connect(config.address)
         import ray
 
+        kind = "cuda" if self._on_gpu() else "cpu"
+        self.computation = local.computation if model.is_file() else f"torch {config.precision} on {kind}"
+
         # References are in lists: else Ray would send the content with each start of an actor, and warn of losing it.
         self._files, self._sent_preprocessor = [ray.put(_read_model(model))], [ray.put(local.preprocessor)]
 

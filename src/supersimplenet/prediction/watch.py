@@ -108,8 +108,14 @@ class Arrivals:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C or a termination signal sets; only a second such signal ends the process."""
+    """Yield an event that Ctrl-C or a termination signal sets; only a second such signal ends the process.
+
+    Outside the main thread, which alone may handle signals, nothing sets the event.
+    """
     stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield stop
+        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def set_stop(number: int, frame: FrameType | None) -> None:

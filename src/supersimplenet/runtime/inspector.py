@@ -31,6 +31,7 @@ class Inspector(Predictor):
             postprocessor=self.bundle.make_postprocessor(self.image_size),
         )
         self.engine_version = backend.version()
+        self.computation = self.engine_version
         backend.prepare(self.image_size)
 
     @classmethod

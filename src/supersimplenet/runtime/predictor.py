@@ -75,6 +75,10 @@ class SupportsPredict(Protocol):
     def images_at_once(self) -> int:
         """Number of images that go through the network together by default."""
 
+    @property
+    def computation(self) -> str:
+        """What computes, as far as it decides the last digits: engine, number type and kind of device."""
+
     def predict_files(
         self,
         paths: Iterable[ImageFile | None],
@@ -97,6 +101,7 @@ class Predictor:
 
     def __init__(self, backend: Backend, *, preprocessor: Preprocessor, postprocessor: PostProcessor) -> None:
         self.backend = backend
+        self.computation = "of the caller"
         self.preprocessor = preprocessor
         self.postprocessor = postprocessor
 

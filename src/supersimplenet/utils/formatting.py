@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,3 +61,24 @@ def counted(number: int, thing: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return each setting that differs, with both values: ``model.backbone compact there, resnet18 here``."""
+    found, wanted = _flat(there), _flat(here)
+    return [
+        f"{name} {found.get(name, 'unset')} there, {wanted.get(name, 'unset')} here"
+        for name in dict.fromkeys([*found, *wanted])
+        if found.get(name) != wanted.get(name)
+    ]
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{"model": {"backbone": ...}}`` as ``{"model.backbone": ...}``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}.{inner}": x for inner, x in _flat(value).items()})
+        else:
+            flat[name] = value
+    return flat

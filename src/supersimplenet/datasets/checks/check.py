@@ -22,6 +22,7 @@ from supersimplenet.datasets.checks.set_rules import (
 from supersimplenet.datasets.supervision import supervise
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.types import BAD, Regime, Sample, Split
+from supersimplenet.utils.files import write_text
 
 REPORT_FILE = "check.json"
 _ORDER = ("error", "warning", "note")
@@ -147,7 +148,7 @@ def write_report(report: CheckReport, folder: Path, *, data: str) -> Path:
             for finding in report.findings
         ],
     }
-    path.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
     return path
 
 
