@@ -55,8 +55,8 @@ def _train_parser() -> OptionParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue the interrupted run in --output, with its options, exactly; devices, workers, cache, on-error and "
-        "the place of the data may be given anew",
+        help="continue the interrupted run in --output, exactly, with its options; devices, workers, cache, on-error "
+        "and the place of the data may be given anew",
     )
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
     return parser
