@@ -7,7 +7,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -54,7 +54,14 @@ class CheckpointWriter(TorchCheckpointIO):
                 path.replace(path.with_name(PREVIOUS.name))
 
 
-def usable_checkpoint(folder: Path, identity: str) -> Path | None:
+class Usable(NamedTuple):
+    """A checkpoint, and the number of epochs that were trained before it."""
+
+    path: Path
+    epochs: int
+
+
+def usable_checkpoint(folder: Path, identity: str) -> Usable | None:
     """Return the newest checkpoint of a run that is not damaged; None where no checkpoint was written yet.
 
     Raises:
@@ -76,7 +83,7 @@ def usable_checkpoint(folder: Path, identity: str) -> Path | None:
             )
         if damaged:
             console().print(f"{damaged[0]}; the training continues from {path.name}")
-        return path
+        return Usable(path, content["epoch"] + 1)
     if damaged:
         raise ModelFolderError(
             f"{damaged[0]}, and there is no other; remove {(folder / CHECKPOINT).parent} and run the command again: "
@@ -95,6 +102,6 @@ def _read(path: Path) -> dict[str, Any]:
         if (part := archive.testzip()) is not None:
             raise ValueError(f"wrong check sum of {part}")
     content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or "state_dict" not in content:
+    if not isinstance(content, dict) or not {"state_dict", "epoch"} <= content.keys():
         raise ValueError("holds no state")
     return content

@@ -104,6 +104,8 @@ def fit(
         TrainingInterruptedError: a signal stopped the training.
     """
     checkpoint = usable_checkpoint(folder, identity)
+    if checkpoint is not None:
+        batches.set_epoch(checkpoint.epochs)  # before worker processes read ahead, which Lightning starts earlier
     size = module.recipe.batch_size
     held_out_batches = [list(held_out[first : first + size]) for first in range(0, len(held_out), size)]
     callbacks: list[Callback] = [
@@ -146,7 +148,7 @@ def fit(
                 module,
                 train_dataloaders=batch_loader(module.source, batches, num_workers=trainer.num_workers),
                 val_dataloaders=batch_loader(module.source, held_out_batches) if held_out else None,
-                ckpt_path=None if checkpoint is None else str(checkpoint),
+                ckpt_path=None if checkpoint is None else str(checkpoint.path),
                 weights_only=True,
             )
         except (SystemExit, SIGTERMException) as stop:  # raised by Lightning after Ctrl-C and a termination signal
