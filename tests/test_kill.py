@@ -108,7 +108,7 @@ def test_fifty_kills_leave_the_files_of_an_undisturbed_run(model, tmp_path, batc
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_fifty_kills_over_all_commands_lose_nothing(tmp_path):
-    """Each command ten times, killed at a random moment and called again: its files are those of an undisturbed call."""
+    """Each command ten times, killed at a random moment and called again: files as of an undisturbed call."""
     program = [sys.executable, "-m", "supersimplenet"]
     surface = ["--surfaces", "[brushed_metal]", "--size_px", "[64,64]", "--train_good", "8", "--test_good", "2"]
     subprocess.run([*program, "data", "synthesize", "--output", str(tmp_path / "data"), *surface], check=True)
