@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from supersimplenet.errors import ConfigError, DataError, ModelFolderError
-from supersimplenet.utils.documents import parse_json
-from supersimplenet.utils.files import read_regular, whole_lines
-from supersimplenet.utils.formatting import few, shown_value
+from supersimplenet.utils.files import read_regular
+from supersimplenet.utils.formatting import differences, few, shown_value
+from supersimplenet.utils.journals import row_of, whole_lines
 from supersimplenet.utils.serialization import checked
 
 RUNS_FILE = "runs.jsonl"
@@ -74,16 +74,19 @@ def read_lines(path: Path) -> list[Line]:
         content = whole_lines(read_regular(path, max_bytes=_LARGEST_BYTES))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    return [_line(text, f"{path}, line {number}") for number, text in enumerate(content.split(b"\n")[:-1], start=1)]
+    lines = content.splitlines(keepends=True)
+    return [_line(text, f"{path}, line {number}") for number, text in enumerate(lines, start=1)]
 
 
 def _line(text: bytes, where: str) -> Line:
+    line = row_of(text, first="key")
+    if line is None:
+        raise DataError(f"{where}: not a run (damaged, or other content); {_ADVICE}")
     try:
-        line: Line = checked(dict[str, Any], parse_json(text.decode("utf-8")), where=where)
         for name, kind in _TYPES.items():
             if name in line or name == "key":
                 checked(kind, line.get(name), where=where, name=name)
-    except (ValueError, ModelFolderError) as error:
+    except ModelFolderError as error:
         reason = str(error).removeprefix(f"{where}: ")
         raise DataError(f"{where}: not a run ({reason}); {_ADVICE}") from error
     return line
@@ -96,30 +99,12 @@ def check_settings(path: Path, lines: list[Line], settings: Mapping[str, Any]) -
         ConfigError: the settings differ; the message names each differing setting with both values.
         DataError: a run's line is not whole.
     """
-    wanted = _flat(settings)
     for line in lines:
         missing = [name for name in _TYPES if name not in line]
         if missing:
             raise DataError(f"{path}: the run {shown_value(line['key'])} lacks {few(missing)}; {_ADVICE}")
-        found = _flat(line["settings"])
-        differing = [
-            f"{name} {found.get(name, 'unset')} there, {wanted.get(name, 'unset')} here"
-            for name in dict.fromkeys([*found, *wanted])
-            if found.get(name) != wanted.get(name)
-        ]
-        if differing:
+        if differing := differences(line["settings"], settings):
             raise ConfigError(
                 f"{path}: holds runs with other settings: {'; '.join(differing)}; "
                 "name another --output, or give the settings of those runs"
             )
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``{"model": {"backbone": ...}}`` as ``{"model.backbone": ...}``."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{name}.{inner}": x for inner, x in _flat(value).items()})
-        else:
-            flat[name] = value
-    return flat

@@ -17,6 +17,8 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.utils.console import console, results
+from supersimplenet.utils.files import write_text
+from supersimplenet.utils.locks import writing_file
 
 
 def commands() -> list[Command]:
@@ -58,7 +60,8 @@ def _speed(options: Namespace) -> int:
     report = benchmark_speed(config)
     _print_speed(report)
     if output is not None:
-        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        with writing_file(output):
+            write_text(output, json.dumps(report, indent=2) + "\n")
         results().print(str(output))
     return 0
 

@@ -33,8 +33,6 @@ from supersimplenet.utils.formatting import few
 if TYPE_CHECKING:
     from supersimplenet.evaluation.set_thresholds import Calibrated
 
-FIGURE = "calibration.png"
-
 
 def command() -> Command:
     """Return the command ``calibrate``."""
@@ -108,7 +106,7 @@ def _run(options: Namespace) -> int:
         compile_group_pattern(options.group_pattern)
     compute = compute_config(options)
     from supersimplenet.evaluation.calibrate import calibrate
-    from supersimplenet.inference.config import CALIBRATION_FILE, METRICS_FILE
+    from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, METRICS_FILE
     from supersimplenet.visualization.calibration_plot import draw_calibration
 
     calibrated = calibrate(
@@ -119,13 +117,17 @@ def _run(options: Namespace) -> int:
         config=config,
         compute=compute,
         on_error=options.on_error,
+        draw=draw_calibration,
     )
-    figure = draw_calibration(calibrated, options.model / FIGURE)
     _print_calibration(calibrated, bad_share_given=bad_share is not None)
     earlier = calibrated.earlier
     replaced = "" if earlier is None else f" (in place of the one of {earlier.date}: {earlier.parts} good parts)"
     say = results().print
-    say(f"calibration: {options.model / CALIBRATION_FILE}{replaced}", f"picture:     {figure}", sep="\n")
+    say(
+        f"calibration: {options.model / CALIBRATION_FILE}{replaced}",
+        f"picture:     {options.model / CALIBRATION_PICTURE}",
+        sep="\n",
+    )
     if (options.model / METRICS_FILE).is_file():
         again = f"supersimplenet test --model {shlex.quote(str(options.model))}"
         say(f"{METRICS_FILE} is still that of the earlier thresholds; {again} writes it anew")

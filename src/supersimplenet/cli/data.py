@@ -21,6 +21,7 @@ from supersimplenet.preprocessing.listing import counting
 from supersimplenet.types import BAD, GroupsName, Sample
 from supersimplenet.utils.console import progress_bar, results
 from supersimplenet.utils.formatting import printable
+from supersimplenet.utils.locks import writing_file, writing_into
 
 if TYPE_CHECKING:
     from supersimplenet.datasets.checks.check import CheckReport
@@ -261,11 +262,12 @@ def check_data(
     if output is not None:
         from supersimplenet.visualization.check_sheets import draw_findings  # matplotlib is slow to import
 
-        output.mkdir(parents=True, exist_ok=True)
-        remove_report(output)
-        written = write_report(report, output, data=source.name, left_out=left_out.counts())
-        results().print(f"report:   {written}")
-        pictures = draw_findings(report, samples, output)
+        with writing_into(output):
+            remove_report(output)
+            pictures = draw_findings(report, samples, output)
+            # Last: it says that all is there.
+            written = write_report(report, output, data=source.name, left_out=left_out.counts())
+            results().print(f"report:   {written}")
         if pictures:
             results().print(f"pictures: {', '.join(path.name for path in pictures)}")
     return report
@@ -309,7 +311,8 @@ def split_data(
             )
     grouped = group_samples(samples, groups, inspections, digests=digests)
     split = split_samples(grouped, test_fraction=test_fraction, seed=seed)
-    write_table(split, output)
+    with writing_file(output):
+        write_table(split, output)
     _print_split(split, test_fraction)
     copies = describe_copies(samples, digests)
     if copies is not None:

@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands[name]
         own = with_known_spelling(train.without_model_name(arguments)[len(name.split()) :], command.parser)
         check_not_empty(own)
+        if name == "train":
+            train.take_over(command.parser, own)
         if any(argument.startswith("--print_config") for argument in own):
             parser.parse_args([*name.split(), *own])  # the program's parser alone prints it
         options = _parsed(command, own)

@@ -15,6 +15,7 @@ from supersimplenet.datasets.checks.inspection import Inspection, digests_of
 from supersimplenet.datasets.parts import merge_copies, merge_parts, require_one_label
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.types import GOOD, GroupsName, Sample
+from supersimplenet.utils.files import whole_file
 from supersimplenet.utils.names import csv_line, label_cell, path_cell
 from supersimplenet.utils.seeding import derive_seed
 
@@ -129,7 +130,7 @@ def write_table(samples: Sequence[Sample], path: Path) -> None:
     extra = [name for name in ("ignore", "mask_any_value") if any(getattr(sample, name) for sample in samples)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(csv_line([*_COLUMNS, *extra]))
             for sample in samples:
                 mask = None if sample.label == GOOD else sample.mask

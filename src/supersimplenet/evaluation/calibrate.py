@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +13,18 @@ from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.held_out import HELD_OUT
 from supersimplenet.errors import CalibrationError, DataError
 from supersimplenet.evaluation.set_thresholds import Calibrated, ThresholdConfig, set_thresholds
-from supersimplenet.inference.config import HERE, ComputeConfig
+from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
 from supersimplenet.inference.image_records import held_out_samples, read_known_images, trained_on
-from supersimplenet.inference.model_folder import hash_weights, write_calibration
+from supersimplenet.inference.model_folder import hash_weights, write_yaml
 from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import BAD, Sample
 from supersimplenet.utils.console import console, progress_bar
-from supersimplenet.utils.files import Paths, as_paths, file_sha256
+from supersimplenet.utils.files import Paths, as_paths, file_sha256, whole_file
 from supersimplenet.utils.formatting import few
+from supersimplenet.utils.locks import WAIT_TO_WRITE_S, writing_into
+from supersimplenet.utils.serialization import to_plain
 
 _BAD_NAMES = {"bad", "ng", "nok", "defect", "defects", "defective", "anomaly", "anomalous"}
 _BY_CHANCE = 0.01
@@ -37,6 +39,7 @@ def calibrate(
     config: ThresholdConfig | None = None,
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
+    draw: Callable[[Calibrated, Path], object] | None = None,
 ) -> Calibrated:
     """Set a model's thresholds from parts that it was not trained on; write calibration.yaml into the model folder.
 
@@ -48,6 +51,8 @@ def calibrate(
         config: the guarantees that the thresholds must give.
         compute: the device, engine and precision to use.
         on_error: whether an unreadable image stops the calibration or is skipped.
+        draw: draws the calibration into a PNG file of the given name, which becomes calibration.png of the model
+            folder. If it fails, the model folder keeps its earlier thresholds.
 
     Raises:
         SuperSimpleNetError: the subclass names the cause.
@@ -72,7 +77,14 @@ def calibrate(
         )
     _refuse_known_images(known, calibrated.pixels)
     _refuse_swapped(calibrated)
-    write_calibration(model, calibrated.calibration)
+    with (
+        writing_into(model, wait_s=WAIT_TO_WRITE_S, advice=""),
+        whole_file(model / CALIBRATION_FILE) as thresholds,  # renamed last, when nothing can fail any more
+    ):
+        write_yaml(thresholds, to_plain(calibrated.calibration))
+        if draw is not None:
+            with whole_file(model / CALIBRATION_PICTURE) as picture:
+                draw(calibrated, picture)
     return calibrated
 
 

@@ -20,6 +20,7 @@ from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.types import BAD, GOOD
 from supersimplenet.utils.files import write_text
 from supersimplenet.utils.formatting import counted, few
+from supersimplenet.utils.locks import WAIT_TO_WRITE_S, writing_into
 from supersimplenet.utils.serialization import to_plain
 
 GATE_FILE = "gate.json"
@@ -94,8 +95,8 @@ def gate_models(
     ]
     result = gate(*evaluations, max_new_escapes=max_new_escapes, max_new_false_alarms=max_new_false_alarms)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        write_text(output / GATE_FILE, json.dumps(result.as_dict(), indent=2) + "\n")
+        with writing_into(output, wait_s=WAIT_TO_WRITE_S):
+            write_text(output / GATE_FILE, json.dumps(result.as_dict(), indent=2) + "\n")
     return result, (evaluations[0], evaluations[1])
 
 

@@ -22,6 +22,7 @@ from supersimplenet.export.graph import at_size, step_px, trace, trace_scores
 from supersimplenet.export.quantization import QuantizationImages, quantize
 from supersimplenet.export.recalibration import recalibrate
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
+from supersimplenet.inference.config import WEIGHTS_FILE
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.image_records import (
     HELD_OUT_ROLES,
@@ -30,6 +31,7 @@ from supersimplenet.inference.image_records import (
     trained_on,
 )
 from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
+from supersimplenet.inference.record import stated_hash
 from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.listing import list_images
@@ -48,8 +50,9 @@ from supersimplenet.runtime.bundle import (
 )
 from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.console import console
-from supersimplenet.utils.files import Paths, as_paths, file_sha256
+from supersimplenet.utils.files import Paths, as_paths, file_sha256, to_disk
 from supersimplenet.utils.formatting import shown_size
+from supersimplenet.utils.locks import writing_file
 from supersimplenet.utils.serialization import to_plain
 
 T = TypeVar("T")
@@ -112,7 +115,7 @@ def export_model(
         raise ConfigError("size and dynamic: a file has one size or leaves it open; give one of the two")
     detector, trained_size_px = _detector_at(model, size_px, dynamic=dynamic)
     postprocessor, preprocessor = detector.postprocessor, detector.preprocessor
-    with tempfile.TemporaryDirectory() as drawn:
+    with writing_file(output), tempfile.TemporaryDirectory() as drawn:
         verification_images, source = _verification_images(
             model, detector.record, images, Path(drawn), detector.image_size
         )
@@ -131,7 +134,6 @@ def export_model(
                 max_drop=max_drop,
             )
         bundle = _bundle(model, detector, file_format, precision, trained_size_px=trained_size_px, dynamic=dynamic)
-        output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as unfinished:
             file = Path(unfinished) / output.name
             calibration = postprocessor.calibration
@@ -155,7 +157,9 @@ def export_model(
             )
             bundle = replace(bundle, certificate=replace(certificate, measured_drop=drop, drop_of=drop_of))
             artifact.write(file, bundle)
+            to_disk(file)
             file.replace(output)
+            to_disk(output.parent)
     return bundle
 
 
@@ -179,7 +183,8 @@ def _detector_at(model: Path, size_px: tuple[int, int] | None, *, dynamic: bool)
         roi=preprocessor.roi,
         reference=None if preprocessor.aligner is None else preprocessor.aligner.reference,
     )
-    detector = Detector.of(network, record, read_calibration(model), preprocessor=preprocessor, device="cpu")
+    calibration = read_calibration(model, weights_sha256=stated_hash(record, WEIGHTS_FILE))
+    detector = Detector.of(network, record, calibration, preprocessor=preprocessor, device="cpu")
     if size_px != trained_size_px and detector.postprocessor.calibration is not None:
         console().print(
             f"not calibrated at this size: the thresholds hold at {shown_size(trained_size_px)} alone", style="bold red"

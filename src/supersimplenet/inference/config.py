@@ -19,6 +19,9 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
 CALIBRATION_FILE = "calibration.yaml"
+CALIBRATION_PICTURE = "calibration.png"
+ROI_FILE = "roi.png"
+REFERENCE_FILE = "reference.png"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.inference.config import ComputeConfig
+from supersimplenet.inference.config import WEIGHTS_FILE, ComputeConfig
 from supersimplenet.inference.engines import build_engine
 from supersimplenet.inference.model_folder import load_model, load_preprocessor, read_calibration
+from supersimplenet.inference.record import stated_hash
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
@@ -72,6 +73,7 @@ class Detector(Predictor):
             ),
             computation=Computation(engine=engine, precision=_PRECISIONS[precision], version=version("supersimplenet")),
         )
+        self.computed_by = f"{engine} {precision} on {self.device.type}"
 
     @classmethod
     def load(
@@ -100,7 +102,7 @@ class Detector(Predictor):
         detector = cls.of(
             network,
             record,
-            read_calibration(Path(folder)),
+            read_calibration(Path(folder), weights_sha256=stated_hash(record, WEIGHTS_FILE)),
             preprocessor=load_preprocessor(Path(folder), record, network.config),
             device=device,
             engine=engine,

@@ -20,6 +20,8 @@ from supersimplenet.datasets.folder_split import RecordedSplits
 from supersimplenet.datasets.held_out import derive_held_out, find_held_out
 from supersimplenet.datasets.registry import source_from
 from supersimplenet.errors import ConfigError, ModelFolderError
+from supersimplenet.inference.config import CONFIG_FILE
+from supersimplenet.inference.record import read_record, stated_hash
 from supersimplenet.types import BAD, Sample, Split
 from supersimplenet.utils.files import file_sha256, read_regular, write_text
 from supersimplenet.utils.formatting import few, shown_value
@@ -88,9 +90,15 @@ def read_image_records(folder: Path) -> list[ImageRecord] | None:
         return None
     lines = io.StringIO(_text(path), newline="")
     try:
-        return [_record(row, f"row {number}") for number, row in enumerate(csv.DictReader(lines, strict=True), start=1)]
+        records = [
+            _record(row, f"row {number}") for number, row in enumerate(csv.DictReader(lines, strict=True), start=1)
+        ]
     except (csv.Error, ValueError, ModelFolderError) as error:
         raise ModelFolderError(f"{path}: damaged ({error}); {_ADVICE}") from error
+    stated = stated_hash(read_record(folder), IMAGES_FILE) if (folder / CONFIG_FILE).is_file() else None
+    if stated is not None and file_sha256(path) != stated:
+        raise ModelFolderError(f"{path}: not the one that the training wrote; {_ADVICE}")
+    return records
 
 
 def read_known_images(folder: Path) -> dict[str, str] | None:

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,8 +31,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from supersimplenet.errors import ModelFolderError
-from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, WEIGHTS_FILE
-from supersimplenet.inference.record import FORMAT, model_config, read_record
+from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, REFERENCE_FILE, ROI_FILE, WEIGHTS_FILE
+from supersimplenet.inference.record import FORMAT, is_finished, model_config, read_record, stated_hash
 from supersimplenet.model.backbone import build_backbone, wrap_module
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
@@ -44,14 +45,12 @@ from supersimplenet.utils.files import write_text as write_text
 from supersimplenet.utils.serialization import from_plain as from_plain
 from supersimplenet.utils.serialization import to_plain as to_plain
 
-ROI_FILE = "roi.png"
-REFERENCE_FILE = "reference.png"
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "simplejpeg")
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any]) -> None:
-    """Write weights and configuration; each file appears whole or not at all.
+    """Write weights, then config.yaml, which makes the folder a finished model.
 
     Args:
         folder: the model folder; created if needed.
@@ -61,35 +60,53 @@ def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any])
     Raises:
         ModelFolderError: a weight is not finite.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {WEIGHTS_FILE: save_weights(folder, network)}
+    write_yaml(folder / CONFIG_FILE, describe_model(network, record, files=files))
+
+
+def save_weights(folder: Path, network: SuperSimpleNet) -> str:
+    """Write the weights into a model folder; return the SHA-256 of the file.
+
+    Raises:
+        ModelFolderError: a weight is not finite.
+    """
     backbone = network.backbone
     kept = network.heads if backbone.refetchable else network
     prefix = "heads." if backbone.refetchable else ""
     tensors = {prefix + name: value.detach().cpu().contiguous() for name, value in kept.state_dict().items()}
     _require_finite(tensors, str(folder), "train again, with smaller learning rates if it happens again")
-    folder.mkdir(parents=True, exist_ok=True)
+    content = save(tensors)
     with whole_file(folder / WEIGHTS_FILE) as temporary:
-        temporary.write_bytes(save(tensors))  # a file written by safetensors itself is readable by its owner only
-    write_record(folder, network, record)
+        temporary.write_bytes(content)  # a file written by safetensors itself is readable by its owner only
+    return hashlib.sha256(content).hexdigest()
 
 
-def write_record(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any]) -> None:
-    """Write config.yaml: the settings of the network, versions, and ``record``."""
+def describe_model(
+    network: SuperSimpleNet, record: Mapping[str, Any], *, files: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Return the content of config.yaml: the settings of the network, versions, and ``record``.
+
+    Args:
+        network: the network.
+        record: further content, in plain values.
+        files: SHA-256 of the files that belong to the finished model; None for a training that has just begun.
+    """
     backbone = network.backbone
-    write_yaml(
-        folder / CONFIG_FILE,
-        {
-            "format": FORMAT,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONED}},
-            "model": to_plain(network.config),
-            "backbone": {
-                "origin": backbone.origin,
-                "sha256": backbone.fingerprint(),
-                "mean": backbone.mean.flatten().tolist(),
-                "std": backbone.std.flatten().tolist(),
-            },
-            **record,
+    return {
+        "format": FORMAT,
+        "finished": files is not None,
+        "files": dict(files or {}),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONED}},
+        "model": to_plain(network.config),
+        "backbone": {
+            "origin": backbone.origin,
+            "sha256": backbone.fingerprint(),
+            "mean": backbone.mean.flatten().tolist(),
+            "std": backbone.std.flatten().tolist(),
         },
-    )
+        **record,
+    }
 
 
 def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[SuperSimpleNet, dict[str, Any]]:
@@ -104,9 +121,10 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
         BackboneError: the backbone's weights cannot be loaded.
     """
     record = read_record(folder)
-    if not (folder / WEIGHTS_FILE).is_file():
+    if not is_finished(folder, record):
+        lacks = "" if (folder / WEIGHTS_FILE).is_file() else f" but no {WEIGHTS_FILE}"
         raise ModelFolderError(
-            f"{folder}: has {CONFIG_FILE} but no {WEIGHTS_FILE}: its training was not finished; "
+            f"{folder}: has {CONFIG_FILE}{lacks}: its training was not finished; "
             f"continue it with `supersimplenet train --resume --output {folder}`"
         )
     config = model_config(record, folder)
@@ -119,6 +137,12 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
     if origin != "module" and backbone is not None:
         raise ModelFolderError(f"{folder}: brings its own backbone '{config.backbone}'; leave out backbone=")
     weights = folder / WEIGHTS_FILE
+    stated = stated_hash(record, WEIGHTS_FILE)
+    if stated is not None and hash_weights(folder) != stated:
+        raise ModelFolderError(
+            f"{weights}: not the weights that {CONFIG_FILE} describes, or damaged; copy the whole folder "
+            "again, or train again"
+        )
     try:
         shapes = read_shapes(weights)
         if origin == "file":  # before it is built: the file must hold a network as large as the config names
@@ -214,8 +238,12 @@ def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfi
     return read_preprocessor(own, size_px=model.size_px, strides=model.feature_strides)
 
 
-def read_calibration(folder: Path) -> Calibration | None:
+def read_calibration(folder: Path, *, weights_sha256: str | None = None) -> Calibration | None:
     """Read the calibration of a model folder; None where there is none.
+
+    Args:
+        folder: the model folder.
+        weights_sha256: hash of its weights, where it is known: else they are read for it.
 
     Raises:
         ModelFolderError: the calibration cannot be read, or was made for other weights than the folder's.
@@ -224,7 +252,7 @@ def read_calibration(folder: Path) -> Calibration | None:
     if not path.is_file():
         return None
     calibration = from_plain(Calibration, read_yaml(path, advice="calibrate again, or remove it"), where=str(path))
-    if calibration.weights_sha256 != hash_weights(folder):
+    if calibration.weights_sha256 != (weights_sha256 or hash_weights(folder)):
         raise ModelFolderError(
             f"{path}: was made for other weights than {WEIGHTS_FILE}, so what it guarantees does not hold; "
             "run `supersimplenet calibrate` again, or remove it"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from supersimplenet.datasets.supervision import SupervisionName
 from supersimplenet.errors import ModelFolderError
-from supersimplenet.inference.config import CONFIG_FILE
+from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
 from supersimplenet.model.config import COMPACT, ModelConfig, Origin, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
@@ -22,6 +22,8 @@ ViewFile = Literal["roi.png", "reference.png"]
 _ADVICE = "bring back the file that `train` wrote"
 # Every key that is read, with its type. Other versions may write further keys, which are kept.
 _TYPES: dict[str, Any] = {
+    "finished": bool,
+    "files": dict[str, str],
     "versions": dict[str, str],
     "model": ModelConfig,
     "backbone.origin": Origin,
@@ -30,7 +32,7 @@ _TYPES: dict[str, Any] = {
     "data.class_path": str,
     "data.init_args": dict[str, Any],
     "supervision": SupervisionName,
-    "masks": str | None,
+    "masks": str | list[str] | None,
     "view": ViewConfig,
     "view_files": dict[ViewFile, str],
     "recipe": Recipe,
@@ -85,6 +87,19 @@ def read_record(folder: Path) -> dict[str, Any]:
 def model_config(record: Mapping[str, Any], folder: Path) -> ModelConfig:
     """Return the settings of the network from a model folder's config.yaml."""
     return from_plain(ModelConfig, record["model"], where=str(folder / CONFIG_FILE), name="model")
+
+
+def is_finished(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Return whether a model folder, with this config.yaml, is finished: not left by a training that was stopped."""
+    # Version 0.1 wrote no `finished`, and the score scale only at the end of a training.
+    finished = record.get("finished", "training" not in record or "score_scale" in record)
+    return bool(finished) and (folder / WEIGHTS_FILE).is_file()
+
+
+def stated_hash(record: Mapping[str, Any], name: str) -> str | None:
+    """Return the SHA-256 that config.yaml states for a file of the folder; None where it states none (version 0.1)."""
+    files = record.get("files")
+    return files.get(name) if isinstance(files, Mapping) else None
 
 
 def _holder(record: Mapping[str, Any], name: str, path: Path) -> tuple[Mapping[str, Any], str]:

@@ -80,6 +80,10 @@ class SupportsPredict(Protocol):
     def images_at_once(self) -> int:
         """Number of images that go through the network together by default."""
 
+    @property
+    def computed_by(self) -> str:
+        """What computes, as far as it decides the last digits: engine, number type and kind of device."""
+
     def predict_files(
         self,
         paths: Iterable[ImageFile | None],
@@ -110,6 +114,7 @@ class Predictor:
         computation: Computation | None = None,
     ) -> None:
         self.backend = backend
+        self.computed_by = "the caller"
         self.preprocessor = preprocessor
         self.postprocessor = postprocessor
         self.computation = computation

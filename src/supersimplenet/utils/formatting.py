@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -100,3 +101,24 @@ def shown_value(value: object) -> str:
 def listed(things: Sequence[str], last: str = "or") -> str:
     """List things in words: `head, map or fused`."""
     return " ".join([", ".join(things[:-1]), last, things[-1]]) if len(things) > 1 else "".join(things)
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return each setting that differs, with both values: ``model.backbone compact there, resnet18 here``."""
+    found, wanted = _flat(there), _flat(here)
+    return [
+        f"{name} {found.get(name, 'unset')} there, {wanted.get(name, 'unset')} here"
+        for name in dict.fromkeys([*found, *wanted])
+        if found.get(name) != wanted.get(name)
+    ]
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{"model": {"backbone": ...}}`` as ``{"model.backbone": ...}``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}.{inner}": x for inner, x in _flat(value).items()})
+        else:
+            flat[name] = value
+    return flat

@@ -23,6 +23,7 @@ from supersimplenet.datasets.supervision import supervise
 from supersimplenet.errors import ConfigError, DataError, ModelFolderError, OutputError
 from supersimplenet.types import BAD, Regime, Sample, Split
 from supersimplenet.utils.documents import read_json
+from supersimplenet.utils.files import write_text
 from supersimplenet.utils.serialization import as_json, checked
 
 REPORT_FILE = "check.json"
@@ -169,7 +170,7 @@ def write_report(report: CheckReport, folder: Path, *, data: str, left_out: Mapp
             for finding in report.findings
         ],
     }
-    path.write_text(as_json(plain, indent=2) + "\n", encoding="utf-8")
+    write_text(path, as_json(plain, indent=2) + "\n")
     return path
 
 
