@@ -238,15 +238,19 @@ def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfi
     return read_preprocessor(own, size_px=model.size_px, strides=model.feature_strides)
 
 
-def read_calibration(folder: Path, *, weights_sha256: str | None = None) -> Calibration | None:
+def read_calibration(
+    folder: Path, *, weights_sha256: str | None = None, image_score: str | None = None
+) -> Calibration | None:
     """Read the calibration of a model folder; None where there is none.
 
     Args:
         folder: the model folder.
         weights_sha256: hash of its weights, where it is known: else they are read for it.
+        image_score: the score that decides, where it is known.
 
     Raises:
-        ModelFolderError: the calibration cannot be read, or was made for other weights than the folder's.
+        ModelFolderError: the calibration cannot be read, or was made for other weights than the folder's or for another
+            score.
     """
     path = folder / CALIBRATION_FILE
     if not path.is_file():
@@ -256,6 +260,10 @@ def read_calibration(folder: Path, *, weights_sha256: str | None = None) -> Cali
         raise ModelFolderError(
             f"{path}: was made for other weights than {WEIGHTS_FILE}, so what it guarantees does not hold; "
             "run `supersimplenet calibrate` again, or remove it"
+        )
+    if image_score not in (None, calibration.image_score):
+        raise ModelFolderError(
+            f"{path}: of the {calibration.image_score} score, but the {image_score} score decides here; calibrate again"
         )
     return calibration
 

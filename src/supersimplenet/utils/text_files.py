@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from supersimplenet.errors import DataError
-from supersimplenet.utils.files import open_regular, read_regular
+from supersimplenet.utils.files import exists, open_regular, read_regular
 
 MAX_TEXT_BYTES = 256 << 20
 MAX_LINE_CHARACTERS = 1 << 16
@@ -148,11 +148,11 @@ def existing_path(text: str, root: Path | None = None) -> Path:
     own = Path(text) if root is None else root / text
     bare = text.strip().strip('"')
     is_text = _is_unicode(text)
-    if (is_text and bare == text and "\\" not in text) or own.exists():
+    if (is_text and bare == text and "\\" not in text) or exists(own):
         return own
     for name in (bare, bare.replace("\\", "/")):
         path = Path(name) if root is None else root / name
-        if path.exists():
+        if exists(path):
             return path
     if not is_text:
         shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -20,10 +20,12 @@ from typing import IO, Literal, NamedTuple
 
 from supersimplenet.errors import DataError
 from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.formatting import first_line
 
 _MEMBER_BYTES = 4096  # size on disk of even an empty file: a million empty files would fill the disk, too
 _MB = 1_000_000
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+# What `tarfile` and `zipfile` raise for archives that are damaged, or that need something that they do not have.
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError)
 Kind = Literal["file", "folder", "symbolic link", "hard link", "device or pipe"]
 
 
@@ -130,13 +132,20 @@ def _safe_path(archive: Path, member: Member) -> PurePosixPath:
     return path
 
 
+def _opened(member: Member) -> IO[bytes]:
+    try:
+        return member.open()
+    except OSError as error:  # it states a place before the file's beginning
+        raise zipfile.BadZipFile(f"'{member.name}' cannot be read: {first_line(error)}") from error
+
+
 def _write(archive: Path, member: Member, target: Path) -> None:
     try:
         if member.kind == "folder":
             target.mkdir(parents=True, exist_ok=True)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        with member.open() as source, target.open("xb") as file:
+        with _opened(member) as source, target.open("xb") as file:
             shutil.copyfileobj(source, file)
     except (FileExistsError, NotADirectoryError) as error:
         raise DataError(f"{archive}: refused: '{member.name}' stands in it twice, or below a file") from error
