@@ -60,7 +60,9 @@ def measure(options: argparse.Namespace) -> int:
                     failed += 1
                     print(f"FAILURE {name} {options.seed} {number}: {outcome.failure}", flush=True)
                 now = lines()
-                if now > reached and options.corpus is not None and number:
+                # Exported files that are whole differ from one process to the next.
+                is_lasting = number and not (name == "exports" and outcome.accepted)
+                if now > reached and options.corpus is not None and is_lasting:
                     kept += _keep(options.corpus, f"{name}-{options.seed}-{number}.zip", fuzz.packed(name, content))
                 reached = now
         os.chdir("/")

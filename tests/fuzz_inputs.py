@@ -331,7 +331,8 @@ def read_table(case: Case) -> None:
 
 def make_annotations(draw: random.Random) -> Files:
     """Annotations of each tool, changed in their values or their bytes; the folder's name is the format."""
-    files = {f"images/{name}": picture(0, SIZE) for name in ("0.png", "1.png", "sub/1.png", "2.png")}
+    black = zoo.saved(np.zeros((*SIZE, 3), np.uint8), "PNG")
+    files = {f"images/{name}": black for name in ("0.png", "1.png", "sub/1.png", "2.png")}
     polygon = [[12, 8], [31, 8], [31, 19], [12.5, 19]]
     form = draw.choice(("coco", "labelme", "yolo", "voc"))
     if form == "coco":

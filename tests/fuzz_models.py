@@ -168,7 +168,9 @@ def make_document(draw: random.Random) -> Files:
         )
     content = hostile.mutated_document(base, draw, kind) if draw.random() < 0.8 else damaged(base, draw)
     if draw.random() < 0.1:
-        content = draw.choice((*_TEXTS, b"[" + b"1," * 200_000 + b"1]", b"\xef\xbb\xbf[1]", b"a: {" + b"b: {" * 50))
+        content = draw.choice(
+            (*_TEXTS, b"[" + b"1," * 200_000 + b"1]", b"\xef\xbb\xbf[1]", b"a: {" + b"b: {" * 50, b"[" * 5000)
+        )
     return {f"file.{kind}": content}
 
 
