@@ -254,7 +254,7 @@ def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) 
         return None, 0
     if resolution == "native":
         return mask, 0
-    on_map = placement.mask_on_map(mask)
+    on_map = placement.defects_on_map(mask)
     # The image has a defect, even if its mask is empty. If its pixels counted as normal, a correct map would score
     # badly.
     return on_map if on_map.any() else None, count_lost_regions(mask, placement, on_map)
