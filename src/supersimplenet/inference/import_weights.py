@@ -51,8 +51,8 @@ def import_weights(file: Path, *, source: Source, config: ModelConfig, output: P
 
     Args:
         file: the authors' ``weights.pt``, or a checkpoint or state dict of anomalib.
-        source: the implementation that wrote the file; decides the names of the weights, ``align_corners`` and how images
-            are resized.
+        source: the implementation that wrote the file; decides the names of the weights, ``align_corners`` and the
+            resize of images.
         config: the architecture; its backbone's weights are not taken from the file.
         output: the model folder to write.
 
