@@ -254,19 +254,19 @@ def test_a_folder_belongs_to_one_benchmark_at_a_time(tmp_path, monkeypatch):
 def test_mean_and_deviation_by_hand():
     """Per seed the mean over folds, then over categories; over seeds the sample deviation.
 
-    capsule: seed 0 (0.8 + 0.9) / 2 = 0.85, seed 1 0.95; mean 0.90, deviation 0.1 / sqrt(2).
+    capsule: seed 0 (0.8 + 0.9 + 0.85) / 3 = 0.85, seed 1 0.95; mean 0.90, deviation 0.1 / sqrt(2).
     softgel: 0.65 and 0.77; mean 0.71, deviation 0.12 / sqrt(2). Both: 0.75 and 0.86; 0.805, 0.11 / sqrt(2).
     """
     values = {
-        ("capsule", 0): (0.8, 0.9),
-        ("capsule", 1): (0.9, 1.0),
-        ("softgel", 0): (0.6, 0.7),
-        ("softgel", 1): (0.74, 0.8),
+        ("capsule", 0): (0.8, 0.9, 0.85),
+        ("capsule", 1): (0.9, 1.0, 0.95),
+        ("softgel", 0): (0.6, 0.7, 0.65),
+        ("softgel", 1): (0.74, 0.8, 0.77),
     }
     lines = [
         line(seed, dataset="SensumSODF", category=category, fold=fold, regime="full", AP_det=of_folds[fold])
         for (category, seed), of_folds in values.items()
-        for fold in (0, 1)
+        for fold in (0, 1, 2)
     ]
     figures = summarise(lines)
     assert [(f.category, f.n) for f in figures] == [("mean", 2), ("capsule", 2), ("softgel", 2)]
@@ -284,6 +284,26 @@ def test_mean_and_deviation_by_hand():
     alone = summarise([one for one in lines if one["category"] == "capsule"])
     assert [f.category for f in alone] == ["capsule"]  # no mean over one
     assert alone[0].published.mean == 0.93085
+
+
+@pytest.mark.parametrize("folds", [(0,), (0, 2), (0, 1)])
+def test_a_fold_that_was_not_run_leaves_the_published_column_empty(folds):
+    def figures_of(chosen):
+        options = {"dataset": "SensumSODF", "regime": "full", "images": (90, 40, 0), "AP_det": 0.9, "AP_loc": 0.7}
+        lines = [line(0, category=name, fold=fold, **options) for name in ("capsule", "softgel") for fold in chosen]
+        return lines, summarise(lines)
+
+    lines, figures = figures_of(folds)
+    assert [figure.published for figure in figures] == [None] * 6
+    text = results_markdown(lines, figures, failures=0, picture=None)
+    assert "Published figures are means over 3 folds, which were not all run" in text
+    assert "Beside the published figures" not in text
+    rows = list(csv.DictReader(results_csv(figures, "SensumSODF").splitlines()))
+    assert {row["published_mean"] + row["published_difference"] for row in rows} == {""}
+    assert prepare_panel(lines, figures, "AP-det").published.masks == []
+    lines, figures = figures_of((0, 1, 2))
+    assert [figure.published.mean for figure in figures[:2]] == [0.9495, 0.72198]
+    assert prepare_panel(lines, figures, "AP-det").published.masks != []
 
 
 def test_an_undefined_metric_is_left_out_of_its_mean():

@@ -10,11 +10,13 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from supersimplenet.benchmark.config import AccuracyConfig, SpeedConfig
+from supersimplenet.benchmark.config import AccuracyConfig, Protocol, SpeedConfig
+from supersimplenet.benchmark.protocol import with_protocol
 from supersimplenet.cli.common import Command, OptionParser
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.config import CacheConfig, TrainerConfig
 from supersimplenet.utils.console import console
 
@@ -71,7 +73,14 @@ def _accuracy_parser() -> OptionParser:
         help="such as unsupervised,weak,mixed:16,mixed:0.25,full: mixed with a number of masks or a share of them",
     )
     parser.add_argument("--seeds", type=str, default="0", help="each run once with each, such as 0,1,2")
+    parser.add_argument(
+        "--protocol",
+        type=Protocol | None,
+        help="where you give no option: that of the papers (published: no hold-out; their flips, resize, sampling and "
+        "noise), or this program's (ours); by default published on a dataset with published results",
+    )
     parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
+    parser.add_argument("--view", type=ViewConfig, default=ViewConfig())
     parser.add_argument("--recipe", type=Recipe, default=Recipe())
     parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
     parser.add_argument("--cache", type=CacheConfig, default=CacheConfig())
@@ -82,6 +91,14 @@ def _accuracy_parser() -> OptionParser:
     return parser
 
 
+def with_protocol_first(arguments: list[str]) -> list[str]:
+    """Put the protocol's options before those of ``benchmark accuracy``; leave other commands as they are."""
+    words = 2
+    if arguments[:words] != ["benchmark", "accuracy"]:
+        return arguments
+    return arguments[:words] + with_protocol(arguments[words:])
+
+
 def _accuracy(options: Namespace) -> int:
     from supersimplenet.benchmark.accuracy import CSV_FILE, MARKDOWN_FILE, benchmark_accuracy
     from supersimplenet.benchmark.runs import DataFamily
@@ -89,6 +106,8 @@ def _accuracy(options: Namespace) -> int:
     data = options.pop("data")
     module, _, name = data.class_path.rpartition(".")
     settings = _accuracy_parser().instantiate(options)
+    if settings.protocol is None:
+        raise ConfigError("protocol: not given, and --data does not name the dataset; say published or ours")
     study = benchmark_accuracy(
         DataFamily(kind=getattr(import_module(module), name), arguments=data.init_args.as_dict()),
         settings.output,
@@ -97,12 +116,14 @@ def _accuracy(options: Namespace) -> int:
             folds=_numbers("folds", settings.folds),
             regimes=_words(settings.regimes),
             seeds=_numbers("seeds", settings.seeds),
+            protocol=settings.protocol,
             time_budget=settings.time_budget,
             devices=_words(settings.devices),
             jobs=settings.jobs,
             keep_models=settings.keep_models,
         ),
         model=settings.model,
+        view=settings.view,
         recipe=settings.recipe,
         trainer=settings.trainer,
         cache=settings.cache,

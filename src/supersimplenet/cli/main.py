@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _build_parser()
     try:
-        parsed = parser.parse_args(_spelled(train.without_model_name(arguments), commands))
+        arguments = _spelled(train.without_model_name(arguments), commands)
+        parsed = parser.parse_args(benchmark.with_protocol_first(arguments))
         name = parsed.subcommand
         options = parsed[name]
         if name in _GROUPS:

@@ -2,8 +2,8 @@
 
 A file does not say whose weights it holds, but the published noise belongs to the published ones. They are known by the
 first digits of their hash, which timm states in their address, or by the fingerprint that is recorded in ``RECORD``
-when weights are loaded from the hub for the first time. The record lies in the folder of the hub's client (``HF_HOME``), and
-goes along where that folder is copied.
+when weights are loaded from the hub for the first time. The record lies in the folder of the hub's client
+(``HF_HOME``), and goes along where that folder is copied.
 """
 
 from __future__ import annotations
