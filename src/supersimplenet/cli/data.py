@@ -317,7 +317,7 @@ def split_data(
     _print_split(split, test_fraction)
     copies = describe_copies(samples, digests)
     if copies is not None:
-        print(copies)
+        say(copies)
     sizes = Counter(sample.group for sample in split if sample.group is not None)
     several = [size for size in sizes.values() if size > 1]
     say(f"{len(several):,} groups of several images ({sum(several):,} images), each in one split")
