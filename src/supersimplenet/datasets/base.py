@@ -35,6 +35,9 @@ class DataSource(ABC):
     image_size: tuple[int, int] | None = None
     perlin_threshold: float | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'name', '')!r})"
+
     @abstractmethod
     def samples(self) -> list[Sample]:
         """Return every sample of both splits, sorted.
@@ -98,4 +101,4 @@ def training_list_hash(samples: Iterable[Sample], sha256_of: Callable[[Path], st
         if sample.ignore is not None:
             fields.append(sha256_of(sample.ignore))
         lines.append("\0".join(fields) + "\n")
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(sorted(lines)))).hexdigest()

@@ -8,15 +8,16 @@ when weights are loaded from the hub for the first time. The record lies in the 
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import timm
 from huggingface_hub import constants
 
-from supersimplenet.utils.files import append_line, file_sha256, read_regular
+from supersimplenet.utils.files import file_sha256, read_regular
+from supersimplenet.utils.journals import append_line, row_of
 
 RECORD = Path("supersimplenet") / "backbones.jsonl"
 _MAX_BYTES = 1 << 20
@@ -54,10 +55,8 @@ def has_stated_hash(file: Path, address: str) -> bool:
 
 def _recorded(path: Path) -> list[list[str]]:
     """Return name and fingerprint of each line; a damaged line says nothing."""
-    found = []
+    rows: list[dict[str, Any] | None] = []
     with suppress(OSError):
-        for text in read_regular(path, max_bytes=_MAX_BYTES).splitlines():
-            with suppress(ValueError, LookupError, TypeError, RecursionError):
-                line = json.loads(text)
-                found.append([line["backbone"], line["sha256"]])
-    return found
+        lines = read_regular(path, max_bytes=_MAX_BYTES).splitlines(keepends=True)
+        rows = [row_of(line, first="backbone") for line in lines]
+    return [[row.get("backbone", ""), row.get("sha256", "")] for row in rows if row is not None]

@@ -13,7 +13,6 @@ that the image does not show.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -37,6 +36,7 @@ from supersimplenet.preprocessing.images import (
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.resizing import Resize, bilinear_pixels
 from supersimplenet.preprocessing.tiling import TileGrid
+from supersimplenet.utils.documents import MAX_BYTES, parse_json
 from supersimplenet.utils.formatting import shown_px
 from supersimplenet.utils.text_files import read_text
 
@@ -44,7 +44,7 @@ Fit = Literal["stretch", "pad", "tiles"]
 _OUTSIDE_RGB = (124, 116, 104)  # mean colour of the ImageNet photographs that backbones are trained on
 _ASPECT_TOLERANCE = 0.01  # largest relative difference of an image's proportions from the region of interest's
 _LARGEST_OVERLAP = 0.75
-_MAX_POLYGON_BYTES = 16 << 20
+_LARGEST_SCALE = 16
 _TILE_OVERLAP, _MAX_RESIDUAL = 0.25, 0.5
 
 
@@ -86,8 +86,8 @@ class ViewConfig:
                 raise ConfigError(f"view.{name}: '{getattr(self, name)}'; choose {', '.join(choices)}")
         if not 0 <= self.tile_overlap <= _LARGEST_OVERLAP:
             raise ConfigError(f"view.tile_overlap: {self.tile_overlap}; wanted 0 to {_LARGEST_OVERLAP}")
-        if not self.scale > 0:
-            raise ConfigError(f"view.scale: {self.scale}; wanted above 0")
+        if not 0 < self.scale <= _LARGEST_SCALE:
+            raise ConfigError(f"view.scale: {self.scale}; wanted above 0, at most {_LARGEST_SCALE}")
         if not 0 < self.max_residual <= 1:
             raise ConfigError(f"view.max_residual: {self.max_residual}; wanted above 0, at most 1")
         if self.fit != "tiles" and (self.scale != 1 or self.tile_overlap != _TILE_OVERLAP):
@@ -312,10 +312,10 @@ def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
         return read_mask(path, image_size_px=None)
     wanted = "wanted a list of [x, y] in pixels, at least three of them, or a list of such lists"
     try:
-        content = json.loads(read_text(path, max_bytes=_MAX_POLYGON_BYTES))
+        content = parse_json(read_text(path, max_bytes=MAX_BYTES))
         several = isinstance(content[0][0], list)
         polygons = [[(float(x), float(y)) for x, y in polygon] for polygon in (content if several else [content])]
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise DataError(f"{path}: not a polygon ({error}); {wanted}") from error
     if any(len(polygon) < 3 for polygon in polygons):
         raise DataError(f"{path}: a polygon of fewer than three corners; {wanted}")
