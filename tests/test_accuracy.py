@@ -485,7 +485,15 @@ def test_a_killed_benchmark_goes_on_where_it_was_and_a_broken_category_stops_not
     (failure,) = read_lines(output / "failures.jsonl")
     assert failure["key"] == "cast_grain_unsupervised_seed0"
     assert [folder.name for folder in (output / "runs").iterdir()] == ["cast_grain_unsupervised_seed0"]
-    assert "Runs that failed and are missing here: 1" in (output / "results.md").read_text()
+    page = (output / "results.md").read_text()
+    assert "Runs that failed and are missing here: 1" in page
+    # The published protocol, but for what was typed.
+    assert (
+        "Differs from the publication: model.backbone compact instead of wide_resnet50_2.tv_in1k; trainer.max_epochs 40 "
+        "instead of 300; trainer.holdout_fraction 0.2 instead of 0; model.image_size 64x64 instead of the dataset's own.\n"
+    ) in page
+    assert (done["settings"]["view"]["resize"], done["settings"]["aupro"]) == ("bilinear", "anomalib")
+    assert (done["settings"]["recipe"]["noise_std"], done["settings"]["recipe"]["sampling"]) == (0.015, "published")
 
     before = (output / "runs.jsonl").read_bytes()
     assert main([*arguments, "--categories", "brushed_metal"]) == 0  # nothing left to do
@@ -519,7 +527,10 @@ def test_supervised_runs_at_once_from_a_table(root, tmp_path, capsys):
     assert json.loads((model / "metrics.json").read_text())["AP-loc"] == mixed["metrics"]["AP-loc"]
     record = yaml.safe_load((model / "config.yaml").read_text())
     assert (record["supervision"], record["masks"], record["seed"]) == ("mixed", "1", 0)
-    assert "Masks of mixed:1: a subset drawn by the seed." in (output / "results.md").read_text()
+    page = (output / "results.md").read_text()
+    assert "Masks of mixed:1: a subset drawn by the seed." in page
+    assert "Differs from the publication" not in page  # nothing is published on a table of one's own
+    assert (record["view"]["resize"], record["recipe"]["flips"]) == ("antialiased", "auto")
     assert (output / "ap_against_masks.png").stat().st_size > 10_000
     with (output / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * len(METRICS)
