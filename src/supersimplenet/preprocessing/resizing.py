@@ -1,6 +1,6 @@
 """Resizing without antialiasing, as the published method resizes: OpenCV's, written again in numpy.
 
-A pixel of the result looks at its centre in the old image, at ``(i + 0.5) * old / new - 0.5``. Bilinear interpolation
+The centre of pixel i of the result lies at ``(i + 0.5) * old / new - 0.5`` in the old image. Bilinear interpolation
 reads the two pixels on either side of it along each axis, however much the image shrinks. The nearest pixel is the one
 in which the upper left corner of the new pixel lies, at ``i * old / new``.
 """
