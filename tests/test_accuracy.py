@@ -514,6 +514,7 @@ def test_supervised_runs_at_once_from_a_table(root, tmp_path, capsys):
     table, output = tmp_path / "parts.csv", tmp_path / "out"
     table.write_text("\n".join(["image,split,label,mask", *rows]) + "\n")
     of_runs = ["--regimes", "mixed:1,full", "--jobs", "2", "--keep-models", "--trainer.max_epochs", "1"]
+    of_runs += ["--protocol", "published", "--recipe.batch_size", "5"]
     data = ["--data", "Table", "--data.path", str(table)]
     assert main(["benchmark", "accuracy", *data, "--output", str(output), *SMALL, *of_runs]) == 0
     printed = capsys.readouterr().out
@@ -529,7 +530,14 @@ def test_supervised_runs_at_once_from_a_table(root, tmp_path, capsys):
     page = (output / "results.md").read_text()
     assert "Masks of mixed:1: a subset drawn by the seed." in page
     assert "Differs from the publication" not in page  # nothing is published on a table of one's own
-    assert (record["view"]["resize"], record["recipe"]["flips"]) == ("antialiased", "auto")
+    assert (record["view"]["resize"], record["recipe"]["sampling"]) == ("bilinear", "published")
+    assert record["training"]["label_recipe"]["flips"] == "published"
+    assert record["training"]["label_recipe"]["small_regions"] == "drop"
+    assert record["training"]["plan"]["noise_std"] == 0.015
+    assert (
+        record["training"]["plan"]["total_steps"] == 4
+    )  # 8 flipped bad images and as many good ones, 5 a step: 5, 5, 5, 1
+    assert "AUPRO-anomalib" in json.loads((model / "metrics.json").read_text())
     assert (output / "ap_against_masks.png").stat().st_size > 10_000
     with (output / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * len(METRICS)

@@ -38,7 +38,7 @@ def commands() -> list[Command]:
             "train and test on a whole dataset, beside published figures",
             _accuracy_parser(),
             _accuracy,
-            {"model.backbone_weights": "file"},
+            {"view.roi": "file", "view.reference": "file", "model.backbone_weights": "file"},
             {"output": "folder"},
         ),
     ]
