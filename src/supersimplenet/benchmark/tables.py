@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 
 from supersimplenet.benchmark.journal import METRICS, Line
 from supersimplenet.benchmark.protocol import deviations
-from supersimplenet.benchmark.published import Published
+from supersimplenet.benchmark.published import Published, published_datasets
 from supersimplenet.benchmark.runs import FOLDS
 from supersimplenet.benchmark.summary import MEAN, Figure, has_all_folds, written
 
@@ -102,6 +102,8 @@ def describe(lines: Sequence[Line], figures: Sequence[Figure]) -> list[str]:
     paragraphs = [what, f"{reading}. {beside}"]
     if differences := deviations(lines):
         paragraphs.append(f"Differs from the publication: {'; '.join(differences)}.")
+    elif lines[0]["dataset"] in published_datasets():
+        paragraphs.append("Run by the publication's protocol, as far as it is known.")
     for masks_from, text in _MASKS.items():
         names = dict.fromkeys(figure.supervision for figure in figures if figure.masks_from == masks_from)
         if names:
