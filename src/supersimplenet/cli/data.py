@@ -205,10 +205,12 @@ def check_data(
     Raises:
         DataError: the dataset is missing or contradicts itself.
     """
+    from supersimplenet.datasets.bit_depth import decide_reading
     from supersimplenet.datasets.checks.check import check, remove_report, write_report
 
     with counting() as left_out:
         samples, orphans = source.survey()
+    reading = decide_reading(source, [sample.image for sample in samples if sample.split == "train"])
     with progress_bar() as bar:
         tasks = {
             "reading": bar.add_task("reading", total=len(samples), detail=""),
@@ -218,6 +220,7 @@ def check_data(
             samples,
             orphans=orphans,
             size_px=size_px,
+            reading=reading,
             progress=lambda stage, images: bar.advance(tasks[stage], images),
         )
         bar.update(
@@ -257,15 +260,17 @@ def split_data(
     Raises:
         SuperSimpleNetError: the subclass names the cause.
     """
+    from supersimplenet.datasets.bit_depth import decide_reading
     from supersimplenet.datasets.checks.inspection import inspect_samples
     from supersimplenet.datasets.splits import group_samples, split_samples, write_table
 
     samples = source.samples()
     inspections = None
     if groups == "found":
+        reading = decide_reading(source, [sample.image for sample in samples if sample.split == "train"])
         with progress_bar() as bar:
             task = bar.add_task("reading", total=len(samples), detail="")
-            inspections = inspect_samples(samples, progress=lambda images: bar.advance(task, images))
+            inspections = inspect_samples(samples, reading=reading, progress=lambda images: bar.advance(task, images))
     grouped = group_samples(samples, groups, inspections)
     split = split_samples(grouped, test_fraction=test_fraction, seed=seed)
     write_table(split, output)

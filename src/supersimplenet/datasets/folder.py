@@ -14,6 +14,7 @@ from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.preprocessing.images import read_mask
 from supersimplenet.preprocessing.listing import list_images, natural_key
+from supersimplenet.preprocessing.reading import MOST_BITS, BitDepth, ReadConfig
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.files import as_paths
 from supersimplenet.utils.formatting import counted, few
@@ -53,6 +54,9 @@ class Folder(DataSource):
             parts. A part with an image in bad goes to the split of its bad images.
         mask_suffix: End of the stems of masks and ignore masks after the image's own stem, such as _defect. By default
             those above are found by themselves.
+        bit_depth: Number of bits that count in 16-bit images, such as 12 for values of 0 to 4095, or auto, which takes
+            the smallest that holds the values of the training images. By default all 16; a model keeps its own.
+        page: Number of the page of TIFF images, from 0. By default the largest; a model keeps its own.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class Folder(DataSource):
         ignore: Sequence[Path] | Path = (),
         group_pattern: str | None = None,
         mask_suffix: str | None = None,
+        bit_depth: BitDepth | None = None,
+        page: int | None = None,
     ) -> None:
         if not 0 <= test_fraction < 1:
             raise ConfigError(f"test_fraction: {test_fraction}; wanted at least 0 and below 1")
@@ -83,6 +89,7 @@ class Folder(DataSource):
         self.bad_train_fraction = bad_train_fraction
         self.group_pattern = group_pattern
         self.mask_suffix = mask_suffix
+        self.set_reading(bit_depth, page)
         self._part = None if group_pattern is None else _compiled(group_pattern)
         named = self.good[0].resolve()
         self.name = f"Folder/{named.parent.name if named.name.lower() in _PLAIN_NAMES else named.name}"
@@ -104,12 +111,19 @@ class Folder(DataSource):
                 "images"
             )
         for sample in samples:
-            if sample.label == GOOD and sample.mask and read_mask(sample.mask, image_size_px=None).any():
+            if sample.label == GOOD and sample.mask and self._marks(sample.mask):
                 raise DataError(
                     f"{sample.mask}: marks a defect in {sample.image}, which is good; move the image to bad, or remove "
                     "the mask"
                 )
         return [replace(sample, mask=None) if sample.label == GOOD else sample for sample in samples]
+
+    def _marks(self, mask: Path) -> bool:
+        """Return whether the mask of a good image marks anything; by any value where its range is not known yet."""
+        if self.bit_depth == "auto":
+            return bool(read_mask(mask, image_size_px=None, any_value=True).any())
+        reading = ReadConfig(bit_depth=self.bit_depth or MOST_BITS)
+        return bool(read_mask(mask, image_size_px=None, reading=reading).any())
 
     def survey(self) -> tuple[list[Sample], list[tuple[Path, str]]]:
         """Return the samples, with masks of good ones too, and the masks without an image; see `DataSource.survey`."""

@@ -15,6 +15,7 @@ from supersimplenet.datasets.sensum import SensumSODF
 from supersimplenet.datasets.table import Table
 from supersimplenet.datasets.visa import VisA
 from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.preprocessing.reading import MOST_BITS
 
 SOURCES: dict[str, type[DataSource]] = {
     kind.__name__: kind for kind in (MVTecAD, VisA, KSDD2, SensumSODF, Folder, Table)
@@ -52,6 +53,30 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def tested_on(source: DataSource | None, record: Mapping[str, Any], model: Path) -> DataSource:
+    """Return the dataset to test a model on: the given one or else, for None, the one that it was trained on.
+
+    Args:
+        source: the dataset.
+        record: content of the model folder's config.yaml.
+        model: the model folder, for the error message.
+
+    Raises:
+        ConfigError: no dataset is known, or it names another bit depth or page than the training's.
+    """
+    if source is None:
+        return trained_on(record, model)
+    reading = record.get("reading", {})
+    for name, own in (("bit_depth", reading.get("bit_depth", MOST_BITS)), ("page", reading.get("page"))):
+        given = getattr(source, name)
+        if given not in (None, "auto", own):
+            raise ConfigError(
+                f"data.{name}: {given}, and {model} was trained with {'the largest' if own is None else own}; leave "
+                "it out, so that the model reads as in its training"
+            )
+    return source
 
 
 def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:

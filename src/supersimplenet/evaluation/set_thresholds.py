@@ -122,7 +122,7 @@ def set_thresholds(
     failures = []
     for item in detector.predict_files(
         [sample.image for sample in samples],
-        ignored=lambda index: read_ignored(samples[index]),
+        ignored=lambda index: read_ignored(samples[index], reading=detector.preprocessor.reading),
         on_error=on_error,
     ):
         progress(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supersimplenet.datasets.base import DataSource
-from supersimplenet.datasets.registry import describe_source, trained_on
+from supersimplenet.datasets.registry import describe_source, tested_on
 from supersimplenet.errors import DataError
 from supersimplenet.evaluation.evaluate import (
     PartialEvaluation,
@@ -54,7 +54,7 @@ def evaluate_model(
     """
     model = Path(model)
     detector = load_detector(model, compute)
-    source = data or trained_on(detector.record, model)
+    source = tested_on(data, detector.record, model)
     samples = source.samples()
     if compute.engine == "ray":
         from supersimplenet.prediction.ray_cluster import Cluster

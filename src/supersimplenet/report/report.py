@@ -6,7 +6,7 @@ from pathlib import Path
 
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.checks.check import check
-from supersimplenet.datasets.registry import trained_on
+from supersimplenet.datasets.registry import tested_on
 from supersimplenet.evaluation.comparison import compare
 from supersimplenet.evaluation.evaluate import evaluate_samples
 from supersimplenet.inference.config import HERE, ComputeConfig
@@ -56,12 +56,16 @@ def write_report(
     model, output = Path(model), Path(output)
     models = [load_detector(Path(path), compute) for path in (model, other) if path]
     detector = models[0]
-    source = data or trained_on(detector.record, model)
+    source = tested_on(data, detector.record, model)
     samples = source.samples()
     evaluations = [evaluate_samples(one, samples, resolution=resolution, on_error=on_error) for one in models]
     with progress_bar() as bar:
         task = bar.add_task("checking the data", total=len(samples), detail="")
-        checked = check(samples, progress=lambda stage, images: bar.advance(task, images * (stage == "reading")))
+        checked = check(
+            samples,
+            reading=detector.preprocessor.reading,
+            progress=lambda stage, images: bar.advance(task, images * (stage == "reading")),
+        )
     output.mkdir(parents=True, exist_ok=True)
     return write_page(
         output / REPORT,

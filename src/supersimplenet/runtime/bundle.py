@@ -16,6 +16,7 @@ from supersimplenet.errors import ModelFolderError
 from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
+from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.types import ScoreName, ScoreScale, Verdict
 from supersimplenet.utils.serialization import from_plain, to_plain
 
@@ -78,6 +79,7 @@ class Bundle:
         step_px: height and width must be multiples of this number; None where ``size_px`` is fixed.
         strides: strides of the network's feature maps.
         view: how images are prepared for the network, as in config.yaml.
+        reading: how image files and arrays become pixels, as in config.yaml.
         view_images: the region of interest and the reference image, if any: PNG files in base64.
         masked: whether the graph has a second input, for the pixels that count in no score.
         preprocessing: the steps that are applied to an image's pixels, before the graph and inside it.
@@ -103,6 +105,7 @@ class Bundle:
     step_px: int | None = None
     strides: tuple[int, ...] = (8, 16)
     view: dict[str, Any] = field(default_factory=dict)
+    reading: dict[str, Any] = field(default_factory=dict)
     view_images: dict[str, str] = field(default_factory=dict)
     masked: bool = False
     preprocessing: dict[str, Any]
@@ -143,9 +146,13 @@ class Bundle:
     def make_preprocessor(self, size_px: tuple[int, int]) -> Preprocessor:
         """Return the preprocessor for a size."""
         config = from_plain(ViewConfig, self.view, where="metadata: view")
+        reading = from_plain(ReadConfig, self.reading, where="metadata: reading")
         images = {name: decode_png(text) for name, text in self.view_images.items()}
         roi = images["roi"] > 0 if "roi" in images else None
-        return Preprocessor(config, size_px=size_px, strides=self.strides, roi=roi, reference=images.get("reference"))
+        reference = images.get("reference")
+        return Preprocessor(
+            config, size_px=size_px, reading=reading, strides=self.strides, roi=roi, reference=reference
+        )
 
     def as_json(self) -> str:
         """Return the JSON text that is stored in the file."""

@@ -6,13 +6,17 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.bit_depth import decide_reading
+from supersimplenet.datasets.splits import hold_out
+from supersimplenet.datasets.supervision import Supervision
 from supersimplenet.errors import ConfigError, OutputError
 from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
 from supersimplenet.inference.model_folder import (
@@ -20,9 +24,11 @@ from supersimplenet.inference.model_folder import (
 )
 from supersimplenet.model.backbone import Backbone
 from supersimplenet.model.config import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
+from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.module import TrainingModule, build_optimizer
 from supersimplenet.training.sampler import EpochBatches
+from supersimplenet.types import Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.formatting import counted, shown_duration
 from supersimplenet.utils.seeding import derive_seed
@@ -66,6 +72,29 @@ class Plan:
                 f"only {counted(self.total_steps, 'step')}: expect little of this model before some {_FEW_STEPS}; give "
                 "it more epochs (--trainer.max_epochs), time or good images, or smaller batches (--recipe.batch_size)"
             )
+
+
+def plan_reading(
+    data: DataSource,
+    samples: Sequence[Sample],
+    choose: Callable[[Sequence[Sample]], Supervision],
+    holdout_fraction: float,
+    seed: int,
+) -> ReadConfig:
+    """Decide how the images of a dataset are read; held-out ones, which do nothing but calibrate, have no say in it.
+
+    Args:
+        data: the dataset.
+        samples: its samples.
+        choose: chooses those that are trained on.
+        holdout_fraction: share of the good images that are held out.
+        seed: seed of the choice of the held-out images.
+    """
+    if data.bit_depth != "auto":
+        return decide_reading(data, ())
+    training = choose(samples).training
+    held_out = hold_out(training, holdout_fraction, seed)
+    return decide_reading(data, [sample.image for place, sample in enumerate(training) if place not in held_out])
 
 
 def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, feature_scale: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from supersimplenet.inference.model_folder import (
     hash_weights,
     load_preprocessor,
     move_to,
+    read_config_of,
     read_record,
     save_model,
     save_preprocessor,
@@ -43,7 +45,7 @@ from supersimplenet.training.distributed import ProcessGroup, start
 from supersimplenet.training.features import measure_feature_scale, remove_cache_files
 from supersimplenet.training.loop import fit
 from supersimplenet.training.module import TrainingModule
-from supersimplenet.training.plan import Plan, earlier_run, plan_run, resolve_noise_std
+from supersimplenet.training.plan import Plan, earlier_run, plan_reading, plan_run, resolve_noise_std
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.training.score_scale import measure_score_scale
 from supersimplenet.training.training_set import TrainingSet, gather_training_set
@@ -113,7 +115,7 @@ def train(
         started=time.monotonic(),
     )
     process_group, earlier = _describe(run, resume=resume)
-    labels = _supervise(run)
+    labels = _supervise(run, process_group, earlier)
     ready = _prepare(run, labels, backbone, process_group, earlier)
     try:
         training_set = _gather(run, labels, ready, earlier)
@@ -203,22 +205,23 @@ def _describe(run: _Run, *, resume: bool) -> tuple[ProcessGroup, dict[str, Any] 
     return process_group, process_group.on_rank_zero(lambda: earlier_run(run.folder, settings, resume=resume))
 
 
-def _supervise(run: _Run) -> _Labels:
-    """Decide which labels are used, and print the decision."""
-    masks = MaskReader()
+def _supervise(run: _Run, process_group: ProcessGroup, earlier: dict[str, Any] | None) -> _Labels:
+    """Decide how files are read and which labels are used, and print the decisions."""
+    choose = partial(supervise, supervision=run.supervision, masks=run.masks, seed=run.seed)
     with counting(run.on_error) as left_out:
-        samples, empty_masks = without_empty_masks(run.data.samples(), masks)
+        samples = run.data.samples()
+        plan = partial(plan_reading, run.data, samples, choose, run.trainer.holdout_fraction, run.seed)
+        reading = process_group.on_rank_zero(plan) if earlier is None else read_config_of(earlier, run.folder)
+        masks = MaskReader(reading)
+        samples, empty_masks = without_empty_masks(samples, masks)
     if text := left_out.unsaid():
         console().print(text)
-    supervision = supervise(samples, run.supervision, masks=run.masks, seed=run.seed)
+    supervision = choose(samples)
     console().print(supervision.describe())
     if empty_masks:
         console().print(f"of those without a mask, {len(empty_masks)} have an empty one")
     recipe = resolve_recipe(
-        run.recipe,
-        supervision.regime,
-        variant=run.model.variant,
-        own_perlin_threshold=run.data.perlin_threshold,
+        run.recipe, supervision.regime, variant=run.model.variant, own_perlin_threshold=run.data.perlin_threshold
     )
     return _Labels(
         samples=samples,
@@ -248,8 +251,9 @@ def _prepare(
         preprocessor = read_preprocessor(
             run.view,
             size_px=run.model.size_px,
+            reading=labels.masks.reading,
             strides=run.model.feature_strides,
-            drawn_on=image_size(labels.supervision.training[0].image),
+            drawn_on=image_size(labels.supervision.training[0].image, page=labels.masks.reading.page),
         )
         view_files = process_group.on_rank_zero(lambda: save_preprocessor(run.folder, preprocessor))
     else:
@@ -340,6 +344,7 @@ def _record(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet
     """Return the settings of the run and the facts about its training, for config.yaml."""
     return {
         **run.settings(),
+        "reading": to_plain(labels.masks.reading),
         "view_files": ready.view_files,
         "image_score": labels.recipe.image_score,
         "training": {
