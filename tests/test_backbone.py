@@ -23,8 +23,9 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from supersimplenet.errors import BackboneError
-from supersimplenet.model.backbone import Backbone, build_backbone, read_state_dict, wrap_module
+from supersimplenet.model.backbone import Backbone, build_backbone, wrap_module
 from supersimplenet.model.config import ModelConfig
+from supersimplenet.model.weight_files import read_state_dict
 
 PACKAGED = Path(str(files("supersimplenet.model") / "weights" / "compact.safetensors"))
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])
@@ -275,14 +276,14 @@ def test_a_file_that_is_not_there(tmp_path, name):
 def test_a_damaged_safetensors_file(tmp_path, kept):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(PACKAGED.read_bytes()[:kept])
-    with pytest.raises(BackboneError, match=r"weights.safetensors: not a readable safetensors file \("):
+    with pytest.raises(BackboneError, match=r"weights.safetensors: damaged \("):
         from_file(path)
 
 
 def test_a_damaged_torch_file(tmp_path, resnet18_states):
     path = write_weights(tmp_path, {"conv1.weight": resnet18_states["whole"]["conv1.weight"]}, "torch")
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(BackboneError, match=r"weights.pth: holds something else than tensors"):
+    with pytest.raises(BackboneError, match=r"weights.pth: damaged \("):
         from_file(path)
 
 
@@ -525,6 +526,7 @@ from safetensors.torch import save_file
 from supersimplenet.errors import BackboneError
 from supersimplenet.model.backbone import build_backbone
 from supersimplenet.model.config import ModelConfig
+from supersimplenet.model.weight_files import read_state_dict
 
 name, output = sys.argv[1:]
 started = time.monotonic()
@@ -575,16 +577,15 @@ def test_weights_come_from_the_hub_and_then_from_its_cache(tmp_path):
 
 def test_a_hub_that_is_not_there_leaves_three_ways_out(tmp_path):
     answer = build_elsewhere(HUB_MODEL, endpoint=NO_HUB, home=tmp_path / "home", output=tmp_path / "none.safetensors")
-    lines = answer["error"].splitlines()
-    assert lines[0].startswith(
+    (line,) = answer["error"].splitlines()
+    assert line.startswith(
         f"model.backbone: the weights of '{HUB_MODEL}' could not be fetched from the model hub ([Errno "
     )
-    assert lines[0].endswith("Three ways out:")
-    assert lines[1].startswith("  1. --model.backbone compact: ")
-    assert lines[2].startswith("  2. --model.backbone_weights FILE: ")
-    assert lines[3].startswith("  3. on a machine with access, ")
-    assert "(HF_HOME)" in lines[3]
-    assert len(lines) == 4
+    ways = line.partition("Three ways out: ")[2]
+    assert ways.startswith("1. --model.backbone compact: ")
+    assert "; 2. --model.backbone_weights FILE: " in ways
+    assert "; 3. on a machine with access, " in ways
+    assert "(HF_HOME)" in ways
     # A look-up of the name, which a slow resolver may try twice; the hub's client would retry for most of a minute.
     assert answer["seconds"] < 30
 

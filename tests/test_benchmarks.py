@@ -51,8 +51,8 @@ def test_speed_times_a_trained_model_and_refuses_nonsense(tmp_path, capsys):
     small = ["--file_size", "[64,64]", "--files", "1", "--rounds", "1", "--warmup", "0"]
     assert main(["benchmark", "speed", "--model", str(tmp_path / "model"), *small]) == 0
     assert f"{tmp_path / 'model'}, 64x64 px, batch 1, torch float32, cpu" in capsys.readouterr().err
-    assert main(["benchmark", "speed", "--model", str(tmp_path / "none"), *small]) == 1
-    assert "no model here" in capsys.readouterr().err
+    assert main(["benchmark", "speed", "--model", str(tmp_path / "none"), *small]) == 2
+    assert "none: no such folder" in capsys.readouterr().err
     for arguments, message in (
         (["--rounds", "0"], "rounds: 0; it must be at least 1"),
         (["--threads", "0"], "threads: 0; it must be at least 1"),

@@ -18,8 +18,9 @@ from scipy import ndimage
 
 from supersimplenet.cli.main import main
 from supersimplenet.datasets.checks.check import CheckReport, check
-from supersimplenet.datasets.checks.duplicates import equal_groups, find_near_duplicates, fingerprint, linked_groups
+from supersimplenet.datasets.checks.duplicates import find_near_duplicates, fingerprint
 from supersimplenet.datasets.checks.inspection import inspect_samples
+from supersimplenet.datasets.parts import equal_groups, linked_groups
 from supersimplenet.datasets.table import Table
 from supersimplenet.types import BAD, GOOD, Sample
 
@@ -378,8 +379,10 @@ def test_the_command_prints_writes_and_fails(faulty, tmp_path, capsys):
 
 def test_a_size_that_cannot_be_is_refused(parts, tmp_path, capsys):
     source = ["--data", "Folder", f"--data.good={tmp_path / 'train'}"]
-    assert main(["data", "check", *source, "--size", "0", "64"]) == 1
-    assert "ConfigError: size: 0 64; wanted height and width" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "check", *source, "--size", "0", "64"])
+    assert stop.value.code == 2
+    assert "--size: '0'; wanted a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_the_command_succeeds_without_errors(parts, tmp_path, capsys):

@@ -107,22 +107,27 @@ def test_help_lists_the_commands(capsys):
     [
         (
             ["train", "--data", "MVTecAD", "--data.root", "no/where", "--data.category", "bottle"],
-            "DataError: no/where: no such folder; supersimplenet data download MVTecAD, or",
+            "train: --data.root: no/where: no such file or folder; supersimplenet data download MVTecAD",
         ),
-        (["train"], "ConfigError: data: not given"),
-        (["train", "--resume"], "ConfigError: output: not given; --resume needs the folder of the interrupted run"),
+        (["train"], "train: data: not given"),
+        (["train", "--resume"], "train: output: not given; --resume needs the folder of the interrupted run"),
         (
             ["train", "--resume", "--output", "no/run"],
-            "ConfigError: no/run: nothing to resume yet; run the train command again",
+            "train: no/run: nothing to resume yet; run the train command again",
         ),
-        (["test", "--model", "no/model"], "ModelFolderError: no/model: no model here"),
-        (["test", "--model", "no/model", "--device", "abacus"], "ModelFolderError"),
-        (["predict", "--model", "no/model", "no/image", "--output", "out"], "DataError: no/image: no such file"),
+        (["test", "--model", "no/model"], "test: --model: no/model: no such folder"),
+        (["test", "--model", "no/model", "--device", "abacus"], "test: --model: no/model: no such folder"),
+        (
+            ["predict", "--model", "no/model", "no/image", "--output", "out"],
+            "--model: no/model: no such file or folder",
+        ),
     ],
 )
-def test_errors_are_one_message_and_status_1(arguments, message, capsys):
-    assert main(arguments) == 1
-    assert message in capsys.readouterr().err
+def test_a_wrong_path_is_one_message_and_status_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"supersimplenet {arguments[0]}: " in line
+    assert message in line
 
 
 @pytest.mark.parametrize(
@@ -137,10 +142,10 @@ def test_errors_are_one_message_and_status_1(arguments, message, capsys):
 )
 def test_wrong_options_are_refused_by_name(arguments, message, capsys):
     try:
-        status = main([*arguments, "--data", "Folder", "--data.good", "parts"])
+        status = main([*arguments, "--data", "Folder", "--data.good", "."])
     except SystemExit as stop:
         status = stop.code
-    assert status != 0
+    assert status == 2
     assert message in capsys.readouterr().err
 
 

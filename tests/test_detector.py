@@ -218,7 +218,7 @@ def test_another_process_gives_the_same_scores(folder, photographs, tmp_path):
         ("unknown option", "config.yaml: model: unknown colour; written by another version"),
         (
             "wrong value",
-            "config.yaml: model: model.image_size: 8x64 px; give height and width, each side at least 32 px",
+            "config.yaml: model.image_size: 8x64 px; give height and width, each side at least 32 px",
         ),
         ("other format", "format 99; this version reads format 1"),
         ("no yaml", "config.yaml: not readable as YAML"),

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 import supersimplenet
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.cli.main import main
-from supersimplenet.errors import ConfigError, ExportError
+from supersimplenet.errors import ConfigError, ExportError, ImageError
 from supersimplenet.export.export import export_model
 from supersimplenet.export.score_outputs import ScoreOutputs
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
@@ -32,6 +32,7 @@ from supersimplenet.model.resample import hat_upscale
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
+from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.bundle import KEY
 from supersimplenet.utils.serialization import to_plain
@@ -169,7 +170,7 @@ def test_a_file_names_no_folder_of_the_machine_that_made_it(file_format, files):
 
 def test_options_that_an_exported_file_has_decided_are_refused(files, photographs, tmp_path, capsys):
     options = ["--model", str(files["onnx"]), str(photographs[0]), "--output", str(tmp_path), "--engine", "openvino"]
-    assert main(["predict", *options]) == 1
+    assert main(["predict", *options]) == 2
     assert "is an exported file, which has decided them" in capsys.readouterr().err
 
 
@@ -256,6 +257,8 @@ def test_weights_that_changed_do_not_pass(damage, message, files, detector, phot
             continue
         weights.CopyFrom(numpy_helper.from_array(values.copy(), weights.name))
     damaged = tmp_path / "damaged.onnx"
+    about = json.loads(next(entry.value for entry in network.metadata_props if entry.key == KEY))
+    onnx.helper.set_model_props(network, {KEY: json.dumps(about | {"sealed": False})})  # so that no seal is missed
     onnx.save(network, damaged)
     expected = detector.predict(list(photographs))
     verify(files["onnx"], photographs, expected, tolerance=TOLERANCES["fp32"], source="here")
@@ -372,7 +375,7 @@ def test_int8_holds_its_limit_or_says_by_how_much_not(file_format, model, files,
     options = {"file_format": file_format, "precision": "int8", "images": photographs}
     certificate = export_model(model, tmp_path / "file", max_drop=0.2, **options).certificate
     assert 0 < certificate.measured_drop <= 0.2
-    of = "the share of the scores' variance that quantisation changes, on the calibration split (8 images)"
+    of = "the share of the scores' variance that quantisation changes (8 images)"
     assert certificate.drop_of == of
     assert (tmp_path / "file").stat().st_size < 0.6 * files[file_format].stat().st_size
     # The same loss by hand: mean squared difference over variance of the fused score.
@@ -424,6 +427,7 @@ def test_a_view_travels_with_the_file(file_format, view, model, photographs, tmp
         roi[20:70, 30:120] = True
         images = photographs[:1]  # the only one of the region's proportions
         record["view"] = {"roi": "roi.png"}
+        record["reading"] = {"bit_depth": 12, "page": None}
         record["view_files"] = save_preprocessor(folder, Preprocessor(ViewConfig(), size_px=SIZE, roi=roi))
     else:
         record["view"] = {"fit": view}
@@ -440,6 +444,15 @@ def test_a_view_travels_with_the_file(file_format, view, model, photographs, tmp
         np.testing.assert_allclose(one.map_logit, other.map_logit, rtol=0, atol=2e-5)
         if other.ignored is not None:
             np.testing.assert_array_equal(one.ignored, other.ignored)
+    if view == "roi":  # the range of 16-bit values travels, too
+        values = np.asarray(Image.open(images[0]).convert("L")).astype(np.uint16) * 16
+        one, other = (
+            line.predict(values) for line in (Inspector.load(output, trust=True), Detector.load(folder, device="cpu"))
+        )
+        np.testing.assert_allclose(one.map_logit, other.map_logit, rtol=0, atol=2e-5)
+        assert one.reading == other.reading == ReadConfig(bit_depth=12)
+        with pytest.raises(ImageError, match="above the 12 bits"):
+            Inspector.load(output, trust=True).predict(values + np.uint16(4096))
     plain = Detector.load(model, device="cpu").predict(list(images))
     assert any(one.map_max_logit != other.map_max_logit for one, other in zip(found, plain, strict=True))
     with pytest.raises(ConfigError, match="dynamic: a model with a view of its own"):

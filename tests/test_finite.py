@@ -104,21 +104,21 @@ def _grey(level: int):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"threshold_logit": math.nan}, "threshold_logit is nan; wanted a finite number"),
-        ({"threshold_logit": "high"}, "threshold_logit is high; wanted a finite number"),
-        ({"accept_logit": math.inf}, "accept_logit is inf"),
-        ({"accept_logit": 201.0}, "accept_logit is 201.0; wanted a finite number, at most threshold_logit, or null"),
-        ({"pixel_logit": -math.inf}, "pixel_logit is -inf"),
-        ({"min_area_px": 0}, "min_area_px is 0; wanted a whole number of 1 or more"),
-        ({"max_false_alarms": 1.5}, "max_false_alarms is 1.5; wanted a rate above 0, at most 1"),
-        ({"max_escapes": math.nan}, "max_escapes is nan"),
-        ({"confidence": 1.0}, "confidence is 1.0; wanted above 0, below 1"),
-        ({"part_logits": (1.0, math.nan)}, "part_logits is .*; wanted one or more finite numbers"),
-        ({"part_logits": ()}, "part_logits is"),
-        ({"images": 2}, "images is 2; wanted at least the number of parts"),
-        ({"escapes": 1}, "escapes is 1; wanted a whole number, at most bad_parts"),
-        ({"image_score": "best"}, "image_score is best; wanted head, map or fused"),
-        ({"date": None}, "date is None; wanted text"),
+        ({"threshold_logit": math.nan}, "threshold_logit: nan; wanted a finite number"),
+        ({"threshold_logit": "high"}, "threshold_logit: 'high'; wanted a finite number"),
+        ({"accept_logit": math.inf}, "accept_logit: inf"),
+        ({"accept_logit": 201.0}, "accept_logit: 201.0; wanted a finite number, at most threshold_logit, or null"),
+        ({"pixel_logit": -math.inf}, "pixel_logit: -inf"),
+        ({"min_area_px": 0}, "min_area_px: 0; wanted a whole number of 1 or more"),
+        ({"max_false_alarms": 1.5}, "max_false_alarms: 1.5; wanted a rate above 0, at most 1"),
+        ({"max_escapes": math.nan}, "max_escapes: nan"),
+        ({"confidence": 1.0}, "confidence: 1.0; wanted above 0, below 1"),
+        ({"part_logits": (1.0, math.nan)}, r"part_logits.*: .*nan.*; wanted .*finite number"),
+        ({"part_logits": ()}, "part_logits: "),
+        ({"images": 2}, "images: 2; wanted at least the number of parts"),
+        ({"escapes": 1}, "escapes: 1; wanted a whole number, at most bad_parts"),
+        ({"image_score": "best"}, "image_score: 'best'; wanted head, map or fused"),
+        ({"date": None}, "date: None; wanted text"),
     ],
 )
 def test_no_calibration_holds_what_no_calibration_has(change, message, model, tmp_path):
@@ -132,7 +132,7 @@ def test_no_calibration_holds_what_no_calibration_has(change, message, model, tm
     with pytest.raises(ModelFolderError, match=rf"calibration\.yaml: {message}"):
         Detector.load(model)
     text = BUNDLE.as_json().replace('"threshold_logit": 200.0', '"threshold_logit": NaN')
-    with pytest.raises(ModelFolderError, match="here: calibration: threshold_logit is nan"):
+    with pytest.raises(ModelFolderError, match=r"here: calibration\.threshold_logit: nan"):
         read_bundle(text, where="here")
 
 
@@ -140,13 +140,13 @@ def test_no_calibration_holds_what_no_calibration_has(change, message, model, tm
     ("name", "value"), [("head_mean", math.nan), ("map_std", 0.0), ("head_std", math.inf), ("images", -1)]
 )
 def test_no_score_scale_holds_what_no_scale_has(name, value, model):
-    with pytest.raises(ConfigError, match=f"{name} is {value}"):
+    with pytest.raises(ConfigError, match=f"{name}: {value}"):
         ScoreScale(**{name: value})
     path = model / "config.yaml"
     record = yaml.safe_load(path.read_text())
     record["score_scale"][name] = value
     path.write_text(yaml.safe_dump(record))
-    with pytest.raises(ModelFolderError, match=rf"config\.yaml: score_scale: {name} is {value}"):
+    with pytest.raises(ModelFolderError, match=rf"config\.yaml: score_scale\.{name}: {value}"):
         Detector.load(model)
 
 
@@ -154,10 +154,10 @@ def test_an_unknown_deciding_score_is_refused(model, tmp_path):
     (model / "calibration.yaml").unlink()
     path = model / "config.yaml"
     path.write_text(path.read_text().replace("image_score: fused", "image_score: best"))
-    with pytest.raises(ConfigError, match="image_score: 'best'; wanted one of head, map, fused"):
+    with pytest.raises(ModelFolderError, match=r"config\.yaml: image_score: 'best'; wanted head, map or fused"):
         Detector.load(model)
     file = write(tmp_path / "drawn.onnx", replace(BUNDLE, image_score="best", calibration=None))
-    with pytest.raises(ConfigError, match="image_score: 'best'"):
+    with pytest.raises(ModelFolderError, match=r"drawn\.onnx: image_score: 'best'; wanted head, map or fused"):
         Inspector.load(file)
 
 

@@ -25,12 +25,24 @@ def train_names(samples: list[Sample]) -> set[str]:
     return {s.image.name for s in samples if s.split == "train"}
 
 
-def test_folder_holds_out_a_share_and_adding_images_moves_none(parts):
+def test_folder_holds_out_a_share_and_adding_images_moves_few(parts):
+    """A model's record of the splits moves none; see test_parts.py."""
     before = Folder(good=parts / "good").samples()
+    assert sum(sample.split == "test" for sample in before) == 40
+    touch(parts, "good/000a.png")
+    after = {sample.image: sample.split for sample in Folder(good=parts / "good").samples()}
+    assert sum(after[sample.image] != sample.split for sample in before) <= 1
+    touch(parts, *[f"good/new/{i}.png" for i in range(299)])
+    after = {sample.image: sample.split for sample in Folder(good=parts / "good").samples()}
+    assert sum(split == "test" for split in after.values()) == 100
+
+
+def test_folder_by_rule_1_holds_out_a_share_on_average_and_adding_images_moves_none(parts):
+    before = Folder(good=parts / "good", split_rule=1).samples()
     held_out = sum(sample.split == "test" for sample in before)
     assert 20 <= held_out <= 60  # 200 draws at 0.2: 40, and 3.5 standard deviations of 5.7 either way
     touch(parts, *[f"good/new/{i}.png" for i in range(300)], "good/000a.png")
-    after = {sample.image: sample.split for sample in Folder(good=parts / "good").samples()}
+    after = {sample.image: sample.split for sample in Folder(good=parts / "good", split_rule=1).samples()}
     assert all(after[sample.image] == sample.split for sample in before)
 
 
@@ -43,10 +55,14 @@ def test_folder_split_depends_on_seed_and_name_alone(parts, tmp_path_factory):
 
 def test_folder_split_is_the_same_for_ever(tmp_path):
     # Fixed: a change here would mix training and test images of every dataset in use.
-    # Of {0..7}.png those for which `printf "0\000$i.png" | sha256sum` starts with 0 to 7, so lies below one half.
+    # By rule 1, of {0..7}.png those for which `printf "0\000$i.png" | sha256sum` starts with 0 to 7:
+    # below one half.
     touch(tmp_path, *[f"x/{i}.png" for i in range(8)])
-    samples = Folder(good=tmp_path / "x", test_fraction=0.5).samples()
+    samples = Folder(good=tmp_path / "x", test_fraction=0.5, split_rule=1).samples()
     assert [s.image.name for s in samples if s.split == "test"] == ["4.png", "5.png", "6.png"]
+    # By rule 2, those four that have the lowest sums.
+    samples = Folder(good=tmp_path / "x", test_fraction=0.5).samples()
+    assert [s.image.name for s in samples if s.split == "test"] == ["3.png", "4.png", "5.png", "6.png"]
 
 
 def test_folder_test_fraction(parts):

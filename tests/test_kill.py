@@ -103,3 +103,65 @@ def test_three_kills_leave_the_files_of_an_undisturbed_run(model, tmp_path):
 def test_fifty_kills_leave_the_files_of_an_undisturbed_run(model, tmp_path, batch_size):
     happened = kill_and_continue(model, tmp_path, kills=50, images=1500, batch_size=batch_size)
     assert happened["among"] >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_fifty_kills_over_all_commands_lose_nothing(tmp_path):
+    """Each command ten times, killed at a random moment and called again: files as of an undisturbed call."""
+    program = [sys.executable, "-m", "supersimplenet"]
+    surface = ["--surfaces", "[brushed_metal]", "--size_px", "[64,64]", "--train_good", "8", "--test_good", "2"]
+    subprocess.run([*program, "data", "synthesize", "--output", str(tmp_path / "data"), *surface], check=True)
+    source = ["--data", "MVTecAD", "--data.root", str(tmp_path / "data"), "--data.category", "brushed_metal"]
+    small = ["--model.backbone", "compact", "--model.image_size", "[64,64]", "--trainer.max_epochs", "4"]
+    model, place = tmp_path / "model", tmp_path / "place"
+    good = str(tmp_path / "data" / "brushed_metal" / "test" / "good")
+    commands = {
+        "train": ["train", *source, *small, "--resume", "--output", str(place)],
+        "calibrate": ["calibrate", "--model", str(place)],
+        "export": ["export", "--model", str(model), "--format", "onnx", "--output", str(place / "model.onnx")],
+        "report": ["report", "--model", str(model), "--output", str(place)],
+        "predict": ["predict", "--model", str(model), good, "--output", str(place)],
+    }
+    subprocess.run([*program, "train", *source, *small, "--output", str(model)], check=True, capture_output=True)
+    moments = random.Random(0)
+    happened: dict[str, int] = {}
+
+    def call(name: str, *, kill_after_s: float | None = None) -> bool:
+        command = [*program, *commands[name]]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            status = process.wait(kill_after_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return True
+        assert status == 0, name
+        return False
+
+    def prepare(name: str) -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        if name == "calibrate":
+            shutil.copytree(model, place)
+
+    def judged(name: str) -> dict[str, bytes]:
+        """What must be equal: without times, and without the certificate's latency in an export."""
+        found = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file() and path.name != ".lock"}
+        found.pop("config.yaml", None)
+        return dict.fromkeys(found, b"") if name == "export" else found
+
+    for name in commands:
+        prepare(name)
+        started = time.monotonic()
+        call(name)
+        seconds, expected = time.monotonic() - started, judged(name)
+        kills = 0
+        while kills < 10:
+            prepare(name)
+            kills += call(name, kill_after_s=moments.uniform(0.2 * seconds, seconds))
+            config = place / "config.yaml"
+            if name != "train" or not config.is_file() or "finished: true" not in config.read_text():
+                call(name)  # a finished training has nothing to resume
+            assert judged(name) == expected, name
+        happened[name] = kills
+    print(happened)

@@ -59,7 +59,7 @@ def test_in_another_precision_no_guarantee_is_claimed_anywhere(model, data, tmp_
     assert main(["test", *options]) == 0
     assert json.loads((model / "metrics.json").read_text())["calibration"].startswith(NOT_VALID)
     rate = ["--false-discovery-rate", "10%", "--output", str(tmp_path / "found")]
-    assert main(["predict", *options, str(data / "test"), *rate]) == 1
+    assert main(["predict", *options, str(data / "test"), *rate]) == 2
     assert "not calibrated in this precision" in capsys.readouterr().err
 
 

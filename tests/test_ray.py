@@ -115,7 +115,7 @@ def test_what_a_cluster_cannot_do_is_refused(model, photographs, tmp_path, capsy
         ([str(photographs), "--workers", "2"], "give --engine ray"),
         ([str(photographs), "--engine", "ray", "--workers", "0"], "workers: 0; it must be at least 1"),
     ):
-        assert main([*base, *more]) == 1
+        assert main([*base, *more]) == 2
         assert message in capsys.readouterr().err
 
 

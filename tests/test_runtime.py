@@ -229,8 +229,8 @@ def test_the_command_prints_a_line_an_image(tmp_path, capsys):
     assert (row["path"], row["verdict"], row["calibrated"]) == (str(tmp_path / "1.png"), "bad", True)
     assert row["defects"][0]["left"] == 40
     assert np.load(tmp_path / "maps" / "000000.npy").shape == SIZE
-    assert main([str(tmp_path / "gone.onnx")]) == 1
-    assert "ModelFolderError" in capsys.readouterr().err
+    assert main([str(tmp_path / "gone.onnx")]) == 2
+    assert "gone.onnx: no such file" in capsys.readouterr().err
 
 
 def test_the_command_takes_patterns_and_goes_on_past_an_unreadable_image(tmp_path, capsys):
@@ -247,7 +247,7 @@ def test_the_command_takes_patterns_and_goes_on_past_an_unreadable_image(tmp_pat
     assert "2.png: not a readable image" in rows[1]["error"]
     assert main([str(file), str(tmp_path / "*.jpg")]) == 1
     assert "no file fits this pattern" in capsys.readouterr().err
-    assert main([str(file)]) == 1
+    assert main([str(file)]) == 2
     assert "no image is named" in capsys.readouterr().err
 
 
@@ -315,8 +315,10 @@ def test_nothing_but_numpy_pillow_and_one_engine_is_needed(engine, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["verdict"] == "bad"
     without = on_the_line(code, str(file), str(tmp_path / "1.png"), allowed=BASE)
-    assert without.returncode == 1
-    assert without.stderr.startswith(f"ConfigError: {package}: not installed, and this file needs it; pip install")
+    assert without.returncode == 2
+    assert without.stderr.startswith(
+        f"python -m supersimplenet.runtime: {package}: not installed, and this file needs it; pip install"
+    )
     assert f"'supersimplenet[{engine}]'" in without.stderr
 
 
@@ -359,10 +361,10 @@ def test_what_needs_more_says_so_before_it_begins(tmp_path):
     allowed = {*BASE, *COMMAND_LINE, "onnxruntime"}
     command = predict(VERSION_0_1 / "plain.onnx", tmp_path / "rows")
     done = on_the_line(PROGRAM, *command, "--format", "csv,parquet", allowed=allowed)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "parquet is written by pyarrow, which is not installed" in done.stderr
     done = on_the_line(PROGRAM, *command, "--overlays", allowed=allowed)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "drawn by matplotlib, which is not installed" in done.stderr
     assert not (tmp_path / "rows").exists()
     done = on_the_line(PROGRAM, *predict(VERSION_0_1 / "plain", tmp_path / "rows"), allowed=allowed)

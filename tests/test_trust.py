@@ -108,5 +108,5 @@ def test_the_refusal_needs_no_torch(tmp_path):
 def test_an_export_gets_no_name_of_another_format(tmp_path, capsys):
     model = PROGRAM.parent / "plain"
     command = ["export", "--model", str(model), "--format", "torch", "--output", str(tmp_path / "parts.onnx")]
-    assert main(command) == 1
+    assert main(command) == 2
     assert "output: parts.onnx is named as a file for onnx, the format is torch; rename it" in capsys.readouterr().err

@@ -84,9 +84,9 @@ class ScoreScale:
             value = getattr(self, name)
             if not is_finite(value) or (name.endswith("std") and value <= 0):
                 wanted = "a finite number" + (" above 0" if name.endswith("std") else "")
-                raise ConfigError(f"{name} is {value!r}; wanted {wanted}")
+                raise ConfigError(f"{name}: {value!r}; wanted {wanted}")
         if not isinstance(self.images, int) or self.images < 0:
-            raise ConfigError(f"images is {self.images!r}; wanted a whole number of 0 or more")
+            raise ConfigError(f"images: {self.images!r}; wanted a whole number of 0 or more")
 
     def fuse(self, head_logit: float, map_max_logit: float) -> float:
         """Return the mean of both scores, after the map's score was put on the head's scale."""

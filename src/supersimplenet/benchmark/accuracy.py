@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from supersimplenet.benchmark import plot, tables
-from supersimplenet.benchmark.config import AccuracyConfig
+from supersimplenet.benchmark.config import STOPS_WITHIN_S, AccuracyConfig
 from supersimplenet.benchmark.journal import FAILURES_FILE, RUNS_FILE, Line, check_settings, read_lines
-from supersimplenet.benchmark.launcher import RunFailedError, carry_out, claimed, comparable
+from supersimplenet.benchmark.launcher import RunFailedError, carry_out, comparable
 from supersimplenet.benchmark.runs import DataFamily, Run, plan_runs
 from supersimplenet.benchmark.summary import Figure, summarise
 from supersimplenet.datasets.registry import source_from
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.utils.console import console, progress_bar, results
-from supersimplenet.utils.files import append_line, write_text
+from supersimplenet.utils.files import write_text
+from supersimplenet.utils.journals import append_line
+from supersimplenet.utils.locks import writing_into
 from supersimplenet.utils.serialization import to_plain
 
 CSV_FILE, MARKDOWN_FILE, PLOT_FILE = "results.csv", "results.md", "ap_against_masks.png"
@@ -62,7 +64,7 @@ def benchmark_accuracy(
     Raises:
         ConfigError: the runs in the folder have other settings, or an option is not valid.
         DataError: there is no category, or the dataset of the first missing run cannot be read.
-        OutputError: another benchmark is running in the folder.
+        OutputError: another process writes into the folder.
     """
     folder, config = Path(output), config or AccuracyConfig()
     settings: dict[str, Any] = {
@@ -75,7 +77,8 @@ def benchmark_accuracy(
     if config.time_budget is not None:
         parse_duration(config.time_budget)
     runs = plan_runs(data, config)
-    with claimed(folder) as lock:
+    # Longer than the runs of an earlier benchmark take to end, once it is stopped.
+    with writing_into(folder, wait_s=STOPS_WITHIN_S + 10) as lock:
         lines = read_lines(folder / RUNS_FILE)
         check_settings(folder / RUNS_FILE, lines, comparable(runs[0], settings))
         known = {line["key"] for line in lines}

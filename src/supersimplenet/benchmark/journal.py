@@ -13,13 +13,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.errors import ConfigError, DataError
-from supersimplenet.utils.files import whole_lines
+from supersimplenet.errors import ConfigError, DataError, ModelFolderError
+from supersimplenet.utils.files import read_regular
+from supersimplenet.utils.formatting import differences, few, shown_value
+from supersimplenet.utils.journals import row_of, whole_lines
+from supersimplenet.utils.serialization import checked
 
 RUNS_FILE = "runs.jsonl"
 FAILURES_FILE = "failures.jsonl"
@@ -36,6 +38,28 @@ METRICS = (
     "AUPRO",
 )
 Line = dict[str, Any]
+_LARGEST_BYTES = 1 << 28
+_ADVICE = "remove that line and call again"
+_TYPES: dict[str, Any] = {
+    "key": str,
+    "dataset": str,
+    "category": str,
+    "fold": int | None,
+    "regime": str,
+    "masks": str | None,
+    "masks_from": str | None,
+    "seed": int,
+    "metrics": dict[str, float | None],
+    "training_images": dict[str, int],
+    "image_size": tuple[int, int],
+    "epochs": int,
+    "steps": int,
+    "train_seconds": float,
+    "resumed": bool,
+    "test_seconds": float,
+    "settings": dict[str, Any],
+    "versions": dict[str, str],
+}
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -46,15 +70,26 @@ def read_lines(path: Path) -> list[Line]:
     """
     if not path.is_file():
         return []
-    lines = []
-    for number, text in enumerate(whole_lines(path.read_bytes()).decode("utf-8").splitlines(), start=1):
-        try:
-            line = json.loads(text)
-            line["key"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number}: not a run ({error!r}); remove that line and call again") from error
-        lines.append(line)
-    return lines
+    try:
+        content = whole_lines(read_regular(path, max_bytes=_LARGEST_BYTES))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    lines = content.splitlines(keepends=True)
+    return [_line(text, f"{path}, line {number}") for number, text in enumerate(lines, start=1)]
+
+
+def _line(text: bytes, where: str) -> Line:
+    line = row_of(text, first="key")
+    if line is None:
+        raise DataError(f"{where}: not a run (damaged, or other content); {_ADVICE}")
+    try:
+        for name, kind in _TYPES.items():
+            if name in line or name == "key":
+                checked(kind, line.get(name), where=where, name=name)
+    except ModelFolderError as error:
+        reason = str(error).removeprefix(f"{where}: ")
+        raise DataError(f"{where}: not a run ({reason}); {_ADVICE}") from error
+    return line
 
 
 def check_settings(path: Path, lines: list[Line], settings: Mapping[str, Any]) -> None:
@@ -62,28 +97,14 @@ def check_settings(path: Path, lines: list[Line], settings: Mapping[str, Any]) -
 
     Raises:
         ConfigError: the settings differ; the message names each differing setting with both values.
+        DataError: a run's line is not whole.
     """
-    wanted = _flat(settings)
     for line in lines:
-        found = _flat(line["settings"])
-        differing = [
-            f"{name} {found.get(name, 'unset')} there, {wanted.get(name, 'unset')} here"
-            for name in dict.fromkeys([*found, *wanted])
-            if found.get(name) != wanted.get(name)
-        ]
-        if differing:
+        missing = [name for name in _TYPES if name not in line]
+        if missing:
+            raise DataError(f"{path}: the run {shown_value(line['key'])} lacks {few(missing)}; {_ADVICE}")
+        if differing := differences(line["settings"], settings):
             raise ConfigError(
                 f"{path}: holds runs with other settings: {'; '.join(differing)}; "
                 "name another --output, or give the settings of those runs"
             )
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``{"model": {"backbone": ...}}`` as ``{"model.backbone": ...}``."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{name}.{inner}": x for inner, x in _flat(value).items()})
-        else:
-            flat[name] = value
-    return flat

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -21,15 +19,15 @@ import yaml
 from supersimplenet.benchmark.config import STOPS_WITHIN_S, AccuracyConfig
 from supersimplenet.benchmark.journal import METRICS, Line
 from supersimplenet.benchmark.runs import Run
-from supersimplenet.errors import OutputError
-from supersimplenet.inference.config import CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE
-from supersimplenet.inference.model_folder import read_record
-from supersimplenet.utils.console import console
+from supersimplenet.inference.config import CONFIG_FILE, METRICS_FILE
+from supersimplenet.inference.record import is_finished, read_record
+from supersimplenet.utils.documents import read_json
 from supersimplenet.utils.files import write_text
+from supersimplenet.utils.serialization import checked
 from supersimplenet.utils.system import STOP_WITH_STDIN, available_cores
 
 RUNS_FOLDER = "runs"
-_RUN_CONFIG, _LOG, _LOCK = "train.yaml", "log.txt", ".lock"
+_RUN_CONFIG, _LOG = "train.yaml", "log.txt"
 
 
 class RunFailedError(Exception):
@@ -104,7 +102,7 @@ def carry_out(
         folder: folder of the benchmark.
         config: devices, jobs, and whether models are kept.
         settings: options of `supersimplenet train` that all runs share.
-        lock: file descriptor of the folder's lock; see `claimed`.
+        lock: file descriptor of the folder's lock; see `writing_into`.
         begun: called when a run starts, from the run's own thread.
         done: called with the line of a finished run, from the calling thread.
         failed: called with the error of a failed run, from the calling thread; the other runs continue.
@@ -149,37 +147,6 @@ def comparable(run: Run, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": run.shared_data, **others, "trainer": trainer}
 
 
-@contextmanager
-def claimed(folder: Path) -> Iterator[int]:
-    """Lock a folder and yield the file descriptor of the lock; processes that inherit it keep the folder locked.
-
-    Raises:
-        OutputError: another benchmark is running in the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("wb") as file:
-        if sys.platform != "win32":  # on Windows, the user must avoid two benchmarks in one folder
-            import fcntl
-
-            give_up = time.monotonic() + STOPS_WITHIN_S + 10
-            waiting = False
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if not waiting:
-                        console().print(f"{folder}: waiting for the runs of another benchmark to end there")
-                    waiting = True
-                    if time.monotonic() > give_up:
-                        raise OutputError(
-                            f"{folder}: another benchmark is at work there; wait for it, stop it, or name another "
-                            "--output"
-                        ) from None
-                    time.sleep(0.5)
-        yield file.fileno()
-
-
 def _environments(config: AccuracyConfig) -> list[dict[str, str]]:
     """Return the environment variables of each simultaneous run: its GPU, or its number of threads."""
     if config.devices:
@@ -200,8 +167,9 @@ def _train_and_test(
         shutil.rmtree(folder)  # it was made with other settings
     folder.mkdir(parents=True, exist_ok=True)
     write_text(config, text)
-    trained = (model / WEIGHTS_FILE).is_file()
-    resumed = not trained and (model / CONFIG_FILE).is_file()
+    begun = (model / CONFIG_FILE).is_file()
+    trained = begun and is_finished(model, read_record(model))
+    resumed = begun and not trained
     if not trained:
         # Without an interrupted run, --resume starts a new training.
         train = ["train", "--config", str(config), "--output", str(model), "--resume"]
@@ -228,7 +196,9 @@ def _check(stage: str, status: int, log: Path) -> None:
 
 def _line(run: Run, model: Path, settings: Mapping[str, Any], *, resumed: bool, test_seconds: float) -> Line:
     """Return the line of a run, with figures from metrics.json and config.yaml and the fields of `Run`."""
-    metrics = json.loads((model / METRICS_FILE).read_text(encoding="utf-8"))
+    path = model / METRICS_FILE
+    content = read_json(path, advice="remove the run's folder and call again")
+    metrics = checked(dict[str, Any], content, where=str(path))
     record = read_record(model)
     training = record["training"]
     return {

@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from supersimplenet.benchmark.journal import Line
 from supersimplenet.benchmark.published import published_categories, published_masks
 from supersimplenet.benchmark.summary import MEAN, Figure
+from supersimplenet.utils.files import whole_file
 
 PANELS = {"AP-det": "Detection: AP of images, by the head", "AP-loc": "Localisation: AP of pixels"}
 _INK, _GREY = "#000000", "#808080"
@@ -109,7 +110,8 @@ def draw(lines: Sequence[Line], figures: Sequence[Figure], path: Path, *, title:
         "share of bad training images with a mask" if masks_are_shares(lines) else "bad training images with a mask",
         fontsize=12,
     )
-    canvas.savefig(path)
+    with whole_file(path) as temporary:
+        canvas.savefig(temporary, format="png")
     return True
 
 

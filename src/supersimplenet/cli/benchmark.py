@@ -11,20 +11,34 @@ from typing import Any
 from jsonargparse import Namespace
 
 from supersimplenet.benchmark.config import AccuracyConfig, SpeedConfig
-from supersimplenet.cli.common import Command, OptionParser
+from supersimplenet.cli.common import Command, OptionParser, compute_config
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.config import ModelConfig, Recipe
-from supersimplenet.training.config import CacheConfig, TrainerConfig
-from supersimplenet.utils.console import console
+from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
+from supersimplenet.utils.console import console, results
+from supersimplenet.utils.files import write_text
+from supersimplenet.utils.locks import writing_file
 
 
 def commands() -> list[Command]:
     """Return the commands below ``benchmark``."""
     return [
-        Command("speed", "time each stage from the file to the verdict", _speed_parser(), _speed),
         Command(
-            "accuracy", "train and test on a whole dataset, beside published figures", _accuracy_parser(), _accuracy
+            "speed",
+            "time each stage from the file to the verdict",
+            _speed_parser(),
+            _speed,
+            {"model": "model folder"},
+            {"output": "file"},
+        ),
+        Command(
+            "accuracy",
+            "train and test on a whole dataset, beside published figures",
+            _accuracy_parser(),
+            _accuracy,
+            {"model.backbone_weights": "file"},
+            {"output": "folder"},
         ),
     ]
 
@@ -37,15 +51,18 @@ def _speed_parser() -> OptionParser:
 
 
 def _speed(options: Namespace) -> int:
-    from supersimplenet.benchmark.speed import benchmark_speed
-
     values = _speed_parser().instantiate(options).as_dict()
     output = values.pop("output")
-    report = benchmark_speed(SpeedConfig(**values))
+    config = SpeedConfig(**values)
+    compute_config(options)
+    from supersimplenet.benchmark.speed import benchmark_speed
+
+    report = benchmark_speed(config)
     _print_speed(report)
     if output is not None:
-        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        print(output)
+        with writing_file(output):
+            write_text(output, json.dumps(report, indent=2) + "\n")
+        results().print(str(output))
     return 0
 
 
@@ -83,32 +100,35 @@ def _accuracy_parser() -> OptionParser:
 
 
 def _accuracy(options: Namespace) -> int:
-    from supersimplenet.benchmark.accuracy import CSV_FILE, MARKDOWN_FILE, benchmark_accuracy
-    from supersimplenet.benchmark.runs import DataFamily
-
     data = options.pop("data")
     module, _, name = data.class_path.rpartition(".")
     settings = _accuracy_parser().instantiate(options)
+    config = AccuracyConfig(
+        categories=_words(settings.categories),
+        folds=_numbers("folds", settings.folds),
+        regimes=_words(settings.regimes),
+        seeds=_numbers("seeds", settings.seeds),
+        time_budget=settings.time_budget,
+        devices=_words(settings.devices),
+        jobs=settings.jobs,
+        keep_models=settings.keep_models,
+    )
+    if config.time_budget is not None:
+        parse_duration(config.time_budget, "time-budget")
+    from supersimplenet.benchmark.accuracy import CSV_FILE, MARKDOWN_FILE, benchmark_accuracy
+    from supersimplenet.benchmark.runs import DataFamily
+
     study = benchmark_accuracy(
         DataFamily(kind=getattr(import_module(module), name), arguments=data.init_args.as_dict()),
         settings.output,
-        AccuracyConfig(
-            categories=_words(settings.categories),
-            folds=_numbers("folds", settings.folds),
-            regimes=_words(settings.regimes),
-            seeds=_numbers("seeds", settings.seeds),
-            time_budget=settings.time_budget,
-            devices=_words(settings.devices),
-            jobs=settings.jobs,
-            keep_models=settings.keep_models,
-        ),
+        config,
         model=settings.model,
         recipe=settings.recipe,
         trainer=settings.trainer,
         cache=settings.cache,
     )
     if study.lines:
-        print(f"{settings.output / MARKDOWN_FILE}\n{settings.output / CSV_FILE}")
+        results().print(str(settings.output / MARKDOWN_FILE), str(settings.output / CSV_FILE), sep="\n")
     return 1 if study.failed else 0
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 
 from supersimplenet.cli.common import (
     BAD_SHARE_HELP,
@@ -20,6 +22,7 @@ from supersimplenet.cli.common import (
     parse_share,
     print_guarantee,
 )
+from supersimplenet.datasets.folder import compile_group_pattern
 from supersimplenet.errors import ConfigError
 from supersimplenet.postprocessing.calibration import verdict
 from supersimplenet.preprocessing.loading import OnError
@@ -30,12 +33,16 @@ from supersimplenet.utils.formatting import few
 if TYPE_CHECKING:
     from supersimplenet.evaluation.set_thresholds import Calibrated
 
-FIGURE = "calibration.png"
-
 
 def command() -> Command:
     """Return the command ``calibrate``."""
-    return Command("calibrate", "set thresholds that hold a guarantee, from good parts", _parser(), _run)
+    return Command(
+        "calibrate",
+        "set thresholds that hold a guarantee, from good parts",
+        _parser(),
+        _run,
+        {"model": "model folder", "good": "file or folder", "bad": "file or folder"},
+    )
 
 
 def _parser() -> OptionParser:
@@ -66,7 +73,10 @@ def _parser() -> OptionParser:
     parser.add_argument("--costs", type=str | None, help=f"choose the cheapest threshold instead: {COSTS_HELP}")
     parser.add_argument("--bad-share", type=str | None, help=BAD_SHARE_HELP)
     parser.add_argument(
-        "--min-area", type=int, default=25, help="smallest defect that is listed, in pixels at the network's input size"
+        "--min-area",
+        type=PositiveInt,
+        default=25,
+        help="smallest defect that is listed, in pixels at the network's input size",
     )
     add_engine(parser)
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
@@ -74,10 +84,7 @@ def _parser() -> OptionParser:
 
 
 def _run(options: Namespace) -> int:
-    from supersimplenet.evaluation.calibrate import calibrate
-    from supersimplenet.evaluation.set_thresholds import ThresholdConfig
-    from supersimplenet.inference.config import CALIBRATION_FILE
-    from supersimplenet.visualization.calibration_plot import draw_calibration
+    from supersimplenet.evaluation.config import ThresholdConfig
 
     def share(name: str) -> float | None:
         text = options[name.replace("-", "_")]
@@ -87,27 +94,43 @@ def _run(options: Namespace) -> int:
     if asked is not None and options.costs is not None:
         raise ConfigError("max-false-alarms and costs: costs choose the threshold themselves; give one of the two")
     bad_share = share("bad-share")
+    config = ThresholdConfig(
+        max_false_alarms=ThresholdConfig.max_false_alarms if asked is None else asked,
+        confidence=parse_share(options.confidence, "confidence"),
+        max_escapes=share("max-escapes"),
+        costs=None if options.costs is None else parse_costs(options.costs),
+        bad_share=bad_share,
+        min_area_px=options.min_area,
+    )
+    if options.group_pattern is not None:
+        compile_group_pattern(options.group_pattern)
+    compute = compute_config(options)
+    from supersimplenet.evaluation.calibrate import calibrate
+    from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, METRICS_FILE
+    from supersimplenet.visualization.calibration_plot import draw_calibration
+
     calibrated = calibrate(
         options.model,
         good=options.good or (),
         bad=options.bad or (),
         group_pattern=options.group_pattern,
-        config=ThresholdConfig(
-            max_false_alarms=ThresholdConfig.max_false_alarms if asked is None else asked,
-            confidence=parse_share(options.confidence, "confidence"),
-            max_escapes=share("max-escapes"),
-            costs=None if options.costs is None else parse_costs(options.costs),
-            bad_share=bad_share,
-            min_area_px=options.min_area,
-        ),
-        compute=compute_config(options),
+        config=config,
+        compute=compute,
         on_error=options.on_error,
+        draw=draw_calibration,
     )
-    figure = draw_calibration(calibrated, options.model / FIGURE)
     _print_calibration(calibrated, bad_share_given=bad_share is not None)
     earlier = calibrated.earlier
     replaced = "" if earlier is None else f" (in place of the one of {earlier.date}: {earlier.parts} good parts)"
-    results().print(f"calibration: {options.model / CALIBRATION_FILE}{replaced}\npicture:     {figure}")
+    say = results().print
+    say(
+        f"calibration: {options.model / CALIBRATION_FILE}{replaced}",
+        f"picture:     {options.model / CALIBRATION_PICTURE}",
+        sep="\n",
+    )
+    if (options.model / METRICS_FILE).is_file():
+        again = f"supersimplenet test --model {shlex.quote(str(options.model))}"
+        say(f"{METRICS_FILE} is still that of the earlier thresholds; {again} writes it anew")
     return 0
 
 

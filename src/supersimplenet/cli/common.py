@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
+from supersimplenet.cli.checks import Reads, Writes
+from supersimplenet.cli.messages import HelpFormatter, in_plain_words, nearest
 from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import ClusterEngineName, ComputeConfig, EngineName, Precision
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
-from supersimplenet.utils.console import results
+from supersimplenet.utils.console import console, results
 
 if TYPE_CHECKING:
     from supersimplenet.metrics.thresholds import Costs
 
+# A value that YAML cannot read is text; so is a path with bytes that are not UTF-8.
+set_loader("yaml", get_loader("yaml"), exceptions=(yaml.YAMLError, UnicodeEncodeError))
+
+WRONG_CALL = 2  # exit status: an option or a path that was typed is wrong
 ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
 RESOLUTION_HELP = (
     "of the pixel metrics: at the network's input size, as published figures are, or at each mask's own (native)"
@@ -32,39 +39,29 @@ BAD_SHARE_HELP = "with --costs: share of bad parts in production, such as 2%; by
 
 
 class OptionParser(ArgumentParser):
-    """A parser that prints only the error, not the list of all options before it."""
+    """A parser whose error is one line, and whose help names no Python types."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **{"formatter_class": HelpFormatter, **named})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and end the process with exit status 2."""
-        del ex
-        advice = _nearest(message, list(self._option_string_actions))
-        program = self.prog.replace(" [options]", "")
-        print(f"{program}: {_in_plain_words(message)}{advice}; --help explains", file=sys.stderr)
-        sys.exit(2)
+        if not self.exit_on_error:  # a parser of one value; the command's own parser reports what it raises
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        sys.exit(refused(parser.prog.replace(" [options]", ""), f"{_explained(message, parser)}; --help explains"))
 
 
-def _nearest(message: str, known: Sequence[str]) -> str:
-    """Return the option that was probably meant instead of an unknown one, as the end of a message; or nothing."""
+def refused(program: str, message: str) -> int:
+    """Print why a call is wrong; return the exit status of a wrong call."""
+    console().print(f"{program}: {message}")
+    return WRONG_CALL
+
+
+def _explained(message: str, parser: ArgumentParser) -> str:
     unknown = re.match(r"unrecognized arguments: (--[\w.-]+)", message)
-    if unknown is None:
-        return ""
-    tail = unknown[1].removeprefix("--").replace("-", "_")
-    same = [option for option in known if option.rpartition(".")[2] == tail]  # without the group it belongs to
-    near = same or difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.75)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _in_plain_words(message: str) -> str:
-    """Return the parser's message without the names of Python types."""
-    name = re.search(r'Parser key "(.*?)"', message)
-    option = f"--{name[1]}: " if name else ""
-    if choices := re.search(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", message):
-        return f"{option}'{choices[2]}'; choose among {choices[1]}"
-    if kind := re.search(r"Expected a dot import path string: (.*)", message):
-        return f"{option}'{kind[1]}' is none of {', '.join(SOURCES)}"
-    if pair := re.search(r"Subtypes: \[tuple\[int, int\].*Given value: (.*)", message, re.DOTALL):
-        return f"{option}'{pair[1]}'; wanted two whole numbers, such as '[256,256]'"
-    return message
+    advice = nearest(unknown[1], parser._option_string_actions) if unknown else ""
+    return in_plain_words(message, parser) + advice
 
 
 class Command(NamedTuple):
@@ -75,12 +72,16 @@ class Command(NamedTuple):
         help: one line for the list of commands.
         parser: parser of the command's options.
         run: function that carries out the command and returns the exit status.
+        reads: for each option that names paths to read: what they must be; see `check_paths`.
+        writes: for each option that names a result: what it is.
     """
 
     name: str
     help: str
     parser: ArgumentParser
     run: Callable[[Namespace], int]
+    reads: Mapping[str, Reads] = MappingProxyType({})
+    writes: Mapping[str, Writes] = MappingProxyType({})
 
 
 def with_known_spelling(arguments: Sequence[str], parser: ArgumentParser) -> list[str]:

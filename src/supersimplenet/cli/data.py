@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
-from rich.console import Console
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +19,9 @@ from supersimplenet.datasets.download.archives import ARCHIVES, ON_REQUEST
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.preprocessing.listing import counting
 from supersimplenet.types import BAD, GroupsName, Sample
-from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.console import progress_bar, results
+from supersimplenet.utils.formatting import printable
+from supersimplenet.utils.locks import writing_file, writing_into
 
 if TYPE_CHECKING:
     from supersimplenet.datasets.checks.check import CheckReport
@@ -38,11 +40,43 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "note": "blue"}
 def commands() -> list[Command]:
     """Return the commands below ``data``."""
     return [
-        Command("synthesize", "write a synthetic dataset, MVTec layout", _synthesize_parser(), _synthesize),
-        Command("download", "fetch a published dataset from its publisher, check it", _download_parser(), _download),
-        Command("check", "look for what is wrong with a dataset before training", _check_parser(), _check),
-        Command("convert", "turn COCO, LabelMe, YOLO or VOC annotations into a table", _convert_parser(), _convert),
-        Command("split", "split a dataset anew, by type and part, into a table", _split_parser(), _split),
+        Command(
+            "synthesize",
+            "write a synthetic dataset, MVTec layout",
+            _synthesize_parser(),
+            _synthesize,
+            writes={"output": "folder"},
+        ),
+        Command(
+            "download",
+            "fetch a published dataset from its publisher, check it",
+            _download_parser(),
+            _download,
+            {"archive": "file"},
+            {"output": "folder"},
+        ),
+        Command(
+            "check",
+            "look for what is wrong with a dataset before training",
+            _check_parser(),
+            _check,
+            writes={"output": "folder"},
+        ),
+        Command(
+            "convert",
+            "turn COCO, LabelMe, YOLO or VOC annotations into a table",
+            _convert_parser(),
+            _convert,
+            {"images": "folder", "annotations": "file or folder"},
+            {"output": "folder"},
+        ),
+        Command(
+            "split",
+            "split a dataset anew, by type and part, into a table",
+            _split_parser(),
+            _split,
+            writes={"output": "file"},
+        ),
     ]
 
 
@@ -54,12 +88,13 @@ def _synthesize_parser() -> OptionParser:
 
 
 def _synthesize(options: Namespace) -> int:
-    from supersimplenet.datasets.synthetic import synthesize
-
     values = options.as_dict()
     output = values.pop("output")
-    for folder in synthesize(output, SyntheticConfig(**values)):
-        print(folder)
+    config = SyntheticConfig(**values)
+    from supersimplenet.datasets.synthetic import synthesize
+
+    for folder in synthesize(output, config):
+        results().print(str(folder))
     return 0
 
 
@@ -84,11 +119,11 @@ def _download_parser() -> OptionParser:
 def _download(options: Namespace) -> int:
     from supersimplenet.datasets.download.download import download
 
-    name = options.name
+    name, say = options.name, results().print
     usual = Path("datasets") / name
     output = options.output or usual
     if name in ARCHIVES:
-        print(f"{name}: {ARCHIVES[name].licence}; {ARCHIVES[name].page}", flush=True)
+        say(f"{name}: {ARCHIVES[name].licence}; {ARCHIVES[name].page}")
     found = download(
         name,
         output,
@@ -98,10 +133,10 @@ def _download(options: Namespace) -> int:
     )
     category, *others = found.counts
     those = f"{category} and {len(others)} more: " if others else f"{category}: " if category else ""
-    print(f"{output}: {'unpacked' if found.unpacked else 'already there'}; {those}{found.total}; as published")
+    say(f"{output}: {'unpacked' if found.unpacked else 'already there'}; {those}{found.total}; as published")
     choice = f" --data.category {category}" if category else ""
     root = "" if output == usual else f" --data.root {shlex.quote(str(output))}"
-    print(f"train: supersimplenet train --data {name}{choice}{root}")
+    say(f"train: supersimplenet train --data {name}{choice}{root}")
     return 0
 
 
@@ -113,7 +148,7 @@ def _check_parser() -> OptionParser:
     parser.add_argument("--output", type=Path, help="folder for check.json and pictures of what was found")
     parser.add_argument(
         "--size",
-        type=int,
+        type=PositiveInt,
         nargs=2,
         metavar=("H", "W"),
         help="height and width that the network will see: also look for defects too small and shapes unlike it",
@@ -171,7 +206,7 @@ def _split_parser() -> OptionParser:
     parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
     parser.add_argument("--output", type=Path, required=True, help="the table to write, such as split.csv")
     parser.add_argument("--test-fraction", type=float, default=0.3, help="share of each type for the test split")
-    parser.add_argument("--seed", type=int, default=0, help="another one gives another split")
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="another one gives another split")
     parser.add_argument(
         "--groups",
         type=GroupsName,
@@ -230,13 +265,14 @@ def check_data(
     if output is not None:
         from supersimplenet.visualization.check_sheets import draw_findings  # matplotlib is slow to import
 
-        output.mkdir(parents=True, exist_ok=True)
-        remove_report(output)
-        written = write_report(report, output, data=source.name, left_out=left_out.counts())
-        print(f"report:   {written}")
-        pictures = draw_findings(report, samples, output)
+        with writing_into(output):
+            remove_report(output)
+            pictures = draw_findings(report, samples, output)
+            # Last: it says that all is there.
+            written = write_report(report, output, data=source.name, left_out=left_out.counts())
+            results().print(f"report:   {written}")
         if pictures:
-            print(f"pictures: {', '.join(path.name for path in pictures)}")
+            results().print(f"pictures: {', '.join(path.name for path in pictures)}")
     return report
 
 
@@ -261,33 +297,48 @@ def split_data(
         SuperSimpleNetError: the subclass names the cause.
     """
     from supersimplenet.datasets.bit_depth import decide_reading
-    from supersimplenet.datasets.checks.inspection import inspect_samples
+    from supersimplenet.datasets.checks.inspection import digests_of, inspect_samples
+    from supersimplenet.datasets.parts import describe_copies, digest_possible_copies
     from supersimplenet.datasets.splits import group_samples, split_samples, write_table
 
+    say = results().print
     samples = source.samples()
     inspections = None
-    if groups == "found":
-        reading = decide_reading(source, [sample.image for sample in samples if sample.split == "train"])
-        with progress_bar() as bar:
-            task = bar.add_task("reading", total=len(samples), detail="")
-            inspections = inspect_samples(samples, reading=reading, progress=lambda images: bar.advance(task, images))
-    grouped = group_samples(samples, groups, inspections)
+    images = [sample.image for sample in samples]
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=len(samples), detail="")
+
+        def done(count: int) -> None:
+            bar.advance(task, count)
+
+        if groups == "found":
+            inspections = inspect_samples(samples, reading=decide_reading(source, images), progress=done)
+            digests = digests_of(samples, inspections)
+        else:
+            digests = digest_possible_copies(images, bit_depth=source.bit_depth, page=source.page, progress=done)
+    grouped = group_samples(samples, groups, inspections, digests=digests)
     split = split_samples(grouped, test_fraction=test_fraction, seed=seed)
-    write_table(split, output)
+    with writing_file(output):
+        write_table(split, output)
     _print_split(split, test_fraction)
+    copies = describe_copies(samples, digests)
+    if copies is not None:
+        print(copies)
     sizes = Counter(sample.group for sample in split if sample.group is not None)
     several = [size for size in sizes.values() if size > 1]
-    print(f"{len(several):,} groups of several images ({sum(several):,} images), each in one split")
-    if groups == "known" and not sizes:
-        print("no groups are named; --groups found searches for photographs of one part and keeps them together")
+    say(f"{len(several):,} groups of several images ({sum(several):,} images), each in one split")
+    if groups == "known" and all(sample.group is None for sample in samples):
+        say("no groups are named; --groups found searches for photographs of one part and keeps them together")
     if groups == "found":
-        print("photographs that are turned or cropped differently are not found: name the parts where you can")
-    print(f"table: {output}\ntrain: supersimplenet train --data Table --data.path {output}")
+        say("photographs that are turned or cropped differently are not found: name the parts where you can")
+    say(
+        f"table: {output}", f"train: supersimplenet train --data Table --data.path {shlex.quote(str(output))}", sep="\n"
+    )
     return split
 
 
 def _print_report(report: CheckReport, name: str) -> None:
-    out = Console(highlight=False, markup=False, soft_wrap=True)
+    out = results()
     images = sum(count.images for count in report.counts)
     groups = f", {report.in_groups:,} of them in {report.groups:,} groups" if report.groups else ""
     out.print(f"{name}: {images:,} images{groups}")
@@ -296,12 +347,14 @@ def _print_report(report: CheckReport, name: str) -> None:
         column.justify = "right"
     for count in report.counts:
         masks = f"{count.with_mask:,}" if count.label == BAD else "-"
-        table.add_row(count.split, Text(count.defect), f"{count.images:,}", masks)
+        table.add_row(count.split, Text(printable(count.defect)), f"{count.images:,}", masks)
     out.print(table)
     out.print(report.supervision)
     for finding in report.findings:
         out.print()
-        out.print(Text.assemble((finding.level, _COLOURS[finding.level]), f" {finding.code}: {finding.message}"))
+        out.print(
+            Text.assemble((finding.level, _COLOURS[finding.level]), f" {finding.code}: {printable(finding.message)}")
+        )
         for line in _evidence_lines(finding):
             out.print(f"    {line}")
     found: Counter[str] = Counter(finding.level for finding in report.findings)
@@ -331,5 +384,5 @@ def _print_split(samples: list[Sample], test_fraction: float) -> None:
         train, test = counts[defect, "train"], counts[defect, "test"]
         share = test / (train + test)
         off = test - test_fraction * (train + test)
-        table.add_row(Text(defect), f"{train:,}", f"{test:,}", f"{share:.1%}", f"{off:+.1f} images")
-    Console(highlight=False).print(table)
+        table.add_row(Text(printable(defect)), f"{train:,}", f"{test:,}", f"{share:.1%}", f"{off:+.1f} images")
+    results().print(table)

@@ -16,6 +16,7 @@ from supersimplenet.errors import OutputError
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.utils.console import console
+from supersimplenet.utils.locks import is_unused, writing_into
 
 if TYPE_CHECKING:
     from supersimplenet.evaluation.results import Evaluation
@@ -27,7 +28,9 @@ _EPOCHS = 40
 
 def command() -> Command:
     """Return the command ``demo``."""
-    return Command("demo", "synthetic data, training, evaluation, pictures: offline", _parser(), _run)
+    return Command(
+        "demo", "synthetic data, training, evaluation, pictures: offline", _parser(), _run, writes={"output": "folder"}
+    )
 
 
 def demo(output: Path) -> Evaluation:
@@ -39,11 +42,16 @@ def demo(output: Path) -> Evaluation:
     Raises:
         OutputError: the folder is not empty.
     """
+    with writing_into(output):
+        return _demo(output)
+
+
+def _demo(output: Path) -> Evaluation:
     from supersimplenet.datasets.synthetic import synthesize
     from supersimplenet.report.findings import CONTACT_SHEET, evaluate_model
     from supersimplenet.training.train import train
 
-    if output.exists() and any(output.iterdir()):
+    if not is_unused(output):
         raise OutputError(f"{output}: is not empty; remove it or choose another --output")
     started = time.monotonic()
     say = console().print

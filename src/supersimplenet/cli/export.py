@@ -6,15 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 
 from supersimplenet.cli.common import Command, OptionParser, parse_share
-from supersimplenet.runtime.bundle import Bundle, FileFormat, FilePrecision
+from supersimplenet.errors import ConfigError
+from supersimplenet.runtime.backends import require_suffix
+from supersimplenet.runtime.bundle import Bundle, FileFormat, FilePrecision, require_precision
 from supersimplenet.utils.console import results
 
 
 def command() -> Command:
     """Return the command ``export``."""
-    return Command("export", "write one file for the line's computer, and prove that it is the model", _parser(), _run)
+    return Command(
+        "export",
+        "write one file for the line's computer, and prove that it is the model",
+        _parser(),
+        _run,
+        {"model": "model folder", "images": "file or folder"},
+        {"output": "file"},
+    )
 
 
 def _parser() -> OptionParser:
@@ -32,11 +42,14 @@ def _parser() -> OptionParser:
         help="fp16 halves the file; bf16 also computes in it, where the CPU can (not onnx); int8 is quantised",
     )
     parser.add_argument(
-        "--size", type=int, nargs=2, help="height and width, by default the training's: the thresholds hold there alone"
+        "--size",
+        type=PositiveInt,
+        nargs=2,
+        help="height and width, by default the training's: the thresholds hold there alone",
     )
     parser.add_argument("--dynamic", action="store_true", help="leave height and width open")
     parser.add_argument(
-        "--max-drop", type=str, default="1%", help="for int8: I-AUROC that may be lost on the calibration split"
+        "--max-drop", type=str, default="1%", help="for int8: I-AUROC that may be lost on training images"
     )
     parser.add_argument(
         "--images",
@@ -49,8 +62,14 @@ def _parser() -> OptionParser:
 
 
 def _run(options: Namespace) -> int:
+    require_precision(options.format, options.precision)
+    require_suffix(options.output, options.format)
+    if options.dynamic and options.size is not None:
+        raise ConfigError("size and dynamic: a file has one size or leaves it open; give one of the two")
+    max_drop = parse_share(options.max_drop, "max-drop")
     from supersimplenet.export.export import export_model
 
+    replaced = options.output.is_file()
     bundle = export_model(
         options.model,
         options.output,
@@ -58,10 +77,12 @@ def _run(options: Namespace) -> int:
         precision=options.precision,
         size_px=None if options.size is None else tuple(options.size),
         dynamic=options.dynamic,
-        max_drop=parse_share(options.max_drop, "max-drop"),
+        max_drop=max_drop,
         images=options.images,
     )
     _print_export(options.output, bundle)
+    if replaced:
+        results().print(f"an earlier {options.output.name} was replaced")
     return 0
 
 
@@ -89,4 +110,4 @@ def _print_export(output: Path, bundle: Bundle) -> None:
         lines.append(f"  thresholds: {bundle.recalibrated}")
     else:
         lines.append(f"  guarantee: {replace(bundle.calibration, applied_to=bundle.computation).guarantee()}")
-    results().print("\n".join(lines))
+    results().print(*lines, sep="\n")

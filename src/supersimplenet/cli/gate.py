@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeInt
 
 from supersimplenet.cli.common import Command, OptionParser, add_engine, compute_config
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
@@ -13,7 +14,14 @@ from supersimplenet.utils.console import results
 
 def command() -> Command:
     """Return the command ``gate``."""
-    return Command("gate", "whether a model may take another's place, by a golden set", _parser(), _run)
+    return Command(
+        "gate",
+        "whether a model may take another's place, by a golden set",
+        _parser(),
+        _run,
+        {"candidate": "model folder", "current": "model folder", "golden": "file"},
+        {"output": "folder"},
+    )
 
 
 def _parser() -> OptionParser:
@@ -26,16 +34,20 @@ def _parser() -> OptionParser:
     parser.add_argument("--golden", type=Path, required=True, help="table of images, as --data Table --data.path reads")
     parser.add_argument("--output", type=Path, help="folder for gate.json")
     parser.add_argument(
-        "--max-new-escapes", type=int, default=0, help="bad images that only the candidate may call good"
+        "--max-new-escapes", type=NonNegativeInt, default=0, help="bad images that only the candidate may call good"
     )
     parser.add_argument(
-        "--max-new-false-alarms", type=int, default=0, help="good images that only the candidate may call bad"
+        "--max-new-false-alarms",
+        type=NonNegativeInt,
+        default=0,
+        help="good images that only the candidate may call bad",
     )
     add_engine(parser)
     return parser
 
 
 def _run(options: Namespace) -> int:
+    compute = compute_config(options)
     from supersimplenet.evaluation.gate import GATE_FILE, gate_models
 
     result, evaluations = gate_models(
@@ -45,7 +57,7 @@ def _run(options: Namespace) -> int:
         output=options.output,
         max_new_escapes=options.max_new_escapes,
         max_new_false_alarms=options.max_new_false_alarms,
-        compute=compute_config(options),
+        compute=compute,
     )
     say = results().print
     passed, style = ("passed", "green") if result.passed else ("failed", "bold red")

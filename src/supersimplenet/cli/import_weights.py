@@ -9,11 +9,19 @@ from jsonargparse import Namespace
 
 from supersimplenet.cli.common import Command, OptionParser
 from supersimplenet.model.config import ModelConfig
+from supersimplenet.utils.console import results
 
 
 def command() -> Command:
     """Return the command ``import``."""
-    return Command("import", "turn other implementations' weights into a model folder", _parser(), _run)
+    return Command(
+        "import",
+        "turn other implementations' weights into a model folder",
+        _parser(),
+        _run,
+        {"file": "file", "model.backbone_weights": "file"},
+        {"output": "folder"},
+    )
 
 
 def _parser() -> OptionParser:
@@ -26,9 +34,9 @@ def _parser() -> OptionParser:
 
 
 def _run(options: Namespace) -> int:
+    settings = _parser().instantiate(options)
     from supersimplenet.inference.import_weights import import_weights
 
-    settings = _parser().instantiate(options)
     import_weights(options.file, source=options.source, config=settings.model, output=options.output)
-    print(f"imported: {options.output}")
+    results().print(f"imported: {options.output}")
     return 0

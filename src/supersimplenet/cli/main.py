@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
+
+from jsonargparse import Namespace
 
 from supersimplenet import __version__
 from supersimplenet.cli import (
@@ -19,10 +22,11 @@ from supersimplenet.cli import (
     test,
     train,
 )
-from supersimplenet.cli.common import Command, OptionParser, with_known_spelling
-from supersimplenet.errors import ImageError, SuperSimpleNetError
+from supersimplenet.cli.checks import check_not_empty, check_paths, check_values
+from supersimplenet.cli.common import Command, OptionParser, refused, with_known_spelling
+from supersimplenet.errors import ConfigError, ImageError, SuperSimpleNetError
 from supersimplenet.preprocessing.listing import counting
-from supersimplenet.utils.console import console
+from supersimplenet.utils.console import console, write_in_any_encoding
 from supersimplenet.utils.system import let_waiting_threads_sleep
 
 _GROUPS = {
@@ -38,37 +42,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the arguments after the program's name; by default those of this process.
 
     Returns:
-        The exit status: 0 for success, 1 for an error (with a message on standard error) or a failed gate or check,
-        130 after Ctrl-C.
+        The exit status (docs/cli.md): 0 for success, 1 for data or work that failed or a gate or check that refused, 2
+        for a wrong call, 130 after Ctrl-C. Each but 0 comes with a message on standard error.
     """
     let_waiting_threads_sleep()
+    write_in_any_encoding()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _build_parser()
+    name = next((" ".join(arguments[:n]) for n in (2, 1) if " ".join(arguments[:n]) in commands), "")
+    program = f"{parser.prog} {name}".strip()
+    options: Namespace | dict[str, object] = {}
     try:
-        parsed = parser.parse_args(_spelled(train.without_model_name(arguments), commands))
-        name = parsed.subcommand
-        options = parsed[name]
-        if name in _GROUPS:
-            name, options = f"{name} {options.subcommand}", options[options.subcommand]
+        if not name:
+            parser.parse_args(arguments)  # prints help or version, or refuses
+            return 0
+        command = commands[name]
+        own = with_known_spelling(train.without_model_name(arguments)[len(name.split()) :], command.parser)
+        check_not_empty(own)
+        if name == "train":
+            train.take_over(command.parser, own)
+        if any(argument.startswith("--print_config") for argument in own):
+            parser.parse_args([*name.split(), *own])  # the program's parser alone prints it
+        options = _parsed(command, own)
+        check_values(options)
+        check_paths(options, command.reads, command.writes)
         with counting(options.get("on_error", "stop")) as left_out:
             try:
-                return commands[name].run(options)
+                return command.run(options)
             finally:
                 if text := left_out.unsaid():
                     console().print(text)
+    except ConfigError as error:
+        return refused(program, str(error))
     except ImageError as error:
         advice = "; --on-error skip leaves out what cannot be read, and says so" if "on_error" in options else ""
-        print(f"{type(error).__name__}: {error}{advice}", file=sys.stderr)
-        return 1
-    except SuperSimpleNetError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # such as a full disk or a read-only folder: the system's message names the file
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return _failed(error, advice)
+    except (SuperSimpleNetError, OSError) as error:  # OSError: a full disk, ...; the system's message names the file
+        return _failed(error)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        console().print("interrupted")
         return 130
+
+
+def _parsed(command: Command, arguments: list[str]) -> Namespace:
+    try:
+        return command.parser.parse_args(arguments)
+    except OverflowError as error:
+        raise ConfigError("a number is too large; wanted one that fits into 64 bits") from error
+    except (UnicodeDecodeError, RecursionError) as error:  # of a YAML file
+        raise ConfigError(f"--config: not readable as YAML ({type(error).__name__}); wanted UTF-8 text") from error
+
+
+def _failed(error: Exception, advice: str = "") -> int:
+    console().print(f"{type(error).__name__}: {error}{advice}")
+    return 1
 
 
 def command_groups() -> dict[str, list[Command]]:
@@ -90,6 +117,7 @@ def command_groups() -> dict[str, list[Command]]:
     }
 
 
+@functools.cache
 def _build_parser() -> tuple[OptionParser, dict[str, Command]]:
     parser = OptionParser(prog="supersimplenet", description="Find defects on surfaces in photographs.")
     parser.add_argument("--version", action="version", version=f"supersimplenet {__version__}")
@@ -105,12 +133,3 @@ def _build_parser() -> tuple[OptionParser, dict[str, Command]]:
             subcommands.add_subcommand(command.name, command.parser, help=command.help)
             found[f"{group} {command.name}".strip()] = command
     return parser, found
-
-
-def _spelled(arguments: list[str], commands: dict[str, Command]) -> list[str]:
-    """Return the arguments with the options in the command's spelling."""
-    for words in (2, 1):
-        command = commands.get(" ".join(arguments[:words]))
-        if command is not None:
-            return arguments[:words] + with_known_spelling(arguments[words:], command.parser)
-    return arguments

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 
 from supersimplenet.cli.common import (
     ON_ERROR_HELP,
@@ -17,7 +18,9 @@ from supersimplenet.cli.common import (
     parse_share,
     print_guarantee,
 )
-from supersimplenet.prediction.tables import DEFAULT_FORMATS, parse_formats
+from supersimplenet.errors import ConfigError
+from supersimplenet.prediction.inputs import STANDARD_INPUT
+from supersimplenet.prediction.tables import DEFAULT_FORMATS, parse_formats, table_files
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.training.config import parse_duration
 from supersimplenet.utils.console import console, results
@@ -29,7 +32,14 @@ if TYPE_CHECKING:
 
 def command() -> Command:
     """Return the command ``predict``."""
-    return Command("predict", "write a table of scores and verdicts of images", _parser(), _run)
+    return Command(
+        "predict",
+        "write a table of scores and verdicts of images",
+        _parser(),
+        _run,
+        {"model": "model", "paths": "input", "list": "file", "watch": "folder"},
+        {"output": "folder"},
+    )
 
 
 def _parser() -> OptionParser:
@@ -64,7 +74,9 @@ def _parser() -> OptionParser:
         "however many images there are (column q_value)",
     )
     parser.add_argument(
-        "--batch-size", type=int | None, help="images that go through the network together; by default what suits it"
+        "--batch-size",
+        type=PositiveInt | None,
+        help="images that go through the network together; by default what suits it",
     )
     add_engine(parser, cluster=True)
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
@@ -77,27 +89,38 @@ def _parser() -> OptionParser:
 
 
 def _run(options: Namespace) -> int:
-    from supersimplenet.prediction.predict import predict_files
-
+    if not options.paths and options.list is None and options.watch is None:
+        raise ConfigError("PATHS: name images to predict: files, folders, patterns, or a --list of them")
+    if STANDARD_INPUT in options.paths and (sys.stdin is None or sys.stdin.isatty()):
+        raise ConfigError("-: standard input is a terminal; pipe a list of images into the command, or name them")
+    formats, compute = parse_formats(options.format), compute_config(options)
+    watch_for_s = None if options.watch_for is None else parse_duration(options.watch_for, "watch-for")
     rate = options.false_discovery_rate
     rate = None if rate is None else parse_share(rate, "false-discovery-rate")
+    from supersimplenet.prediction.job import OVERLAYS
+    from supersimplenet.prediction.predict import predict_files
+
     summary = predict_files(
         options.model,
         options.paths,
         options.output,
         list_file=options.list,
         watch=options.watch,
-        watch_for_s=None if options.watch_for is None else parse_duration(options.watch_for, "watch-for"),
-        formats=parse_formats(options.format),
+        watch_for_s=watch_for_s,
+        formats=formats,
         overlays=options.overlays,
         false_discovery_rate=rate,
         batch_size=options.batch_size,
-        compute=compute_config(options),
+        compute=compute,
         on_error=options.on_error,
         trust=options.trust,
         each=(lambda row: None) if options.watch is None else _print_row,
     )
     _print_summary(summary, rate)
+    written = [*table_files(formats)[1:], *([f"{OVERLAYS}/"] if (options.output / OVERLAYS).is_dir() else [])]
+    beside = f", {', '.join(written)}" if written else ""
+    replaced = " (an earlier run was replaced)" if summary.replaced else ""
+    results().print(f"results: {summary.table}{beside}{replaced}")
     return 0
 
 
@@ -124,4 +147,3 @@ def _print_summary(summary: PredictionSummary, false_discovery_rate: float | Non
             f"{summary.flagged} are told from good parts at a false-discovery rate of {false_discovery_rate * 100:g} %"
         )
     print_guarantee(summary.calibration)
-    results().print(f"results: {summary.table}{' (an earlier run was replaced)' if summary.replaced else ''}")

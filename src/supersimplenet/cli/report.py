@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeInt
 
 from supersimplenet.cli.common import (
     BAD_SHARE_HELP,
@@ -27,7 +28,14 @@ from supersimplenet.utils.console import results
 
 def command() -> Command:
     """Return the command ``report``."""
-    return Command("report", "evaluate a model and write a report, one HTML file", _parser(), _run)
+    return Command(
+        "report",
+        "evaluate a model and write a report, one HTML file",
+        _parser(),
+        _run,
+        {"model": "model folder", "compare": "model folder"},
+        {"output": "folder"},
+    )
 
 
 def _parser() -> OptionParser:
@@ -41,7 +49,10 @@ def _parser() -> OptionParser:
     parser.add_argument("--output", type=Path, required=True, help="folder of the report")
     parser.add_argument("--resolution", type=Resolution, default="model", help=RESOLUTION_HELP)
     parser.add_argument(
-        "--pictures", type=int, default=400, help="at most so many images are shown, those nearest to a mistake first"
+        "--pictures",
+        type=NonNegativeInt,
+        default=400,
+        help="at most so many images are shown, those nearest to a mistake first",
     )
     parser.add_argument("--costs", type=str | None, help=f"also show what each threshold costs: {COSTS_HELP}")
     parser.add_argument("--bad-share", type=str | None, help=BAD_SHARE_HELP)
@@ -51,18 +62,22 @@ def _parser() -> OptionParser:
 
 
 def _run(options: Namespace) -> int:
+    data = _parser().instantiate(options).data
+    costs = None if options.costs is None else parse_costs(options.costs)
+    bad_share = None if options.bad_share is None else parse_share(options.bad_share, "bad-share")
+    compute = compute_config(options)
     from supersimplenet.report.report import write_report
 
     path = write_report(
         options.model,
         options.output,
-        data=_parser().instantiate(options).data,
+        data=data,
         other=options.compare,
         resolution=options.resolution,
         pictures=options.pictures,
-        costs=None if options.costs is None else parse_costs(options.costs),
-        bad_share=None if options.bad_share is None else parse_share(options.bad_share, "bad-share"),
-        compute=compute_config(options),
+        costs=costs,
+        bad_share=bad_share,
+        compute=compute,
         on_error=options.on_error,
     )
     results().print(f"report: {path}")

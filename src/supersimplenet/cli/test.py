@@ -30,7 +30,14 @@ _SCORES = {"head": "classification head's score", "map": "anomaly map's maximum"
 
 def command() -> Command:
     """Return the command ``test``."""
-    return Command("test", "evaluate a model on a dataset's test images", _parser(), _run)
+    return Command(
+        "test",
+        "evaluate a model on a dataset's test images",
+        _parser(),
+        _run,
+        {"model": "model folder"},
+        {"output": "folder"},
+    )
 
 
 def _parser() -> OptionParser:
@@ -45,14 +52,15 @@ def _parser() -> OptionParser:
 
 
 def _run(options: Namespace) -> int:
+    data, compute = _parser().instantiate(options).data, compute_config(options)
     from supersimplenet.report.findings import evaluate_model
 
     evaluation = evaluate_model(
         options.model,
-        data=_parser().instantiate(options).data,
+        data=data,
         output=options.output,
         resolution=options.resolution,
-        compute=compute_config(options),
+        compute=compute,
         on_error=options.on_error,
     )
     print_evaluation(evaluation, options.output or options.model)
@@ -69,7 +77,7 @@ def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
     print_guarantee(evaluation.calibration)
     if evaluation.failures:
         results().print(f"{len(evaluation.failures)} images could not be read; {METRICS_FILE} lists them")
-    results().print(f"metrics:  {folder / METRICS_FILE}\nfindings: {folder / CONTACT_SHEET}")
+    results().print(f"metrics:  {folder / METRICS_FILE}", f"findings: {folder / CONTACT_SHEET}", sep="\n")
 
 
 def _print_metrics(evaluation: Evaluation) -> None:

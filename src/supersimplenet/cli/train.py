@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
+import shlex
 from pathlib import Path
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from supersimplenet.cli.common import DATA_HELP, ON_ERROR_HELP, Command, OptionParser
 from supersimplenet.datasets.base import DataSource
-from supersimplenet.datasets.supervision import SupervisionName
+from supersimplenet.datasets.supervision import SupervisionName, check_masks
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
-from supersimplenet.training.config import CacheConfig, TrainerConfig
+from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
+from supersimplenet.utils.files import is_file
 
 _MODEL_NAME = "SuperSimpleNet"
 
 
 def command() -> Command:
     """Return the command ``train``."""
-    return Command("train", "train with whatever labels a dataset has", _train_parser(), _train)
+    return Command(
+        "train",
+        "train with whatever labels a dataset has",
+        _train_parser(),
+        _train,
+        {"view.roi": "file", "view.reference": "file", "model.backbone_weights": "file"},
+        {"output": "folder"},
+    )
 
 
 def _train_parser() -> OptionParser:
@@ -36,7 +46,7 @@ def _train_parser() -> OptionParser:
     )
     parser.add_argument(
         "--masks",
-        type=str | None,
+        type=str | list[str] | None,
         help="with mixed: how many masks are kept (12), which share of them (0.25), or a file that lists their images",
     )
     parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
@@ -51,20 +61,26 @@ def _train_parser() -> OptionParser:
         type=str | None,
         help="such as 15m: train as many epochs as fit, at most trainer.max_epochs",
     )
-    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --output, exactly")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the interrupted run in --output, exactly, with its options; devices, workers, cache, on-error "
+        "and the place of the data may be given anew",
+    )
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
     return parser
 
 
 def _train(options: Namespace) -> int:
+    settings = _train_parser().instantiate(options)
+    if settings.time_budget is not None:
+        parse_duration(settings.time_budget, "time-budget")
+    check_masks(settings.masks)
+    if settings.data is None:
+        raise ConfigError("data: not given; name a dataset, such as --data Folder --data.good parts/good")
     from supersimplenet.training.train import train
     from supersimplenet.utils.console import results
 
-    settings = _train_parser().instantiate(options)
-    if options.resume:
-        _take_over(settings, options)
-    if settings.data is None:
-        raise ConfigError("data: not given; name a dataset, such as --data Folder --data.good parts/good")
     output = settings.output or Path("runs") / settings.data.name
     train(
         settings.data,
@@ -81,44 +97,46 @@ def _train(options: Namespace) -> int:
         resume=settings.resume,
         on_error=settings.on_error,
     )
-    results().print(f"trained: {output}\ntest it: supersimplenet test --model {output}")
+    results().print(f"trained: {output}", f"test it: supersimplenet test --model {shlex.quote(str(output))}", sep="\n")
     return 0
 
 
-def _take_over(settings: Namespace, options: Namespace) -> None:
-    """Replace options left at their defaults by those of the interrupted run, for --resume.
+def take_over(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Make the options of the interrupted run the parser's defaults, for ``train --resume``; what is typed wins.
 
-    This is done for each group of options as a whole. If an option of a group was changed on the command line, `train`
-    compares the whole group with that of the interrupted run.
+    Args:
+        parser: parser of ``train``.
+        arguments: the arguments of the program.
+
+    Raises:
+        ConfigError: the folder is not named, or the run stopped before it wrote its options and no dataset is named.
+        ModelFolderError: the run's config.yaml cannot be read.
     """
-    from supersimplenet.datasets.registry import source_from
-    from supersimplenet.inference.config import CONFIG_FILE
-    from supersimplenet.inference.model_folder import read_record
-    from supersimplenet.utils.serialization import from_plain
-
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known.add_argument("--resume", action="store_true")
+    for name in ("--output", "--config", "--data"):
+        known.add_argument(name)
+    options = known.parse_known_args(arguments)[0]
+    if not options.resume:
+        return
     if options.output is None:
-        raise ConfigError("output: not given; --resume needs the folder of the interrupted run")
-    if not (options.output / CONFIG_FILE).is_file():
-        if options.data is not None:
-            return  # the run stopped before it wrote its options: the same command starts anew
-        raise ConfigError(f"{options.output}: nothing to resume yet; run the train command again, without --resume")
-    record = read_record(options.output)
-    defaults = _train_parser().get_defaults()
-    groups = (
-        ("model", ModelConfig),
-        ("view", ViewConfig),
-        ("recipe", Recipe),
-        ("trainer", TrainerConfig),
-        ("cache", CacheConfig),
-    )
-    for name, kind in groups:
-        if options[name] == defaults[name]:
-            settings[name] = from_plain(kind, record[name], where=f"{options.output}: {name}")
-    for name in ("supervision", "masks", "seed", "time_budget", "on_error"):
-        if options[name] == defaults[name]:
-            settings[name] = record[name]
-    if settings.data is None:
-        settings.data = source_from(record["data"])
+        if options.config is None:
+            raise ConfigError("output: not given; --resume needs the folder of the interrupted run")
+        return  # the file of options names it, and is the whole command
+    folder = Path(options.output)
+    if not (folder / "config.yaml").is_file():
+        if options.data is None and options.config is None:
+            raise ConfigError(f"{folder}: nothing to resume yet; run the train command again, without --resume")
+        return  # the run stopped before it wrote its options: the same command starts anew
+    from supersimplenet.datasets.registry import SOURCES
+    from supersimplenet.inference.record import read_record
+
+    record = read_record(folder)
+    names = ["data", "supervision", "masks", "model", "view", "recipe", "trainer", "cache"]
+    names += ["seed", "time_budget", "on_error"]
+    if record.get("data", {}).get("class_path") not in SOURCES:
+        names.remove("data")  # a class of the user's own: it is to be named again
+    parser.set_defaults({name: record[name] for name in names if name in record})
 
 
 def without_model_name(arguments: list[str]) -> list[str]:
@@ -135,7 +153,7 @@ def without_model_name(arguments: list[str]) -> list[str]:
     for position, argument in enumerate(arguments):
         is_value = position > 0 and arguments[position - 1] == "--model"
         name = argument if is_value else argument.removeprefix("--model=") if argument.startswith("--model=") else None
-        if name is not None and name != _MODEL_NAME and not Path(name).is_file() and not name.startswith("{"):
+        if name is not None and name != _MODEL_NAME and not is_file(name) and not name.startswith("{"):
             raise ConfigError(
                 f"this program trains {_MODEL_NAME}; found --model {name}. Its options have a dot: --model.backbone"
             )

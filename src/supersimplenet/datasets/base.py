@@ -52,6 +52,9 @@ class DataSource(ABC):
         check_page(page)
         self.bit_depth, self.page = bit_depth, page
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'name', '')!r})"
+
     @abstractmethod
     def samples(self) -> list[Sample]:
         """Return every sample of both splits, sorted.
@@ -115,4 +118,4 @@ def training_list_hash(samples: Iterable[Sample], sha256_of: Callable[[Path], st
         if sample.ignore is not None:
             fields.append(sha256_of(sample.ignore))
         lines.append("\0".join(fields) + "\n")
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(sorted(lines)))).hexdigest()

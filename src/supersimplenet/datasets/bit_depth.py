@@ -12,6 +12,7 @@ from supersimplenet.errors import ImageError
 from supersimplenet.preprocessing.decoding import decode
 from supersimplenet.preprocessing.reading import FEWEST_BITS, MOST_BITS, ReadConfig, bits_for
 from supersimplenet.utils.console import console
+from supersimplenet.utils.formatting import counted
 
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -38,10 +39,13 @@ def decide_reading(source: DataSource, images: Iterable[Path]) -> ReadConfig:
         return int(decoded.pixels[:, :, :3].max()) if decoded.range_open else 0
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="bit-depth") as pool:
-        highest = max(pool.map(highest_of, images), default=0)
+        each = list(pool.map(highest_of, images))
+    highest = max(each, default=0)
     bits = bits_for(highest) if highest else MOST_BITS
-    found = f"the highest is {highest:,}" if highest else "there are none"
-    console().print(f"data.bit_depth auto: of the 16-bit values of the training images {found}, so {bits} bits count")
+    found = f"the highest is {highest:,}" if highest else "there is none"
+    console().print(
+        f"data.bit_depth auto: of the 16-bit values in {counted(len(each), 'image')} {found}, so {bits} bits count"
+    )
     return ReadConfig(bit_depth=bits, page=source.page)
 
 

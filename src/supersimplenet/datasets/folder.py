@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 from supersimplenet.datasets.base import DataSource, sort_samples
+from supersimplenet.datasets.folder_split import FolderSplit, RecordedSplits, SplitRule
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.preprocessing.images import read_mask
 from supersimplenet.preprocessing.listing import list_images, natural_key
@@ -41,19 +42,22 @@ class Folder(DataSource):
         test_good: Folder or folders of good images for the test split. If none is given, a share of the images in good
             is used for the test.
         test_fraction: Share of the images in good that goes to the test split, at least 0 and below 1. The choice
-            depends only on the seed and on each image's path below its folder, so adding images never moves other
-            images from one split to the other.
+            depends only on the seed, on each image's path below its folder, and on which images are copies of others.
+            A model keeps the split of each image: images that are added later move no other one.
         seed: Seed of the random choice of images for the splits.
         train_bad: Folder or folders of bad images for training.
-        bad_train_fraction: Share of the images in bad that goes to the training split, from 0 to 1. They are chosen in
-            the same way as for test_fraction.
+        bad_train_fraction: Share of the images in bad that goes to the training split, from 0 to 1: of each defect type
+            the number of parts that is nearest to it. They are chosen in the same way as for test_fraction.
         ignore: Folder or folders of ignore masks, for good or bad images, matched with the images in the same way as
             masks. The pixels that they mark count in no loss and no metric.
         group_pattern: Regular expression with one group, such as '(part\d+)_', that finds the name of the physical
             part in a file's name. All images of one part go to the same split, and the fractions are shares of the
-            parts. A part with an image in bad goes to the split of its bad images.
+            parts. A part with an image in bad goes to the split of its bad images. Images with equal pixels are one
+            part, too.
         mask_suffix: End of the stems of masks and ignore masks after the image's own stem, such as _defect. By default
             those above are found by themselves.
+        split_rule: How the shares are drawn. 2: as described. 1: as in version 0.1, each part on its own, so that the
+            shares are met on average only.
         bit_depth: Number of bits that count in 16-bit images, such as 12 for values of 0 to 4095, or auto, which takes
             the smallest that holds the values of the training images. By default all 16; a model keeps its own.
         page: Number of the page of TIFF images, from 0. By default the largest; a model keeps its own.
@@ -73,6 +77,7 @@ class Folder(DataSource):
         ignore: Sequence[Path] | Path = (),
         group_pattern: str | None = None,
         mask_suffix: str | None = None,
+        split_rule: SplitRule = 2,
         bit_depth: BitDepth | None = None,
         page: int | None = None,
     ) -> None:
@@ -89,13 +94,23 @@ class Folder(DataSource):
         self.bad_train_fraction = bad_train_fraction
         self.group_pattern = group_pattern
         self.mask_suffix = mask_suffix
+        self.split_rule = split_rule
         self.set_reading(bit_depth, page)
-        self._part = None if group_pattern is None else _compiled(group_pattern)
+        self._recorded: RecordedSplits | None = None
+        self._part = None if group_pattern is None else compile_group_pattern(group_pattern)
         named = self.good[0].resolve()
         self.name = f"Folder/{named.parent.name if named.name.lower() in _PLAIN_NAMES else named.name}"
 
+    def following(self, recorded: RecordedSplits) -> Folder:
+        """Return the folder with each recorded image in its recorded split; chance decides new images alone."""
+        folder = copy(self)
+        folder._recorded = recorded
+        return folder
+
     def samples(self) -> list[Sample]:
         """Return every sample of both splits, sorted.
+
+        Where chance decides, each image whose size another one has is decoded once, to find copies.
 
         Raises:
             DataError: a folder has no images, a file is in two of the folders, a mask belongs to no image or to
@@ -136,12 +151,11 @@ class Folder(DataSource):
         mask_of |= match_masks(images["good"] + images["test_good"], others, suffixes)
         ignore_of = match_masks([file for files in images.values() for file in files], ignore, suffixes)
         group_of = {image: self._group(image) for files in images.values() for _, image in files}
-        split_of = self._splits(images, group_of)
         samples = [
             Sample(
                 image=image,
                 label=label,
-                split=split_of[image],
+                split="train",
                 defect="good" if label == GOOD else _defect(folder, image),
                 mask=mask_of.get(image),
                 pixel_labels_known=label == GOOD or image in mask_of,
@@ -151,6 +165,8 @@ class Folder(DataSource):
             for role, label in _LABEL_OF.items()
             for folder, image in images[role]
         ]
+        split_of = self._split(samples, images)
+        samples = [replace(sample, split=split_of[sample.image]) for sample in samples]
         if not any(sample.label == GOOD and sample.split == "train" for sample in samples):
             raise DataError(
                 f"{self.good[0]}: none of {len(images['good']):,} good images is left for training; "
@@ -175,43 +191,33 @@ class Folder(DataSource):
             )
         return match.group(1)
 
-    def _splits(self, images: dict[str, Files], group_of: dict[Path, str | None]) -> dict[Path, Split]:
-        """Return the split of each image's part, by image. An image without a group is a part of its own."""
-        parts: dict[Path | str, list[Path]] = defaultdict(list)
-        roles: dict[Path | str, set[str]] = defaultdict(set)
-        names: dict[Path | str, str] = {}
-        for role, files in images.items():
-            for folder, image in files:
-                group = group_of[image]
-                part = image if group is None else group
-                parts[part].append(image)
-                roles[part].add(role)
-                names[part] = image.relative_to(folder).as_posix() if group is None else group
-        split_of = {part: self._split(names[part], roles[part]) for part in parts}
-        return {image: split_of[part] for part, members in parts.items() for image in members}
-
-    def _split(self, name: str, roles: set[str]) -> Split:
-        """Return the split of a part: the split that the user gave to its images, or else one drawn from its name."""
+    def _split(self, samples: list[Sample], images: dict[str, Files]) -> dict[Path, Split]:
         put: dict[str, Split] = {"test_good": "test", "train_bad": "train"}
         if self.test_good:
             put["good"] = "train"
         if self.bad_train_fraction == 0:
             put["bad"] = "test"
-        splits = {put[role] for role in roles if role in put}
-        if len(splits) > 1:
-            raise DataError(
-                f"part {name}: stands in train and in test, by its images in {few(sorted(roles & put.keys()))}; "
-                "put all images of one part into one split"
-            )
-        if splits:
-            return splits.pop()
-        draw = int.from_bytes(hashlib.sha256(f"{self.seed}\0{name}".encode()).digest()[:8], "big")  # below 2**64
-        if "bad" in roles:
-            return "train" if draw >= (1 - self.bad_train_fraction) * 2**64 else "test"
-        return "test" if draw < self.test_fraction * 2**64 else "train"
+        rule = FolderSplit(
+            put=put,
+            test_fraction=self.test_fraction,
+            bad_train_fraction=self.bad_train_fraction,
+            seed=self.seed,
+            rule=self.split_rule,
+            recorded=self._recorded,
+            bit_depth=self.bit_depth,
+            page=self.page,
+        )
+        roles = {image: role for role, files in images.items() for _, image in files}
+        names = {image: image.relative_to(folder).as_posix() for files in images.values() for folder, image in files}
+        return rule.split(samples, roles, names)
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def compile_group_pattern(pattern: str) -> re.Pattern[str]:
+    """Return a compiled ``group_pattern``; see `Folder`.
+
+    Raises:
+        ConfigError: it is no regular expression, or has not exactly one group.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as error:

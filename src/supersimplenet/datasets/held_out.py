@@ -1,20 +1,88 @@
-"""Find the held-out images of a training: good images that it did not train on, kept for calibration."""
+"""Choose the images that a training holds out to calibrate with, and find them again later."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from supersimplenet.datasets.base import DataSource, relative_names, training_list_hash
 from supersimplenet.datasets.masks import without_empty_masks
+from supersimplenet.datasets.parts import describe_copies, merge_copies, require_one_label
 from supersimplenet.datasets.splits import hold_out
 from supersimplenet.datasets.supervision import supervise
 from supersimplenet.errors import DataError
-from supersimplenet.types import GOOD, Sample
+from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.files import file_sha256
+from supersimplenet.utils.formatting import counted
 
 HELD_OUT = "held out of the training"
 _CHANGED = "name good parts that were not trained on, with --good"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The images that a training holds out.
+
+    Attributes:
+        samples: all training samples, with copies of one image in one group.
+        places: positions in the list of the images of held-out parts.
+        bad_calibrate: whether the bad images among them calibrate, too; otherwise they are used for nothing.
+        copies: a line about copies of images; None where there are none.
+    """
+
+    samples: list[Sample]
+    places: set[int]
+    bad_calibrate: bool
+    copies: str | None
+
+    def describe(self) -> str | None:
+        """Return a line about held-out bad images; None where there are none."""
+        bad = sum(self.samples[place].label == BAD for place in self.places)
+        if not bad:
+            return None
+        use = "estimate escapes" if self.bad_calibrate else "are left out, because too few others are there to train on"
+        return (
+            "too few parts are free of bad images, so whole parts are held out: their "
+            f"{counted(len(self.places) - bad, 'good image')} calibrate, their {counted(bad, 'bad image')} {use}"
+        )
+
+    def why_none(self, fraction: float) -> str:
+        """Return why no image is held out, in words; empty where some are."""
+        if self.places:
+            return ""
+        if fraction == 0:
+            return "holdout_fraction is 0"
+        good = sum(sample.label == GOOD for sample in self.samples)
+        return f"{counted(good, 'good image')} of one part: no other part is there to train on"
+
+
+def choose_held_out(samples: Sequence[Sample], digests: Mapping[Path, str], fraction: float, seed: int) -> HeldOut:
+    """Choose the images that a training holds out; copies of one image are one part.
+
+    The bad images of held-out parts calibrate, if at least as many bad images are left to train on.
+
+    Args:
+        samples: the training samples.
+        digests: pixel digest by image; see `find_copies`.
+        fraction: share of the good images to hold out; see `hold_out`.
+        seed: seed of the choice.
+
+    Raises:
+        DataError: an image is labelled good in one file and bad in its copy.
+    """
+    require_one_label(samples, digests)
+    parts = merge_copies(samples, digests)
+    places = hold_out(parts, fraction, seed)
+    bad = [place for place, sample in enumerate(parts) if sample.label == BAD]
+    bad_held_out = len(places.intersection(bad))
+    return HeldOut(
+        samples=parts,
+        places=places,
+        bad_calibrate=len(bad) - bad_held_out >= bad_held_out,
+        copies=describe_copies(samples, digests),
+    )
 
 
 def find_held_out(source: DataSource, hashes: Mapping[str, str]) -> list[Sample]:
@@ -31,7 +99,7 @@ def find_held_out(source: DataSource, hashes: Mapping[str, str]) -> list[Sample]
     """
     samples = source.samples()
     names = relative_names(samples)
-    candidates = [sample for sample in samples if sample.split == "train" and sample.label == GOOD]
+    candidates = [sample for sample in samples if sample.split == "train"]
     by_name = {names[sample.image]: sample for sample in candidates}
     if set(hashes) <= set(by_name):
         found = [by_name[name] for name in hashes]
@@ -68,7 +136,7 @@ def derive_held_out(source: DataSource, record: Mapping[str, Any]) -> list[Sampl
             f"{source.name}: the training images changed since the training, so which ones it held out is not known; "
             f"{_CHANGED}"
         )
-    places = hold_out(training, record["trainer"]["holdout_fraction"], record["seed"])
+    places = hold_out(training, record["trainer"]["holdout_fraction"], record["seed"], bad_parts=False)
     return [training[place] for place in sorted(places)]
 
 

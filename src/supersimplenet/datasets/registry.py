@@ -14,12 +14,14 @@ from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.datasets.sensum import SensumSODF
 from supersimplenet.datasets.table import Table
 from supersimplenet.datasets.visa import VisA
-from supersimplenet.errors import ConfigError, DataError
-from supersimplenet.preprocessing.reading import MOST_BITS
+from supersimplenet.errors import DataError
+from supersimplenet.utils.serialization import from_plain
 
 SOURCES: dict[str, type[DataSource]] = {
     kind.__name__: kind for kind in (MVTecAD, VisA, KSDD2, SensumSODF, Folder, Table)
 }
+# Arguments that version 0.1 did not record, with the values that mean what it did.
+_OF_VERSION_0_1: dict[str, dict[str, Any]] = {"Folder": {"split_rule": 1}}
 
 
 def describe_source(source: DataSource) -> dict[str, Any]:
@@ -28,18 +30,24 @@ def describe_source(source: DataSource) -> dict[str, Any]:
     return {"class_path": type(source).__name__, "init_args": arguments}
 
 
-def source_from(description: Mapping[str, Any]) -> DataSource:
+def source_from(description: Mapping[str, Any], where: str = "config.yaml") -> DataSource:
     """Return the source that `describe_source` described.
+
+    Args:
+        description: from a model folder's config.yaml.
+        where: that file, for the error message.
 
     Raises:
         DataError: the source is of a user's own class, which cannot be found by its name.
+        ModelFolderError: an argument is missing, unknown or wrong.
     """
     kind = SOURCES.get(description["class_path"])
     if kind is None:
         raise DataError(
             f"data source '{description['class_path']}' is not one of {', '.join(SOURCES)}; name the data again"
         )
-    return kind(**description["init_args"])
+    arguments = _OF_VERSION_0_1.get(kind.__name__, {}) | description["init_args"]
+    return from_plain(kind, arguments, where=where, name="data.init_args")
 
 
 def _parameters(kind: type[DataSource]) -> list[str]:
@@ -53,42 +61,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def tested_on(source: DataSource | None, record: Mapping[str, Any], model: Path) -> DataSource:
-    """Return the dataset to test a model on: the given one or else, for None, the one that it was trained on.
-
-    Args:
-        source: the dataset.
-        record: content of the model folder's config.yaml.
-        model: the model folder, for the error message.
-
-    Raises:
-        ConfigError: no dataset is known, or it names another bit depth or page than the training's.
-    """
-    if source is None:
-        return trained_on(record, model)
-    reading = record.get("reading", {})
-    for name, own in (("bit_depth", reading.get("bit_depth", MOST_BITS)), ("page", reading.get("page"))):
-        given = getattr(source, name)
-        if given not in (None, "auto", own):
-            raise ConfigError(
-                f"data.{name}: {given}, and {model} was trained with {'the largest' if own is None else own}; leave "
-                "it out, so that the model reads as in its training"
-            )
-    return source
-
-
-def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:
-    """Return the dataset that a model was trained on.
-
-    Args:
-        record: content of the model folder's config.yaml.
-        model: the model folder, for the error message.
-
-    Raises:
-        ConfigError: the dataset is not known.
-    """
-    if "data" not in record:
-        raise ConfigError(f"data: {model} was not trained here, so its dataset is not known; name one with --data")
-    return source_from(record["data"])

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from supersimplenet.datasets.base import relative_names, sort_samples
-from supersimplenet.datasets.checks.duplicates import MOST_IMAGES, equal_groups, find_near_duplicates, linked_groups
-from supersimplenet.datasets.checks.inspection import Inspection
+from supersimplenet.datasets.checks.duplicates import MOST_IMAGES, find_near_duplicates
+from supersimplenet.datasets.checks.inspection import Inspection, digests_of
+from supersimplenet.datasets.parts import merge_copies, merge_parts, require_one_label
 from supersimplenet.errors import ConfigError, DataError, OutputError
-from supersimplenet.preprocessing.listing import natural_key
 from supersimplenet.types import GOOD, GroupsName, Sample
+from supersimplenet.utils.files import whole_file
+from supersimplenet.utils.names import csv_line, label_cell, path_cell
 from supersimplenet.utils.seeding import derive_seed
 
 _COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known")
@@ -70,24 +71,30 @@ def split_samples(samples: Sequence[Sample], *, test_fraction: float = 0.3, seed
 
 
 def group_samples(
-    samples: Sequence[Sample], groups: GroupsName, inspections: Sequence[Inspection] | None = None
+    samples: Sequence[Sample],
+    groups: GroupsName,
+    inspections: Sequence[Inspection] | None = None,
+    *,
+    digests: Mapping[Path, str] | None = None,
 ) -> list[Sample]:
-    """Return the samples with the groups that a split must keep together.
+    """Return the samples with the groups that a split must keep together; copies of one image always are.
 
     Args:
         samples: samples of the dataset.
-        groups: ``known``: the groups that the dataset names. ``found``: also groups of images that are equal or seem
-            to show one part; they are joined with the named groups, and a joined group has a name such as ``001+014``.
-            ``none``: no groups.
+        groups: ``known``: the groups that the dataset names. ``found``: also groups of images that seem to show one
+            part; they are joined with the named groups, and a joined group has a name such as ``001+014``. ``none``:
+            no named groups.
         inspections: result of `inspect_samples` for the samples; needed for ``found``.
+        digests: pixel digests of the images, see `digest_possible_copies`; not needed for ``found``.
 
     Raises:
-        DataError: for ``found``, an image cannot be read, or there are more images than can be compared.
+        DataError: an image is labelled good in one file and bad in its copy; for ``found``, an image cannot be read, or
+            there are more images than can be compared.
     """
-    if groups == "known":
-        return list(samples)
-    if groups == "none":
-        return [replace(sample, group=None) for sample in samples]
+    if groups != "found":
+        digests = digests or {}
+        require_one_label(samples, digests)
+        return merge_copies(samples if groups == "known" else [replace(s, group=None) for s in samples], digests)
     assert inspections is not None
     errors = [inspection.image_error for inspection in inspections if inspection.image_error is not None]
     if errors:
@@ -95,20 +102,11 @@ def group_samples(
     if len(samples) > MOST_IMAGES:
         raise DataError(f"{len(samples):,} images; {MOST_IMAGES:,} can be compared: name groups, or split in parts")
     images = [inspection.image for inspection in inspections if inspection.image is not None]
+    digests = digests_of(samples, inspections)
+    require_one_label(samples, digests)
     near = find_near_duplicates(np.stack([image.fingerprint for image in images])) if images else None
     links = [] if near is None else [(i, j) for i, j in near.pairs.tolist()]
-    named = [
-        ("", str(place)) if sample.group is None else ("named", sample.group) for place, sample in enumerate(samples)
-    ]
-    for equal in (*equal_groups([image.digest for image in images]), *equal_groups(named)):
-        links += [(equal[0], other) for other in equal[1:]]
-    names: dict[int, str | None] = {place: sample.group for place, sample in enumerate(samples)}
-    names_of = relative_names(samples)
-    for linked in linked_groups(len(samples), links):
-        known = sorted({group for place in linked if (group := samples[place].group) is not None})
-        first = min((names_of[samples[place].image] for place in linked), key=lambda name: natural_key(Path(name)))
-        names.update(dict.fromkeys(linked, "+".join(known) or f"found {first}"))
-    return [replace(sample, group=names[place]) for place, sample in enumerate(samples)]
+    return merge_parts(merge_copies(samples, digests), links)
 
 
 def write_table(samples: Sequence[Sample], path: Path) -> None:
@@ -127,24 +125,23 @@ def write_table(samples: Sequence[Sample], path: Path) -> None:
     def cell(file: Path | None) -> str:
         if file is None:
             return ""
-        return file.absolute().relative_to(folder).as_posix() if below else str(file.absolute())
+        return path_cell(file.absolute().relative_to(folder).as_posix() if below else str(file.absolute()))
 
     extra = [name for name in ("ignore", "mask_any_value") if any(getattr(sample, name) for sample in samples)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*_COLUMNS, *extra])
+        with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(csv_line([*_COLUMNS, *extra]))
             for sample in samples:
                 mask = None if sample.label == GOOD else sample.mask
                 known = sample.label == GOOD or (mask is not None and sample.pixel_labels_known)
-                row = [cell(sample.image), sample.split, sample.label, sample.defect, cell(mask)]
-                row += [sample.group or "", int(known)]
+                row = [cell(sample.image), sample.split, sample.label, label_cell(sample.defect), cell(mask)]
+                row += [label_cell(sample.group or ""), int(known)]
                 rare = {
                     "ignore": cell(sample.ignore),
                     "mask_any_value": int(mask is not None and sample.mask_any_value),
                 }
-                writer.writerow([*row, *(rare[name] for name in extra)])
+                file.write(csv_line([*row, *(rare[name] for name in extra)]))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
 
@@ -160,26 +157,32 @@ def _ordered_groups(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
     )
 
 
-def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[int]:
-    """Return the indices of the held-out images: whole groups of good images, drawn until the share is reached.
+def hold_out(samples: Sequence[Sample], fraction: float, seed: int, *, bad_parts: bool = True) -> set[int]:
+    """Return the indices of the held-out images: whole parts, drawn until the share of the good images is reached.
 
-    A group that contains a bad image is never held out.
+    Parts without a bad image are drawn first. Only where they do not suffice, parts with bad images follow, and their
+    bad images are held out with them. At least one part is trained on.
 
     Args:
-        samples: the training samples.
+        samples: the training samples; copies of one image are in one group.
         fraction: share of the good images to hold out.
         seed: seed of the choice.
+        bad_parts: whether parts with a bad image are drawn; version 0.1 drew none.
     """
     names = relative_names(samples)
     groups: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         groups.setdefault(sample.group or names[sample.image], []).append(index)
-    good = {name: indices for name, indices in groups.items() if all(samples[i].label == GOOD for i in indices)}
-    order = sorted(good, key=lambda name: derive_seed(seed, "holdout", name))
-    wanted = fraction * sum(sample.label == GOOD for sample in samples)
+    good_of = {name: sum(samples[i].label == GOOD for i in indices) for name, indices in groups.items()}
+    with_bad = {name: good_of[name] < len(indices) for name, indices in groups.items()}
+    drawable = [name for name in groups if good_of[name] and (bad_parts or not with_bad[name])]
+    order = sorted(drawable, key=lambda name: (with_bad[name], derive_seed(seed, "holdout", name)))
+    wanted = fraction * sum(good_of.values())
     chosen: set[int] = set()
+    good = 0
     for name in order[:-1]:  # at least one group is trained on
-        if len(chosen) >= wanted:
+        if good >= wanted:
             break
         chosen.update(groups[name])
+        good += good_of[name]
     return chosen

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from supersimplenet.datasets.base import relative_names
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.types import BAD, GOOD, Regime, Sample
+from supersimplenet.utils.files import is_file
+from supersimplenet.utils.formatting import few
 from supersimplenet.utils.seeding import derive_seed
 from supersimplenet.utils.text_files import read_lines
 
@@ -58,7 +61,11 @@ class Supervision:
 
 
 def supervise(
-    samples: Sequence[Sample], supervision: str = "auto", *, masks: str | float | None = None, seed: int = 0
+    samples: Sequence[Sample],
+    supervision: str = "auto",
+    *,
+    masks: str | float | Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Supervision:
     """Choose the regime of supervision: the highest that the training samples' labels allow, or a lower one.
 
@@ -68,8 +75,9 @@ def supervise(
             without their masks; ``mixed`` uses some masks; ``full`` requires a mask for each bad image (an empty mask
             is accepted, but gives no pixel labels).
         masks: with ``mixed``, the masks to keep: a number of images (``12``), a share of the images with a mask
-            (``0.25``), or a file that lists one image on each line (its path, its path from the file's folder, or its
-            name). None keeps all masks. With the same seed, a larger choice always includes a smaller one.
+            (``0.25``), a file that lists one image on each line (its path, its path from the file's folder, or its
+            name), or a list of names as `names_of_masks` returns it. None keeps all masks. With the same seed, a larger
+            choice always includes a smaller one.
         seed: seed of the choice of masks.
 
     Raises:
@@ -80,7 +88,7 @@ def supervise(
     bad_in_test = sum(sample.label == BAD for sample in samples) - sum(sample.label == BAD for sample in training)
     good = [sample for sample in training if sample.label == GOOD]
     bad = [sample for sample in training if sample.label == BAD]
-    labelled = [sample for sample in bad if sample.pixel_labels_known]
+    labelled = [sample for sample in bad if _has_mask(sample)]
     if not good:
         raise DataError("no good training image; every regime of supervision needs some")
     if supervision not in ("auto", "unsupervised", "weak", "mixed", "full"):
@@ -112,27 +120,62 @@ def supervise(
     return Supervision(regime=regime, training=used, masks_left_out=len(labelled) - len(kept))
 
 
-def _without_mask(sample: Sample) -> Sample:
-    return replace(sample, mask=None, pixel_labels_known=False)
+def check_masks(masks: str | float | None) -> float | None:
+    """Return the number or the share of the masks that are kept; None for all of them, or for a file that lists them.
 
-
-def _kept(labelled: Sequence[Sample], masks: str | float | None, seed: int) -> set[Path]:
-    """Return the images whose masks are kept."""
-    if masks is None:
-        return {sample.image for sample in labelled}
-    listed = Path(str(masks))
-    if listed.is_file():
-        return _listed(labelled, listed)
+    Raises:
+        ConfigError: neither a number, nor a share, nor a file.
+    """
+    if masks is None or is_file(str(masks)):
+        return None
     try:
         number = float(masks)
     except ValueError as error:
         raise ConfigError(
             f"masks: '{masks}'; wanted a number of images, a share between 0 and 1, or a file that lists images"
         ) from error
-    whole = number >= 1 and number == int(number)
-    if not whole and not 0 < number < 1:
+    if not (0 < number < 1 or (1 <= number < math.inf and number == int(number))):
         raise ConfigError(f"masks: {masks}; wanted a whole number of images, or a share between 0 and 1")
-    count = int(number) if whole else max(1, round(number * len(labelled)))
+    return number
+
+
+def _without_mask(sample: Sample) -> Sample:
+    return replace(sample, mask=None, pixel_labels_known=False)
+
+
+def names_of_masks(samples: Sequence[Sample], supervision: Supervision) -> list[str]:
+    """Return the names of the images whose masks are kept; they stay the same when the data are moved."""
+    labelled = [sample for sample in samples if _has_mask(sample)]
+    names = relative_names(labelled) if labelled else {}
+    return sorted(names[sample.image] for sample in supervision.training if _has_mask(sample))
+
+
+def is_amount(masks: Any) -> bool:
+    """Return whether ``masks`` is a number of masks or a share of them, and not a list of images."""
+    try:
+        float(masks)
+    except (TypeError, ValueError):
+        return False
+    return not Path(str(masks)).is_file()
+
+
+def _has_mask(sample: Sample) -> bool:
+    return sample.split == "train" and sample.label == BAD and sample.pixel_labels_known
+
+
+def _kept(labelled: Sequence[Sample], masks: str | float | Sequence[str] | None, seed: int) -> set[Path]:
+    """Return the images whose masks are kept."""
+    if masks is None:
+        return {sample.image for sample in labelled}
+    if isinstance(masks, Sequence) and not isinstance(masks, str):
+        image_of = {name: image for image, name in relative_names(labelled).items()}
+        if gone := sorted(set(masks) - set(image_of)):
+            raise ConfigError(f"masks: {few(gone)}: no bad training image with a mask has this name; bring them back")
+        return {image_of[name] for name in masks}
+    number = check_masks(masks)
+    if number is None:
+        return _listed(labelled, Path(str(masks)))
+    count = int(number) if number >= 1 else max(1, round(number * len(labelled)))
     if count > len(labelled):
         raise ConfigError(f"masks: {count} asked for, and {len(labelled)} bad training images have one; ask for fewer")
     names = relative_names(labelled)

@@ -28,6 +28,7 @@ from supersimplenet.datasets.synthetic_config import (
 )
 from supersimplenet.datasets.textures import SURFACES, Camera, Picture, Plane, Scene, Surface, noise
 from supersimplenet.errors import ConfigError, OutputError
+from supersimplenet.utils.locks import is_unused, writing_into
 
 Mask = NDArray[np.bool_]
 VISIBLE_LEVELS = 9.0  # of 255; over four times the sensor noise, so that marked pixels are visibly changed
@@ -49,17 +50,19 @@ def synthesize(root: Path, config: SyntheticConfig) -> list[Path]:
     root = Path(root)
     folders = [root / surface for surface in config.surfaces]
     try:
-        for folder in folders:
-            if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-                raise OutputError(f"{folder}: is there already, and not empty; choose another --output or remove it")
-        root.mkdir(parents=True, exist_ok=True)
-        for folder in folders:
-            with tempfile.TemporaryDirectory(dir=root, prefix=f".{folder.name}-") as unfinished:
-                category = Path(unfinished) / folder.name
-                _write_category(category, config)
-                if folder.is_dir():
-                    folder.rmdir()  # empty, as checked above; Windows cannot rename onto it
-                category.rename(folder)
+        with writing_into(root):
+            for folder in folders:
+                if not is_unused(folder):
+                    raise OutputError(
+                        f"{folder}: is there already, and not empty; choose another --output or remove it"
+                    )
+            for folder in folders:
+                with tempfile.TemporaryDirectory(dir=root, prefix=f".{folder.name}-") as unfinished:
+                    category = Path(unfinished) / folder.name
+                    _write_category(category, config)
+                    if folder.is_dir():
+                        folder.rmdir()  # empty, as checked above; Windows cannot rename onto it
+                    category.rename(folder)
     except OSError as error:
         raise OutputError(f"{root}: cannot be written ({error}); choose another --output") from error
     return folders

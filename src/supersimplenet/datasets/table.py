@@ -16,6 +16,7 @@ from supersimplenet.preprocessing.reading import BitDepth
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.files import open_regular
 from supersimplenet.utils.formatting import few, first_line
+from supersimplenet.utils.names import label_of, name_of
 from supersimplenet.utils.text_files import existing_path, read_text, separator_of, yes_or_no
 
 _COLUMNS = ("image", "split", "label", "defect", "mask", "group", "pixel_labels_known", "ignore", "mask_any_value")
@@ -87,7 +88,7 @@ class Table(DataSource):
             raise ValueError(f"split: '{row['split'] or ''}'; wanted train or test")
         if label is None:
             raise ValueError(f"label: '{row['label'] or ''}'; wanted 0, 1, good or bad")
-        defect = row["defect"] or ("good" if label == GOOD else "bad")
+        defect = label_of(row["defect"] or "") or ("good" if label == GOOD else "bad")
         if (defect == "good") != (label == GOOD):
             raise ValueError(f"defect: '{defect}' with label {row['label']}; correct one of them")
         if label == GOOD and mask is not None:
@@ -96,14 +97,20 @@ class Table(DataSource):
         if any_value and mask is None:
             raise ValueError("mask_any_value: true without a mask; give the mask, or leave it empty")
         known = _pixel_labels_known(row, label, mask)
-        labels = Sample(image=image, label=label, split=cast("Split", split), defect=defect, group=row["group"])
+        labels = Sample(
+            image=image,
+            label=label,
+            split=cast("Split", split),
+            defect=defect,
+            group=label_of(row["group"] or "") or None,
+        )
         return replace(labels, mask=mask, mask_any_value=any_value, pixel_labels_known=known, ignore=ignore)
 
     def _file(self, row: dict[str, str | None], column: str) -> Path | None:
         if (cell := row[column]) is None:
             return None
         path = existing_path(cell, self.root)
-        if not path.is_file():
+        if not path.is_file() and not (path := existing_path(name_of(cell), self.root)).is_file():
             raise ValueError(f"{column}: {path}: no such file; correct the path, or root ({self.root})")
         return path
 
@@ -162,7 +169,7 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str | None]]:
     separator, text = separator_of(read_text(path))
     table = csv.read_csv(
         io.BytesIO(text.encode()),
-        parse_options=csv.ParseOptions(delimiter=separator),
+        parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
         convert_options=csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pyarrow.string())),
     )
     _check_columns(path, table.column_names)

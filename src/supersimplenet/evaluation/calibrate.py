@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,19 +11,20 @@ from scipy import stats
 
 from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.held_out import HELD_OUT
-from supersimplenet.datasets.registry import trained_on
 from supersimplenet.errors import CalibrationError, DataError
 from supersimplenet.evaluation.set_thresholds import Calibrated, ThresholdConfig, set_thresholds
-from supersimplenet.inference.config import HERE, ComputeConfig
+from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
-from supersimplenet.inference.image_records import held_out_samples, read_known_images
-from supersimplenet.inference.model_folder import hash_weights, write_calibration
+from supersimplenet.inference.image_records import held_out_samples, read_known_images, trained_on
+from supersimplenet.inference.model_folder import hash_weights, write_yaml
 from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import BAD, Sample
 from supersimplenet.utils.console import console, progress_bar
-from supersimplenet.utils.files import Paths, as_paths, file_sha256
+from supersimplenet.utils.files import Paths, as_paths, file_sha256, whole_file
 from supersimplenet.utils.formatting import few
+from supersimplenet.utils.locks import WAIT_TO_WRITE_S, writing_into
+from supersimplenet.utils.serialization import to_plain
 
 _BAD_NAMES = {"bad", "ng", "nok", "defect", "defects", "defective", "anomaly", "anomalous"}
 _BY_CHANCE = 0.01
@@ -38,6 +39,7 @@ def calibrate(
     config: ThresholdConfig | None = None,
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
+    draw: Callable[[Calibrated, Path], object] | None = None,
 ) -> Calibrated:
     """Set a model's thresholds from parts that it was not trained on; write calibration.yaml into the model folder.
 
@@ -49,6 +51,8 @@ def calibrate(
         config: the guarantees that the thresholds must give.
         compute: the device, engine and precision to use.
         on_error: whether an unreadable image stops the calibration or is skipped.
+        draw: draws the calibration into a PNG file of the given name, which becomes calibration.png of the model
+            folder. If it fails, the model folder keeps its earlier thresholds.
 
     Raises:
         SuperSimpleNetError: the subclass names the cause.
@@ -56,7 +60,10 @@ def calibrate(
     model = Path(model)
     detector = load_detector(model, compute)
     samples, basis = _calibration_parts(detector, model, as_paths(good), as_paths(bad), group_pattern)
-    _refuse_known_images(samples, model)
+    known = read_known_images(model)
+    if known is None:
+        console().print(f"{model} does not know what it was trained on: make sure that these images were not among it")
+    _refuse_known_images(known, {sample.image: file_sha256(sample.image) for sample in samples})
     with progress_bar() as bar:
         task = bar.add_task("calibrating", total=len(samples), detail="")
         calibrated = set_thresholds(
@@ -68,8 +75,16 @@ def calibrate(
             on_error=on_error,
             progress=lambda images: bar.advance(task, images),
         )
+    _refuse_known_images(known, calibrated.pixels)
     _refuse_swapped(calibrated)
-    write_calibration(model, calibrated.calibration)
+    with (
+        writing_into(model, wait_s=WAIT_TO_WRITE_S, advice=""),
+        whole_file(model / CALIBRATION_FILE) as thresholds,  # renamed last, when nothing can fail any more
+    ):
+        write_yaml(thresholds, to_plain(calibrated.calibration))
+        if draw is not None:
+            with whole_file(model / CALIBRATION_PICTURE) as picture:
+                draw(calibrated, picture)
     return calibrated
 
 
@@ -112,22 +127,22 @@ def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:
                 )
 
 
-def _refuse_known_images(samples: Sequence[Sample], model: Path) -> None:
+def _refuse_known_images(known: Mapping[str, str] | None, digests: Mapping[Path, str]) -> None:
     """Refuse training images, which score too well, and test images, whose later test results would be too good.
+
+    Args:
+        known: see `read_known_images`.
+        digests: hash of each image's file, or of its pixels.
 
     Raises:
         DataError: an image has the same content as a training or test image of the model.
     """
-    known = read_known_images(model)
-    if known is None:
-        console().print(f"{model} does not know what it was trained on: make sure that these images were not among it")
-        return
-    for sample in samples:
-        split = known.get(file_sha256(sample.image))
+    for image, digest in digests.items():
+        split = (known or {}).get(digest)
         if split is not None:
             of = "the model was trained on it" if split == "train" else "it is one of the model's test images"
             raise DataError(
-                f"{sample.image}: {of}, perhaps under another name, so the guarantee would be untrue; calibrate with "
+                f"{image}: {of}, perhaps under another name, so the guarantee would be untrue; calibrate with "
                 "parts that the model has not seen and is not tested with"
             )
 

@@ -118,7 +118,7 @@ def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str] = (
     """
     pairs = paired(first, second)
     labels = [outcome.sample.label for outcome, _ in pairs]
-    groups = [outcome.sample.group for outcome, _ in pairs]
+    groups = [outcome.part for outcome, _ in pairs]
     right = [_right_parts(outcomes) for outcomes in zip(*pairs, strict=True)]
     only = [len(right[0] - right[1]), len(right[1] - right[0])]
     mine, others = (np.array([pair[side].score_logit for pair in pairs]) for side in (0, 1))
@@ -195,7 +195,7 @@ def _right_parts(outcomes: Sequence[Outcome]) -> set[tuple[int, object]]:
 
 def _named_parts(outcomes: Sequence[Outcome]) -> Iterator[tuple[tuple[int, object], Outcome]]:
     for place, outcome in enumerate(outcomes):
-        group = outcome.sample.group
+        group = outcome.part
         yield (outcome.sample.label, place if group is None else group), outcome
 
 

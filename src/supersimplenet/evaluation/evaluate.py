@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from supersimplenet.datasets.masks import read_defects, read_ignored
 from supersimplenet.datasets.regions import count_lost_regions
 from supersimplenet.errors import DataError, ImageError, MetricError
+from supersimplenet.evaluation.known_images import find_trained_on, join_copies, warn_of_known_images
 from supersimplenet.evaluation.results import Evaluation, Outcome, SizeResult, TypeResult, count_verdicts
 from supersimplenet.inference.config import METRICS_FILE
 from supersimplenet.inference.detector import Detector
@@ -30,6 +31,7 @@ from supersimplenet.metrics.ranking import (
     ranked_average_precision,
     ranked_f1_max,
 )
+from supersimplenet.preprocessing.images import ImageFacts
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.types import BAD, GOOD, Prediction, Resolution, Sample, ScoreName
 from supersimplenet.utils.console import progress_bar
@@ -52,6 +54,7 @@ class EvaluatedImage:
             where the mask of a bad image is empty, at its own size or at the resolution of the pixel metrics.
         ignored: (H, W) bool, True on pixels that count in no score and no metric; None for none.
         lost_regions: see `Outcome`.
+        facts: facts about the image file.
     """
 
     sample: Sample
@@ -59,6 +62,7 @@ class EvaluatedImage:
     mask: NDArray[np.bool_] | None
     ignored: NDArray[np.bool_] | None
     lost_regions: int = 0
+    facts: ImageFacts | None = None
 
 
 @dataclass(kw_only=True)
@@ -155,7 +159,7 @@ def evaluate_shard(
 
 
 def finish_evaluation(shard: PartialEvaluation, detector: Detector, *, resolution: Resolution = "model") -> Evaluation:
-    """Compute the metrics of all test images.
+    """Compute the metrics of all test images; copies of one image are one part. Print what makes them doubtful.
 
     Args:
         shard: the results of all test images.
@@ -168,7 +172,8 @@ def finish_evaluation(shard: PartialEvaluation, detector: Detector, *, resolutio
     tally, outcomes, failures = shard.tally, shard.outcomes, shard.failures
     if not outcomes:
         raise DataError(f"none of the {len(failures)} test images could be read; the first: {failures[0].reason}")
-    return Evaluation(
+    outcomes, copies = join_copies(outcomes)
+    evaluation = Evaluation(
         metrics={**_image_metrics(outcomes), **_pixel_metrics(shard)},
         outcomes=outcomes,
         types=_types(outcomes, tally),
@@ -181,7 +186,11 @@ def finish_evaluation(shard: PartialEvaluation, detector: Detector, *, resolutio
         resolution=resolution,
         size_px=detector.image_size,
         fit=detector.preprocessor.config.fit,
+        copies=copies,
+        trained_on=find_trained_on(outcomes, detector.folder),
     )
+    warn_of_known_images(evaluation)
+    return evaluation
 
 
 def evaluate_again(detector: Detector, outcomes: Sequence[Outcome]) -> Iterator[EvaluatedImage]:
@@ -221,6 +230,7 @@ def _cases(
         [sample.image for sample in samples],
         ignored=lambda index: read_ignored(samples[index], reading=reading),
         batch_size=batch_size,
+        with_facts=True,
         on_error=on_error,
     ):
         if isinstance(item, Failure):
@@ -237,6 +247,7 @@ def _cases(
                 ignored=prediction.ignored
                 if resolution == "model"
                 else _ignored_on_image(detector, sample, prediction),
+                facts=item.facts,
             )
         except ImageError as error:
             if on_error == "stop":
@@ -295,12 +306,14 @@ def _outcome(case: EvaluatedImage, threshold_logit: float) -> Outcome:
         defects=prediction.defects,
         has_pixel_labels=case.mask is not None,
         lost_regions=case.lost_regions,
+        sha256="" if case.facts is None else case.facts.sha256,
+        pixels="" if case.facts is None else case.facts.pixels,
     )
 
 
 def _image_metrics(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
     labels = [outcome.sample.label for outcome in outcomes]
-    groups = [outcome.sample.group for outcome in outcomes]
+    groups = [outcome.part for outcome in outcomes]
     metrics: dict[str, Metric] = {}
     for score, prefix in PREFIXES.items():
         scores = np.array([outcome.score_of(score) for outcome in outcomes])

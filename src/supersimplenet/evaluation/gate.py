@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ from supersimplenet.datasets.table import Table
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.comparison import paired
 from supersimplenet.evaluation.evaluate import evaluate_samples
+from supersimplenet.evaluation.known_images import both_labels
 from supersimplenet.evaluation.results import Evaluation
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import load_detector
-from supersimplenet.inference.image_records import read_known_images
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.types import BAD, GOOD
-from supersimplenet.utils.files import file_sha256, write_text
+from supersimplenet.utils.files import write_text
 from supersimplenet.utils.formatting import counted, few
+from supersimplenet.utils.locks import WAIT_TO_WRITE_S, writing_into
 from supersimplenet.utils.serialization import to_plain
 
 GATE_FILE = "gate.json"
@@ -40,6 +41,7 @@ class GateResult:
         max_new_escapes: allowed number of new escapes.
         max_new_false_alarms: allowed number of new false alarms.
         unreadable: images that could not be read.
+        copies: images with equal pixels, group by group; of each group the first counts.
     """
 
     passed: bool
@@ -52,6 +54,7 @@ class GateResult:
     max_new_escapes: int
     max_new_false_alarms: int
     unreadable: list[Path]
+    copies: list[list[Path]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
@@ -90,16 +93,10 @@ def gate_models(
     evaluations = [
         evaluate_samples(load_detector(path, compute), samples, on_error="skip") for path in (candidate, current)
     ]
-    known = read_known_images(candidate) or {}
-    result = gate(
-        *evaluations,
-        max_new_escapes=max_new_escapes,
-        max_new_false_alarms=max_new_false_alarms,
-        trained_on=[sample.image for sample in samples if known.get(file_sha256(sample.image)) == "train"],
-    )
+    result = gate(*evaluations, max_new_escapes=max_new_escapes, max_new_false_alarms=max_new_false_alarms)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        write_text(output / GATE_FILE, json.dumps(result.as_dict(), indent=2) + "\n")
+        with writing_into(output, wait_s=WAIT_TO_WRITE_S):
+            write_text(output / GATE_FILE, json.dumps(result.as_dict(), indent=2) + "\n")
     return result, (evaluations[0], evaluations[1])
 
 
@@ -114,14 +111,15 @@ def gate(
     """Decide whether a candidate may replace the model in use: only if it makes no new mistakes beyond the limits.
 
     The candidate also fails if it is not calibrated (its threshold guarantees nothing), if it was trained on some of
-    the images, if an image could not be read, or if the images are all good or all bad.
+    the images, if an image could not be read, if an image is labelled good and its copy bad, or if the images are all
+    good or all bad. Copies of one image count once.
 
     Args:
         candidate: evaluation of the new model.
         current: evaluation of the model in use, on the same images.
         max_new_escapes: allowed number of new escapes; see `GateResult`.
         max_new_false_alarms: allowed number of new false alarms; see `GateResult`.
-        trained_on: images of the golden set that the candidate was trained on; their results prove nothing.
+        trained_on: images that the candidate was trained on, besides those of its evaluation.
 
     Raises:
         MetricError: the evaluations are of different images; the message names the first such image.
@@ -131,13 +129,14 @@ def gate(
         if limit < 0:
             raise ConfigError(f"{name}: {limit}; wanted 0 or more")
     unreadable = {Path(str(failure.path)): failure.reason for failure in [*current.failures, *candidate.failures]}
-    pairs = paired(candidate, current, without=unreadable)
+    copies = {image for group in candidate.copies for image in group[1:]}
+    pairs = paired(candidate, current, without=unreadable.keys() | copies)
     good = [pair for pair in pairs if pair[0].sample.label == GOOD]
     bad = [pair for pair in pairs if pair[0].sample.label == BAD]
     escapes = [new.sample.image for new, old in bad if new.verdict == "good" and old.verdict != "good"]
     alarms = [new.sample.image for new, old in good if new.verdict == "bad" and old.verdict != "bad"]
     unsure = [new.sample.image for new, old in pairs if new.verdict == "unsure" and old.verdict != "unsure"]
-    reasons = _doubts(candidate, trained_on, unreadable, good=len(good), bad=len(bad))
+    reasons = _doubts(candidate, [*candidate.trained_on, *trained_on], unreadable, good=len(good), bad=len(bad))
     for mistake, images, limit in (
         ("new escape", escapes, max_new_escapes),
         ("new false alarm", alarms, max_new_false_alarms),
@@ -145,13 +144,14 @@ def gate(
         if len(images) > limit:
             reasons.append(f"{counted(len(images), mistake)}, {limit} allowed: {', '.join(map(str, images))}")
     passed = not reasons
+    left = f"; {counted(len(copies), 'copy', 'copies')} of other images counted nowhere" if copies else ""
     if passed:
         reasons.append(
             f"checked {counted(len(good), 'good image')} and {counted(len(bad), 'bad image')}: "
             f"{counted(len(escapes), 'new escape')} ({max_new_escapes} allowed), "
             f"{counted(len(alarms), 'new false alarm')} ({max_new_false_alarms} allowed), "
             f"{counted(len(unsure), 'image')} only the candidate is unsure about, every image readable, the candidate "
-            "calibrated"
+            f"calibrated{left}"
         )
     return GateResult(
         passed=passed,
@@ -164,11 +164,12 @@ def gate(
         max_new_escapes=max_new_escapes,
         max_new_false_alarms=max_new_false_alarms,
         unreadable=list(unreadable),
+        copies=[list(group) for group in candidate.copies],
     )
 
 
 def _doubts(
-    candidate: Evaluation, trained_on: Sequence[Path], unreadable: Mapping[Path, str], *, good: int, bad: int
+    candidate: Evaluation, trained_on: list[Path], unreadable: Mapping[Path, str], *, good: int, bad: int
 ) -> list[str]:
     """Return the reasons why the golden set cannot show that the candidate is good enough, whatever its results."""
     reasons = []
@@ -179,8 +180,13 @@ def _doubts(
     if trained_on:
         reasons.append(
             f"the candidate was trained on {counted(len(trained_on), 'image')} of the golden set, so it proves nothing "
-            f"there: {few(list(trained_on))}"
+            f"there: {few(trained_on)}"
         )
+    reasons += [
+        f"the golden set labels one image both good and bad, pixel for pixel the same: {few(group)}; remove the wrong "
+        "one"
+        for group in both_labels(candidate)
+    ]
     if unreadable:
         reasons.append(
             f"{counted(len(unreadable), 'image')} of the golden set could not be read, so nothing is known of "

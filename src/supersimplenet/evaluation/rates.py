@@ -153,7 +153,7 @@ def plain_images(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     names = relative_names(outcome.sample for outcome in outcomes)
     parts: dict[int, NDArray[np.int64]] = {}
     for label in (GOOD, BAD):
-        parts[label] = part_numbers([outcome.sample.group for outcome in outcomes if outcome.sample.label == label])
+        parts[label] = part_numbers([outcome.part for outcome in outcomes if outcome.sample.label == label])
     place = {GOOD: 0, BAD: 0}
     plain = []
     for number, outcome in enumerate(outcomes):
@@ -164,7 +164,7 @@ def plain_images(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                 "path": names[sample.image],
                 "bad": sample.label == BAD,
                 "type": sample.defect,
-                "group": sample.group,
+                "group": outcome.part,
                 "part": int(parts[sample.label][place[sample.label]]),
                 "score": outcome.score_logit,
                 "p": outcome.p_value,
@@ -199,7 +199,7 @@ def _of_parts(outcomes: Sequence[Outcome], label: int, worst: Literal["max", "mi
     chosen = [outcome for outcome in outcomes if outcome.sample.label == label]
     if not chosen:
         return np.zeros(0)
-    groups = [outcome.sample.group for outcome in chosen]
+    groups = [outcome.part for outcome in chosen]
     return np.sort(part_scores([outcome.score_logit for outcome in chosen], groups, worst=worst))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supersimplenet.metrics.ranking import Metric
@@ -36,6 +37,9 @@ class Outcome:
         has_pixel_labels: whether the image counts in the pixel metrics.
         lost_regions: number of regions of its mask that are too small to be seen at the resolution of the pixel
             metrics. If no region is seen, the image does not count in them.
+        sha256: hash of the image's file; empty where it was not read from a file.
+        pixels: hash of the image's pixels, see `pixel_digest`; likewise.
+        merged: name of the image's part, where other images are copies of one of its photographs; else None.
     """
 
     sample: Sample
@@ -49,6 +53,14 @@ class Outcome:
     defects: tuple[Defect, ...] | None
     has_pixel_labels: bool
     lost_regions: int = 0
+    sha256: str = ""
+    pixels: str = ""
+    merged: str | None = None
+
+    @property
+    def part(self) -> str | None:
+        """Name of the physical part; None for an image that is a part of its own."""
+        return self.merged or self.sample.group
 
     @property
     def mask_vanishes(self) -> bool:
@@ -123,6 +135,8 @@ class Evaluation:
         resolution: size of the pixel metrics: ``model`` or ``native``; see `evaluate`.
         size_px: height and width of the network's input.
         fit: how images are fitted to the network's input; see `ViewConfig`.
+        copies: images with equal pixels, group by group; each group counts as one part.
+        trained_on: images that the model was trained on, by content; their results flatter it.
     """
 
     metrics: dict[str, Metric]
@@ -137,6 +151,13 @@ class Evaluation:
     resolution: Resolution
     size_px: tuple[int, int]
     fit: str = "stretch"
+    copies: Sequence[Sequence[Path]] = ()
+    trained_on: Sequence[Path] = ()
+
+    def __repr__(self) -> str:
+        defined = {name: metric.value for name, metric in self.metrics.items() if metric.value is not None}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in defined.items())
+        return f"Evaluation({len(self.outcomes):,} images; {shown})"
 
     def counts(self, label: int) -> dict[Verdict, int]:
         """Return the number of images with a label (0 good, 1 bad) by verdict: good, unsure and bad."""
@@ -213,6 +234,8 @@ class Evaluation:
             "types": {result.defect: _plain_row(result) for result in self.types},
             "sizes": {shown_size_class(result): _plain_row(result) for result in self.sizes},
             "resolution": "native" if self.resolution == "native" else self.shown_size("x"),
+            "copies": [[str(image) for image in group] for group in self.copies],
+            "trained_on": [str(image) for image in self.trained_on],
             "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in self.failures],
         }
 

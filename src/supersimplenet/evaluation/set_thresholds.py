@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.datasets.masks import read_ignored
-from supersimplenet.errors import CalibrationError, ConfigError, DataError
+from supersimplenet.datasets.parts import describe_copies, merge_copies, require_one_label
+from supersimplenet.errors import CalibrationError, DataError
+from supersimplenet.evaluation.config import ThresholdConfig as ThresholdConfig
 from supersimplenet.metrics.thresholds import (
     CostCurve,
-    Costs,
     cost_curve,
     escape_threshold,
     false_alarm_threshold,
@@ -28,43 +31,8 @@ from supersimplenet.postprocessing.defects import level_of_area
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.utils.console import console
 from supersimplenet.utils.files import file_sha256
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThresholdConfig:
-    """The guarantees that the thresholds must give.
-
-    Args:
-        max_false_alarms: largest share of the good parts that may be called bad.
-        confidence: probability with which each guarantee holds, over the random choice of the calibration parts.
-        max_escapes: largest share of the bad parts that may be called good; needs bad parts. Where one threshold cannot
-            give both guarantees, there are two thresholds, and parts that score between them are ``unsure``.
-        costs: choose the threshold with the lowest expected cost instead; needs bad parts.
-        bad_share: share of bad parts in production, for the costs; by default their share among the given parts.
-        min_area_px: area of the smallest defect that is listed, in pixels at the network's input size.
-        lenient: if the parts are too few to guarantee ``max_false_alarms``, guarantee the lowest rate that they can.
-    """
-
-    max_false_alarms: float = 0.05
-    confidence: float = 0.95
-    max_escapes: float | None = None
-    costs: Costs | None = None
-    bad_share: float | None = None
-    min_area_px: int = 25
-    lenient: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("max_false_alarms", "confidence", "max_escapes", "bad_share"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise ConfigError(f"{name}: {value}; wanted above 0 and below 1")
-        if self.min_area_px < 1:
-            raise ConfigError(f"min_area_px: {self.min_area_px}; wanted at least 1")
-        if self.costs is not None and self.max_escapes is not None:
-            raise ConfigError("costs and max_escapes: costs choose one threshold; give one of the two")
-        if self.costs is None and self.bad_share is not None:
-            raise ConfigError("bad_share: counts for costs alone, and there are none; give costs, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +46,7 @@ class Calibrated:
         curve: expected cost at each threshold; None where no costs were given.
         failures: images that could not be read.
         earlier: the earlier calibration that this one replaces; None for none.
+        pixels: pixel digest of each image that was predicted.
     """
 
     calibration: Calibration
@@ -86,6 +55,10 @@ class Calibrated:
     curve: CostCurve | None
     failures: list[Failure]
     earlier: Calibration | None = None
+    pixels: Mapping[Path, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Calibrated({self.calibration.guarantee()})"
 
 
 def set_thresholds(
@@ -102,7 +75,8 @@ def set_thresholds(
 
     Args:
         detector: the predictor to calibrate; an earlier calibration of it has no influence.
-        samples: good parts and, if there are any, bad parts, from any split. All images of one group are one part.
+        samples: good parts and, if there are any, bad parts, from any split. All images of one group are one part, and
+            so are copies of one image.
         config: the guarantees that the thresholds must give.
         basis: where the good parts came from, in words.
         weights_sha256: hash of the model folder's weights; see `hash_weights`.
@@ -110,7 +84,7 @@ def set_thresholds(
         progress: called with the number of images done since the last call.
 
     Raises:
-        DataError: there is no good image, or none that can be read.
+        DataError: there is no good image, or none that can be read, or an image is labelled good and its copy bad.
         CalibrationError: there are too few parts for the guarantees.
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
     """
@@ -119,10 +93,12 @@ def set_thresholds(
         raise DataError("no good image to calibrate with; name good parts that were not trained on, with --good")
     logits: dict[int, float] = {}
     levels: dict[int, float] = {}
+    pixels: dict[Path, str] = {}
     failures = []
     for item in detector.predict_files(
         [sample.image for sample in samples],
         ignored=lambda index: read_ignored(samples[index], reading=detector.preprocessor.reading),
+        with_facts=True,
         on_error=on_error,
     ):
         progress(1)
@@ -130,6 +106,8 @@ def set_thresholds(
             failures.append(item)
             continue
         sample = samples[item.index]
+        if item.facts is not None:  # never None for a path
+            pixels[sample.image] = item.facts.pixels
         logits[item.index] = item.prediction.score_logit
         if sample.label == GOOD:
             ignored, map_logit = item.prediction.ignored, item.prediction.map_logit
@@ -139,11 +117,19 @@ def set_thresholds(
     bad = [place for place in logits if samples[place].label == BAD]
     if not good:
         raise DataError(f"none of the good images could be read; the first: {failures[0].reason}")
-    good_groups = [samples[place].group for place in good]
+    require_one_label(samples, pixels)
+    copies = describe_copies(samples, pixels)
+    if copies is not None:
+        console().print(copies)
+    part_of = [sample.group for sample in merge_copies(samples, pixels)]
+    good_groups = [part_of[place] for place in good]
     good_logits = part_scores([logits[place] for place in good], good_groups)
-    bad_groups = [samples[place].group for place in bad]
+    bad_groups = [part_of[place] for place in bad]
     bad_logits = part_scores([logits[place] for place in bad], bad_groups, worst="min") if bad else np.zeros(0)
     thresholds, curve = _choose(good_logits, bad_logits, config)
+    if config.max_escapes is None and config.costs is None and {*good_groups} & {*bad_groups} - {None}:
+        # The threshold follows from good photographs of the same parts, so no bound on escapes holds, only their count.
+        thresholds = replace(thresholds, max_escapes=None)
     calibration = Calibration(
         image_score=detector.image_score,
         threshold_logit=thresholds.reject,
@@ -171,6 +157,7 @@ def set_thresholds(
         curve=curve,
         failures=failures,
         earlier=detector.calibration,
+        pixels=pixels,
     )
 
 
@@ -240,4 +227,4 @@ def _pixel_threshold(part_levels: NDArray[np.float64], config: ThresholdConfig) 
 def _list_hash(samples: Iterable[Sample]) -> str:
     """Return the hash of the images' contents and groups; order and paths have no influence."""
     lines = sorted(f"{file_sha256(sample.image)}\0{sample.group or '-'}\n" for sample in samples)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()

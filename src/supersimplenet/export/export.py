@@ -14,18 +14,24 @@ from typing import Any, TypeVar
 import numpy as np
 import timm
 
-from supersimplenet.datasets.registry import source_from
 from supersimplenet.datasets.synthetic import synthesize
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.errors import ConfigError, DataError, OutputError
-from supersimplenet.export.formats import convert, require_precision
+from supersimplenet.export.formats import convert
 from supersimplenet.export.graph import at_size, step_px, trace, trace_scores
-from supersimplenet.export.quantization import CalibrationSplit, quantize
+from supersimplenet.export.quantization import QuantizationImages, quantize
 from supersimplenet.export.recalibration import recalibrate
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
+from supersimplenet.inference.config import WEIGHTS_FILE
 from supersimplenet.inference.detector import Detector
-from supersimplenet.inference.image_records import held_out_samples
+from supersimplenet.inference.image_records import (
+    HELD_OUT_ROLES,
+    read_image_records,
+    samples_to_choose_by,
+    trained_on,
+)
 from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
+from supersimplenet.inference.record import stated_hash
 from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.listing import list_images
@@ -33,11 +39,21 @@ from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.backends import require_suffix
-from supersimplenet.runtime.bundle import Bundle, Certificate, FileFormat, FilePrecision, describe_outputs, encode_png
-from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.runtime.bundle import (
+    Bundle,
+    Certificate,
+    FileFormat,
+    FilePrecision,
+    ViewImage,
+    describe_outputs,
+    encode_png,
+    require_precision,
+)
+from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.console import console
-from supersimplenet.utils.files import Paths, as_paths
+from supersimplenet.utils.files import Paths, as_paths, file_sha256, to_disk
 from supersimplenet.utils.formatting import shown_size
+from supersimplenet.utils.locks import writing_file
 from supersimplenet.utils.serialization import to_plain
 
 T = TypeVar("T")
@@ -100,24 +116,25 @@ def export_model(
         raise ConfigError("size and dynamic: a file has one size or leaves it open; give one of the two")
     detector, trained_size_px = _detector_at(model, size_px, dynamic=dynamic)
     postprocessor, preprocessor = detector.postprocessor, detector.preprocessor
-    with tempfile.TemporaryDirectory() as drawn:
-        verification_images, source = _verification_images(detector.record, images, Path(drawn), detector.image_size)
+    with writing_file(output), tempfile.TemporaryDirectory() as drawn:
+        verification_images, source = _verification_images(
+            model, detector.record, images, Path(drawn), detector.image_size
+        )
         artifact = convert(
             trace(detector.network, precision=precision, dynamic=dynamic, masked=not preprocessor.is_plain), file_format
         )
         drop, drop_of = None, None
         if precision == "int8":
-            split = _calibration_split(model, detector.record, images, preprocessor)
+            chosen = _quantization_images(model, detector.record, images, preprocessor)
             artifact.model, drop, drop_of = quantize(
                 artifact.model,
                 file_format,
-                split,
+                chosen,
                 postprocessor=postprocessor,
                 preprocessor=preprocessor,
                 max_drop=max_drop,
             )
         bundle = _bundle(model, detector, file_format, precision, trained_size_px=trained_size_px, dynamic=dynamic)
-        output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as unfinished:
             file = Path(unfinished) / output.name
             calibration = postprocessor.calibration
@@ -141,7 +158,9 @@ def export_model(
             )
             bundle = replace(bundle, certificate=replace(certificate, measured_drop=drop, drop_of=drop_of))
             artifact.write(file, bundle)
+            to_disk(file)
             file.replace(output)
+            to_disk(output.parent)
     return bundle
 
 
@@ -166,7 +185,8 @@ def _detector_at(model: Path, size_px: tuple[int, int] | None, *, dynamic: bool)
         roi=preprocessor.roi,
         reference=None if preprocessor.aligner is None else preprocessor.aligner.reference,
     )
-    detector = Detector.of(network, record, read_calibration(model), preprocessor=preprocessor, device="cpu")
+    calibration = read_calibration(model, weights_sha256=stated_hash(record, WEIGHTS_FILE))
+    detector = Detector.of(network, record, calibration, preprocessor=preprocessor, device="cpu")
     if size_px != trained_size_px and detector.postprocessor.calibration is not None:
         console().print(
             f"not calibrated at this size: the thresholds hold at {shown_size(trained_size_px)} alone", style="bold red"
@@ -194,7 +214,7 @@ def _bundle(
         step_px=step_px(network) if dynamic else None,
         strides=network.config.feature_strides,
         view=_named(preprocessor),
-        reading=to_plain(preprocessor.reading),
+        reading=preprocessor.reading,
         view_images=_view_images(preprocessor),
         masked=not preprocessor.is_plain,
         preprocessing=_preprocessing(network, preprocessor.reading),
@@ -211,6 +231,7 @@ def _bundle(
         versions=_versions(),
         config=detector.record,
         date=date.today().isoformat(),
+        sealed=True,
     )
 
 
@@ -250,13 +271,13 @@ def _check_size(network: SuperSimpleNet, size_px: tuple[int, int], *, dynamic: b
 
 
 def _verification_images(
-    record: dict[str, Any], given: Sequence[Path], drawn: Path, size_px: tuple[int, int]
+    model: Path, record: dict[str, Any], given: Sequence[Path], drawn: Path, size_px: tuple[int, int]
 ) -> tuple[list[Path], str]:
     """Return images for the verification, and where they came from: given, else test images, else synthetic images."""
     if given:
         named = [path for place in given for path in list_images(place)]
         return _evenly(named, _IMAGES), "named with --images"
-    samples = _samples(record)
+    samples = _samples(model, record)
     test = [sample.image for sample in samples if sample.split == "test"] or [sample.image for sample in samples]
     if test:
         return _evenly(test, _IMAGES), "test images of the model's dataset"
@@ -267,28 +288,32 @@ def _verification_images(
     return _evenly(found, _IMAGES), "synthetic images: the model's own were not found, and none named with --images"
 
 
-def _calibration_split(
+def _quantization_images(
     model: Path, record: dict[str, Any], given: Sequence[Path], preprocessor: Preprocessor
-) -> CalibrationSplit:
-    """Return the held-out images and the bad training images; without a dataset, the given images as good ones.
+) -> QuantizationImages:
+    """Return good images that were trained on, and bad training images; without a dataset, the given ones as good.
+
+    Images that the training held out are never among them: they set the thresholds, and do nothing else.
 
     Raises:
         ConfigError: there are no such images.
     """
-    samples = _samples(record)
+    samples = _samples(model, record)
     if samples and "training" in record:
-        held_out = held_out_samples(model, source_from(record["data"]), record)
-        bad = [sample for sample in samples if sample.split == "train" and sample.label == BAD]
-        chosen = [(s.image, s.label) for s in [*held_out, *bad]]
+        chosen = [(s.image, s.label) for s in samples_to_choose_by(model, samples, record)]
     else:
-        chosen = [(path, GOOD) for place in given for path in list_images(place)]
+        held_out = {image.sha256 for image in read_image_records(model) or () if image.role in HELD_OUT_ROLES}
+        named = [path for place in given for path in list_images(place)]
+        chosen = [(path, GOOD) for path in named if not held_out or file_sha256(path) not in held_out]
+        if len(chosen) < len(named):
+            console().print(f"int8: {len(named) - len(chosen)} images not used, because they calibrate the model")
     if not chosen:
         raise ConfigError(
-            "precision: int8 needs images to calibrate with, and the model's dataset was not found; name some of "
-            "good parts with --images"
+            "precision: int8 needs images to measure value ranges with, and the model's dataset was not found; name "
+            "some of good parts with --images"
         )
     chosen = _evenly(chosen, _SPLIT_IMAGES)
-    return CalibrationSplit(
+    return QuantizationImages(
         prepared=[preprocessor.prepare(path) for path, _ in chosen], labels=[label for _, label in chosen]
     )
 
@@ -305,19 +330,21 @@ def _named(preprocessor: Preprocessor) -> dict[str, Any]:
     return to_plain(replace(config, roi=roi, reference=reference))  # type: ignore[no-any-return]
 
 
-def _view_images(preprocessor: Preprocessor) -> dict[str, str]:
-    images = {} if preprocessor.roi is None else {"roi": encode_png(preprocessor.roi.astype(np.uint8) * np.uint8(255))}
-    return (
-        images if preprocessor.aligner is None else images | {"reference": encode_png(preprocessor.aligner.reference)}
-    )
+def _view_images(preprocessor: Preprocessor) -> dict[ViewImage, str]:
+    images: dict[ViewImage, str] = {}
+    if preprocessor.roi is not None:
+        images["roi"] = encode_png(preprocessor.roi.astype(np.uint8) * np.uint8(255))
+    if preprocessor.aligner is not None:
+        images["reference"] = encode_png(preprocessor.aligner.reference)
+    return images
 
 
-def _samples(record: dict[str, Any]) -> list[Sample]:
+def _samples(model: Path, record: dict[str, Any]) -> list[Sample]:
     """Return the samples that the model was trained with; none where the dataset is unknown or not on this machine."""
     if "data" not in record:
         return []
     try:
-        samples = source_from(record["data"]).samples()
+        samples = trained_on(record, model).samples()
     except DataError:
         return []
     return samples if samples and samples[0].image.is_file() else []

@@ -16,18 +16,10 @@ from torch.export import ExportedProgram
 from supersimplenet.errors import ConfigError, ExportError
 from supersimplenet.export.graph import INPUTS, SCORE_INPUTS, join
 from supersimplenet.runtime.backends import BIN, XML
-from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, FilePrecision
+from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat
+from supersimplenet.runtime.seal import seal_onnx, seal_openvino, seal_zip
 from supersimplenet.utils.formatting import first_line
 
-PRECISIONS: dict[FileFormat, tuple[FilePrecision, ...]] = {
-    "onnx": ("fp32", "fp16", "int8"),
-    "openvino": ("fp32", "fp16", "bf16", "int8"),
-    "torch": ("fp32", "fp16", "bf16"),
-}
-_WHY_NOT: dict[tuple[FileFormat, FilePrecision], str] = {
-    ("onnx", "bf16"): "ONNX Runtime has no bfloat16 kernels for CPUs",
-    ("torch", "int8"): "NNCF's torch programs only imitate int8, in float",
-}
 _NO_LIMIT = 1 << 40
 
 
@@ -45,19 +37,6 @@ class Artifact(Protocol):
 
     def write(self, path: Path, bundle: Bundle) -> None:
         """Write the network and its metadata into one file."""
-
-
-def require_precision(file_format: FileFormat, precision: FilePrecision) -> None:
-    """Refuse a precision that an engine cannot compute in.
-
-    Raises:
-        ConfigError: the engine cannot; the message gives the reason and the possible precisions.
-    """
-    if precision not in PRECISIONS[file_format]:
-        able = ", ".join(PRECISIONS[file_format])
-        raise ConfigError(
-            f"precision: no {precision} for {file_format}: {_WHY_NOT[file_format, precision]}; choose {able}"
-        )
 
 
 def convert(program: ExportedProgram, file_format: FileFormat) -> Artifact:
@@ -107,8 +86,7 @@ class OnnxArtifact:
         """See `Artifact`."""
         self._onnx.helper.set_model_props(self.model, {KEY: bundle.as_json()})
         self.model.producer_name = "supersimplenet"
-        with path.open("wb") as file:
-            file.write(self.model.SerializeToString())
+        path.write_bytes(seal_onnx(self.model.SerializeToString()))
 
 
 def _onnx_model(program: ExportedProgram, inputs: Sequence[str]) -> Any:
@@ -161,9 +139,10 @@ class OpenVinoArtifact:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
             # Weights already have their final precision; by default, save_model would convert all of them to 16 bits.
             self._openvino.save_model(self.model, Path(folder) / XML, compress_to_fp16=False)
+            xml, weights = ((Path(folder) / name).read_bytes() for name in (XML, BIN))
             with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-                for name in (XML, BIN):
-                    archive.write(Path(folder) / name, name)
+                archive.writestr(XML, seal_openvino(xml, weights))
+                archive.writestr(BIN, weights)
 
     def _named(self, program: ExportedProgram, inputs: Sequence[str]) -> Any:
         model = self._openvino.convert_model(program)
@@ -187,4 +166,6 @@ class TorchArtifact:
         """See `Artifact`."""
         buffer = io.BytesIO()  # not into the file: torch warns if its name does not end in pt2
         torch.export.save(self.model, buffer, extra_files={KEY: bundle.as_json()})
+        with zipfile.ZipFile(buffer, "a") as archive:
+            seal_zip(archive)
         path.write_bytes(buffer.getbuffer())

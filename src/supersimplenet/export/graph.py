@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from supersimplenet.errors import ExportError
 from supersimplenet.export.score_outputs import ScoreOutputs
-from supersimplenet.model.config import SMALLEST_SIDE_PX
+from supersimplenet.model.config import LARGEST_SIDE_PX, SMALLEST_SIDE_PX
 from supersimplenet.model.folded import FoldedNetwork
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.postprocessing.postprocessor import PostProcessor
@@ -21,7 +21,7 @@ from supersimplenet.utils.formatting import first_line
 
 INPUTS = ("image", "ignored")
 SCORE_INPUTS = ("map", "head_logit", "ignored")
-_LARGEST_BATCH, _LARGEST_SIDE_PX = 1024, 8192
+_LARGEST_BATCH = 1024
 _FEW_VALUES = 1024  # weights with fewer values are not worth compressing
 
 
@@ -134,7 +134,7 @@ def _open_axes(network: SuperSimpleNet, *, dynamic: bool) -> dict[int, Any]:
     axes: dict[int, Any] = {0: Dim("batch", min=1, max=_LARGEST_BATCH)}
     if dynamic:
         step = step_px(network)
-        least, most = -(-SMALLEST_SIDE_PX // step), _LARGEST_SIDE_PX // step
+        least, most = -(-SMALLEST_SIDE_PX // step), LARGEST_SIDE_PX // step
         # For other sizes, torch cannot prove that the sides of the feature maps and of the upscaled maps fit.
         axes |= {1: step * Dim("rows", min=least, max=most), 2: step * Dim("columns", min=least, max=most)}
     return axes

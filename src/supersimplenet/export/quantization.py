@@ -23,16 +23,17 @@ from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.runtime.tiles import Run
 from supersimplenet.types import Prediction
 
-DROP_OF_RANKING = "I-AUROC of the score that decides, on the calibration split"
-DROP_OF_SCORES = "the share of the scores' variance that quantisation changes, on the calibration split"
+DROP_OF_RANKING = "I-AUROC of the score that decides"
+DROP_OF_SCORES = "the share of the scores' variance that quantisation changes"
 _ROUNDS = 20  # largest number of operations that may return to float
 _RANKED = 32  # images used to rank operations by how much they change the scores
 _MOST_TILES = 300
+_APART = 64  # from so many images on, every other one only measures the accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationSplit:
-    """Images for calibrating the quantisation and measuring its accuracy; never test images.
+class QuantizationImages:
+    """Images to measure value ranges and accuracy with; never test images, nor those that set the thresholds.
 
     Attributes:
         prepared: the images, prepared for the network.
@@ -42,11 +43,25 @@ class CalibrationSplit:
     prepared: Sequence[PreparedImage]
     labels: Sequence[int]
 
+    @property
+    def shares(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Positions of the images that give the ranges, and of those that measure the accuracy.
+
+        Where there are enough images, of each class too, no image does both.
+        """
+        everything = range(len(self.labels))
+        by_label = sorted(everything, key=lambda place: self.labels[place])
+        ranges, measured = sorted(by_label[::2]), sorted(by_label[1::2])
+        labels = {self.labels[place] for place in measured}
+        if len(self.labels) < _APART or labels != set(self.labels):
+            return everything, everything
+        return ranges, measured
+
 
 def quantize(
     model: Any,
     file_format: FileFormat,
-    split: CalibrationSplit,
+    images: QuantizationImages,
     *,
     postprocessor: PostProcessor,
     preprocessor: Preprocessor,
@@ -59,11 +74,11 @@ def quantize(
     Args:
         model: the model, of ONNX or OpenVINO.
         file_format: the model's format, ``onnx`` or ``openvino``.
-        split: images to measure value ranges and accuracy with.
+        images: images to measure value ranges and accuracy with.
         postprocessor: the model's postprocessor, with the deciding score.
         preprocessor: the model's preprocessor.
-        max_drop: largest loss that is allowed. Where the split has good and bad images, the loss of I-AUROC. Where it
-            has one class only, the loss of the scores' agreement 1 - mean((a - b)^2) / variance(a); noise on the
+        max_drop: largest loss that is allowed. Where there are good and bad images, the loss of I-AUROC. Where there
+            is one class only, the loss of the scores' agreement 1 - mean((a - b)^2) / variance(a); noise on the
             scores lowers the AUROC by about that amount, or less.
 
     Returns:
@@ -78,32 +93,35 @@ def quantize(
     except ImportError as error:
         raise ConfigError("precision: int8 needs nncf; pip install 'supersimplenet[export]'") from error
     nncf.set_log_level(logging.ERROR)
-    two_classes, masked = len(set(split.labels)) == 2, not preprocessor.is_plain
+    ranges, measured = images.shares
+    labels = [images.labels[place] for place in measured]
+    two_classes, masked = len(set(labels)) == 2, not preprocessor.is_plain
 
-    def scores(candidate: Any, places: Sequence[int]) -> NDArray[np.float64]:
+    def scores(candidate: Any, places: Iterable[int]) -> NDArray[np.float64]:
+        """Return the score of some of the images that measure the accuracy."""
         backend = FunctionBackend(_run(candidate, file_format, masked=masked))
         predictor = Predictor(backend, preprocessor=preprocessor, postprocessor=postprocessor)
-        found = [predictor.predict_prepared([split.prepared[place]], [None])[0] for place in places]
+        found = [predictor.predict_prepared([images.prepared[measured[place]]], [None])[0] for place in places]
         return np.array([prediction.score_logit for prediction in found if isinstance(prediction, Prediction)])
 
-    everything = range(len(split.prepared))
+    everything = range(len(measured))
     reference = scores(model, everything)
     spread = float(np.var(reference)) or 1.0
 
     def accuracy(found: NDArray[np.float64]) -> float:
         if two_classes:
-            return auroc(found.tolist(), split.labels)
+            return auroc(found.tolist(), labels)
         return 1 - float(np.mean(np.square(found - reference))) / spread
 
     def validate(candidate: Any, places: Iterable[int]) -> tuple[float, list[float]]:
-        """Return the accuracy on the whole split, or the scores' agreement on the images that rank operations."""
+        """Return the accuracy on all images, or the scores' agreement on the images that rank operations."""
         chosen = list(places)
         found = scores(candidate, chosen)
         agreement = -np.square(found - reference[chosen])
         whole = len(chosen) == len(everything)
         return accuracy(found) if whole else float(agreement.mean()), agreement.tolist()
 
-    tiles = [tile for prepared in split.prepared for tile in prepared.tiles()]
+    tiles = [tile for place in ranges for tile in images.prepared[place].tiles()]
     tiles = tiles[:: -(-len(tiles) // _MOST_TILES)]
     fed = [
         network_inputs(tile.pixels[None], None if tile.ignored is None else tile.ignored[None], masked=masked)
@@ -127,7 +145,8 @@ def quantize(
             ),
         )
     drop = accuracy(reference) - accuracy(scores(quantized, everything))
-    of = f"{DROP_OF_RANKING if two_classes else DROP_OF_SCORES} ({len(split.prepared)} images)"
+    kept = "" if ranges is measured else " kept for this"
+    of = f"{DROP_OF_RANKING if two_classes else DROP_OF_SCORES} ({len(measured)} images{kept})"
     if not drop <= max_drop:
         raise ExportError(
             f"int8: loses {drop * 100:.2g} % ({of}), {(drop - max_drop) * 100:.2g} % more "

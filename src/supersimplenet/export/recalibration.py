@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.datasets.registry import source_from
 from supersimplenet.errors import DataError
 from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
-from supersimplenet.inference.image_records import held_out_samples
+from supersimplenet.inference.image_records import held_out_samples, trained_on
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.runtime.predictor import Predictor
 
@@ -32,7 +31,7 @@ def recalibrate(
     if calibration.chosen_by == "costs" or calibration.max_escapes is not None or "training" not in record:
         return None
     try:
-        samples = held_out_samples(model, source_from(record["data"]), record)
+        samples = held_out_samples(model, trained_on(record, model), record)
     except DataError:
         return None
     if not samples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,10 +14,14 @@ from supersimplenet.utils.serialization import to_plain as to_plain
 EngineName = Literal["torch", "openvino"]
 ClusterEngineName = Literal["torch", "openvino", "ray"]
 Precision = Literal["float32", "bfloat16"]
+_DEVICE = re.compile(r"(auto|cpu|cuda|mps|xpu|hpu|npu|mtia|xla)(:\d{1,3})?")
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
 CALIBRATION_FILE = "calibration.yaml"
+CALIBRATION_PICTURE = "calibration.png"
+ROI_FILE = "roi.png"
+REFERENCE_FILE = "reference.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,8 @@ class ComputeConfig:
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigError(f"device: '{self.device}'; choose auto, cpu, cuda, or one of several: cuda:1")
         if self.engine != "ray" and (self.address is not None or self.workers is not None):
             raise ConfigError("address and workers: belong to a cluster; give --engine ray, or leave them out")
         if self.workers is not None and self.workers < 1:

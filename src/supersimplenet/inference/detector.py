@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.inference.config import ComputeConfig
+from supersimplenet.inference.config import WEIGHTS_FILE, ComputeConfig
 from supersimplenet.inference.engines import build_engine
 from supersimplenet.inference.model_folder import load_model, load_preprocessor, read_calibration
+from supersimplenet.inference.record import stated_hash
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
@@ -63,6 +64,7 @@ class Detector(Predictor):
         self.network = network.eval()
         self.engine = build_engine(network, name=engine, device=self.device, precision=precision)
         self.record = record or {}
+        self.folder: Path | None = None  # the model folder that it was loaded from
         super().__init__(
             self.engine,
             preprocessor=preprocessor or Preprocessor.stretch(network.config.size_px),
@@ -71,6 +73,7 @@ class Detector(Predictor):
             ),
             computation=Computation(engine=engine, precision=_PRECISIONS[precision], version=version("supersimplenet")),
         )
+        self.computed_by = f"{engine} {precision} on {self.device.type}"
 
     @classmethod
     def load(
@@ -96,15 +99,17 @@ class Detector(Predictor):
             BackboneError: the backbone's weights cannot be loaded.
         """
         network, record = load_model(Path(folder), backbone=backbone)
-        return cls.of(
+        detector = cls.of(
             network,
             record,
-            read_calibration(Path(folder)),
+            read_calibration(Path(folder), weights_sha256=stated_hash(record, WEIGHTS_FILE)),
             preprocessor=load_preprocessor(Path(folder), record, network.config),
             device=device,
             engine=engine,
             precision=precision,
         )
+        detector.folder = Path(folder)
+        return detector
 
     @classmethod
     def of(
@@ -123,7 +128,7 @@ class Detector(Predictor):
             network,
             calibration=calibration,
             image_score=record.get("image_score", "head"),
-            score_scale=from_plain(ScoreScale, record.get("score_scale", {}), where="config.yaml: score_scale"),
+            score_scale=from_plain(ScoreScale, record.get("score_scale", {}), where="config.yaml", name="score_scale"),
             preprocessor=preprocessor,
             device=device,
             engine=engine,

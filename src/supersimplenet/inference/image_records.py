@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.folder import Folder
+from supersimplenet.datasets.folder_split import RecordedSplits
 from supersimplenet.datasets.held_out import derive_held_out, find_held_out
-from supersimplenet.errors import ModelFolderError
-from supersimplenet.types import Sample, Split
-from supersimplenet.utils.files import write_text
+from supersimplenet.datasets.registry import source_from
+from supersimplenet.errors import ConfigError, ModelFolderError
+from supersimplenet.inference.config import CONFIG_FILE
+from supersimplenet.inference.record import read_record, stated_hash
+from supersimplenet.preprocessing.reading import MOST_BITS
+from supersimplenet.types import BAD, Sample, Split
+from supersimplenet.utils.files import file_sha256, read_regular, write_text
+from supersimplenet.utils.formatting import few, shown_value
+from supersimplenet.utils.names import csv_line
+from supersimplenet.utils.serialization import from_plain
 
 IMAGES_FILE = "images.csv"
 _KNOWN_IMAGES_FILE = "known_images.txt"  # of version 0.1: only hash and split, without the held-out images
 
-Role = Literal["trained", "held-out", "skipped", "test"]
+Role = Literal["trained", "held-out", "left-out", "unused", "skipped", "test"]
+HELD_OUT_ROLES = ("held-out", "left-out")  # of the images of parts that are held out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +49,9 @@ class ImageRecord:
         lowest: smallest value of the pixels, in the file's own bits; None where the image was not decoded.
         highest: largest value, likewise.
         split: split of the dataset that contains the image.
-        role: how the training used the image; ``test`` for an image of the test split.
+        role: how the training used the image: ``trained``; ``held-out``: to calibrate; ``left-out``: for nothing,
+            because its part is held out; ``unused``: for nothing, because an unsupervised training uses no bad image;
+            ``skipped``: it could not be read. ``test`` for an image of the test split.
     """
 
     name: str
@@ -54,16 +67,17 @@ class ImageRecord:
 
 _COLUMNS = tuple(field.name for field in fields(ImageRecord))
 _NUMBERS = ("height", "width", "lowest", "highest")
+_NUMBER = re.compile("[0-9]{1,10}")
+_LARGEST_BYTES = 1 << 28  # some 2 million images
+_ADVICE = "bring it back, or train the model again"
 
 
 def write_image_records(folder: Path, records: Iterable[ImageRecord]) -> None:
     """Write images.csv into a model folder, sorted by name; it appears whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    rows: list[Iterable[object]] = [_COLUMNS]
     for record in sorted(records, key=lambda record: (record.split != "train", record.name)):
-        writer.writerow(["" if (value := getattr(record, name)) is None else value for name in _COLUMNS])
-    write_text(folder / IMAGES_FILE, text.getvalue())
+        rows.append(["" if (value := getattr(record, name)) is None else value for name in _COLUMNS])  # noqa: PERF401
+    write_text(folder / IMAGES_FILE, "".join(map(csv_line, rows)))
 
 
 def read_image_records(folder: Path) -> list[ImageRecord] | None:
@@ -75,16 +89,23 @@ def read_image_records(folder: Path) -> list[ImageRecord] | None:
     path = folder / IMAGES_FILE
     if not path.is_file():
         return None
+    lines = io.StringIO(_text(path), newline="")
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-        return [_record(row) for row in rows]
-    except (csv.Error, KeyError, ValueError, TypeError) as error:
-        raise ModelFolderError(f"{path}: damaged ({error}); bring it back, or train the model again") from error
+        records = [
+            _record(row, f"row {number}") for number, row in enumerate(csv.DictReader(lines, strict=True), start=1)
+        ]
+    except (csv.Error, ValueError, ModelFolderError) as error:
+        raise ModelFolderError(f"{path}: damaged ({error}); {_ADVICE}") from error
+    stated = stated_hash(read_record(folder), IMAGES_FILE) if (folder / CONFIG_FILE).is_file() else None
+    if stated is not None and file_sha256(path) != stated:
+        raise ModelFolderError(f"{path}: not the one that the training wrote; {_ADVICE}")
+    return records
 
 
 def read_known_images(folder: Path) -> dict[str, str] | None:
-    """Return ``train`` or ``test`` by the SHA-256 of each image that a model was trained on or is tested with.
+    """Return ``train`` or ``test`` for each image that a model was trained on or is tested with, by its content.
+
+    The keys are the SHA-256 of the image's file and, where it was decoded, the digest of its pixels.
 
     Returns:
         None for a model folder without such a record, for example an imported one.
@@ -94,27 +115,39 @@ def read_known_images(folder: Path) -> dict[str, str] | None:
     """
     records = read_image_records(folder)
     if records is not None:
-        known = [record for record in records if record.role != "held-out"]
+        known = [record for record in records if record.role not in (*HELD_OUT_ROLES, "unused")]
         # Content in both splits counts as ``train``: the training split comes last, so that its entry stays.
-        return {record.sha256: record.split for record in sorted(known, key=lambda record: record.split == "train")}
+        known.sort(key=lambda record: record.split == "train")
+        return {key: record.split for record in known for key in (record.sha256, record.pixels) if key}
     path = folder / _KNOWN_IMAGES_FILE
     if not path.is_file():
         return None
-    return dict(line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
+    split_of = dict(line.rpartition(" ")[::2] for line in _text(path).splitlines())
+    if not set(split_of.values()) <= set(get_args(Split)):
+        raise ModelFolderError(f"{path}: damaged (wanted a hash and train or test in each line); {_ADVICE}")
+    return split_of
 
 
-def _record(row: dict[str, str]) -> ImageRecord:
+def _text(path: Path) -> str:
+    try:
+        # A file's name may be no Unicode.
+        return read_regular(path, max_bytes=_LARGEST_BYTES).decode("utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise ModelFolderError(f"{path}: cannot be read ({error.strerror}); {_ADVICE}") from error
+
+
+def _record(row: dict[str, str], where: str) -> ImageRecord:
     if set(row) != set(_COLUMNS) or None in row.values():
-        raise ValueError(f"columns {', '.join(map(str, row))}; wanted {', '.join(_COLUMNS)}")
-    if row["split"] not in get_args(Split) or row["role"] not in get_args(Role):
-        raise ValueError(f"split {row['split']!r} and role {row['role']!r} of {row['name']}")
-    numbers = {name: int(row[name]) if row[name] else None for name in _NUMBERS}
-    texts = {name: row[name] for name in _COLUMNS if name not in _NUMBERS}
-    return ImageRecord(**texts, **numbers)  # type: ignore[arg-type]  # split and role were checked above
+        raise ValueError(f"columns {few([shown_value(name) for name in row])}; wanted {', '.join(_COLUMNS)}")
+    values: dict[str, Any] = dict(row)
+    for name in _NUMBERS:
+        text = row[name]
+        values[name] = None if text == "" else int(text) if _NUMBER.fullmatch(text) else text
+    return from_plain(ImageRecord, values, where=where)
 
 
 def held_out_samples(folder: Path, source: DataSource, record: Mapping[str, Any]) -> list[Sample]:
-    """Return the good training images that were held out when a model was trained.
+    """Return the training images that were held out when a model was trained, to calibrate it.
 
     Args:
         folder: the model folder.
@@ -129,3 +162,85 @@ def held_out_samples(folder: Path, source: DataSource, record: Mapping[str, Any]
     if records is None:
         return derive_held_out(source, record)
     return find_held_out(source, {image.name: image.sha256 for image in records if image.role == "held-out"})
+
+
+def samples_to_choose_by(folder: Path, samples: Sequence[Sample], record: Mapping[str, Any]) -> list[Sample]:
+    """Return the images by which anything but the thresholds may be chosen: good ones trained on, and bad ones.
+
+    They are of the training split, and neither held out nor of a part that is.
+
+    Args:
+        folder: the model folder.
+        samples: samples of the dataset of the training.
+        record: the folder's config.yaml.
+
+    Raises:
+        DataError: which images were held out is not known any more.
+        ModelFolderError: images.csv is damaged.
+    """
+    training = [sample for sample in samples if sample.split == "train"]
+    records = read_image_records(folder)
+    if records is None:
+        kept = {file_sha256(sample.image) for sample in derive_held_out(source_from(record["data"]), record)}
+        return [sample for sample in training if file_sha256(sample.image) not in kept]
+    trained = {image.sha256 for image in records if image.role == "trained"}
+    kept = {image.sha256 for image in records if image.role in HELD_OUT_ROLES}
+    chosen = []
+    for sample in training:
+        sha256 = file_sha256(sample.image)
+        if sha256 not in kept and (sha256 in trained or sample.label == BAD):
+            chosen.append(sample)
+    return chosen
+
+
+def tested_on(source: DataSource | None, record: Mapping[str, Any], model: Path) -> DataSource:
+    """Return the dataset to test a model on: the given one or else, for None, the one that it was trained on.
+
+    Args:
+        source: the dataset.
+        record: content of the model folder's config.yaml.
+        model: the model folder.
+
+    Raises:
+        ConfigError: no dataset is known, or it names another bit depth or page than the training's.
+    """
+    if source is None:
+        return trained_on(record, model)
+    reading = record.get("reading", {})
+    for name, own in (("bit_depth", reading.get("bit_depth", MOST_BITS)), ("page", reading.get("page"))):
+        given = getattr(source, name)
+        if given not in (None, "auto", own):
+            raise ConfigError(
+                f"data.{name}: {given}, and {model} was trained with {'the largest' if own is None else own}; leave "
+                "it out, so that the model reads as in its training"
+            )
+    return source
+
+
+def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:
+    """Return the dataset that a model was trained on; each image that it knows keeps the split that it had then.
+
+    Args:
+        record: content of the model folder's config.yaml.
+        model: the model folder.
+
+    Raises:
+        ConfigError: the dataset is not known.
+        ModelFolderError: images.csv is damaged.
+    """
+    if "data" not in record:
+        raise ConfigError(f"data: {model} was not trained here, so its dataset is not known; name one with --data")
+    return as_recorded(source_from(record["data"]), model)
+
+
+def as_recorded(source: DataSource, model: Path) -> DataSource:
+    """Return the dataset with each image that a model folder records in its recorded split."""
+    records = read_image_records(model)
+    if records is None or not isinstance(source, Folder):  # the splits of all others are fixed
+        return source
+    return source.following(
+        RecordedSplits(
+            by_name={image.name: image.split for image in records},
+            by_sha256={image.sha256: image.split for image in records},
+        )
+    )

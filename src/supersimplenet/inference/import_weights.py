@@ -11,10 +11,11 @@ from torch import Tensor
 
 from supersimplenet.errors import BackboneError, ModelFolderError, OutputError
 from supersimplenet.inference.model_folder import save_model
-from supersimplenet.model.backbone import read_state_dict
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.model.weight_files import read_state_dict
+from supersimplenet.utils.locks import is_unused, writing_into
 
 Source = Literal["official", "anomalib"]
 # Name of each of our layers in the other implementations.
@@ -59,16 +60,23 @@ def import_weights(file: Path, *, source: Source, config: ModelConfig, output: P
         OutputError: ``output`` exists already and is not an empty folder.
         BackboneError: the backbone's weights cannot be loaded.
     """
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise OutputError(f"{output}: is not an empty folder; choose another --output")
+    if not is_unused(output):  # asked here for a quick answer, and again when nobody else writes there
+        raise _not_empty(output)
     try:
         tensors = read_state_dict(file)
     except BackboneError as error:
         raise ModelFolderError(str(error)) from error
     network = SuperSimpleNet(dataclasses.replace(config, align_corners=_ALIGN_CORNERS[source]))
     network.heads.load_state_dict(_translate(tensors, network.heads, source, file))
-    save_model(output, network, {"imported": {"source": source, "file": file.name}})
+    with writing_into(output):
+        if not is_unused(output):
+            raise _not_empty(output)
+        save_model(output, network, {"imported": {"source": source, "file": file.name}})
     return network.eval()
+
+
+def _not_empty(output: Path) -> OutputError:
+    return OutputError(f"{output}: is not an empty folder; choose another --output")
 
 
 def _translate(tensors: Mapping[str, Tensor], heads: Heads, source: Source, file: Path) -> dict[str, Tensor]:
@@ -83,6 +91,10 @@ def _translate(tensors: Mapping[str, Tensor], heads: Heads, source: Source, file
             missing.append(theirs)
         elif value.numel() != wanted.numel() or value.shape[:2] != wanted.shape[:2]:
             misfits.append(f"{theirs} {tuple(value.shape)} where {tuple(wanted.shape)} is needed")
+        elif not value.is_floating_point() and wanted.is_floating_point():
+            misfits.append(f"{theirs} is of the type {value.dtype}")
+        elif value.is_floating_point() and not value.isfinite().all():
+            raise ModelFolderError(f"{file}: the weights {theirs} are not all finite; fetch the file again")
         else:
             found[name] = value.reshape(wanted.shape).to(wanted.dtype)  # 1x1 convolutions there are matrices here
     if missing:

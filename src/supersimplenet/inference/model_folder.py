@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,33 +27,32 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
 from supersimplenet.errors import ModelFolderError
-from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, WEIGHTS_FILE
+from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, REFERENCE_FILE, ROI_FILE, WEIGHTS_FILE
+from supersimplenet.inference.record import FORMAT, is_finished, model_config, read_record, stated_hash
 from supersimplenet.model.backbone import build_backbone, wrap_module
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.model.weight_files import WeightsError, read_shapes, require_fit
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.preprocessing.images import read_image, read_mask
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.preprocessing.reading import ReadConfig
+from supersimplenet.utils.documents import read_yaml
 from supersimplenet.utils.files import file_sha256, whole_file
 from supersimplenet.utils.files import write_text as write_text
 from supersimplenet.utils.serialization import from_plain as from_plain
 from supersimplenet.utils.serialization import to_plain as to_plain
 
-ROI_FILE = "roi.png"
-REFERENCE_FILE = "reference.png"
-_FORMAT = 1
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "simplejpeg")
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any]) -> None:
-    """Write weights and configuration; each file appears whole or not at all.
+    """Write weights, then config.yaml, which makes the folder a finished model.
 
     Args:
         folder: the model folder; created if needed.
@@ -62,35 +62,53 @@ def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any])
     Raises:
         ModelFolderError: a weight is not finite.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {WEIGHTS_FILE: save_weights(folder, network)}
+    write_yaml(folder / CONFIG_FILE, describe_model(network, record, files=files))
+
+
+def save_weights(folder: Path, network: SuperSimpleNet) -> str:
+    """Write the weights into a model folder; return the SHA-256 of the file.
+
+    Raises:
+        ModelFolderError: a weight is not finite.
+    """
     backbone = network.backbone
     kept = network.heads if backbone.refetchable else network
     prefix = "heads." if backbone.refetchable else ""
     tensors = {prefix + name: value.detach().cpu().contiguous() for name, value in kept.state_dict().items()}
     _require_finite(tensors, str(folder), "train again, with smaller learning rates if it happens again")
-    folder.mkdir(parents=True, exist_ok=True)
+    content = save(tensors)
     with whole_file(folder / WEIGHTS_FILE) as temporary:
-        temporary.write_bytes(save(tensors))  # a file written by safetensors itself is readable by its owner only
-    write_record(folder, network, record)
+        temporary.write_bytes(content)  # a file written by safetensors itself is readable by its owner only
+    return hashlib.sha256(content).hexdigest()
 
 
-def write_record(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any]) -> None:
-    """Write config.yaml: the settings of the network, versions, and ``record``."""
+def describe_model(
+    network: SuperSimpleNet, record: Mapping[str, Any], *, files: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Return the content of config.yaml: the settings of the network, versions, and ``record``.
+
+    Args:
+        network: the network.
+        record: further content, in plain values.
+        files: SHA-256 of the files that belong to the finished model; None for a training that has just begun.
+    """
     backbone = network.backbone
-    write_yaml(
-        folder / CONFIG_FILE,
-        {
-            "format": _FORMAT,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONED}},
-            "model": to_plain(network.config),
-            "backbone": {
-                "origin": backbone.origin,
-                "sha256": backbone.fingerprint(),
-                "mean": backbone.mean.flatten().tolist(),
-                "std": backbone.std.flatten().tolist(),
-            },
-            **record,
+    return {
+        "format": FORMAT,
+        "finished": files is not None,
+        "files": dict(files or {}),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONED}},
+        "model": to_plain(network.config),
+        "backbone": {
+            "origin": backbone.origin,
+            "sha256": backbone.fingerprint(),
+            "mean": backbone.mean.flatten().tolist(),
+            "std": backbone.std.flatten().tolist(),
         },
-    )
+        **record,
+    }
 
 
 def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[SuperSimpleNet, dict[str, Any]]:
@@ -105,12 +123,13 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
         BackboneError: the backbone's weights cannot be loaded.
     """
     record = read_record(folder)
-    if not (folder / WEIGHTS_FILE).is_file():
+    if not is_finished(folder, record):
+        lacks = "" if (folder / WEIGHTS_FILE).is_file() else f" but no {WEIGHTS_FILE}"
         raise ModelFolderError(
-            f"{folder}: has {CONFIG_FILE} but no {WEIGHTS_FILE}: its training was not finished; "
+            f"{folder}: has {CONFIG_FILE}{lacks}: its training was not finished; "
             f"continue it with `supersimplenet train --resume --output {folder}`"
         )
-    config = from_plain(ModelConfig, record["model"], where=f"{folder / CONFIG_FILE}: model")
+    config = model_config(record, folder)
     origin = record["backbone"]["origin"]
     if origin == "module" and backbone is None:
         raise ModelFolderError(
@@ -119,22 +138,34 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
         )
     if origin != "module" and backbone is not None:
         raise ModelFolderError(f"{folder}: brings its own backbone '{config.backbone}'; leave out backbone=")
+    weights = folder / WEIGHTS_FILE
+    stated = stated_hash(record, WEIGHTS_FILE)
+    if stated is not None and hash_weights(folder) != stated:
+        raise ModelFolderError(
+            f"{weights}: not the weights that {CONFIG_FILE} describes, or damaged; copy the whole folder "
+            "again, or train again"
+        )
     try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (SafetensorError, OSError) as error:
-        raise ModelFolderError(f"{folder / WEIGHTS_FILE}: damaged ({error}); copy or train the model again") from error
-    _require_finite(tensors, str(folder / WEIGHTS_FILE), "copy the file again, or train again")
-    if backbone is None:
-        built = build_backbone(config, with_weights=origin in ("package", "hub"))
-    else:
-        built = wrap_module(backbone, config.size_px)
-    network = SuperSimpleNet(config, backbone=built)
-    target = network.heads if built.refetchable else network
-    prefix = "heads." if built.refetchable else ""
-    try:
-        target.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
-    except RuntimeError as error:
-        raise ModelFolderError(f"{folder / WEIGHTS_FILE}: does not fit its {CONFIG_FILE}: {error}") from error
+        shapes = read_shapes(weights)
+        if origin == "file":  # before it is built: the file must hold a network as large as the config names
+            with torch.device("meta"):
+                skeleton = build_backbone(config, with_weights=False)
+            own = {f"backbone.{name}": value for name, value in skeleton.state_dict().items()}
+            require_fit(shapes, own, f"{weights}: does not fit its {CONFIG_FILE}", others=True)
+        if backbone is None:
+            built = build_backbone(config, with_weights=origin in ("package", "hub"))
+        else:
+            built = wrap_module(backbone, config.size_px)
+        network = SuperSimpleNet(config, backbone=built)
+        target = network.heads if built.refetchable else network
+        prefix = "heads." if built.refetchable else ""
+        wanted = {prefix + name: value for name, value in target.state_dict().items()}
+        require_fit(shapes, wanted, f"{weights}: does not fit its {CONFIG_FILE}")
+    except WeightsError as error:
+        raise ModelFolderError(f"{error}; copy the folder again, or train the model again") from error
+    tensors = load_file(weights)
+    _require_finite(tensors, str(weights), "copy the file again, or train again")
+    target.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
     if built.fingerprint() != record["backbone"]["sha256"]:
         raise ModelFolderError(
             f"{folder}: the weights of backbone '{config.backbone}' are not those of the training "
@@ -153,28 +184,6 @@ def _require_finite(tensors: Mapping[str, torch.Tensor], where: str, advice: str
     for name, values in tensors.items():
         if values.is_floating_point() and not values.isfinite().all():
             raise ModelFolderError(f"{where}: the weights {name} are not all finite; {advice}")
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read the config.yaml of a model folder.
-
-    Raises:
-        ModelFolderError: the file is missing or not as `save_model` writes it.
-    """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ModelFolderError(f"{folder}: no model here ({CONFIG_FILE} is missing); name a folder that `train` wrote")
-    try:
-        record = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ModelFolderError(f"{path}: not readable as YAML ({error})") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
-        found = record.get("format") if isinstance(record, dict) else None
-        raise ModelFolderError(f"{path}: format {found}; this version reads format {_FORMAT}")
-    missing = [name for name in ("model", "backbone") if not isinstance(record.get(name), dict)]
-    if missing:
-        raise ModelFolderError(f"{path}: lacks {', '.join(missing)}; bring back the file that `train` wrote")
-    return record
 
 
 def save_preprocessor(folder: Path, preprocessor: Preprocessor) -> dict[str, str]:
@@ -209,7 +218,7 @@ def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfi
         ModelFolderError: a file of the preprocessor is missing, or differs from the file of the training.
         ConfigError: OpenCV is not installed, and images are to be aligned.
     """
-    config = from_plain(ViewConfig, record.get("view", {}), where=f"{folder / CONFIG_FILE}: view")
+    config = from_plain(ViewConfig, record.get("view", {}), where=str(folder / CONFIG_FILE), name="view")
     hashes = record.get("view_files", {})
     for name, wanted in (("roi", config.roi), ("reference", config.reference)):
         if (wanted is not None) != (f"{name}.png" in hashes):
@@ -237,11 +246,15 @@ def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfi
 
 def read_config_of(record: Mapping[str, Any], folder: Path) -> ReadConfig:
     """Return how the images of a model are read, from its config.yaml; over their full range where it says nothing."""
-    return from_plain(ReadConfig, record.get("reading", {}), where=f"{folder / CONFIG_FILE}: reading")
+    return from_plain(ReadConfig, record.get("reading", {}), where=str(folder / CONFIG_FILE), name="reading")
 
 
-def read_calibration(folder: Path) -> Calibration | None:
+def read_calibration(folder: Path, *, weights_sha256: str | None = None) -> Calibration | None:
     """Read the calibration of a model folder; None where there is none.
+
+    Args:
+        folder: the model folder.
+        weights_sha256: hash of its weights, where it is known: else they are read for it.
 
     Raises:
         ModelFolderError: the calibration cannot be read, or was made for other weights than the folder's.
@@ -249,14 +262,8 @@ def read_calibration(folder: Path) -> Calibration | None:
     path = folder / CALIBRATION_FILE
     if not path.is_file():
         return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ModelFolderError(f"{path}: not readable as YAML ({error}); calibrate again") from error
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"{path}: holds no calibration; calibrate again, or remove it")
-    calibration = from_plain(Calibration, content, where=str(path))
-    if calibration.weights_sha256 != hash_weights(folder):
+    calibration = from_plain(Calibration, read_yaml(path, advice="calibrate again, or remove it"), where=str(path))
+    if calibration.weights_sha256 != (weights_sha256 or hash_weights(folder)):
         raise ModelFolderError(
             f"{path}: was made for other weights than {WEIGHTS_FILE}, so what it guarantees does not hold; "
             "run `supersimplenet calibrate` again, or remove it"

@@ -9,29 +9,26 @@ import socket
 from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from supersimplenet.errors import BackboneError
-from supersimplenet.model.config import ModelConfig
+from supersimplenet.model.config import COMPACT, ModelConfig, Origin
+from supersimplenet.model.weight_files import read_state_dict
 from supersimplenet.utils.formatting import first_line
 
-COMPACT = "compact"
 _COMPACT_ARCHITECTURE = "resnet18"
 _HUB_TIMEOUT_S = 10.0
 _WIDE_CHANNELS = 128  # from this many on, one thread runs a 1x1 convolution faster in oneDNN than in torch's own code
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-Origin = Literal["package", "hub", "file", "module"]
 
 
 class Backbone(nn.Module):
@@ -305,39 +302,11 @@ def _whole_model_names(name: str) -> list[str]:
     return [*names, rest] if first in ("model", "body") else names
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name from a safetensors or torch file, without executing anything in it.
-
-    Raises:
-        BackboneError: the file is missing, has neither format, or holds anything other than tensors by name.
-    """
-    if not path.is_file():
-        raise BackboneError(f"{path}: no such file; give a safetensors file or a state dict saved by torch.save")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise BackboneError(f"{path}: not a readable safetensors file ({error})") from error
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch passes on every error of its unpickler
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BackboneError(
-            f"{path}: holds something else than tensors, and objects are never unpickled here ({reason}); "
-            "save its state dict alone: torch.save(model.state_dict(), ...)"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise BackboneError(f"{path}: wanted a state dict, tensors by name; found {type(content).__name__}")
-    return content
-
-
 def _hub_message(name: str, error: Exception) -> str:
     reason = first_line(error)
     return (
-        f"model.backbone: the weights of '{name}' could not be fetched from the model hub ({reason}). Three ways out:\n"
-        "  1. --model.backbone compact: shipped with this package, needs no hub;\n"
-        "  2. --model.backbone_weights FILE: weights you copied from elsewhere (safetensors or a torch state dict);\n"
-        "  3. on a machine with access, train or load once, then copy its hub cache (HF_HOME) here."
+        f"model.backbone: the weights of '{name}' could not be fetched from the model hub ({reason}). Three ways out: "
+        "1. --model.backbone compact: shipped with this package, needs no hub; "
+        "2. --model.backbone_weights FILE: weights you copied from elsewhere (safetensors or a torch state dict); "
+        "3. on a machine with access, train or load once, then copy its hub cache (HF_HOME) here."
     )

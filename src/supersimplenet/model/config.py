@@ -16,10 +16,12 @@ Variant = Literal["jims", "icpr"]
 Flips = Literal["none", "published", "symmetric"]
 SmallRegions = Literal["keep", "drop"]
 Auto = Literal["auto"]
+Origin = Literal["package", "hub", "file", "module"]  # of a backbone's weights; see `Backbone`
+COMPACT = "compact"
 PUBLISHED_BACKBONE = "wide_resnet50_2.tv_in1k"
 PUBLISHED_NOISE_STD = 0.015
 PUBLISHED_SIZE_PX = (256, 256)
-SMALLEST_SIDE_PX = 32
+SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 32, 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +49,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         sides = self.size_px
-        if len(sides) != 2 or not all(isinstance(side, int) and side >= SMALLEST_SIDE_PX for side in sides):
+        fits = all(isinstance(side, int) and SMALLEST_SIDE_PX <= side <= LARGEST_SIDE_PX for side in sides)
+        if len(sides) != 2 or not fits:
             raise ConfigError(
                 f"model.image_size: {'x'.join(map(str, sides))} px; give height and width, each side at least "
-                f"{SMALLEST_SIDE_PX} px, such as [256, 256]"
+                f"{SMALLEST_SIDE_PX} px and at most {LARGEST_SIDE_PX:,} px, such as [256, 256]"
             )
         _require(self.variant in get_args(Variant), "model.variant", self.variant, " or ".join(get_args(Variant)))
         if not self.feature_strides or list(self.feature_strides) != sorted(set(self.feature_strides)):

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from supersimplenet.errors import CalibrationError
 from supersimplenet.types import ScoreName, Verdict, is_finite
-from supersimplenet.utils.formatting import shown_rate
+from supersimplenet.utils.formatting import shown_rate, shown_value
 
 UNCALIBRATED_LOGIT = 0.0  # threshold of a model without calibration: as likely bad as good, by the model's own estimate
 UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `supersimplenet calibrate`"
@@ -49,8 +49,9 @@ class Calibration:
         min_area_px: smaller regions, in pixels at the network's input size, are no defects.
         chosen_by: ``false-alarms`` where the bound on false alarms set the threshold, ``costs`` where costs did.
         max_false_alarms: the false-alarm rate that is not exceeded, with that confidence.
-        max_escapes: the escape rate that is not exceeded, with that confidence; None where no bad part was given. An
-            ``unsure`` bad part is no escape: a person inspects it.
+        max_escapes: the escape rate that is not exceeded, with that confidence; None where no bad part was given, or
+            only photographs of the parts that set the threshold. An ``unsure`` bad part is no escape: a person inspects
+            it.
         confidence: of either guarantee, over the draw of the parts on which it is based.
         part_logits: the score of each good part, ascending; a part with several photographs counts by its highest.
         images: number of photographs of those parts.
@@ -90,8 +91,7 @@ class Calibration:
     def __post_init__(self) -> None:
         for name, wanted, holds in self._conditions():
             if not holds:
-                found = str(getattr(self, name))[:60]
-                raise CalibrationError(f"{name} is {found}; wanted {wanted}; calibrate again")
+                raise CalibrationError(f"{name}: {shown_value(getattr(self, name))}; wanted {wanted}; calibrate again")
 
     def _conditions(self) -> Iterator[tuple[str, str, bool]]:
         """Yield each field's name, its condition in words, and whether the condition holds."""
@@ -156,6 +156,8 @@ class Calibration:
                 f"; at most {shown_rate(self.max_escapes)} of bad parts are called good, {sure} "
                 f"({self.bad_parts} bad parts)"
             )
+        elif self.bad_parts:
+            sentence += f"; {self.escapes} of {self.bad_parts} bad parts at hand were called good, which bounds nothing"
         return sentence
 
     @cached_property

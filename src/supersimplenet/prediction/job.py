@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from supersimplenet.errors import ConfigError, OutputError
-from supersimplenet.inference.config import CALIBRATION_FILE, WEIGHTS_FILE
 from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.prediction.identity import IDENTITY, check_identity, run_identity
 from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format, Row, results_in, table_file
-from supersimplenet.prediction.watch import Arrivals
+from supersimplenet.prediction.watch import Arrivals, Refresh, with_pauses
 from supersimplenet.preprocessing.loading import ImageFile, OnError
 from supersimplenet.runtime.predictor import IndexedPrediction, SupportsPredict
 from supersimplenet.runtime.rows import as_row, columns
 from supersimplenet.types import Prediction, Verdict
-from supersimplenet.utils.files import cut_journal, read_journal, whole_file, write_text
+from supersimplenet.utils.console import console
+from supersimplenet.utils.files import to_disk, whole_file
+from supersimplenet.utils.formatting import counted
+from supersimplenet.utils.journals import Kept, as_line, cut_journal, mend_journal, read_journal
+from supersimplenet.utils.locks import writing_into
+from supersimplenet.utils.names import short_stem
 
 _JOURNAL = "predictions.partial.jsonl"
-_IDENTITY = "predictions.partial.json"
 _SEEN = "seen"  # in the journal: size and date of a watched file when it was taken
-_TABLES_EVERY_S, _TABLES_SHARE = 10.0, 20  # of a watched folder: so often, and so many times longer than it took
+_FIRST = "path"  # first column of a row
+_TO_DISK_EVERY_S = 5.0  # a power cut loses no more; the images are predicted again
 OVERLAYS = "overlays"
 
 
@@ -83,7 +89,7 @@ def predict_to_folder(
             that a later call continues with the images that arrived or changed since, and the files are written again
             and again while it is watched.
         output: folder for the results.
-        model_folder: the detector's model folder or exported file; a run is continued only with the same weights.
+        model_folder: the detector's model folder or exported file; a run is continued only with the same content.
         formats: file formats of the results.
         overlays: also write each image with its anomaly map.
         false_discovery_rate: also give each image its p-value adjusted for the number of images, ``q_value``, and
@@ -95,7 +101,8 @@ def predict_to_folder(
 
     Raises:
         ImageError: an image cannot be read and ``on_error`` is ``stop``; the results before this image are kept.
-        OutputError: the folder holds an interrupted run with other images or another model.
+        OutputError: the folder holds an interrupted run with other images or another model, or another process writes
+            into it.
         ConfigError: a false-discovery rate is given, but the model is not calibrated.
     """
     if false_discovery_rate is not None and not detector.is_calibrated:
@@ -103,33 +110,68 @@ def predict_to_folder(
             "false_discovery_rate: needs p-values, and the model is not calibrated in this precision; run "
             "`supersimplenet calibrate`"
         )
-    output.mkdir(parents=True, exist_ok=True)
+    with writing_into(output):
+        return _predict_to_folder(
+            detector,
+            images,
+            output,
+            model_folder=model_folder,
+            formats=formats,
+            overlays=overlays,
+            false_discovery_rate=false_discovery_rate,
+            batch_size=detector.images_at_once if batch_size is None else batch_size,
+            on_error=on_error,
+            progress=progress,
+            each=each,
+        )
+
+
+def _predict_to_folder(
+    detector: SupportsPredict,
+    images: Iterable[ImageFile | None],
+    output: Path,
+    *,
+    model_folder: Path,
+    formats: Sequence[Format],
+    overlays: bool,
+    false_discovery_rate: float | None,
+    batch_size: int,
+    on_error: OnError,
+    progress: Callable[[int], None],
+    each: Callable[[Row], None],
+) -> PredictionSummary:
     journal = output / _JOURNAL
     watched = str(images.folder) if isinstance(images, Arrivals) else None
     replaces = watched is None and (output / table_file(formats)).is_file()
-    _check_identity(output, model_folder, overlays=overlays, watched=watched)
+    identity = run_identity(detector, model_folder, batch_size=batch_size, overlays=overlays, watched=watched)
+    check_identity(journal, identity, model=model_folder)
     if isinstance(images, Arrivals):
         ended_ns = journal.stat().st_mtime_ns if journal.is_file() else 0
-        done = cut_journal(journal, 1)
-        images.pass_over(((row["path"], row.get(_SEEN)) for row in read_journal(journal)), until_ns=ended_ns)
+        kept = mend_journal(journal, first=_FIRST)
+        rows = read_journal(journal, first=_FIRST)
+        images.pass_over(((row["path"], row.get(_SEEN)) for row in rows), until_ns=ended_ns)
         left: Iterator[ImageFile | None] = iter(images)
     else:
         # Continue after a complete batch: in a batch with other images, results may differ in the last bit.
-        done = cut_journal(journal, detector.images_at_once if batch_size is None else batch_size)
+        kept = cut_journal(journal, batch_size, first=_FIRST)
         left = _after(journal, iter(images))
+    _tell_damage(journal, kept)
+    done = kept.rows
     progress(done)
     if done == 0:
         for stale in (output / OVERLAYS).glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.png"):
             stale.unlink()  # they belong to a run that this run replaces
-    count = done
+        with suppress(OSError):  # not there, or something else is in it
+            (output / OVERLAYS).rmdir()
+    count, synced = done, time.monotonic()
 
     def finish() -> tuple[dict[Verdict, int], int | None, int]:
         names = columns(aligned=detector.aligned)
         return _finish(output, formats, false_discovery_rate, names, stays=watched is not None)
 
-    refresh = _Refresh(finish, rows=done, wanted=watched is not None)
-    left = _with_pauses(left, lambda: refresh(count))
-    with journal.open("a", encoding="utf-8") as lines:
+    refresh = Refresh(finish, rows=done, wanted=watched is not None)
+    left = with_pauses(left, lambda: refresh(count))
+    with _journal(journal) as lines:
 
         def draw(item: IndexedPrediction) -> None:
             if overlays:
@@ -138,8 +180,11 @@ def predict_to_folder(
         for item in detector.predict_files(left, batch_size=batch_size, on_error=on_error, then=draw):
             row = as_row(item, calibrated=detector.is_calibrated, aligned=detector.aligned)
             seen = {_SEEN: images.state_of(Path(row["path"]))} if isinstance(images, Arrivals) else {}
-            lines.write(json.dumps(row | seen) + "\n")
+            lines.write(as_line(row | seen))
             lines.flush()
+            if time.monotonic() - synced > _TO_DISK_EVERY_S:
+                os.fsync(lines.fileno())
+                synced = time.monotonic()
             count += 1
             progress(1)
             each(row)
@@ -159,57 +204,26 @@ def predict_to_folder(
     )
 
 
-class _Refresh:
-    """Write the files of a watched folder again while it is watched, in a small share of the time.
-
-    Args:
-        write: writes the files.
-        rows: number of rows that are in the files.
-        wanted: whether they are written before the end.
-    """
-
-    def __init__(self, write: Callable[[], object], *, rows: int, wanted: bool) -> None:
-        self._write = write
-        self._wanted = wanted
-        self._rows = rows
-        self._next_s = 0.0
-
-    def __call__(self, rows: int) -> None:
-        """Write the files if there are new rows and it is time to."""
-        started_s = time.monotonic()
-        if not self._wanted or rows == self._rows or started_s < self._next_s:
-            return
-        self._write()
-        ended_s = time.monotonic()
-        self._rows, self._next_s = rows, ended_s + max(_TABLES_EVERY_S, _TABLES_SHARE * (ended_s - started_s))
+@contextmanager
+def _journal(journal: Path) -> Iterator[BinaryIO]:
+    """Open a journal to append to it; after an error before its first row, remove what the run has written."""
+    try:
+        with journal.open("ab") as lines:
+            to_disk(journal.parent)
+            yield lines
+    except BaseException:
+        if journal.is_file() and not journal.stat().st_size:
+            journal.unlink()
+            journal.with_name(IDENTITY).unlink(missing_ok=True)
+        raise
 
 
-def _with_pauses(images: Iterator[ImageFile | None], at_pause: Callable[[], None]) -> Iterator[ImageFile | None]:
-    """Yield the images; call a function at each None, when all images before it have their rows."""
-    for image in images:
-        yield image
-        if image is None:
-            at_pause()
-
-
-def _check_identity(output: Path, model_folder: Path, *, overlays: bool, watched: str | None) -> None:
-    """Check that an interrupted run in the folder has the same model and options; record those of this run."""
-    candidates = [model_folder, *(model_folder / name for name in (WEIGHTS_FILE, CALIBRATION_FILE))]
-    files = [path for path in candidates if path.is_file()]
-    stats = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    identity = {"files": stats, "overlays": overlays, "watched": watched}
-    path = output / _IDENTITY
-    if (output / _JOURNAL).is_file() and path.is_file():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        if earlier.get("watched") != watched:
-            kind = "images" if earlier.get("watched") is None else f"the watched folder {earlier['watched']}"
-            raise OutputError(f"{output}: holds a run over {kind}; continue that one, or choose another --output")
-        if earlier != identity:
-            raise OutputError(
-                f"{output}: holds an interrupted run of another model or calibration; continue that one, choose "
-                f"another --output, or remove {path.name} and {_JOURNAL}"
-            )
-    write_text(path, json.dumps(identity))
+def _tell_damage(journal: Path, kept: Kept) -> None:
+    if kept.damaged:
+        console().print(
+            f"{journal}: {counted(kept.damaged, 'damaged line')}; {counted(kept.dropped, 'row')} dropped, whose images "
+            "are predicted again"
+        )
 
 
 def _after(journal: Path, images: Iterator[ImageFile | None]) -> Iterator[ImageFile | None]:
@@ -218,7 +232,7 @@ def _after(journal: Path, images: Iterator[ImageFile | None]) -> Iterator[ImageF
     Raises:
         OutputError: the journal's images are not the first images of ``images``.
     """
-    for row in read_journal(journal):
+    for row in read_journal(journal, first=_FIRST):
         image = next((image for image in images if image is not None), None)
         if image is None or row["path"] != str(image):
             raise OutputError(
@@ -245,10 +259,12 @@ def _finish(
     if false_discovery_rate is not None:
         from supersimplenet.metrics.thresholds import false_discovery  # needs scipy
 
-        adjusted = false_discovery([row["p_value"] for row in read_journal(journal) if row["error"] is None])
+        adjusted = false_discovery(
+            [row["p_value"] for row in read_journal(journal, first=_FIRST) if row["error"] is None]
+        )
         flagged, q_values = int((adjusted <= false_discovery_rate).sum()), iter(adjusted.tolist())
     with results_in(output, formats, names) as sinks:
-        for row in read_journal(journal):
+        for row in read_journal(journal, first=_FIRST):
             row.pop(_SEEN, None)
             if row["error"] is None:
                 verdicts[row["verdict"]] += 1
@@ -257,8 +273,8 @@ def _finish(
             for add in sinks:
                 add(row)
     if not stays:
-        (output / _IDENTITY).unlink()
-        journal.unlink()  # last, so that a run that is killed before this line loses no results
+        journal.unlink()  # after the tables, which are on the disk now, so that no result is lost
+        (output / IDENTITY).unlink()  # last: a journal of which the model is not known is of no use
     return verdicts, None if false_discovery_rate is None else flagged, failed
 
 
@@ -267,6 +283,6 @@ def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index
     from supersimplenet.visualization.overlay import draw_overlay
 
     folder.mkdir(exist_ok=True)
-    target = folder / f"{index:06d}_{Path(str(image)).stem}.png"
+    target = folder / f"{index:06d}_{short_stem(str(image))}.png"
     with whole_file(target) as temporary:
         draw_overlay(image, prediction).save(temporary, format="PNG")

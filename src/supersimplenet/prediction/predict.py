@@ -79,7 +79,6 @@ def predict_files(
         with nullcontext() if watch is None else stopped_by_signals() as stop, progress_bar() as bar:
             images: Arrivals | Inputs
             if watch is not None:
-                output.mkdir(parents=True, exist_ok=True)
                 images = Arrivals(watch, until_s=watch_for_s, stop=stop, leave_out=output, report=bar.console.print)
             else:
                 assert found is not None

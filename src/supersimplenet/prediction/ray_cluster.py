@@ -63,6 +63,9 @@ class Cluster:
         connect(config.address)
         import ray
 
+        kind = "cuda" if self._on_gpu() else "cpu"
+        self.computed_by = local.computed_by if model.is_file() else f"torch {config.precision} on {kind}"
+
         # References are in lists: else Ray would send the content with each start of an actor, and warn of losing it.
         self._files, self._sent_preprocessor = [ray.put(_read_model(model))], [ray.put(local.preprocessor)]
 

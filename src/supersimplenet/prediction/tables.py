@@ -15,6 +15,7 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.runtime.rows import COLUMNS
 from supersimplenet.types import Defect
 from supersimplenet.utils.files import whole_file
+from supersimplenet.utils.names import path_cell, unicode_text
 
 Format = Literal["csv", "jsonl", "parquet"]
 Row = dict[str, Any]
@@ -56,6 +57,11 @@ def table_file(formats: Sequence[Format]) -> str:
     return _FILES[formats[0]][0]
 
 
+def table_files(formats: Sequence[Format]) -> list[str]:
+    """Return the names of all files that these formats write."""
+    return [name for format_ in formats for name in _FILES[format_]]
+
+
 @contextmanager
 def results_in(folder: Path, formats: Sequence[Format], names: Sequence[str] = COLUMNS) -> Iterator[list[_Sink]]:
     """Yield a function for each format that writes a row.
@@ -71,10 +77,10 @@ def results_in(folder: Path, formats: Sequence[Format], names: Sequence[str] = C
 
 @contextmanager
 def _text_file(path: Path) -> Iterator[TextIO]:
-    # Names of files need not be valid Unicode, and csv ends its lines itself.
+    # csv ends its lines itself.
     with (
         whole_file(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         yield file
 
@@ -89,8 +95,9 @@ def _csv(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
 
         def add(row: Row) -> None:
             found = row["defects"]
-            defects.writerows({"path": row["path"], **defect} for defect in found or ())
-            table.writerow(row | {"defects": None if found is None else len(found)})
+            path, error = (None if row[name] is None else path_cell(row[name]) for name in ("path", "error"))
+            defects.writerows({"path": path, **defect} for defect in found or ())
+            table.writerow(row | {"path": path, "error": error, "defects": None if found is None else len(found)})
 
         yield add
 
@@ -142,12 +149,11 @@ def row_schema(names: Sequence[str] = COLUMNS) -> Any:
 
 
 def as_table(rows: Iterable[Row], names: Sequence[str] = COLUMNS) -> Any:
-    """Return rows as an Arrow table. Invalid bytes in names that are not valid Unicode are escaped."""
+    """Return rows as an Arrow table. Bytes of names that are not UTF-8 are escaped; see `unicode_text`."""
     import pyarrow as pa
 
-    plain = [row | {name: _unicode(row[name]) for name in ("path", "error")} for row in rows]
+    plain = [
+        row | {name: None if row[name] is None else unicode_text(row[name]) for name in ("path", "error")}
+        for row in rows
+    ]
     return pa.Table.from_pylist(plain, schema=row_schema(names))
-
-
-def _unicode(text: str | None) -> str | None:
-    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -12,12 +12,14 @@ from types import FrameType
 
 from supersimplenet.errors import DataError
 from supersimplenet.preprocessing.listing import Listing, list_folder, natural_key, note_passed_over
+from supersimplenet.preprocessing.loading import ImageFile
 from supersimplenet.utils.formatting import few
 
 State = tuple[int, int]  # size in bytes and date in ns: when either changes, a file is another picture
 _LOOKS_EVERY_S = 1.0
 _EMPTY_FOR_S = 60.0
 _NAMES_KEPT = 100_000
+_TABLES_EVERY_S, _TABLES_SHARE = 10.0, 20  # so often, and so many times longer than writing them took
 
 
 class Arrivals:
@@ -144,10 +146,49 @@ class Arrivals:
         return listing.files
 
 
+class Refresh:
+    """Write the files of a watched folder again while it is watched, in a small share of the time.
+
+    Args:
+        write: writes the files.
+        rows: number of rows that are in the files.
+        wanted: whether they are written before the end.
+    """
+
+    def __init__(self, write: Callable[[], object], *, rows: int, wanted: bool) -> None:
+        self._write = write
+        self._wanted = wanted
+        self._rows = rows
+        self._next_s = 0.0
+
+    def __call__(self, rows: int) -> None:
+        """Write the files if there are new rows and it is time to."""
+        started_s = time.monotonic()
+        if not self._wanted or rows == self._rows or started_s < self._next_s:
+            return
+        self._write()
+        ended_s = time.monotonic()
+        self._rows, self._next_s = rows, ended_s + max(_TABLES_EVERY_S, _TABLES_SHARE * (ended_s - started_s))
+
+
+def with_pauses(images: Iterator[ImageFile | None], at_pause: Callable[[], None]) -> Iterator[ImageFile | None]:
+    """Yield the images; call a function at each None, when all images before it have their rows."""
+    for image in images:
+        yield image
+        if image is None:
+            at_pause()
+
+
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C or a termination signal sets; only a second such signal ends the process."""
+    """Yield an event that Ctrl-C or a termination signal sets; only a second such signal ends the process.
+
+    Outside the main thread, which alone may handle signals, nothing sets the event.
+    """
     stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield stop
+        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def set_stop(number: int, frame: FrameType | None) -> None:

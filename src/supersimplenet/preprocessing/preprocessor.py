@@ -13,7 +13,6 @@ that the image does not show.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -37,6 +36,7 @@ from supersimplenet.preprocessing.images import (
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.preprocessing.tiling import TileGrid
+from supersimplenet.utils.documents import MAX_BYTES, parse_json
 from supersimplenet.utils.formatting import shown_px
 from supersimplenet.utils.text_files import read_text
 
@@ -44,7 +44,7 @@ Fit = Literal["stretch", "pad", "tiles"]
 _OUTSIDE_RGB = (124, 116, 104)  # mean colour of the ImageNet photographs that backbones are trained on
 _ASPECT_TOLERANCE = 0.01  # largest relative difference of an image's proportions from the region of interest's
 _LARGEST_OVERLAP = 0.75
-_MAX_POLYGON_BYTES = 16 << 20
+_LARGEST_SCALE = 16
 _TILE_OVERLAP, _MAX_RESIDUAL = 0.25, 0.5
 
 
@@ -83,8 +83,8 @@ class ViewConfig:
                 raise ConfigError(f"view.{name}: '{value}'; choose {', '.join(choices)}")
         if not 0 <= self.tile_overlap <= _LARGEST_OVERLAP:
             raise ConfigError(f"view.tile_overlap: {self.tile_overlap}; wanted 0 to {_LARGEST_OVERLAP}")
-        if not self.scale > 0:
-            raise ConfigError(f"view.scale: {self.scale}; wanted above 0")
+        if not 0 < self.scale <= _LARGEST_SCALE:
+            raise ConfigError(f"view.scale: {self.scale}; wanted above 0, at most {_LARGEST_SCALE}")
         if not 0 < self.max_residual <= 1:
             raise ConfigError(f"view.max_residual: {self.max_residual}; wanted above 0, at most 1")
         if self.fit != "tiles" and (self.scale != 1 or self.tile_overlap != _TILE_OVERLAP):
@@ -307,10 +307,10 @@ def read_roi(path: Path, size_px: tuple[int, int], *, reading: ReadConfig = FULL
         return read_mask(path, image_size_px=None, reading=reading)
     wanted = "wanted a list of [x, y] in pixels, at least three of them, or a list of such lists"
     try:
-        content = json.loads(read_text(path, max_bytes=_MAX_POLYGON_BYTES))
+        content = parse_json(read_text(path, max_bytes=MAX_BYTES))
         several = isinstance(content[0][0], list)
         polygons = [[(float(x), float(y)) for x, y in polygon] for polygon in (content if several else [content])]
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise DataError(f"{path}: not a polygon ({error}); {wanted}") from error
     if any(len(polygon) < 3 for polygon in polygons):
         raise DataError(f"{path}: a polygon of fewer than three corners; {wanted}")
@@ -330,17 +330,17 @@ def read_preprocessor(
     config: ViewConfig,
     *,
     size_px: tuple[int, int],
-    reading: ReadConfig,
     strides: tuple[int, ...],
-    drawn_on: tuple[int, int],
+    reading: ReadConfig = FULL_RANGE,
+    drawn_on: tuple[int, int] | None = None,
 ) -> Preprocessor:
     """Read the files of a config and return its preprocessor.
 
     Args:
         config: names the files.
         size_px: see `Preprocessor`.
-        reading: likewise; the files are read in the same way.
         strides: likewise.
+        reading: likewise; the files are read in the same way.
         drawn_on: (height, width) of the images, on which a polygon lies where there is no reference.
 
     Raises:
@@ -350,5 +350,5 @@ def read_preprocessor(
     roi = None
     if config.roi is not None:
         size = drawn_on if reference is None else (reference.shape[0], reference.shape[1])
-        roi = read_roi(config.roi, size, reading=reading)
+        roi = read_roi(config.roi, (1, 1) if size is None else size, reading=reading)
     return Preprocessor(config, size_px=size_px, reading=reading, strides=strides, roi=roi, reference=reference)

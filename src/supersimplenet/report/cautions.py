@@ -62,6 +62,7 @@ def find_cautions(
     found = [
         *_of_calibration(evaluation),
         *_of_guarantee(evaluation, numbers),
+        *_of_known_images(evaluation),
         *_of_failures(evaluation),
         *_of_lost_regions(evaluation),
         *_of_findings(findings),
@@ -115,6 +116,17 @@ def _of_guarantee(evaluation: Evaluation, numbers: Numbers) -> Iterator[Caution]
                 f"many would come up in {_rare(chance)} of tests. The parts may differ from those calibrated with: "
                 "compare light, supplier and date, and calibrate again with parts like those of the line.",
             )
+
+
+def _of_known_images(evaluation: Evaluation) -> Iterator[Caution]:
+    trained_on = evaluation.trained_on
+    if trained_on:
+        yield Caution(
+            level="grave",
+            text=f"The model was trained on {counted(len(trained_on), 'test image')}, perhaps under another name, so "
+            "the figures flatter it. Test with parts that it has not seen.",
+            examples=_few([image.name for image in trained_on]),
+        )
 
 
 def _of_failures(evaluation: Evaluation) -> Iterator[Caution]:
@@ -187,7 +199,7 @@ def _of_scores(evaluation: Evaluation) -> Iterator[Caution]:
             np.array([outcome.score_of(name) for outcome in evaluation.outcomes]) for name in (score, deciding)
         )
         labels = [outcome.sample.label for outcome in evaluation.outcomes]
-        groups = [outcome.sample.group for outcome in evaluation.outcomes]
+        groups = [outcome.part for outcome in evaluation.outcomes]
         try:
             found = paired_differences(theirs, ours, labels, groups, generator=np.random.default_rng(_SEED))["I-AUROC"]
         except MetricError:  # too few parts for an interval

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supersimplenet.datasets.base import DataSource
-from supersimplenet.datasets.registry import describe_source, tested_on
+from supersimplenet.datasets.registry import describe_source
 from supersimplenet.errors import DataError
 from supersimplenet.evaluation.evaluate import (
     PartialEvaluation,
@@ -19,9 +19,12 @@ from supersimplenet.evaluation.evaluate import (
 from supersimplenet.evaluation.results import Evaluation
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
+from supersimplenet.inference.image_records import tested_on
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import Resolution, Sample
 from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.files import whole_file
+from supersimplenet.utils.locks import WAIT_TO_WRITE_S, writing_into
 from supersimplenet.visualization.contact_sheet import choose_outcomes, draw_contact_sheet
 
 if TYPE_CHECKING:
@@ -64,13 +67,14 @@ def evaluate_model(
     else:
         evaluation = evaluate_samples(detector, samples, resolution=resolution, on_error=on_error)
     folder = Path(output or model)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_metrics(evaluation, folder, data=describe_source(source))
-    sheet = folder / CONTACT_SHEET
     best, worst = choose_outcomes(evaluation.outcomes)
     shown = list(evaluate_again(detector, [*best, *worst]))
     title = f"{source.name}: {len(evaluation.outcomes)} test images"
-    draw_contact_sheet(shown[: len(best)], shown[len(best) :], title).save(sheet)
+    sheet = draw_contact_sheet(shown[: len(best)], shown[len(best) :], title)
+    with writing_into(folder, wait_s=WAIT_TO_WRITE_S):
+        with whole_file(folder / CONTACT_SHEET) as temporary:
+            sheet.save(temporary, format="PNG")
+        write_metrics(evaluation, folder, data=describe_source(source))  # last: it says that all is there
     return evaluation
 
 

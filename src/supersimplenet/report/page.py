@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
@@ -27,6 +26,7 @@ from supersimplenet.report.thumbnails import draw_picture
 from supersimplenet.types import BAD, GOOD
 from supersimplenet.utils.files import write_text
 from supersimplenet.utils.formatting import logit, per_cent, signed, tight
+from supersimplenet.utils.serialization import as_json
 
 if TYPE_CHECKING:
     from supersimplenet.inference.detector import Detector
@@ -121,7 +121,7 @@ def write_page(
         view_words=view_words(detector.preprocessor.config),
         verdicts={"good": evaluation.counts(GOOD), "bad": evaluation.counts(BAD)},
         grey_zone=numbers.accept_logit < numbers.threshold_logit,
-        grouped=any(outcome.sample.group is not None for outcome in evaluation.outcomes),
+        grouped=any(outcome.part is not None for outcome in evaluation.outcomes),
         metrics=_metric_groups(evaluation),
         labelled={
             kind: sum(o.has_pixel_labels for o in evaluation.outcomes if o.sample.label == label)
@@ -145,13 +145,13 @@ def write_page(
         plain=_json(plain),
         drawn=_json(drawn),
     )
-    write_text(path, text)
+    write_text(path, text.encode("utf-8", "replace").decode())  # a name in the page may hold bytes that are no text
     return path
 
 
 def _json(value: Any) -> Markup:
     """Return JSON that is safe inside a script element: it has no ``<``, which could end the element."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = as_json(value, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))
 
 

@@ -6,16 +6,17 @@ from pathlib import Path
 
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.checks.check import check
-from supersimplenet.datasets.registry import tested_on
 from supersimplenet.evaluation.comparison import compare
 from supersimplenet.evaluation.evaluate import evaluate_samples
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import load_detector
+from supersimplenet.inference.image_records import tested_on
 from supersimplenet.metrics.thresholds import Costs
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.report.page import write_page
 from supersimplenet.types import Resolution
 from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.locks import writing_into
 
 REPORT = "report.html"
 
@@ -54,6 +55,34 @@ def write_report(
         SuperSimpleNetError: the subclass names the cause.
     """
     model, output = Path(model), Path(output)
+    with writing_into(output):
+        return _write_report(
+            model,
+            output,
+            data=data,
+            other=other,
+            resolution=resolution,
+            pictures=pictures,
+            costs=costs,
+            bad_share=bad_share,
+            compute=compute,
+            on_error=on_error,
+        )
+
+
+def _write_report(
+    model: Path,
+    output: Path,
+    *,
+    data: DataSource | None,
+    other: str | Path | None,
+    resolution: Resolution,
+    pictures: int,
+    costs: Costs | None,
+    bad_share: float | None,
+    compute: ComputeConfig,
+    on_error: OnError,
+) -> Path:
     models = [load_detector(Path(path), compute) for path in (model, other) if path]
     detector = models[0]
     source = tested_on(data, detector.record, model)
@@ -66,7 +95,6 @@ def write_report(
             reading=detector.preprocessor.reading,
             progress=lambda stage, images: bar.advance(task, images * (stage == "reading")),
         )
-    output.mkdir(parents=True, exist_ok=True)
     return write_page(
         output / REPORT,
         evaluation=evaluations[0],

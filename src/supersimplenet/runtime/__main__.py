@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.runtime.inspector import Inspector
 from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.runtime.rows import as_row
+from supersimplenet.utils.formatting import printable
 from supersimplenet.utils.serialization import to_plain
 
 
@@ -24,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Predict images and print the results.
 
     Returns:
-        The exit status: 0 for success, 1 for a failure, which a message on standard error describes.
+        The exit status: 0 for success, 1 for data or work that failed, 2 for a wrong call; a message on standard error
+        describes what is wrong.
     """
     options = _parser().parse_intermixed_args(arguments)
     try:
@@ -34,17 +37,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
             finally:
                 if text := left_out.unsaid():
                     print(text, file=sys.stderr)
+    except ConfigError as error:
+        print(f"{_parser().prog}: {printable(error)}", file=sys.stderr)
+        return 2
     except ImageError as error:
-        print(f"{type(error).__name__}: {error}; --on-error skip goes on with the next", file=sys.stderr)
-        return 1
+        return _failed(error, "; --on-error skip goes on with the next")
     except (SuperSimpleNetError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return _failed(error)
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and end the process with exit status 2."""
+        print(f"{self.prog}: {printable(message)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _failed(error: Exception, advice: str = "") -> int:
+    print(f"{type(error).__name__}: {printable(error)}{advice}", file=sys.stderr)
+    return 1
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m supersimplenet.runtime",
         description="Predict images with an exported model; print one line of JSON for each, as it comes.",
     )
@@ -65,15 +83,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Check what was typed before anything is loaded.
+
+    Raises:
+        ConfigError: a path is missing, or no image is named.
+    """
+    if not options.file.exists():
+        raise ConfigError(f"{options.file}: no such file; check the path")
+    if not options.images and not options.about:
+        raise ConfigError("no image is named; name files, folders or patterns, or give --about")
+    if missing := [given for given in options.images if not Path(given).exists() and not _is_pattern(given)]:
+        raise ConfigError(f"{missing[0]}: no such file or folder; check the path")
+
+
 def _inspect(options: argparse.Namespace) -> None:
+    _check(options)
     size_px = None if options.size is None else tuple(options.size)
     inspector = Inspector.load(options.file, size_px=size_px, threads=options.threads, trust=options.trust)
     if options.maps is not None:
         options.maps.mkdir(parents=True, exist_ok=True)
     if options.about:
         print(json.dumps({"engine_version": inspector.engine_version, **to_plain(inspector.bundle)}), flush=True)
-    elif not options.images:
-        raise ConfigError("no image is named; name files, folders or patterns, or give --about")
     for index, path in enumerate(path for given in options.images for path in _named(given)):
         start = time.perf_counter()
         item: IndexedPrediction | Failure
@@ -94,9 +125,13 @@ def _inspect(options: argparse.Namespace) -> None:
         print(json.dumps(row), flush=True)
 
 
+def _is_pattern(given: str) -> bool:
+    return any(sign in given for sign in "*?[")
+
+
 def _named(given: str) -> list[Path]:
     """Return the image files of a name or a pattern."""
-    if Path(given).exists() or not any(sign in given for sign in "*?["):
+    if Path(given).exists() or not _is_pattern(given):
         return list_images(Path(given))
     start = Path(Path(given).anchor or ".")
     found = sorted(start.glob(str(Path(given).relative_to(start.anchor))), key=natural_key)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from supersimplenet.errors import ConfigError, ModelFolderError
 from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat, read_bundle
 from supersimplenet.runtime.openvino_model import OpenVinoModel
+from supersimplenet.runtime.seal import RUN_AGAIN, check_onnx, check_openvino, check_zip
 from supersimplenet.runtime.tiles import NamedOutputs, Outputs, Run
+from supersimplenet.utils.files import open_regular, read_regular
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.system import available_cores, worker_threads
+from supersimplenet.utils.zips import opened_zip, require_plain
 
 XML, BIN = "model.xml", "model.bin"  # names of OpenVINO's pair of files in one uncompressed zip
 _ONNX_FIRST_FIELD = b"\x08"  # ir_version, a number: every ONNX file begins with it
 # Suffixes that name a format; for any other file name, the content alone decides.
 _SUFFIXES: dict[str, FileFormat] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch", ".pt": "torch"}
-_RUN_AGAIN = "copy it again, or export the model again"
+_LARGEST_XML_BYTES = 256 << 20
 
 
 class FileBackend(Protocol):
@@ -119,16 +122,13 @@ def _kind_of_content(path: Path) -> FileFormat:
     if path.is_dir():
         raise ModelFolderError(f"{path}: a folder; wanted a file that `supersimplenet export` wrote")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(64)
     except OSError as error:
         raise ModelFolderError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
     if start.startswith(b"PK"):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = sorted(archive.namelist())
-        except zipfile.BadZipFile as error:
-            raise ModelFolderError(f"{path}: damaged ({error}); {_RUN_AGAIN}") from error
+        with opened_zip(path, advice=RUN_AGAIN) as archive:
+            names = sorted(archive.namelist())
         if names == [BIN, XML]:  # these two, each once, and nothing else
             return "openvino"
         if any(name.endswith("archive_format") for name in names):
@@ -151,11 +151,16 @@ class OnnxBackend:
     batch_size = 1
 
     def __init__(self, path: Path, threads: int) -> None:
-        self._engine = _imported("onnxruntime", "onnx")
+        with ThreadPoolExecutor(1) as pool:  # the file is compared while the engine is imported
+            sealed = pool.submit(check_onnx, path)
+            self._engine = _imported("onnxruntime", "onnx")
         self._path, self._threads = path, threads
+        has_seal = sealed.result()
         self._active = self._shared = self._session(threads)
         text = self._shared.get_modelmeta().custom_metadata_map.get(KEY)
-        self.bundle = read_bundle(text, where=str(path))
+        self.bundle = _bundle(text, path, "onnx", has_seal=has_seal)
+        ports = (part.name for part in (*self._shared.get_inputs(), *self._shared.get_outputs()))
+        _require_ports(set(ports), self.bundle, path)
 
     def prepare(self, size_px: tuple[int, int]) -> None:
         """Do nothing: a session accepts images of every size that the file accepts."""
@@ -194,7 +199,7 @@ class OnnxBackend:
         try:
             return onnx_session(str(self._path), threads=threads)
         except Exception as error:  # the engine's own errors have no other common base class
-            raise ModelFolderError(f"{self._path}: not readable as ONNX ({first_line(error)}); {_RUN_AGAIN}") from error
+            raise ModelFolderError(f"{self._path}: not readable as ONNX ({first_line(error)}); {RUN_AGAIN}") from error
 
 
 class OpenVinoBackend:
@@ -209,25 +214,30 @@ class OpenVinoBackend:
 
     def __init__(self, path: Path, threads: int) -> None:
         self._engine = _imported("openvino", "openvino")
-        self._threads = threads
+        self._path, self._threads = path, threads
         self._core = self._engine.Core()
+        xml, weights, has_seal = _openvino_pair(path) if path.suffix == ".xml" else _openvino_zip(path)
+        with self._named_errors():
+            self._model = self._core.read_model(xml, weights)
+            text = self._model.get_rt_info([KEY]).astype(str) if self._model.has_rt_info([KEY]) else None
+            ports = {name for port in (*self._model.inputs, *self._model.outputs) for name in port.get_names()}
+        self.bundle = _bundle(text, path, "openvino", has_seal=has_seal)
+        _require_ports(ports, self.bundle, path)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
         try:
-            if path.suffix == ".xml":
-                self._model = self._core.read_model(path)
-            else:
-                with zipfile.ZipFile(path) as archive:  # reading verifies the checksums
-                    self._model = self._core.read_model(archive.read(XML), archive.read(BIN))
-        except Exception as error:
+            yield
+        except Exception as error:  # the engine's own errors have no other common base class
             raise ModelFolderError(
-                f"{path}: not readable as OpenVINO's IR ({first_line(error)}); {_RUN_AGAIN}"
+                f"{self._path}: not readable as OpenVINO's IR ({first_line(error)}); {RUN_AGAIN}"
             ) from error
-        text = self._model.get_rt_info([KEY]).astype(str) if self._model.has_rt_info([KEY]) else None
-        self.bundle = read_bundle(text, where=str(path))
 
     def prepare(self, size_px: tuple[int, int]) -> None:
         """Compile for one image of this size."""
         shapes = {"image": [1, *size_px, 3], "ignored": [1, *size_px]}
-        self._model.reshape({name: shapes[name] for name in ("image", "ignored")[: len(self._model.inputs)]})
+        with self._named_errors():
+            self._model.reshape({name: shapes[name] for name in ("image", "ignored")[: len(self._model.inputs)]})
         precision = "bf16" if self.bundle.precision == "bf16" else "f32"
         self._compiled = OpenVinoModel(
             self._core, self._model, precision=precision, threads=self._threads, head=self.bundle.head_output
@@ -265,13 +275,16 @@ class TorchBackend:
         self._engine = _imported("torch", "train")
         self._engine.set_num_threads(threads)
         extra = {KEY: ""}
+        with opened_zip(path, advice=RUN_AGAIN) as archive:
+            require_plain(archive, path.stat().st_size)
+            has_seal = check_zip(archive, path)
         try:
             program = self._engine.export.load(str(path), extra_files=extra)
         except Exception as error:
             raise ModelFolderError(
-                f"{path}: not readable as torch's program ({first_line(error)}); {_RUN_AGAIN}"
+                f"{path}: not readable as torch's program ({first_line(error)}); {RUN_AGAIN}"
             ) from error
-        self.bundle = read_bundle(extra[KEY] or None, where=str(path))
+        self.bundle = _bundle(extra[KEY] or None, path, "torch", has_seal=has_seal)
         self._module = program.module()
 
     def prepare(self, size_px: tuple[int, int]) -> None:
@@ -336,6 +349,48 @@ def network_inputs(
     elif ignored is not None:
         raise ConfigError("ignored: this exported network has no input for ignored pixels; use the model folder")
     return inputs
+
+
+def _bundle(text: str | None, path: Path, engine: FileFormat, *, has_seal: bool) -> Bundle:
+    """Parse the metadata of a file that was opened by an engine, and whose seal was compared.
+
+    Raises:
+        ModelFolderError: the metadata are damaged or for another engine, or the file should have a seal.
+    """
+    bundle = read_bundle(text, where=str(path))
+    if bundle.engine != engine:
+        raise ModelFolderError(
+            f"{path}: its metadata are for {bundle.engine}, its content is for {engine}; {RUN_AGAIN}"
+        )
+    if bundle.sealed and not has_seal:
+        raise ModelFolderError(f"{path}: damaged (its end is missing); {RUN_AGAIN}")
+    return bundle
+
+
+def _require_ports(names: set[str], bundle: Bundle, path: Path) -> None:
+    """Refuse a graph without the inputs and outputs by which it is run."""
+    missing = [name for name in ("image", *(["ignored"] if bundle.masked else []), "map", "score") if name not in names]
+    if missing:
+        raise ModelFolderError(f"{path}: its graph has no {' and no '.join(missing)}; {RUN_AGAIN}")
+
+
+def _openvino_zip(path: Path) -> tuple[bytes, bytes, bool]:
+    """Return XML, weights, and whether they are sealed."""
+    with opened_zip(path, advice=RUN_AGAIN) as archive:
+        require_plain(archive, path.stat().st_size)
+        xml, weights = archive.read(XML), archive.read(BIN)  # compares the checksums
+        return xml, weights, check_openvino(xml, [weights], path)
+
+
+def _openvino_pair(path: Path) -> tuple[Path, Path, bool]:
+    """Return the names of the pair's files, and whether they are sealed."""
+    weights = path.with_suffix(".bin")
+    try:
+        xml = read_regular(path, max_bytes=_LARGEST_XML_BYTES)
+        with open_regular(weights) as file:
+            return path, weights, check_openvino(xml, iter(lambda: file.read(1 << 20), b""), path)
+    except OSError as error:
+        raise ModelFolderError(f"{path}: its pair cannot be read ({error.strerror}); {RUN_AGAIN}") from error
 
 
 def _imported(module: str, extra: str) -> Any:

@@ -12,19 +12,48 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.errors import ModelFolderError
+from supersimplenet.errors import ConfigError, ImageError, ModelFolderError
 from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
+from supersimplenet.preprocessing.decoding import EncodedImage, decode
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
-from supersimplenet.preprocessing.reading import ReadConfig
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.types import ScoreName, ScoreScale, Verdict
+from supersimplenet.utils.documents import UnreadableError, parse_json
+from supersimplenet.utils.formatting import shown_size, shown_value
 from supersimplenet.utils.serialization import from_plain, to_plain
 
 FileFormat = Literal["onnx", "openvino", "torch"]
 FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
+ViewImage = Literal["roi", "reference"]
 KEY = "supersimplenet"  # key of the JSON text in each format's metadata
 _FORMAT = 2
 _READ_FORMATS = (1, 2)  # 1: version 0.1, whose graphs give the head's score under the name ``score``
+LARGEST_SIDE_PX = 1 << 15
+_LARGEST_TEXT = 1 << 28  # a reference of 12 megapixels has some 25 MB
+_STRIDES = "one or more whole numbers above 0, ascending"
+PRECISIONS: dict[FileFormat, tuple[FilePrecision, ...]] = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
+    "torch": ("fp32", "fp16", "bf16"),
+}
+_WHY_NOT: dict[tuple[FileFormat, FilePrecision], str] = {
+    ("onnx", "bf16"): "ONNX Runtime has no bfloat16 kernels for CPUs",
+    ("torch", "int8"): "NNCF's torch programs only imitate int8, in float",
+}
+
+
+def require_precision(file_format: FileFormat, precision: FilePrecision) -> None:
+    """Refuse a precision that an engine cannot compute in.
+
+    Raises:
+        ConfigError: the engine cannot; the message gives the reason and the possible precisions.
+    """
+    if precision not in PRECISIONS[file_format]:
+        able = ", ".join(PRECISIONS[file_format])
+        raise ConfigError(
+            f"precision: no {precision} for {file_format}: {_WHY_NOT[file_format, precision]}; choose {able}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +72,8 @@ class Certificate:
         map_tolerance: largest map difference that was allowed.
         verdict_flips: number of images whose verdict differs, the runtime's or the graph's own.
         latency_ms: median time from a file's path to its verdict, in ms, one image at a time.
-        measured_drop: for int8, the loss through quantisation, measured on the calibration split; None otherwise.
-        drop_of: which loss was measured, in words.
+        measured_drop: for int8, the loss through quantisation; None otherwise.
+        drop_of: which loss was measured, and on how many images, in words.
         host: CPU, cores and operating system.
         versions: versions of Python, the engine, numpy, Pillow, simplejpeg and this package.
         date: date of the comparison, such as 2026-11-25.
@@ -96,6 +125,10 @@ class Bundle:
         date: date of the export.
         recalibrated: what changed when the thresholds were set again in the file's precision; None where they were not.
         certificate: None until the file has passed the comparison with the model folder.
+        sealed: whether the file ends with a seal, see `supersimplenet.runtime.seal`; false before version 0.2.
+
+    Raises:
+        ConfigError: a value that no export has.
     """
 
     engine: FileFormat
@@ -105,8 +138,8 @@ class Bundle:
     step_px: int | None = None
     strides: tuple[int, ...] = (8, 16)
     view: dict[str, Any] = field(default_factory=dict)
-    reading: dict[str, Any] = field(default_factory=dict)
-    view_images: dict[str, str] = field(default_factory=dict)
+    reading: ReadConfig = FULL_RANGE
+    view_images: dict[ViewImage, str] = field(default_factory=dict)
     masked: bool = False
     preprocessing: dict[str, Any]
     outputs: dict[str, str]
@@ -122,6 +155,19 @@ class Bundle:
     date: str
     recalibrated: str | None = None
     certificate: Certificate | None = None
+    sealed: bool = False
+
+    def __post_init__(self) -> None:
+        sides = [*self.size_px, *self.trained_size_px]
+        conditions = (
+            ("size_px", all(1 <= side <= LARGEST_SIDE_PX for side in sides), f"sides of 1 to {LARGEST_SIDE_PX:,} px"),
+            ("step_px", self.step_px is None or 1 <= self.step_px <= LARGEST_SIDE_PX, "1 or more, or null"),
+            ("strides", list(self.strides) == sorted(set(self.strides)) and min(self.strides, default=0) > 0, _STRIDES),
+            ("labels", len(self.labels) == 2, "two names"),
+        )
+        for name, holds, wanted in conditions:
+            if not holds:
+                raise ConfigError(f"{name}: {shown_value(getattr(self, name))}; wanted {wanted}")
 
     @property
     def computation(self) -> Computation:
@@ -135,6 +181,10 @@ class Bundle:
         """Name of the graph's output with the classification head's score."""
         return "head_logit" if "head_logit" in self.outputs else "score"
 
+    def __repr__(self) -> str:
+        size = shown_size(self.size_px)
+        return f"Bundle({self.engine} {self.precision}, {size} px, {self.image_score} score, exported {self.date})"
+
     def make_postprocessor(self, size_px: tuple[int, int]) -> PostProcessor:
         """Return the postprocessor for a size; it has the calibration only at the size of the training."""
         return PostProcessor(
@@ -145,13 +195,12 @@ class Bundle:
 
     def make_preprocessor(self, size_px: tuple[int, int]) -> Preprocessor:
         """Return the preprocessor for a size."""
-        config = from_plain(ViewConfig, self.view, where="metadata: view")
-        reading = from_plain(ReadConfig, self.reading, where="metadata: reading")
-        images = {name: decode_png(text) for name, text in self.view_images.items()}
+        config = from_plain(ViewConfig, self.view, where="metadata", name="view")
+        images = {name: decode_png(text, name) for name, text in self.view_images.items()}
         roi = images["roi"] > 0 if "roi" in images else None
         reference = images.get("reference")
         return Preprocessor(
-            config, size_px=size_px, reading=reading, strides=self.strides, roi=roi, reference=reference
+            config, size_px=size_px, reading=self.reading, strides=self.strides, roi=roi, reference=reference
         )
 
     def as_json(self) -> str:
@@ -192,10 +241,24 @@ def encode_png(pixels: NDArray[np.uint8]) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def decode_png(text: str) -> NDArray[np.uint8]:
-    """Return the image of a text that `encode_png` made."""
-    with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
-        return np.asarray(image)
+def decode_png(text: str, name: str) -> NDArray[np.uint8]:
+    """Return the image of a text that `encode_png` made: (H, W) or (H, W, 3).
+
+    Raises:
+        ModelFolderError: no such text, or an image with more pixels than images may have.
+    """
+    where = f"metadata: view_images.{name}"
+    try:
+        content = base64.b64decode(text, validate=True)
+        pixels, *_ = decode(EncodedImage(name=where, read=lambda: content))
+    except ImageError as error:
+        raise ModelFolderError(f"{error}; export the model again") from error
+    except ValueError as error:
+        raise ModelFolderError(f"{where}: {error}; export the model again") from error
+    if pixels.dtype != np.uint8 or pixels.shape[2] != {"roi": 1, "reference": 3}[name]:
+        found = f"{pixels.dtype} with {pixels.shape[2]} channels"
+        raise ModelFolderError(f"{where}: {found}; export the model again")
+    return pixels[:, :, 0] if name == "roi" else pixels
 
 
 def read_bundle(text: str | None, *, where: str) -> Bundle:
@@ -210,19 +273,19 @@ def read_bundle(text: str | None, *, where: str) -> Bundle:
     """
     if text is None:
         raise ModelFolderError(f"{where}: not made by `supersimplenet export` (no metadata in it); export the model")
+    if len(text) > _LARGEST_TEXT:
+        raise ModelFolderError(f"{where}: metadata of {len(text):,} characters; at most {_LARGEST_TEXT:,} are read")
     try:
-        values = json.loads(text)
-    except ValueError as error:
+        values = parse_json(text)
+    except UnreadableError as error:
         raise ModelFolderError(f"{where}: damaged metadata ({error}); export the model again") from error
-    if not isinstance(values, dict) or values.get("format") not in _READ_FORMATS:
-        found = values.get("format") if isinstance(values, dict) else None
+    found = values.pop("format", None) if isinstance(values, dict) else None
+    if type(found) is not int or found not in _READ_FORMATS:
         known = " and ".join(map(str, _READ_FORMATS))
-        raise ModelFolderError(f"{where}: format {found}; this version reads formats {known}")
-    del values["format"]
-    for name, kind in (("score_scale", ScoreScale), ("calibration", Calibration), ("certificate", Certificate)):
-        if values.get(name) is not None:
-            values[name] = from_plain(kind, values[name], where=f"{where}: {name}")
-    bundle: Bundle = from_plain(Bundle, values, where=where)
-    if bundle.engine not in get_args(FileFormat):
-        raise ModelFolderError(f"{where}: for engine '{bundle.engine}'; this version knows {get_args(FileFormat)}")
+        raise ModelFolderError(f"{where}: format {shown_value(found)}; this version reads formats {known}")
+    bundle = from_plain(Bundle, values, where=where)
+    view = from_plain(ViewConfig, bundle.view, where=where, name="view")
+    for name, path in (("roi", view.roi), ("reference", view.reference)):
+        if (path is None) == (name in bundle.view_images):
+            raise ModelFolderError(f"{where}: view.{name} and view_images do not fit; export the model again")
     return bundle

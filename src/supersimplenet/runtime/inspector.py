@@ -34,6 +34,7 @@ class Inspector(Predictor):
             computation=self.bundle.computation,
         )
         self.engine_version = backend.version()
+        self.computed_by = self.engine_version
         backend.prepare(self.image_size)
 
     @classmethod

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from supersimplenet.errors import ImageError
 from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.decoding import EncodedImage
-from supersimplenet.preprocessing.images import AnyImage
+from supersimplenet.preprocessing.images import AnyImage, ImageFacts
 from supersimplenet.preprocessing.loading import Failure, ImageBatch, ImageFile, OnError, map_in_threads
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.preprocessor import Preprocessor
@@ -49,11 +49,12 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedPrediction:
-    """A prediction, the place of its image in the list it came from, and the image's file."""
+    """A prediction, the place of its image in the list it came from, the image's file, and facts about it if asked."""
 
     index: int
     file: ImageFile
     prediction: Prediction
+    facts: ImageFacts | None = None
 
 
 class SupportsPredict(Protocol):
@@ -78,6 +79,10 @@ class SupportsPredict(Protocol):
     @property
     def images_at_once(self) -> int:
         """Number of images that go through the network together by default."""
+
+    @property
+    def computed_by(self) -> str:
+        """What computes, as far as it decides the last digits: engine, number type and kind of device."""
 
     def predict_files(
         self,
@@ -109,10 +114,15 @@ class Predictor:
         computation: Computation | None = None,
     ) -> None:
         self.backend = backend
+        self.computed_by = "the caller"
         self.preprocessor = preprocessor
         self.postprocessor = postprocessor
         self.computation = computation
         self.calibration = postprocessor.calibration
+
+    def __repr__(self) -> str:
+        guarantee = "not calibrated" if self.calibration is None else self.calibration.guarantee()
+        return f"{type(self).__name__}({self.image_score} score, bad from {self.threshold_logit:.3f} on; {guarantee})"
 
     @property
     def calibration(self) -> Calibration | None:
@@ -184,6 +194,7 @@ class Predictor:
         *,
         ignored: Callable[[int], NDArray[np.bool_] | None] = lambda index: None,
         batch_size: int | None = None,
+        with_facts: bool = False,
         on_error: OnError = "stop",
         then: Callable[[IndexedPrediction], None] = lambda item: None,
     ) -> Iterator[IndexedPrediction | Failure]:
@@ -194,6 +205,7 @@ class Predictor:
             ignored: returns the pixels (H, W) of an image that count in no score, by its index in the list; called in
                 several threads.
             batch_size: number of images that go through the network together; None for the backend's best number.
+            with_facts: also return the facts about each file; see `PreparedImage.facts`.
             on_error: ``stop`` raises at the first image that cannot be predicted, ``skip`` yields a `Failure` in its
                 place.
             then: called with each prediction in the thread that made it, before the prediction is yielded.
@@ -202,19 +214,16 @@ class Predictor:
             ImageError: an image cannot be read, or its score is not finite, and ``on_error`` is ``stop``.
         """
         batch_size = self.images_at_once if batch_size is None else batch_size
+        options: Any = {"ignored": ignored, "with_facts": with_facts, "on_error": on_error, "then": then}
         with self.backend.worker_threads() as threads:
             if self.preprocessor.config.fit == "tiles":
                 # At most two large images are in memory at a time; all threads of the pool share their tiles.
                 with ThreadPoolExecutor(threads, thread_name_prefix="tiles") as pool:
                     runner = TileRunner(run=self.backend.run, tiles_at_once=batch_size, pool=pool, threads=threads)
-                    yield from self._map_files(
-                        paths, runner, min(threads, _LARGE_IMAGES), 1, ignored=ignored, on_error=on_error, then=then
-                    )
+                    yield from self._map_files(paths, runner, min(threads, _LARGE_IMAGES), 1, **options)
             else:
                 runner = TileRunner(run=self.backend.run)
-                yield from self._map_files(
-                    paths, runner, threads, batch_size, ignored=ignored, on_error=on_error, then=then
-                )
+                yield from self._map_files(paths, runner, threads, batch_size, **options)
 
     def predict_prepared(
         self, prepared: Sequence[PreparedImage], paths: Sequence[str | None], *, on_error: OnError = "stop"
@@ -248,6 +257,7 @@ class Predictor:
         batch_size: int,
         *,
         ignored: Callable[[int], NDArray[np.bool_] | None],
+        with_facts: bool,
         on_error: OnError,
         then: Callable[[IndexedPrediction], None],
     ) -> Iterator[IndexedPrediction | Failure]:
@@ -255,13 +265,14 @@ class Predictor:
             found = self._predict_prepared(
                 batch.prepared, [str(path) for path in batch.paths], runner, on_error=on_error
             )
+            facts = [prepared.facts for prepared in batch.prepared]
             batch.prepared.clear()  # frees memory for the next steps
             items: list[IndexedPrediction | Failure] = [*batch.failures]
-            for index, file, prediction in zip(batch.index, batch.paths, found, strict=True):
+            for index, file, prediction, about in zip(batch.index, batch.paths, found, facts, strict=True):
                 if isinstance(prediction, Failure):
                     items.append(replace(prediction, index=index, path=file))
                 else:
-                    item = IndexedPrediction(index=index, file=file, prediction=prediction)
+                    item = IndexedPrediction(index=index, file=file, prediction=prediction, facts=about)
                     then(item)
                     items.append(item)
             return sorted(items, key=lambda item: item.index)
@@ -273,6 +284,7 @@ class Predictor:
             preprocessor=self.preprocessor,
             batch_size=batch_size,
             ignored=ignored,
+            with_facts=with_facts,
             on_error=on_error,
         ):
             yield from items

@@ -14,24 +14,22 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies.ddp import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from supersimplenet.errors import TrainingInterruptedError
+from supersimplenet.training.checkpoints import CHECKPOINT, CheckpointWriter, usable_checkpoint
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.distributed import DDP_TIMEOUT, ProcessGroup
 from supersimplenet.training.module import TrainingModule, batch_loader
 from supersimplenet.training.plan import Plan
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.utils.console import progress_bar
-from supersimplenet.utils.files import whole_file
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # rows, and the data that was read ahead for them
 _SMOOTHING = 0.05  # weight of the newest loss in the displayed mean
-CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 
 class TrainingProgress(Callback):
@@ -89,15 +87,6 @@ class TrainingProgress(Callback):
         self.bar.stop()
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writer of checkpoints that appear whole or not at all, even if temporary files lie on another file system."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write the checkpoint beside its target, then rename it."""
-        with whole_file(Path(path)) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
-
-
 def fit(
     module: TrainingModule,
     plan: Plan,
@@ -105,15 +94,24 @@ def fit(
     trainer: TrainerConfig,
     batches: EpochBatches,
     held_out: Sequence[int],
+    *,
+    identity: str,
 ) -> None:
-    """Train to the end; continue from the folder's checkpoint where there is one."""
-    checkpoint = folder / CHECKPOINT
+    """Train to the end; continue from the folder's checkpoint where there is one.
+
+    Raises:
+        ModelFolderError: the checkpoints are damaged, or of a run with another ``identity``.
+        TrainingInterruptedError: a signal stopped the training.
+    """
+    checkpoint = usable_checkpoint(folder, identity)
+    if checkpoint is not None:
+        batches.set_epoch(checkpoint.epochs)  # before worker processes read ahead, which Lightning starts earlier
     size = module.recipe.batch_size
     held_out_batches = [list(held_out[first : first + size]) for first in range(0, len(held_out), size)]
     callbacks: list[Callback] = [
         ModelCheckpoint(
-            dirpath=checkpoint.parent,
-            filename=checkpoint.stem,
+            dirpath=(folder / CHECKPOINT).parent,
+            filename=CHECKPOINT.stem,
             every_n_epochs=1,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
@@ -137,7 +135,7 @@ def fit(
             strategy=DDPStrategy(timeout=DDP_TIMEOUT, broadcast_buffers=False) if trainer.world_size > 1 else "auto",
             gradient_clip_val=module.label_recipe.gradient_clip_norm,
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[CheckpointWriter(identity)],
             logger=[CSVLogger(folder / "logs", name="csv"), TensorBoardLogger(folder / "logs", name="tensorboard")],
             log_every_n_steps=1,
             num_sanity_val_steps=0,
@@ -150,7 +148,7 @@ def fit(
                 module,
                 train_dataloaders=batch_loader(module.source, batches, num_workers=trainer.num_workers),
                 val_dataloaders=batch_loader(module.source, held_out_batches) if held_out else None,
-                ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
+                ckpt_path=None if checkpoint is None else str(checkpoint.path),
                 weights_only=True,
             )
         except (SystemExit, SIGTERMException) as stop:  # raised by Lightning after Ctrl-C and a termination signal
@@ -159,7 +157,8 @@ def fit(
                 f"continue with: supersimplenet train --resume --output {folder}"
             ) from stop
         finally:
-            signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves Ctrl-C disabled, also for a notebook
+            if threading.current_thread() is threading.main_thread():  # another one may not
+                signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves Ctrl-C disabled, also for a notebook
 
 
 class StopTogether(Callback):

@@ -6,32 +6,35 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.bit_depth import decide_reading
-from supersimplenet.datasets.splits import hold_out
-from supersimplenet.datasets.supervision import Supervision
+from supersimplenet.datasets.held_out import choose_held_out
+from supersimplenet.datasets.parts import digest_possible_copies
+from supersimplenet.datasets.supervision import Supervision, is_amount
 from supersimplenet.errors import ConfigError, OutputError
-from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
-from supersimplenet.inference.model_folder import (
-    read_record,
-)
+from supersimplenet.inference.config import CONFIG_FILE
+from supersimplenet.inference.record import is_finished, read_record
 from supersimplenet.model.backbone import Backbone
 from supersimplenet.model.config import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
-from supersimplenet.preprocessing.reading import ReadConfig
+from supersimplenet.preprocessing.images import read_image
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_roi
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.module import TrainingModule, build_optimizer
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.types import Sample
 from supersimplenet.utils.console import console
-from supersimplenet.utils.formatting import counted, shown_duration
+from supersimplenet.utils.formatting import counted, differences, shown_duration
 from supersimplenet.utils.seeding import derive_seed
+from supersimplenet.utils.serialization import from_plain
 
 # Standard deviation of the noise divided by that of the features, for every backbone but the published one. Chosen by
 # measurement: docs/decisions/0003-noise-scale.md.
@@ -39,7 +42,9 @@ NOISE_PER_FEATURE_SCALE = 0.4
 _TIMED_STEPS = 3
 _FEW_STEPS = 200  # a run with fewer steps prints a warning; the demo's surfaces are learned in about 300 steps
 _BUDGET_SHARE = 0.95  # share of a time budget for training steps; checkpoints, held-out images and saving take the rest
-_PLACE = ("devices", "num_nodes", "strategy")  # settings of the trainer that do not change the result
+# Settings that may change when a run is continued: they change nothing in the result, or, as the labels that `masks`
+# lists and the files of `view`, their content is compared instead.
+_FREE = ("cache", "on_error", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.num_workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,13 @@ class Plan:
     noise_std: float
     feature_scale: float
     seconds_per_step: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "total_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)}; it must be at least 1")
+        if self.noise_std <= 0:
+            raise ConfigError(f"noise_std: {self.noise_std}; it must be more than 0")
 
     def lines(self, steps_per_epoch: int) -> Iterator[str]:
         """Yield the length of the run in words, and a warning where it is too short."""
@@ -93,8 +105,14 @@ def plan_reading(
     if data.bit_depth != "auto":
         return decide_reading(data, ())
     training = choose(samples).training
-    held_out = hold_out(training, holdout_fraction, seed)
+    digests = digest_possible_copies([sample.image for sample in training], bit_depth="auto", page=data.page)
+    held_out = choose_held_out(training, digests, holdout_fraction, seed).places
     return decide_reading(data, [sample.image for place, sample in enumerate(training) if place not in held_out])
+
+
+def saved_plan(record: Mapping[str, Any], folder: Path) -> Plan:
+    """Return the plan of an interrupted run from its config.yaml."""
+    return from_plain(Plan, record["training"]["plan"], where=str(folder / CONFIG_FILE), name="training.plan")
 
 
 def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, feature_scale: float) -> float:
@@ -178,7 +196,12 @@ def _measure_step(module: TrainingModule, rows: Sequence[int]) -> float:
 
 
 def earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
-    """Return the record of the run to continue; None for a new run."""
+    """Return the record of the run to continue; None for a new run.
+
+    Raises:
+        OutputError: the folder holds a run and ``resume`` is false, or the run is finished.
+        ConfigError: a setting differs that decides the result; the message names it with both values.
+    """
     begun = (folder / CONFIG_FILE).is_file()
     if not resume:
         if begun:
@@ -190,17 +213,65 @@ def earlier_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> dict
     if not begun:
         return None  # nothing was written before the interruption: the run starts anew
     record = read_record(folder)
-    if (folder / WEIGHTS_FILE).is_file():
+    if is_finished(folder, record):
         raise OutputError(f"{folder}: this training is finished; there is nothing to resume")
-    differing = [name for name, value in settings.items() if _deciding(record.get(name)) != _deciding(value)]
+    differing = differences(_deciding({name: record.get(name) for name in settings}), _deciding(settings))
     if differing:
         raise ConfigError(
-            f"{folder}: cannot be resumed with other settings; differing: {', '.join(differing)} "
-            f"(see {folder / CONFIG_FILE})"
+            f"{folder}: cannot be resumed with other settings; differing: {'; '.join(differing)}; leave them out, or "
+            "train anew into another --output"
         )
     return record
 
 
-def _deciding(value: Any) -> Any:
-    """Return a group of settings without those that change nothing in the result; only the trainer's group has such."""
-    return {name: of for name, of in value.items() if name not in _PLACE} if isinstance(value, dict) else value
+def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide the result, without the places of files: those are compared by content."""
+    found = {}
+    for name, value in settings.items():
+        if name == "masks" and value is not None and not is_amount(value):
+            found[name] = "a list"
+        elif name not in _FREE:
+            found[name] = _without_places(value, name)
+    return found
+
+
+def _without_places(value: Any, name: str) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _without_places(inner, f"{name}.{key}") for key, inner in value.items() if f"{name}.{key}" not in _FREE
+        }
+    if isinstance(value, list):
+        return [_without_places(inner, name) for inner in value]
+    is_place = isinstance(value, str) and (Path(value).is_absolute() or name in ("view.roi", "view.reference"))
+    return "a file or folder" if is_place else value
+
+
+def require_same_view(
+    folder: Path, earlier: Mapping[str, Any], view: ViewConfig, own: Preprocessor, *, drawn_on: tuple[int, int]
+) -> None:
+    """Compare the region of interest and the reference of a continued run, its own copies, with the files named now.
+
+    Args:
+        folder: the run's folder.
+        earlier: its config.yaml.
+        view: names the files.
+        own: the run's preprocessor.
+        drawn_on: see `read_preprocessor`.
+
+    Raises:
+        ConfigError: a named file has another content.
+        DataError: another file is named than when the run began, and cannot be read.
+    """
+    reference = None if own.aligner is None else own.aligner.reference
+    size_px = drawn_on if reference is None else (reference.shape[0], reference.shape[1])
+    for name, path, kept in (("roi", view.roi, own.roi), ("reference", view.reference, reference)):
+        if path is None or kept is None or (str(path) == earlier["view"][name] and not path.is_file()):
+            continue
+        is_own = path.parent == folder  # written by this package, in 8 bits
+        reading = FULL_RANGE if is_own else own.reading
+        named = read_roi(path, size_px, reading=reading) if name == "roi" else read_image(path, reading=reading)
+        if not np.array_equal(named, kept):
+            raise ConfigError(
+                f"view.{name}: {path} is not the file with which the run in {folder} began; name the run's own copy, "
+                f"{folder / name}.png, or train anew into another --output"
+            )

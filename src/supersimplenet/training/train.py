@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,21 +17,21 @@ from supersimplenet.datasets.base import DataSource, training_list_hash
 from supersimplenet.datasets.held_out import HELD_OUT
 from supersimplenet.datasets.masks import MaskReader, without_empty_masks
 from supersimplenet.datasets.registry import describe_source
-from supersimplenet.datasets.supervision import Supervision, supervise
+from supersimplenet.datasets.supervision import Supervision, is_amount, names_of_masks, supervise
 from supersimplenet.errors import DataError
 from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
+from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
 from supersimplenet.inference.detector import Detector, choose_device
-from supersimplenet.inference.image_records import write_image_records
+from supersimplenet.inference.image_records import IMAGES_FILE, as_recorded, write_image_records
 from supersimplenet.inference.model_folder import (
-    hash_weights,
+    describe_model,
     load_preprocessor,
     move_to,
     read_config_of,
-    read_record,
-    save_model,
     save_preprocessor,
+    save_weights,
     write_calibration,
-    write_record,
+    write_yaml,
 )
 from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.config import LabelRecipe, ModelConfig, Recipe, resolve_recipe
@@ -40,17 +41,28 @@ from supersimplenet.preprocessing.decoding import image_size
 from supersimplenet.preprocessing.listing import counting
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
+from supersimplenet.training.checkpoints import run_identity
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.training.distributed import ProcessGroup, start
 from supersimplenet.training.features import measure_feature_scale, remove_cache_files
 from supersimplenet.training.loop import fit
 from supersimplenet.training.module import TrainingModule
-from supersimplenet.training.plan import Plan, earlier_run, plan_reading, plan_run, resolve_noise_std
+from supersimplenet.training.plan import (
+    Plan,
+    earlier_run,
+    plan_reading,
+    plan_run,
+    require_same_view,
+    resolve_noise_std,
+    saved_plan,
+)
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.training.score_scale import measure_score_scale
 from supersimplenet.training.training_set import TrainingSet, gather_training_set
-from supersimplenet.types import Sample
+from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.console import console
+from supersimplenet.utils.files import file_sha256
+from supersimplenet.utils.locks import writing_into
 from supersimplenet.utils.serialization import to_plain
 from supersimplenet.utils.system import keep_freed_blocks
 
@@ -60,7 +72,7 @@ def train(
     *,
     output: str | Path,
     supervision: str = "auto",
-    masks: str | float | None = None,
+    masks: str | float | Sequence[str] | None = None,
     model: ModelConfig | None = None,
     view: ViewConfig | None = None,
     recipe: Recipe | None = None,
@@ -75,7 +87,7 @@ def train(
     """Train with whatever labels a dataset has, and write a model folder.
 
     Args:
-        data: the dataset; no image of its test split is decoded.
+        data: the dataset; no image of its test split is used, and none is decoded but by `Folder` to find copies.
         output: the model folder. It must not hold a model, unless ``resume``.
         supervision: ``auto`` uses every label there is; ``unsupervised``, ``weak`` and ``mixed`` use fewer of them;
             ``full`` requires all of them; see `supervise`.
@@ -88,7 +100,8 @@ def train(
         seed: seed of initial weights, kept masks, order, anomalies and noise.
         time_budget: a duration such as ``15m``, counted from now: as many epochs as fit into it are trained, at most
             ``trainer.max_epochs``.
-        resume: continue an interrupted run in ``output``; the settings must be the same.
+        resume: continue an interrupted run in ``output``. Settings that decide the result must be the same; devices,
+            processes, caches, ``on_error`` and the place of the data may change.
         on_error: ``stop`` raises at an unreadable training image or mask; ``skip`` leaves it out and reports it.
         backbone: a module that returns feature maps, used instead of the backbone that ``model`` names.
 
@@ -114,15 +127,33 @@ def train(
         on_error=on_error,
         started=time.monotonic(),
     )
-    process_group, earlier = _describe(run, resume=resume)
+    if run.time_budget is not None:
+        parse_duration(run.time_budget)  # a wrong duration raises before anything is started
+    process_group = start(run.trainer)
+    with ExitStack() as held:
+
+        def lock() -> None:  # rank 0 alone writes
+            held.enter_context(writing_into(run.folder))
+
+        process_group.on_rank_zero(lock)
+        return _train(run, process_group, backbone, resume=resume)
+
+
+def _train(run: _Run, process_group: ProcessGroup, backbone: nn.Module | None, *, resume: bool) -> Detector:
+    settings = {**run.settings(), "model": to_plain(run.model)}
+    earlier = process_group.on_rank_zero(lambda: earlier_run(run.folder, settings, resume=resume))
+    if earlier is not None:
+        run = replace(run, data=as_recorded(run.data, run.folder))
     labels = _supervise(run, process_group, earlier)
     ready = _prepare(run, labels, backbone, process_group, earlier)
     try:
         training_set = _gather(run, labels, ready, earlier)
         module, batches, plan = _plan(run, labels, ready, training_set, earlier)
-        record = _record(run, labels, ready, training_set, plan)
-        process_group.on_rank_zero(lambda: write_record(run.folder, ready.network, record))
-        fit(module, plan, run.folder, run.trainer, batches, training_set.held_out)
+        record = _record(run, labels, training_set, plan)
+        record["view_files"] = process_group.on_rank_zero(
+            lambda: _begin(run, labels, ready, training_set, record, earlier)
+        )
+        fit(module, plan, run.folder, run.trainer, batches, training_set.held_out, identity=run_identity(record))
         # Not measured on the held-out images: they calibrate, and a scale measured on them would break the guarantee.
         scale = process_group.on_rank_zero(
             lambda: measure_score_scale(
@@ -142,7 +173,7 @@ class _Run:
     data: DataSource
     folder: Path
     supervision: str
-    masks: str | float | None
+    masks: str | float | Sequence[str] | None
     model: ModelConfig
     view: ViewConfig
     recipe: Recipe
@@ -159,7 +190,7 @@ class _Run:
             "seed": self.seed,
             "data": describe_source(self.data),
             "supervision": self.supervision,
-            "masks": None if self.masks is None else str(self.masks),
+            "masks": str(self.masks) if isinstance(self.masks, str | int | float) else to_plain(self.masks),
             "view": to_plain(self.view),
             "recipe": to_plain(self.recipe),
             "trainer": to_plain(self.trainer),
@@ -187,7 +218,6 @@ class _Ready:
 
     network: SuperSimpleNet
     preprocessor: Preprocessor
-    view_files: dict[str, str]
     device: torch.device
     process_group: ProcessGroup
 
@@ -196,23 +226,13 @@ def _with_size(model: ModelConfig, data: DataSource) -> ModelConfig:
     return replace(model, image_size=model.image_size or data.image_size or model.size_px)
 
 
-def _describe(run: _Run, *, resume: bool) -> tuple[ProcessGroup, dict[str, Any] | None]:
-    """Start the processes; return them, and the record of the run that is continued (None for a new run)."""
-    if run.time_budget is not None:
-        parse_duration(run.time_budget)  # a wrong duration raises before anything is started
-    process_group = start(run.trainer)
-    settings = {**run.settings(), "model": to_plain(run.model)}
-    return process_group, process_group.on_rank_zero(lambda: earlier_run(run.folder, settings, resume=resume))
-
-
 def _supervise(run: _Run, process_group: ProcessGroup, earlier: dict[str, Any] | None) -> _Labels:
     """Decide how files are read and which labels are used, and print the decisions."""
     choose = partial(supervise, supervision=run.supervision, masks=run.masks, seed=run.seed)
     with counting(run.on_error) as left_out:
-        samples = run.data.samples()
+        samples = process_group.on_rank_zero(run.data.samples)
         plan = partial(plan_reading, run.data, samples, choose, run.trainer.holdout_fraction, run.seed)
-        reading = process_group.on_rank_zero(plan) if earlier is None else read_config_of(earlier, run.folder)
-        masks = MaskReader(reading)
+        masks = MaskReader(process_group.on_rank_zero(plan) if earlier is None else read_config_of(earlier, run.folder))
         samples, empty_masks = without_empty_masks(samples, masks)
     if text := left_out.unsaid():
         console().print(text)
@@ -240,32 +260,23 @@ def _prepare(
     process_group: ProcessGroup,
     earlier: dict[str, Any] | None,
 ) -> _Ready:
-    """Build the network and its preprocessor; a new run writes the preprocessor's files."""
+    """Build the network and its preprocessor; a continued run has its own copy of the preprocessor's files."""
     wrapped = None if backbone is None else wrap_module(backbone, run.model.size_px)
     network = SuperSimpleNet(run.model, backbone=wrapped, seed=run.seed)
     accelerator = run.trainer.accelerator
     device = process_group.device or choose_device({"gpu": "cuda"}.get(accelerator, accelerator))
     move_to(network, device)
     run.folder.mkdir(parents=True, exist_ok=True)
+    reading = labels.masks.reading
+    drawn_on = image_size(labels.supervision.training[0].image, page=reading.page)
     if earlier is None:
         preprocessor = read_preprocessor(
-            run.view,
-            size_px=run.model.size_px,
-            reading=labels.masks.reading,
-            strides=run.model.feature_strides,
-            drawn_on=image_size(labels.supervision.training[0].image, page=labels.masks.reading.page),
+            run.view, size_px=run.model.size_px, reading=reading, strides=run.model.feature_strides, drawn_on=drawn_on
         )
-        view_files = process_group.on_rank_zero(lambda: save_preprocessor(run.folder, preprocessor))
     else:
-        view_files = earlier.get("view_files", {})
         preprocessor = load_preprocessor(run.folder, earlier, run.model)
-    return _Ready(
-        network=network,
-        preprocessor=preprocessor,
-        view_files=view_files,
-        device=device,
-        process_group=process_group,
-    )
+        require_same_view(run.folder, earlier, run.view, preprocessor, drawn_on=drawn_on)
+    return _Ready(network=network, preprocessor=preprocessor, device=device, process_group=process_group)
 
 
 def _gather(run: _Run, labels: _Labels, ready: _Ready, earlier: dict[str, Any] | None) -> TrainingSet:
@@ -293,7 +304,8 @@ def _gather(run: _Run, labels: _Labels, ready: _Ready, earlier: dict[str, Any] |
         list_sha256 = training_list_hash(training, training_set.sha256_of)
         if earlier is not None and earlier["training"]["list_sha256"] != list_sha256:
             raise DataError(
-                f"{run.folder}: the training images changed since this run began; train anew into another --output"
+                f"{run.folder}: the training images, their labels or masks changed since this run began; train anew "
+                "into another --output"
             )
         return list_sha256
 
@@ -326,8 +338,8 @@ def _plan(
     )
 
     def decide() -> Plan:
-        upright = [rows[0] for rows in training_set.good] + training_set.held_out
-        scale = measure_feature_scale(training_set.source, upright)
+        # Not of the held-out images, which do nothing but calibrate.
+        scale = measure_feature_scale(training_set.source, [rows[0] for rows in training_set.good])
         module.noise_std = resolve_noise_std(run.recipe, run.model, ready.network.backbone, scale)
         budget_s = None if run.time_budget is None else parse_duration(run.time_budget)
         plan = plan_run(module, batches, run.trainer, scale, budget_s, run.started)
@@ -335,17 +347,19 @@ def _plan(
             console().print(line)
         return plan
 
-    plan = process_group.on_rank_zero(decide) if earlier is None else Plan(**earlier["training"]["plan"])
+    plan = process_group.on_rank_zero(decide) if earlier is None else saved_plan(earlier, run.folder)
     module.noise_std, module.total_steps = plan.noise_std, plan.total_steps
     return module, batches, plan
 
 
-def _record(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet, plan: Plan) -> dict[str, Any]:
+def _record(run: _Run, labels: _Labels, training_set: TrainingSet, plan: Plan) -> dict[str, Any]:
     """Return the settings of the run and the facts about its training, for config.yaml."""
+    settings = run.settings()
+    if run.masks is not None and not is_amount(run.masks):
+        settings["masks"] = names_of_masks(labels.samples, labels.supervision)  # the file that lists them may change
     return {
-        **run.settings(),
+        **settings,
         "reading": to_plain(labels.masks.reading),
-        "view_files": ready.view_files,
         "image_score": labels.recipe.image_score,
         "training": {
             "regime": labels.supervision.regime,
@@ -363,36 +377,65 @@ def _record(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet
     }
 
 
+def _begin(
+    run: _Run,
+    labels: _Labels,
+    ready: _Ready,
+    training_set: TrainingSet,
+    record: dict[str, Any],
+    earlier: dict[str, Any] | None,
+) -> dict[str, str]:
+    """Write the files by which the run can be continued; return the hashes of the preprocessor's files."""
+    hashes = save_preprocessor(run.folder, ready.preprocessor) if earlier is None else earlier.get("view_files", {})
+    write_image_records(run.folder, training_set.image_records(labels.samples))  # a continued run keeps its splits
+    begun = describe_model(ready.network, {**record, "view_files": hashes}, files=None)
+    write_yaml(run.folder / CONFIG_FILE, begun)
+    return hashes
+
+
 def _finish(run: _Run, labels: _Labels, ready: _Ready, training_set: TrainingSet, record: dict[str, Any]) -> Detector:
-    """Write the model folder, calibrate with the held-out images, and return the detector."""
+    """Write the model folder, calibrate with the held-out images, and return the detector.
+
+    config.yaml comes last: before it is there, the folder says that it is not finished, and a continued run writes the
+    other files again.
+    """
     record["training"]["seconds"] = round(time.monotonic() - run.started, 1)
 
     def write() -> tuple[dict[str, Any], Calibration | None]:
-        # Written before the weights, so that no finished model lacks this file.
         write_image_records(run.folder, training_set.image_records(labels.samples))
-        save_model(run.folder, ready.network, record)
-        return _calibrated(run, ready, training_set.held_out_samples)
+        files = {
+            WEIGHTS_FILE: save_weights(run.folder, ready.network),
+            IMAGES_FILE: file_sha256(run.folder / IMAGES_FILE),
+        }
+        finished = describe_model(ready.network, record, files=files)
+        calibration = _calibrated(run, ready, finished, training_set)
+        write_yaml(run.folder / CONFIG_FILE, finished)
+        return finished, calibration
 
-    record, calibration = ready.process_group.on_rank_zero(write)
-    return Detector.of(ready.network, record, calibration, preprocessor=ready.preprocessor, device=str(ready.device))
-
-
-def _calibrated(run: _Run, ready: _Ready, held_out: Sequence[Sample]) -> tuple[dict[str, Any], Calibration | None]:
-    """Calibrate the model folder; return its config.yaml and the calibration (None where nothing was held out)."""
+    finished, calibration = ready.process_group.on_rank_zero(write)
     detector = Detector.of(
-        ready.network, read_record(run.folder), preprocessor=ready.preprocessor, device=str(ready.device)
+        ready.network, finished, calibration, preprocessor=ready.preprocessor, device=str(ready.device)
     )
-    if not held_out:
-        console().print(f"{UNCALIBRATED} --good DIR")
-        return detector.record, None
+    detector.folder = run.folder
+    return detector
+
+
+def _calibrated(run: _Run, ready: _Ready, record: dict[str, Any], training_set: TrainingSet) -> Calibration | None:
+    """Calibrate the model folder; return the calibration (None where nothing was held out)."""
+    held_out = training_set.held_out_samples
+    if not any(sample.label == GOOD for sample in held_out):
+        why = training_set.not_held_out or "none of the held-out good images could be read"
+        console().print(f"{UNCALIBRATED} --good DIR (no image calibrates: {why})")
+        return None
+    detector = Detector.of(ready.network, record, preprocessor=ready.preprocessor, device=str(ready.device))
     calibration = set_thresholds(
         detector,
         held_out,
         ThresholdConfig(lenient=True),
         basis=HELD_OUT,
-        weights_sha256=hash_weights(run.folder),
+        weights_sha256=record["files"][WEIGHTS_FILE],
         on_error=run.on_error,
     ).calibration
     write_calibration(run.folder, calibration)
     console().print(f"calibrated: {calibration.guarantee()}")
-    return detector.record, calibration
+    return calibration

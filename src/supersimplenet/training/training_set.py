@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from supersimplenet.datasets.base import relative_names
 from supersimplenet.datasets.bit_depth import unused_range
+from supersimplenet.datasets.held_out import choose_held_out
 from supersimplenet.datasets.masks import MaskReader
 from supersimplenet.datasets.splits import hold_out
 from supersimplenet.errors import DataError
@@ -40,8 +41,10 @@ class TrainingSet:
         good: rows of each good tile's views.
         bad: rows of each bad tile's views.
         good_images: the row of the unflipped view of each tile of each good image that is trained on.
-        held_out: the row of the unflipped view of each tile of the held-out images.
-        held_out_samples: the held-out images.
+        held_out: the row of the unflipped view of each tile of the good held-out images.
+        held_out_samples: the held-out images, with the groups that hold copies together.
+        left_out: bad images of held-out parts that do not calibrate either.
+        not_held_out: why no image was held out, in words; empty where some were.
         counts: for config.yaml: numbers of images of each kind and, where images were cut, of tiles.
         failures: images that could not be read.
         training: all samples of the training.
@@ -57,6 +60,8 @@ class TrainingSet:
     good_images: list[list[int]]
     held_out: list[int]
     held_out_samples: list[Sample]
+    left_out: list[Sample]
+    not_held_out: str
     counts: dict[str, Any]
     failures: list[Failure]
     training: Sequence[Sample]
@@ -74,25 +79,27 @@ class TrainingSet:
         return self.masks.sha256(path) if facts is None else facts.sha256
 
     def image_records(self, samples: Sequence[Sample]) -> list[ImageRecord]:
-        """Return the rows of images.csv, one for each training and test image.
+        """Return the rows of images.csv, one for each image; print which test images equal training images.
 
         Args:
             samples: samples of the dataset, both splits; an image of the test split is hashed, not decoded.
         """
         names = relative_names(samples)
         trained = {sample.image for sample in self.training}
-        held_out = {sample.image for sample in self.held_out_samples}
+        roles: dict[Path, Role] = dict.fromkeys((sample.image for sample in self.held_out_samples), "held-out")
+        roles |= dict.fromkeys((sample.image for sample in self.left_out), "left-out")
         records = {}
         for sample in samples:
             path = sample.image
-            if path in trained and sample.split == "train":
-                role: Role = "held-out" if path in held_out else "trained" if path in self.facts else "skipped"
-            elif sample.split == "test":
-                role = "test"
-            else:
-                continue
+            if sample.split == "test":
+                role: Role = "test"
+            elif path in trained:
+                role = roles.get(path) or ("trained" if path in self.facts else "skipped")
+            else:  # a bad image that an unsupervised training does not use
+                role = "unused"
             if path.is_file() and not (role == "test" and path in records):
                 records[path] = self._record(names[path], path, sample, role)
+        _report_test_copies(records.values())
         return list(records.values())
 
     def _record(self, name: str, path: Path, sample: Sample, role: Role) -> ImageRecord:
@@ -150,7 +157,7 @@ def gather_training_set(
         samples, recipe, (2 * height, 2 * width), preprocessor=preprocessor, masks=masks, on_error=on_error
     )
     _report_labels(labels, samples, tiles=preprocessor.config.fit == "tiles")
-    held_out = hold_out(samples, holdout_fraction, seed)
+    held_out = hold_out(samples, holdout_fraction, seed)  # of copies, nothing is known yet
     numbers: dict[int, list[int]] = {}  # numbers of the tiles of each image
     for tile in labels.tiles:
         numbers.setdefault(tile.sample, []).append(tile.number)
@@ -180,10 +187,21 @@ def gather_training_set(
             f"{CONFIG_FILE} in the model folder lists all"
         )
     labels = labels.select(index)
+    chosen = process_group.on_rank_zero(
+        lambda: choose_held_out(samples, {path: fact.pixels for path, fact in facts.items()}, holdout_fraction, seed)
+    )
+    for line in (chosen.copies, chosen.describe()):
+        if line is not None:
+            console().print(line)
+    held_out, unread = chosen.places, {failure.path for failure in failures}
+    kept = [chosen.samples[place] for place in sorted(held_out) if samples[place].image not in unread]
     return TrainingSet(
         source=source,
         labels=labels,
         **_rows(source, labels, samples, held_out),
+        held_out_samples=[s for s in kept if s.label == GOOD or chosen.bad_calibrate],
+        left_out=[s for s in kept if s.label == BAD and not chosen.bad_calibrate],
+        not_held_out=chosen.why_none(holdout_fraction),
         counts=_count(samples, labels, held_out, tiles=preprocessor.config.fit == "tiles"),
         failures=failures,
         training=samples,
@@ -202,7 +220,7 @@ def _flip_counts(labels: PixelLabels, recipe: LabelRecipe, held_out: set[int]) -
 
 
 def _rows(source: FeatureSource, labels: PixelLabels, samples: Sequence[Sample], held_out: set[int]) -> dict[str, Any]:
-    """Return the rows and the held-out samples of a `TrainingSet`, by field name.
+    """Return the rows of a `TrainingSet`, by field name.
 
     Raises:
         DataError: no good image is left to train on.
@@ -212,21 +230,31 @@ def _rows(source: FeatureSource, labels: PixelLabels, samples: Sequence[Sample],
     upright_held_out = []
     for tile, is_bad, rows in zip(labels.tiles, labels.bad.tolist(), source.flip_index.rows(), strict=True):
         if tile.sample in held_out:
-            upright_held_out.append(rows[0])
+            if samples[tile.sample].label == GOOD:
+                upright_held_out.append(rows[0])
             continue
         by_label[BAD if is_bad else GOOD].append(rows)
         if samples[tile.sample].label == GOOD:
             good_images.setdefault(tile.sample, []).append(rows[0])
     if not by_label[GOOD]:
         raise DataError("no good training image is left; give more of them, or a smaller --trainer.holdout_fraction")
-    readable = dict.fromkeys(tile.sample for tile in labels.tiles)
     return {
         "good": by_label[GOOD],
         "bad": by_label[BAD],
         "good_images": list(good_images.values()),
         "held_out": upright_held_out,
-        "held_out_samples": [samples[place] for place in readable if place in held_out],
     }
+
+
+def _report_test_copies(records: Collection[ImageRecord]) -> None:
+    training = {image.sha256 for image in records if image.split == "train"}
+    copies = [image.name for image in records if image.split == "test" and image.sha256 in training]
+    if copies:
+        console().print(
+            f"{counted(len(copies), 'test image')} with the content of a training image, so the test would flatter: "
+            f"{few(copies)}",
+            style="bold red",
+        )
 
 
 def _report_labels(labels: PixelLabels, samples: Sequence[Sample], *, tiles: bool) -> None:
@@ -263,15 +291,18 @@ def _count(samples: Sequence[Sample], labels: PixelLabels, held_out: set[int], *
     readable = dict.fromkeys(tile.sample for tile in labels.tiles)
     trained = [place for place in readable if place not in held_out]
     bad = [place for place in trained if samples[place].label == BAD]
+    bad_held_out = sum(place in held_out and samples[place].label == BAD for place in readable)
     known_tiles = {tile.sample for tile, known in zip(labels.tiles, labels.known.tolist(), strict=True) if known}
     known = sum(place in known_tiles for place in bad)
     counts: dict[str, Any] = {
         "good_images": len(trained) - len(bad),
-        "held_out_images": len(readable) - len(trained),
+        "held_out_images": len(readable) - len(trained) - bad_held_out,
         "bad_with_mask_images": known,
         "bad_without_mask_images": len(bad) - known,
         "small_regions": sum(labels.small_regions.values()),
     }
+    if bad_held_out:
+        counts["bad_of_held_out_parts_images"] = bad_held_out
     if tiles:
         kinds = [
             is_bad

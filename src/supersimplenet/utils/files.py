@@ -1,18 +1,18 @@
-"""Files that appear whole or not at all, journals, and hashes of content."""
+"""Files that appear whole or not at all, and hashes of content."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.errors import DataError
 
 Paths = str | Path | Sequence[str | Path]
 _KINDS = {
@@ -25,24 +25,17 @@ _KINDS = {
 _HASH_BLOCK_BYTES = 1 << 20
 
 
+def is_file(name: str | Path) -> bool:
+    """Return whether a name is that of a file; what cannot be a name, such as one of 300 letters, is not."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def as_paths(paths: Paths) -> list[Path]:
     """Return one path or several as a list."""
     return [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
-
-
-def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """Append a JSON line, which is complete and on the disk when this function returns."""
-    with path.open("ab+") as file:
-        file.seek(0)
-        file.truncate(len(whole_lines(file.read())))
-        file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def whole_lines(content: bytes) -> bytes:
-    """Return the content up to and including the last line end."""
-    return content[: content.rfind(b"\n") + 1]
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -97,54 +90,39 @@ def file_sha256(path: Path) -> str:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; the file written there is renamed to ``path`` when all went well.
 
-    So a file appears whole or not at all, and replaces an earlier one in one step. After an error the temporary file
-    is removed.
+    So a file appears whole or not at all, and replaces an earlier one in one step; it is on the disk, and survives a
+    power cut, when this function returns. After an error the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
         yield temporary
+        to_disk(temporary)  # before the rename: else the name could survive a power cut without the content
         temporary.replace(path)
+        to_disk(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    is_folder = path.is_dir()
+    if is_folder and sys.platform == "win32":  # cannot be asked for there
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files may be no Unicode
-
-
-def cut_journal(journal: Path, multiple: int) -> int:
-    """Cut the journal of an interrupted run to complete lines, a multiple of ``multiple``; return their number.
-
-    Raises:
-        ConfigError: ``multiple`` is less than 1.
-    """
-    if multiple < 1:
-        raise ConfigError(f"batch_size: {multiple}; it must be at least 1")
-    if not journal.is_file():
-        return 0
-    kept_bytes, done, whole_bytes, lines_read = 0, 0, 0, 0
-    with journal.open("rb") as lines:
-        for line in lines:
-            if not line.endswith(b"\n"):
-                break
-            whole_bytes += len(line)
-            lines_read += 1
-            if lines_read % multiple == 0:
-                kept_bytes, done = whole_bytes, lines_read
-    os.truncate(journal, kept_bytes)
-    return done
-
-
-def read_journal(journal: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a journal, one JSON object per line; no row where there is no file."""
-    if not journal.is_file():
-        return
-    with journal.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
 
 
 def _require_regular(status: os.stat_result) -> None:

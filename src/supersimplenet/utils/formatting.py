@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+# Control characters, marks that change the direction or hide, line separators, and bytes of names that are no text.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 MINUS = "\N{MINUS SIGN}"
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def printable(text: object) -> str:
+    r"""Return text for a terminal or a picture: one line, in which what is not printable is escaped.
+
+    A name of a file may hold anything: a byte that is not UTF-8 is shown as ``\xff``, a line end as ``\n``, ESC, which
+    could command a terminal, as ``\x1b``, and a mark that reverses the direction of reading as ``\u202e``.
+    """
+    return _UNPRINTABLE.sub(_escaped, str(text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as Python keeps it in a name
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii") if character < "\ud800" else ascii(character)[1:-1]
 
 
 def shown_rate(rate: float) -> str:
@@ -60,11 +83,42 @@ def shown_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def counted(number: int, thing: str) -> str:
-    """Format a number and its noun: `1 part`, `2,000 parts`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Format a number and its noun: `1 part`, `2,000 parts`; ``things`` is a plural that takes more than an s."""
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def shown_value(value: object) -> str:
+    """Format a value that was found, for a message: in one line, shortened, with all that is not printable escaped."""
+    return _SHORT.repr(value)
+
+
+def listed(things: Sequence[str], last: str = "or") -> str:
+    """List things in words: `head, map or fused`."""
+    return " ".join([", ".join(things[:-1]), last, things[-1]]) if len(things) > 1 else "".join(things)
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return each setting that differs, with both values: ``model.backbone compact there, resnet18 here``."""
+    found, wanted = _flat(there), _flat(here)
+    return [
+        f"{name} {found.get(name, 'unset')} there, {wanted.get(name, 'unset')} here"
+        for name in dict.fromkeys([*found, *wanted])
+        if found.get(name) != wanted.get(name)
+    ]
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{"model": {"backbone": ...}}`` as ``{"model.backbone": ...}``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}.{inner}": x for inner, x in _flat(value).items()})
+        else:
+            flat[name] = value
+    return flat

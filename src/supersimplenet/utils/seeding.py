@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -18,4 +19,4 @@ def derive_seed(seed: int, *names: str | int) -> int:
         An integer in [0, 2^63).
     """
     text = "/".join(str(part) for part in (seed, *names))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    return int.from_bytes(hashlib.blake2b(os.fsencode(text), digest_size=8).digest(), "big") >> 1

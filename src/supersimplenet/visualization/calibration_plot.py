@@ -32,7 +32,7 @@ def draw_calibration(calibrated: Calibrated, path: Path) -> Path:
     if calibrated.curve is not None:
         _draw_costs(axes[1], calibrated.curve, calibrated.calibration)
     axes[-1].set_xlabel(f"anomaly score of the part ({calibrated.calibration.image_score}), as a logit")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, format="png", dpi=120)  # whatever the name: it may be a temporary one
     return path
 
 

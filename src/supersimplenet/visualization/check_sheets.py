@@ -15,6 +15,7 @@ from supersimplenet.errors import ImageError
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.types import Sample
+from supersimplenet.utils.formatting import printable
 from supersimplenet.visualization.fonts import font
 
 _COLUMNS = 6
@@ -51,7 +52,7 @@ def draw_findings(report: CheckReport, samples: Sequence[Sample], folder: Path) 
 def draw_finding(finding: Finding, sample_of: dict[Path, Sample], *, reading: ReadConfig = FULL_RANGE) -> Image.Image:
     """Draw the first images of a finding, images of one piece of evidence side by side, masks beside their images."""
     width = _COLUMNS * (_TILE_PX + _GAP_PX) + _GAP_PX
-    title = _wrapped(f"{finding.level}: {finding.message}", font(14), width - 2 * _GAP_PX)
+    title = _wrapped(printable(f"{finding.level}: {finding.message}"), font(14), width - 2 * _GAP_PX)
     rows, shown = _rows(finding.evidence, panels_each=2 if finding.code.startswith("mask-") else 1)
     if shown < len(finding.evidence):
         title.append(f"The first {shown:,} of {len(finding.evidence):,} are shown.")
@@ -66,7 +67,7 @@ def draw_finding(finding: Finding, sample_of: dict[Path, Sample], *, reading: Re
         for evidence in pieces:
             panels = _panels(evidence, sample_of, reading, with_masks=finding.code.startswith("mask-"))
             span_px = len(panels) * (_TILE_PX + _GAP_PX) - _GAP_PX
-            detail = _shortened(_without_path(evidence, sample_of), font(12), span_px, keep="start")
+            detail = _shortened(printable(_without_path(evidence, sample_of)), font(12), span_px, keep="start")
             draw.text((x, y + _DETAIL_PX / 2), detail, fill=_INK, font=font(12), anchor="lm")
             if len(panels) > 1:
                 draw.line([(x, y + _DETAIL_PX - 3), (x + span_px, y + _DETAIL_PX - 3)], fill=_FAINT_INK)
@@ -75,7 +76,10 @@ def draw_finding(finding: Finding, sample_of: dict[Path, Sample], *, reading: Re
                 for below, caption in enumerate(captions):
                     place = (x, y + _DETAIL_PX + _TILE_PX + 3 + below * 16)
                     draw.text(
-                        place, _shortened(caption, font(11), _TILE_PX, keep="end"), fill=_FAINT_INK, font=font(11)
+                        place,
+                        _shortened(printable(caption), font(11), _TILE_PX, keep="end"),
+                        fill=_FAINT_INK,
+                        font=font(11),
                     )
                 x += _TILE_PX + _GAP_PX
     return sheet

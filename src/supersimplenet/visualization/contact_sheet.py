@@ -14,6 +14,7 @@ from supersimplenet.evaluation.results import Outcome
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.types import BAD
+from supersimplenet.utils.formatting import printable
 from supersimplenet.visualization.fonts import font
 from supersimplenet.visualization.overlay import AMBER, GREEN, INK, PAPER, RED, blend_map
 
@@ -39,7 +40,7 @@ def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[Evaluated
     width = label_px + columns * (_CELL_PX + _GAP_PX) + _GAP_PX
     sheet = Image.new("RGB", (width, header_px + len(halves) * half_px + _GAP_PX), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((16, header_px / 2 - 14), title, fill=INK, font=font(20), anchor="lm")
+    draw.text((16, header_px / 2 - 14), printable(title), fill=INK, font=font(20), anchor="lm")
     scale = "anomaly map: no colour where the network takes a pixel for normal, yellow at the map's maximum"
     draw.text((16, header_px / 2 + 8), scale, fill=INK, font=font(12), anchor="lm")
     if any(case.prediction.p_value is None for _, cases in halves for case in cases):
@@ -61,7 +62,7 @@ def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[Evaluated
             draw.text(
                 (x, y + 8), f"{prediction.verdict} {prediction.shown_score()}", fill=colour, font=font(15), anchor="lm"
             )
-            draw.text((x, y + 28), f"truth: {case.sample.defect}", fill=INK, font=font(13), anchor="lm")
+            draw.text((x, y + 28), printable(f"truth: {case.sample.defect}"), fill=INK, font=font(13), anchor="lm")
     return sheet
 
 

@@ -35,7 +35,8 @@ def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
         ImageDraw.Draw(picture).rectangle(box, outline=RED, width=max(1, round(picture.height / 250)))
     lettering = font(max(12, round(picture.height / 24)))
     calibrated = "" if prediction.p_value is not None else "  (not calibrated)"
-    text = f"{prediction.verdict}  score {prediction.shown_score()}{calibrated}"
+    limit = "" if prediction.score is None else ", bad from 0.5"
+    text = f"{prediction.verdict}  score {prediction.shown_score()}{limit}{calibrated}"
     height = round(lettering.size * 1.8)
     # A small picture is centred above the strip, which must be wide enough for the text.
     width = max(picture.width, round(lettering.getlength(text)) + 16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,11 +26,16 @@ from supersimplenet.datasets.checks.set_rules import (
     check_near_duplicates,
 )
 from supersimplenet.datasets.supervision import supervise
-from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.errors import ConfigError, DataError, ModelFolderError, OutputError
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.types import BAD, Regime, Sample, Split
+from supersimplenet.utils.documents import read_json
+from supersimplenet.utils.files import write_text
+from supersimplenet.utils.serialization import as_json, checked
 
 REPORT_FILE = "check.json"
+_CODE = re.compile("[a-z-]+")
+_LARGEST_REPORT_BYTES = 1 << 28  # it names every image of every finding
 _ORDER = ("error", "warning", "note")
 
 
@@ -135,8 +140,15 @@ def remove_report(folder: Path) -> None:
     """Delete the report and the pictures of an earlier check, so that they do not mix with the new ones."""
     path = folder / REPORT_FILE
     if path.is_file():
-        for finding in json.loads(path.read_text(encoding="utf-8"))["findings"]:
-            (folder / f"{finding['code']}.png").unlink(missing_ok=True)
+        advice = "remove it, and the pictures beside it"
+        content = read_json(path, advice=advice, error=OutputError, max_bytes=_LARGEST_REPORT_BYTES)
+        try:
+            codes = [checked(str, finding["code"], where=str(path)) for finding in content["findings"]]
+        except (KeyError, TypeError, ModelFolderError) as error:
+            raise OutputError(f"{path}: not a report of an earlier check; {advice}") from error
+        for code in codes:
+            if _CODE.fullmatch(code):  # a name of ours, and no path to another file
+                (folder / f"{code}.png").unlink(missing_ok=True)
         path.unlink()
 
 
@@ -171,7 +183,7 @@ def write_report(report: CheckReport, folder: Path, *, data: str, left_out: Mapp
             for finding in report.findings
         ],
     }
-    path.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, as_json(plain, indent=2) + "\n")
     return path
 
 

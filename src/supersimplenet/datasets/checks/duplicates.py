@@ -13,14 +13,13 @@ in the result. The numbers below were measured: docs/decisions/0013-near-duplica
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage, sparse
-from scipy.sparse.csgraph import connected_components
 
 MOST_IMAGES = 20_000  # largest number that is compared: a few minutes on one core; time grows with the square
 _SIDE = 28  # cells of a fingerprint, in height and in width
@@ -99,22 +98,6 @@ def find_near_duplicates(
     order = np.lexsort((mutual.col, mutual.row))[: 0 if too_alike.mean() > _MOST_TOO_ALIKE else None]
     pairs = np.stack([mutual.row, mutual.col], axis=1).astype(np.int64)[order]
     return NearDuplicates(pairs=pairs, likeness=mutual.data.astype(np.float32)[order], too_alike=too_alike)
-
-
-def equal_groups(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Return groups of positions with equal keys, positions and groups ascending; single ones are left out."""
-    places: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(keys):
-        places.setdefault(key, []).append(place)
-    return [group for group in places.values() if len(group) > 1]
-
-
-def linked_groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Return groups of positions 0 to count - 1 that pairs link directly or indirectly; single ones are left out."""
-    links = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
-    graph = sparse.csr_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count))
-    _, component = connected_components(graph, directed=False)
-    return equal_groups(component.tolist())
 
 
 def _best_likeness(rows: NDArray[np.float32], middles: NDArray[np.float32], inner: int) -> NDArray[np.float32]:

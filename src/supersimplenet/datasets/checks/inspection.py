@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,15 @@ def inspect_samples(
         finally:
             pool.shutdown(cancel_futures=True)
     return inspections
+
+
+def digests_of(samples: Sequence[Sample], inspections: Sequence[Inspection]) -> dict[Path, str]:
+    """Return the pixel digest of each image that could be read."""
+    return {
+        sample.image: inspection.image.digest
+        for sample, inspection in zip(samples, inspections, strict=True)
+        if inspection.image is not None
+    }
 
 
 def _inspect(sample: Sample, size_px: tuple[int, int] | None, reading: ReadConfig) -> Inspection:

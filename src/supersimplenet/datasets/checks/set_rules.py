@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from supersimplenet.datasets.checks.duplicates import MOST_IMAGES, equal_groups, find_near_duplicates, linked_groups
+from supersimplenet.datasets.checks.duplicates import MOST_IMAGES, find_near_duplicates
 from supersimplenet.datasets.checks.findings import Evidence, Finding, Inspected, together
 from supersimplenet.datasets.checks.inspection import ImageInspection
+from supersimplenet.datasets.parts import equal_groups, linked_groups
 from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.formatting import counted
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from supersimplenet.datasets.download.unpack import unpack
 from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.types import BAD, GOOD
+from supersimplenet.utils.locks import writing_file
 
 _PICTURES_GROW = 1.1  # unpacked size divided by packed size: archives hardly compress PNG and JPEG files
 
@@ -73,18 +75,25 @@ def download(
     if name not in registry:
         raise ConfigError(f"{name}: no such dataset; wanted one of {', '.join([*registry, ON_REQUEST])}")
     published = registry[name]
-    wanted = _wanted(published, categories)
     folder = folder.resolve()
-    missing = [
-        category for category in wanted if not any(path.exists() for path in _paths(published, folder, category))
-    ]
+    file = archive or folder.parent / published.file
+    wanted = _wanted(published, categories)
+    if not _missing(published, folder, wanted):
+        return _download(published, folder, file, wanted, fetched=False, kept=True)
+    with writing_file(folder), nullcontext() if archive else writing_file(file):
+        return _download(published, folder, file, wanted, fetched=archive is None, kept=keep_archive)
+
+
+def _download(
+    published: Archive, folder: Path, file: Path, wanted: Sequence[str], *, fetched: bool, kept: bool
+) -> Download:
+    """Do what `download` describes; ``fetched``: the archive is to be fetched, ``kept``: and not removed at the end."""
+    missing = _missing(published, folder, wanted)
     advice = "move it away and run the command again"
     counts = {c: _counted(published, folder, c, advice) for c in wanted if c not in missing}
     if missing:
-        file = archive or folder.parent / published.file
-        _check_space(published, folder, missing, 0 if archive else published.size - _here(file))
-        if archive is None:
-            folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(published, folder, missing, published.size - _here(file) if fetched else 0)
+        if fetched:
             advice = f"fetch the archive from {published.page} in a browser and pass it with --archive FILE"
             fetch(published.url, file, size=published.size, checksum=published.checksum, advice=advice)
         else:
@@ -92,7 +101,7 @@ def download(
         _unpack(published, file, folder, missing)
         advice = "the archive is as published, so this is an error of this program: please report it"
         counts |= {category: _counted(published, folder, category, advice) for category in missing}
-        if archive is None and not keep_archive:
+        if fetched and not kept:
             file.unlink()
     return Download(folder, {category: counts[category] for category in wanted}, missing)
 
@@ -112,6 +121,10 @@ def _wanted(published: Archive, categories: Sequence[str] | None) -> list[str]:
         those = f"wanted some of {', '.join(known)}" if known else "it has no categories: leave them out"
         raise ConfigError(f"categories: {published.name} has none named {', '.join(unknown) or 'nothing'}; {those}")
     return [category for category in known if category in categories]
+
+
+def _missing(published: Archive, folder: Path, wanted: Sequence[str]) -> list[str]:
+    return [category for category in wanted if not any(path.exists() for path in _paths(published, folder, category))]
 
 
 def _paths(published: Archive, folder: Path, category: str) -> list[Path]:
