@@ -331,7 +331,7 @@ def test_a_model_of_before_reads_the_full_range(model):
 
 
 def test_files_arrays_and_archives_score_alike(model, parts, tmp_path):
-    path = shutil.copy(parts / "bad" / "bad-0.png", tmp_path)
+    path = Path(shutil.copy(parts / "bad" / "bad-0.png", tmp_path))
     values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     (member,) = find_inputs([str(in_archive(path))])
     detector = Detector.load(model, device="cpu")
