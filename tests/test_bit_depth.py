@@ -24,6 +24,7 @@ from supersimplenet.cli.main import main
 from supersimplenet.datasets.bit_depth import decide_reading, unused_range
 from supersimplenet.datasets.checks.check import check
 from supersimplenet.datasets.masks import read_defects, read_ignored
+from supersimplenet.datasets.parts import digest_possible_copies
 from supersimplenet.datasets.splits import hold_out
 from supersimplenet.errors import ConfigError, DataError, ImageError, ModelFolderError
 from supersimplenet.evaluation.evaluate import evaluate, evaluate_again
@@ -402,3 +403,15 @@ def test_a_page_of_a_tiff_travels_with_the_model(parts, tmp_path):
     assert detector.predict(good / "0.tif").placement.image_size_px == SIZE
     with pytest.raises(ImageError, match="has no page 1, as only a TIFF has pages"):
         detector.predict(parts / "good" / "0.png")
+
+
+# --- copies ------------------------------------------------------------------------------------------------------
+
+
+def test_copies_are_found_by_the_bits_that_count(tmp_path):
+    near = np.full((8, 8), 100, dtype=np.uint16)  # of 65,535 both would be black
+    images = [save(tmp_path / f"{number}.png", near + np.uint16(20 * number)) for number in (0, 1, 1)]
+    images[2] = save(tmp_path / "copy.png", near + np.uint16(20))
+    for bit_depth in (10, 12, "auto"):
+        digests = digest_possible_copies(images, bit_depth=bit_depth)
+        assert digests[images[1]] == digests[images[2]] != digests[images[0]], bit_depth
