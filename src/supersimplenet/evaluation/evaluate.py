@@ -28,7 +28,6 @@ from supersimplenet.metrics.ranking import (
     ranked_average_precision,
     ranked_f1_max,
 )
-from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.preprocessing.images import ImageFacts
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.types import BAD, GOOD, Prediction, Resolution, Sample, ScoreName
@@ -216,9 +215,10 @@ def _cases(
     on_error: OnError = "stop",
 ) -> Iterator[EvaluatedImage | Failure]:
     """Yield one result for each sample, in order: the sample with its prediction and masks, or a `Failure`."""
+    reading = detector.preprocessor.reading
     for item in detector.predict_files(
         [sample.image for sample in samples],
-        ignored=lambda index: read_ignored(samples[index]),
+        ignored=lambda index: read_ignored(samples[index], reading=reading),
         batch_size=batch_size,
         with_facts=True,
         on_error=on_error,
@@ -228,7 +228,7 @@ def _cases(
             continue
         sample, prediction = samples[item.index], item.prediction
         try:
-            mask, lost_regions = _pixel_labels(sample, prediction.placement, resolution)
+            mask, lost_regions = _pixel_labels(sample, prediction, resolution)
             yield EvaluatedImage(
                 sample=sample,
                 prediction=prediction,
@@ -245,12 +245,15 @@ def _cases(
             yield Failure(index=item.index, path=sample.image, reason=str(error))
 
 
-def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) -> tuple[NDArray[np.bool_] | None, int]:
+def _pixel_labels(
+    sample: Sample, prediction: Prediction, resolution: Resolution
+) -> tuple[NDArray[np.bool_] | None, int]:
     """Return the mask at the resolution of the pixel metrics (None where unknown), and how many regions it loses."""
+    placement = prediction.placement
     size_px = placement.map_size_px if resolution == "model" else placement.image_size_px
     if sample.label == GOOD:
         return np.zeros(size_px, dtype=bool), 0
-    mask = read_defects(sample)
+    mask = read_defects(sample, reading=prediction.reading)
     if mask is None or not mask.any():
         return None, 0
     if resolution == "native":
@@ -271,7 +274,7 @@ def _map_beside(case: EvaluatedImage) -> NDArray[np.float32]:
 
 def _ignored_on_image(detector: Detector, sample: Sample, prediction: Prediction) -> NDArray[np.bool_] | None:
     """Return the pixels that count in no score, at the image's original size (H, W); None for none."""
-    own = read_ignored(sample)
+    own = read_ignored(sample, reading=prediction.reading)
     if detector.preprocessor.is_plain or (prediction.ignored is None and prediction.placement.turn is None):
         return own
     nowhere = np.zeros(prediction.map_logit.shape, dtype=bool)

@@ -184,6 +184,7 @@ def _detector_at(model: Path, size_px: tuple[int, int] | None, *, dynamic: bool)
     preprocessor = Preprocessor(
         preprocessor.config,
         size_px=size_px,
+        reading=preprocessor.reading,
         strides=network.config.feature_strides,
         roi=preprocessor.roi,
         reference=None if preprocessor.aligner is None else preprocessor.aligner.reference,
@@ -218,9 +219,10 @@ def _bundle(
         step_px=step_px(network) if dynamic else None,
         strides=network.config.feature_strides,
         view=_named(preprocessor),
+        reading=preprocessor.reading,
         view_images=_view_images(preprocessor),
         masked=not preprocessor.is_plain,
-        preprocessing=_preprocessing(network, preprocessor.config.resize),
+        preprocessing=_preprocessing(network, preprocessor),
         outputs=describe_outputs(
             postprocessor.image_score,
             whole=_sees_whole(preprocessor, dynamic=dynamic),
@@ -254,7 +256,9 @@ def _verified(
             at_size(detector.network, size_px),
             image_score=detector.image_score,
             score_scale=detector.score_scale,
-            preprocessor=Preprocessor(detector.preprocessor.config, size_px=size_px),
+            preprocessor=Preprocessor(
+                detector.preprocessor.config, size_px=size_px, reading=detector.preprocessor.reading
+            ),
             device="cpu",
         )
         verify(file, images, other.predict([*images]), tolerance=tolerance, source=source, size_px=size_px)
@@ -360,11 +364,11 @@ def _evenly(things: Sequence[T], most: int) -> list[T]:
     return [things[round(place * (len(things) - 1) / (most - 1))] for place in range(most)]
 
 
-def _preprocessing(network: SuperSimpleNet, resize: Resize) -> dict[str, Any]:
+def _preprocessing(network: SuperSimpleNet, preprocessor: Preprocessor) -> dict[str, Any]:
     return {
         "input": "image: (B, H, W, 3) uint8, RGB",
-        "before_the_graph": "EXIF orientation, 16 bits to 8, alpha over black, grey to RGB; then "
-        f"{_RESIZES[resize]} on 8 bits, aspect not kept",
+        "before_the_graph": f"EXIF orientation, {preprocessor.reading.bit_depth} bits to 8, alpha over black, grey to "
+        f"RGB; then {_RESIZES[preprocessor.config.resize]} on 8 bits, aspect not kept",
         "inside_the_graph": "(x / 255 - mean) / std",
         "mean": network.backbone.mean.flatten().tolist(),
         "std": network.backbone.std.flatten().tolist(),

@@ -34,6 +34,7 @@ from supersimplenet.preprocessing.images import (
     read_with_facts,
 )
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.preprocessing.resizing import Resize, bilinear_pixels
 from supersimplenet.preprocessing.tiling import TileGrid
 from supersimplenet.utils.documents import MAX_BYTES, parse_json
@@ -105,6 +106,7 @@ class Preprocessor:
     Args:
         config: see `ViewConfig`; the contents of its files are given as arrays.
         size_px: (height, width) of the network's input.
+        reading: how image files and arrays become pixels.
         strides: of the network's feature maps, in pixels, ascending.
         roi: (H, W) bool, True inside the region of interest; None for the whole image.
         reference: (H, W, 3) uint8, RGB; None where images are not aligned.
@@ -119,12 +121,14 @@ class Preprocessor:
         config: ViewConfig,
         *,
         size_px: tuple[int, int],
+        reading: ReadConfig = FULL_RANGE,
         strides: tuple[int, ...] = (8, 16),
         roi: NDArray[np.bool_] | None = None,
         reference: NDArray[np.uint8] | None = None,
     ) -> None:
         self.config = config
         self.size_px = size_px
+        self.reading = reading
         self.step_px = max(strides)
         self.least_px = min(strides) + 2  # such a square holds a whole position of the map, which has half that stride
         self.roi = roi
@@ -175,10 +179,10 @@ class Preprocessor:
         resized_to = self.size_px if at_once else None
         facts = None
         if with_facts and isinstance(image, str | Path):
-            pixels, image_size_px, facts = read_with_facts(image, size_px=resized_to)
+            pixels, image_size_px, facts = read_with_facts(image, size_px=resized_to, reading=self.reading)
             name = str(image)
         else:
-            pixels, image_size_px, name = read_any(image, size_px=resized_to)
+            pixels, image_size_px, name = read_any(image, size_px=resized_to, reading=self.reading)
         turn, alignment = None, None
         if self.aligner is not None:
             turn, alignment = self.aligner.align(pixels, name)
@@ -197,7 +201,7 @@ class Preprocessor:
         """Return the layout of an image file, from its header alone unless images are aligned; see `prepare`."""
         if self.aligner is not None:
             return self.prepare(image, ignored).layout
-        return self._lay_out(image_size(image), ignored, str(image))
+        return self._lay_out(image_size(image, page=self.reading.page), ignored, str(image))
 
     def _lay_out(
         self,
@@ -221,6 +225,7 @@ class Preprocessor:
             grid=self.grid(placement.map_size_px),
             ignored=self._ignored(placement, ignored, name),
             least_px=self.least_px,
+            reading=self.reading,
             alignment=alignment,
         )
         if not layout.holds_anything:
@@ -298,18 +303,19 @@ class Preprocessor:
         return np.where(outside[..., None], beyond, pixels)
 
 
-def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
+def read_roi(path: Path, size_px: tuple[int, int], *, reading: ReadConfig = FULL_RANGE) -> NDArray[np.bool_]:
     """Read a region of interest from its file: (H, W) bool, True inside the region.
 
     Args:
         path: a mask image, or a JSON file with a polygon: a list of [x, y], or a list of several such lists.
         size_px: (height, width) of the image on which a polygon lies.
+        reading: see `read_mask`.
 
     Raises:
         DataError: no such file, or the file holds neither a mask nor a polygon.
     """
     if path.suffix.lower() != ".json":
-        return read_mask(path, image_size_px=None)
+        return read_mask(path, image_size_px=None, reading=reading)
     wanted = "wanted a list of [x, y] in pixels, at least three of them, or a list of such lists"
     try:
         content = parse_json(read_text(path, max_bytes=MAX_BYTES))
@@ -332,7 +338,12 @@ def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def read_preprocessor(
-    config: ViewConfig, *, size_px: tuple[int, int], strides: tuple[int, ...], drawn_on: tuple[int, int] | None = None
+    config: ViewConfig,
+    *,
+    size_px: tuple[int, int],
+    strides: tuple[int, ...],
+    reading: ReadConfig = FULL_RANGE,
+    drawn_on: tuple[int, int] | None = None,
 ) -> Preprocessor:
     """Read the files of a config and return its preprocessor.
 
@@ -340,14 +351,15 @@ def read_preprocessor(
         config: names the files.
         size_px: see `Preprocessor`.
         strides: likewise.
+        reading: likewise; the files are read in the same way.
         drawn_on: (height, width) of the images, on which a polygon lies where there is no reference.
 
     Raises:
         DataError: a file cannot be read.
     """
-    reference = None if config.reference is None else read_image(config.reference)
+    reference = None if config.reference is None else read_image(config.reference, reading=reading)
     roi = None
     if config.roi is not None:
         size = drawn_on if reference is None else (reference.shape[0], reference.shape[1])
-        roi = read_roi(config.roi, (1, 1) if size is None else size)
-    return Preprocessor(config, size_px=size_px, strides=strides, roi=roi, reference=reference)
+        roi = read_roi(config.roi, (1, 1) if size is None else size, reading=reading)
+    return Preprocessor(config, size_px=size_px, reading=reading, strides=strides, roi=roi, reference=reference)

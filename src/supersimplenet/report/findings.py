@@ -18,7 +18,7 @@ from supersimplenet.evaluation.evaluate import (
 from supersimplenet.evaluation.results import Evaluation, write_metrics
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
-from supersimplenet.inference.image_records import trained_on
+from supersimplenet.inference.image_records import tested_on
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import Resolution, Sample
 from supersimplenet.utils.console import progress_bar
@@ -58,7 +58,7 @@ def evaluate_model(
     """
     model = Path(model)
     detector = load_detector(model, compute)
-    source = data or trained_on(detector.record, model)
+    source = tested_on(data, detector.record, model)
     samples = source.samples()
     if compute.engine == "ray":
         if anomalib_aupro:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from supersimplenet.inference.model_folder import (
     describe_model,
     load_preprocessor,
     move_to,
+    read_config_of,
     save_preprocessor,
     save_weights,
     write_calibration,
@@ -48,6 +50,7 @@ from supersimplenet.training.module import TrainingModule
 from supersimplenet.training.plan import (
     Plan,
     earlier_run,
+    plan_reading,
     plan_run,
     require_same_view,
     resolve_noise_std,
@@ -141,7 +144,7 @@ def _train(run: _Run, process_group: ProcessGroup, backbone: nn.Module | None, *
     earlier = process_group.on_rank_zero(lambda: earlier_run(run.folder, settings, resume=resume))
     if earlier is not None:
         run = replace(run, data=as_recorded(run.data, run.folder))
-    labels = _supervise(run, process_group)
+    labels = _supervise(run, process_group, earlier)
     ready = _prepare(run, labels, backbone, process_group, earlier)
     try:
         training_set = _gather(run, labels, ready, earlier)
@@ -223,22 +226,22 @@ def _with_size(model: ModelConfig, data: DataSource) -> ModelConfig:
     return replace(model, image_size=model.image_size or data.image_size or model.size_px)
 
 
-def _supervise(run: _Run, process_group: ProcessGroup) -> _Labels:
-    """Decide which labels are used, and print the decision."""
-    masks = MaskReader()
+def _supervise(run: _Run, process_group: ProcessGroup, earlier: dict[str, Any] | None) -> _Labels:
+    """Decide how files are read and which labels are used, and print the decisions."""
+    choose = partial(supervise, supervision=run.supervision, masks=run.masks, seed=run.seed)
     with counting(run.on_error) as left_out:
-        samples, empty_masks = without_empty_masks(process_group.on_rank_zero(run.data.samples), masks)
+        samples = process_group.on_rank_zero(run.data.samples)
+        plan = partial(plan_reading, run.data, samples, choose, run.trainer.holdout_fraction, run.seed)
+        masks = MaskReader(process_group.on_rank_zero(plan) if earlier is None else read_config_of(earlier, run.folder))
+        samples, empty_masks = without_empty_masks(samples, masks)
     if text := left_out.unsaid():
         console().print(text)
-    supervision = supervise(samples, run.supervision, masks=run.masks, seed=run.seed)
+    supervision = choose(samples)
     console().print(supervision.describe())
     if empty_masks:
         console().print(f"of those without a mask, {len(empty_masks)} have an empty one")
     recipe = resolve_recipe(
-        run.recipe,
-        supervision.regime,
-        variant=run.model.variant,
-        own_perlin_threshold=run.data.perlin_threshold,
+        run.recipe, supervision.regime, variant=run.model.variant, own_perlin_threshold=run.data.perlin_threshold
     )
     return _Labels(
         samples=samples,
@@ -264,10 +267,11 @@ def _prepare(
     device = process_group.device or choose_device({"gpu": "cuda"}.get(accelerator, accelerator))
     move_to(network, device)
     run.folder.mkdir(parents=True, exist_ok=True)
-    drawn_on = image_size(labels.supervision.training[0].image)
+    reading = labels.masks.reading
+    drawn_on = image_size(labels.supervision.training[0].image, page=reading.page)
     if earlier is None:
         preprocessor = read_preprocessor(
-            run.view, size_px=run.model.size_px, strides=run.model.feature_strides, drawn_on=drawn_on
+            run.view, size_px=run.model.size_px, reading=reading, strides=run.model.feature_strides, drawn_on=drawn_on
         )
     else:
         preprocessor = load_preprocessor(run.folder, earlier, run.model)
@@ -356,6 +360,7 @@ def _record(run: _Run, labels: _Labels, training_set: TrainingSet, plan: Plan) -
         settings["masks"] = names_of_masks(labels.samples, labels.supervision)  # the file that lists them may change
     return {
         **settings,
+        "reading": to_plain(labels.masks.reading),
         "image_score": labels.recipe.image_score,
         "training": {
             "regime": labels.supervision.regime,
