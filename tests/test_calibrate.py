@@ -215,9 +215,9 @@ def test_a_calibration_is_read_as_it_was_written_and_refused_with_other_weights(
     ("text", "message"),
     [
         ("{", "not readable as YAML"),
-        ("[]", "holds no calibration"),
+        ("[]", "wanted names with values"),
         ("color: red", "unknown color"),
-        ("date: 2026-11-25", "missing"),
+        ("date: 2026-11-25", "lacks image_score, threshold_logit"),
     ],
 )
 def test_a_damaged_calibration_is_refused(model, text, message):

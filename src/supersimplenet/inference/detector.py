@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from supersimplenet import __version__
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import WEIGHTS_FILE, ComputeConfig
 from supersimplenet.inference.engines import build_engine
@@ -71,7 +71,7 @@ class Detector(Predictor):
             postprocessor=PostProcessor(
                 calibration=calibration, image_score=image_score, score_scale=score_scale or ScoreScale()
             ),
-            computation=Computation(engine=engine, precision=_PRECISIONS[precision], version=version("supersimplenet")),
+            computation=Computation(engine=engine, precision=_PRECISIONS[precision], version=__version__),
         )
         self.computed_by = f"{engine} {precision} on {self.device.type}"
 

@@ -285,7 +285,7 @@ def hash_weights(folder: Path) -> str:
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write a YAML file that appears whole or not at all."""
-    write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+    write_text(path, yaml.safe_dump(to_plain(content), sort_keys=False, allow_unicode=True))
 
 
 def move_to(network: Module, device: torch.device) -> Module:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from supersimplenet import __version__
 from supersimplenet.errors import OutputError
 from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, REFERENCE_FILE, ROI_FILE, WEIGHTS_FILE
 from supersimplenet.runtime.predictor import SupportsPredict
@@ -23,7 +23,7 @@ def run_identity(
     """Return the identity of a run in plain values: content of the model, computation, options and package version."""
     files = [model] if model.is_file() else [model / name for name in _MODEL_FILES]
     return {
-        "supersimplenet": version("supersimplenet"),
+        "supersimplenet": __version__,
         "model": {path.name: file_sha256(path)[:16] for path in files if path.is_file()},
         "computation": detector.computed_by,
         "batch_size": batch_size,

@@ -74,7 +74,8 @@ def usable_checkpoint(folder: Path, identity: str) -> Usable | None:
         try:
             content = _read(path)
         except Exception as error:  # zipfile and torch raise many kinds for damaged files
-            damaged.append(f"{path}: damaged ({first_line(error)})")
+            reason = first_line(error)
+            damaged.append(reason if reason.startswith(f"{path}: ") else f"{path}: damaged ({reason})")
             continue
         if content.get(_IDENTITY, identity) != identity:  # version 0.1 wrote none
             raise ModelFolderError(
