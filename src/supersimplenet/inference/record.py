@@ -53,14 +53,16 @@ _TYPES: dict[str, Any] = {
     "training.seconds": float,
 }
 _ALWAYS = ("model", "backbone.origin", "backbone.sha256")
-_NOT_YET = ("training.seconds", "score_scale", "view_files")  # missing before the training is finished, or since 0.1
+_SINCE_0_2 = ("finished", "files")
+_NOT_YET = ("training.seconds", "score_scale", "view_files")  # missing before the training is finished
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Read the config.yaml of a model folder.
 
     Returns:
-        Its plain values. Each key of `_TYPES` has its type where it is there; all are there if there is ``training``.
+        Its plain values. Each key of `_TYPES` has its type where it is there; if there is ``training``, all are
+        there but those that come later or came with version 0.2.
 
     Raises:
         ModelFolderError: the file is missing or not as `save_model` writes it.
@@ -77,7 +79,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         holder, last = _holder(record, name, path)
         if last in holder:
             checked(kind, holder[last], where=str(path), name=name)
-        elif name in _ALWAYS or (trained and name not in _NOT_YET):
+        elif name in _ALWAYS or (trained and name not in (*_NOT_YET, *_SINCE_0_2)):
             raise ModelFolderError(f"{path}: lacks {name}; {_ADVICE}")
     if (record["backbone"]["origin"] == "package") != (record["model"].get("backbone") == COMPACT):
         raise ModelFolderError(f"{path}: backbone.origin does not fit model.backbone; {_ADVICE}")
