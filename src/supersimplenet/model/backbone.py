@@ -22,7 +22,7 @@ from torch.fx.experimental.optimization import fuse
 from supersimplenet.errors import BackboneError
 from supersimplenet.model.config import COMPACT, ModelConfig, Origin
 from supersimplenet.model.weight_files import read_state_dict
-from supersimplenet.utils.formatting import first_line
+from supersimplenet.utils.formatting import few, first_line
 
 _COMPACT_ARCHITECTURE = "resnet18"
 _HUB_TIMEOUT_S = 10.0
@@ -285,8 +285,8 @@ def _load_weights(net: nn.Module, path: Path) -> None:
             found[name] = source.to(value.dtype)
     if missing:
         raise BackboneError(
-            f"{path}: lacks {len(missing)} of the {len(wanted)} weights the network needs: {', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}; give the weights of this architecture"
+            f"{path}: lacks {len(missing)} of the {len(wanted)} weights the network needs: {few(missing)}; "
+            "give the weights of this architecture"
         )
     net.load_state_dict(found)
 

@@ -67,7 +67,7 @@ def read_shapes(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         length = struct.unpack("<Q", start)[0]
         if length > _LARGEST_HEADER_BYTES:
             raise WeightsError(
-                f"{path}: damaged (a header of {length:,} bytes, at most {_LARGEST_HEADER_BYTES:,} are read); "
+                f"{path}: damaged (a header of {length:,} bytes; at most {_LARGEST_HEADER_BYTES:,} are read)"
             )
         shapes = {}
         with safe_open(path, framework="pt") as file:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from supersimplenet.errors import DataError, ImageError
-from supersimplenet.prediction.sources import given, most_bytes, opened
+from supersimplenet.prediction.sources import most_bytes, opened
 from supersimplenet.preprocessing.decoding import EncodedImage
 from supersimplenet.preprocessing.listing import PassedOver, note_passed_over
 from supersimplenet.preprocessing.loading import ImageFile
@@ -88,4 +88,4 @@ def _damaged(file: ImageFile, error: BaseException) -> DataError:
 def _bounded(name: str, content: bytes) -> bytes:
     if len(content) > most_bytes():
         raise ImageError(f"{name}: {len(content):,} bytes; at most {most_bytes():,} are read")
-    return given(content)
+    return content
