@@ -21,7 +21,8 @@ from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import CalibrationError, ConfigError, DataError, ModelFolderError
 from supersimplenet.evaluation.calibrate import calibrate
-from supersimplenet.evaluation.set_thresholds import Calibrated, ThresholdConfig, set_thresholds
+from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
 from supersimplenet.inference.config import ComputeConfig
 from supersimplenet.inference.image_records import held_out_samples, read_image_records, read_known_images
 from supersimplenet.inference.model_folder import (
