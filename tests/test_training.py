@@ -438,9 +438,9 @@ def test_each_training_file_is_decoded_and_hashed_once(metal, tmp_path, monkeypa
     decoded: list[str] = []
     hashed: list[str] = []
 
-    def decoding(path: object, limit: int) -> object:
+    def decoding(path: object, **options: object) -> object:
         decoded.append(str(path))
-        return decode(path, limit)
+        return decode(path, **options)
 
     def hashing(path: Path) -> str:
         hashed.append(str(path))

@@ -52,7 +52,7 @@ class Annotations:
     """The annotations of a folder of images.
 
     Attributes:
-        regions: the regions of each image of which the annotations know; none where it is good.
+        regions: the regions of each image that the annotations list; none where it is good.
         unknown: names of images that the annotations speak of and that are not there, or files of no image.
     """
 
