@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supersimplenet import Detector, SyntheticConfig, evaluate, synthesize
+from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, evaluate, synthesize
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ConfigError, DataError, ImageError
-from supersimplenet.evaluation.evaluate import evaluate_again, write_metrics
-from supersimplenet.evaluation.results import Outcome
+from supersimplenet.evaluation.evaluate import evaluate_again
+from supersimplenet.evaluation.results import Outcome, write_metrics
+from supersimplenet.inference.model_folder import save_model
 from supersimplenet.metrics.pixels import region_overlap
 from supersimplenet.metrics.ranking import auroc, average_precision, f1_max
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
@@ -32,6 +33,13 @@ NAMES = [
     *("fused-I-AUROC", "fused-AP-det", "fused-I-F1-max"),
     *("P-AUROC", "AUPRO", "AUPRO@0.05", "AUPRO@0.01", "AP-loc", "P-F1-max"),
 ]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval(), {})
+    return folder
 
 
 @pytest.fixture

@@ -106,7 +106,11 @@ def test_copies_have_one_digest_in_every_lossless_format(tmp_path, monkeypatch):
     Image.new("RGB", (9, 9)).save(tmp_path / "alone.png")  # the only one of its size
     (tmp_path / "broken.png").write_bytes(b"")
     decoded = []
-    monkeypatch.setattr(parts_module, "read_image", lambda path: decoded.append(path) or images_module.read_image(path))
+    monkeypatch.setattr(
+        parts_module,
+        "read_image",
+        lambda path, **options: decoded.append(path) or images_module.read_image(path, **options),
+    )
     digests = digest_possible_copies(sorted(tmp_path.iterdir()))
     assert len({digests[file] for file in files}) == 1
     assert len(set(digests.values())) == 3

@@ -15,6 +15,7 @@ from supersimplenet.datasets.folder_split import FolderSplit, RecordedSplits, Sp
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.preprocessing.images import read_mask
 from supersimplenet.preprocessing.listing import list_images, natural_key
+from supersimplenet.preprocessing.reading import MOST_BITS, BitDepth, ReadConfig
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.files import as_paths
 from supersimplenet.utils.formatting import counted, few
@@ -57,6 +58,9 @@ class Folder(DataSource):
             those above are found by themselves.
         split_rule: How the shares are drawn. 2: as described. 1: as in version 0.1, each part on its own, so that the
             shares are met on average only.
+        bit_depth: Number of bits that count in 16-bit images, such as 12 for values of 0 to 4095, or auto, which takes
+            the smallest that holds the values of the training images. By default all 16; a model keeps its own.
+        page: Number of the page of TIFF images, from 0. By default the largest; a model keeps its own.
     """
 
     def __init__(
@@ -74,6 +78,8 @@ class Folder(DataSource):
         group_pattern: str | None = None,
         mask_suffix: str | None = None,
         split_rule: SplitRule = 2,
+        bit_depth: BitDepth | None = None,
+        page: int | None = None,
     ) -> None:
         if not 0 <= test_fraction < 1:
             raise ConfigError(f"test_fraction: {test_fraction}; wanted at least 0 and below 1")
@@ -89,6 +95,7 @@ class Folder(DataSource):
         self.group_pattern = group_pattern
         self.mask_suffix = mask_suffix
         self.split_rule = split_rule
+        self.set_reading(bit_depth, page)
         self._recorded: RecordedSplits | None = None
         self._part = None if group_pattern is None else compile_group_pattern(group_pattern)
         named = self.good[0].resolve()
@@ -119,12 +126,19 @@ class Folder(DataSource):
                 "images"
             )
         for sample in samples:
-            if sample.label == GOOD and sample.mask and read_mask(sample.mask, image_size_px=None).any():
+            if sample.label == GOOD and sample.mask and self._marks(sample.mask):
                 raise DataError(
                     f"{sample.mask}: marks a defect in {sample.image}, which is good; move the image to bad, or remove "
                     "the mask"
                 )
         return [replace(sample, mask=None) if sample.label == GOOD else sample for sample in samples]
+
+    def _marks(self, mask: Path) -> bool:
+        """Return whether the mask of a good image marks anything; by any value where its range is not known yet."""
+        if self.bit_depth == "auto":
+            return bool(read_mask(mask, image_size_px=None, any_value=True).any())
+        reading = ReadConfig(bit_depth=self.bit_depth or MOST_BITS)
+        return bool(read_mask(mask, image_size_px=None, reading=reading).any())
 
     def survey(self) -> tuple[list[Sample], list[tuple[Path, str]]]:
         """Return the samples, with masks of good ones too, and the masks without an image; see `DataSource.survey`."""
@@ -190,6 +204,8 @@ class Folder(DataSource):
             seed=self.seed,
             rule=self.split_rule,
             recorded=self._recorded,
+            bit_depth=self.bit_depth,
+            page=self.page,
         )
         roles = {image: role for role, files in images.items() for _, image in files}
         names = {image: image.relative_to(folder).as_posix() for files in images.values() for folder, image in files}

@@ -12,7 +12,6 @@ from supersimplenet.datasets.masks import read_defects, read_ignored
 from supersimplenet.datasets.regions import count_lost_regions
 from supersimplenet.errors import ImageError
 from supersimplenet.inference.detector import Detector
-from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.preprocessing.images import ImageFacts
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.types import GOOD, Prediction, Resolution, Sample
@@ -49,9 +48,10 @@ def read_cases(
     on_error: OnError = "stop",
 ) -> Iterator[EvaluatedImage | Failure]:
     """Yield one result for each sample, in order: the sample with its prediction and masks, or a `Failure`."""
+    reading = detector.preprocessor.reading
     for item in detector.predict_files(
         [sample.image for sample in samples],
-        ignored=lambda index: read_ignored(samples[index]),
+        ignored=lambda index: read_ignored(samples[index], reading=reading),
         batch_size=batch_size,
         with_facts=True,
         on_error=on_error,
@@ -61,7 +61,7 @@ def read_cases(
             continue
         sample, prediction = samples[item.index], item.prediction
         try:
-            mask, lost_regions = _pixel_labels(sample, prediction.placement, resolution)
+            mask, lost_regions = _pixel_labels(sample, prediction, resolution)
             yield EvaluatedImage(
                 sample=sample,
                 prediction=prediction,
@@ -78,17 +78,20 @@ def read_cases(
             yield Failure(index=item.index, path=sample.image, reason=str(error))
 
 
-def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) -> tuple[NDArray[np.bool_] | None, int]:
+def _pixel_labels(
+    sample: Sample, prediction: Prediction, resolution: Resolution
+) -> tuple[NDArray[np.bool_] | None, int]:
     """Return the mask at the resolution of the pixel metrics (None where unknown), and how many regions it loses."""
+    placement = prediction.placement
     size_px = placement.map_size_px if resolution == "model" else placement.image_size_px
     if sample.label == GOOD:
         return np.zeros(size_px, dtype=bool), 0
-    mask = read_defects(sample)
+    mask = read_defects(sample, reading=prediction.reading)
     if mask is None or not mask.any():
         return None, 0
     if resolution == "native":
         return mask, 0
-    on_map = placement.mask_on_map(mask)
+    on_map = placement.defects_on_map(mask)
     # The image has a defect, even if its mask is empty. If its pixels counted as normal, a correct map would score
     # badly.
     return on_map if on_map.any() else None, count_lost_regions(mask, placement, on_map)
@@ -104,7 +107,7 @@ def map_beside(case: EvaluatedImage) -> NDArray[np.float32]:
 
 def _ignored_on_image(detector: Detector, sample: Sample, prediction: Prediction) -> NDArray[np.bool_] | None:
     """Return the pixels that count in no score, at the image's original size (H, W); None for none."""
-    own = read_ignored(sample)
+    own = read_ignored(sample, reading=prediction.reading)
     if detector.preprocessor.is_plain or (prediction.ignored is None and prediction.placement.turn is None):
         return own
     nowhere = np.zeros(prediction.map_logit.shape, dtype=bool)

@@ -97,7 +97,7 @@ def set_thresholds(
     failures = []
     for item in detector.predict_files(
         [sample.image for sample in samples],
-        ignored=lambda index: read_ignored(samples[index]),
+        ignored=lambda index: read_ignored(samples[index], reading=detector.preprocessor.reading),
         with_facts=True,
         on_error=on_error,
     ):

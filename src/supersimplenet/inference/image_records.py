@@ -22,6 +22,7 @@ from supersimplenet.datasets.registry import source_from
 from supersimplenet.errors import ConfigError, ModelFolderError
 from supersimplenet.inference.config import CONFIG_FILE
 from supersimplenet.inference.record import read_record, stated_hash
+from supersimplenet.preprocessing.reading import MOST_BITS
 from supersimplenet.types import BAD, Sample, Split
 from supersimplenet.utils.files import file_sha256, read_regular, write_text
 from supersimplenet.utils.formatting import few, shown_value
@@ -190,6 +191,30 @@ def samples_to_choose_by(folder: Path, samples: Sequence[Sample], record: Mappin
         if sha256 not in kept and (sha256 in trained or sample.label == BAD):
             chosen.append(sample)
     return chosen
+
+
+def tested_on(source: DataSource | None, record: Mapping[str, Any], model: Path) -> DataSource:
+    """Return the dataset to test a model on: the given one or else, for None, the one that it was trained on.
+
+    Args:
+        source: the dataset.
+        record: content of the model folder's config.yaml.
+        model: the model folder.
+
+    Raises:
+        ConfigError: no dataset is known, or it names another bit depth or page than the training's.
+    """
+    if source is None:
+        return trained_on(record, model)
+    reading = record.get("reading", {})
+    for name, own in (("bit_depth", reading.get("bit_depth", MOST_BITS)), ("page", reading.get("page"))):
+        given = getattr(source, name)
+        if given not in (None, "auto", own):
+            raise ConfigError(
+                f"data.{name}: {given}, and {model} was trained with {'the largest' if own is None else own}; leave "
+                "it out, so that the model reads as in its training"
+            )
+    return source
 
 
 def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:

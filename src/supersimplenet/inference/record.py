@@ -12,6 +12,7 @@ from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
 from supersimplenet.model.config import COMPACT, ModelConfig, Origin, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
+from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.types import ScoreName, ScoreScale
 from supersimplenet.utils.documents import read_yaml
 from supersimplenet.utils.formatting import shown_value
@@ -35,6 +36,7 @@ _TYPES: dict[str, Any] = {
     "masks": str | list[str] | None,
     "view": ViewConfig,
     "view_files": dict[ViewFile, str],
+    "reading": ReadConfig,
     "recipe": Recipe,
     "trainer": dict[str, Any],
     "trainer.holdout_fraction": float,
@@ -53,16 +55,15 @@ _TYPES: dict[str, Any] = {
     "training.seconds": float,
 }
 _ALWAYS = ("model", "backbone.origin", "backbone.sha256")
-_SINCE_0_2 = ("finished", "files")
-_NOT_YET = ("training.seconds", "score_scale", "view_files")  # missing before the training is finished
+# Missing before the training is finished, or in folders of version 0.1.
+_NOT_YET = ("finished", "files", "training.seconds", "score_scale", "view_files", "reading")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Read the config.yaml of a model folder.
 
     Returns:
-        Its plain values. Each key of `_TYPES` has its type where it is there; if there is ``training``, all are
-        there but those that come later or came with version 0.2.
+        Its plain values. Each key of `_TYPES` has its type where it is there; all are there if there is ``training``.
 
     Raises:
         ModelFolderError: the file is missing or not as `save_model` writes it.
@@ -79,7 +80,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         holder, last = _holder(record, name, path)
         if last in holder:
             checked(kind, holder[last], where=str(path), name=name)
-        elif name in _ALWAYS or (trained and name not in (*_NOT_YET, *_SINCE_0_2)):
+        elif name in _ALWAYS or (trained and name not in _NOT_YET):
             raise ModelFolderError(f"{path}: lacks {name}; {_ADVICE}")
     if (record["backbone"]["origin"] == "package") != (record["model"].get("backbone") == COMPACT):
         raise ModelFolderError(f"{path}: backbone.origin does not fit model.backbone; {_ADVICE}")

@@ -10,7 +10,7 @@ from supersimplenet.evaluation.comparison import compare
 from supersimplenet.evaluation.evaluate import evaluate_samples
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import load_detector
-from supersimplenet.inference.image_records import trained_on
+from supersimplenet.inference.image_records import tested_on
 from supersimplenet.metrics.thresholds import Costs
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.report.page import write_page
@@ -58,12 +58,16 @@ def write_report(
     with writing_into(output):
         models = [load_detector(Path(path), compute) for path in (model, other) if path]
         detector = models[0]
-        source = data or trained_on(detector.record, model)
+        source = tested_on(data, detector.record, model)
         samples = source.samples()
         evaluations = [evaluate_samples(one, samples, resolution=resolution, on_error=on_error) for one in models]
         with progress_bar() as bar:
             task = bar.add_task("checking the data", total=len(samples), detail="")
-            checked = check(samples, progress=lambda stage, images: bar.advance(task, images * (stage == "reading")))
+            checked = check(
+                samples,
+                reading=detector.preprocessor.reading,
+                progress=lambda stage, images: bar.advance(task, images * (stage == "reading")),
+            )
         return write_page(
             output / REPORT,
             evaluation=evaluations[0],

@@ -36,6 +36,7 @@ def describe(run: Run, labels: Labels, training_set: TrainingSet, plan: Plan) ->
         settings["masks"] = names_of_masks(labels.samples, labels.supervision)  # the file that lists them may change
     return {
         **settings,
+        "reading": to_plain(labels.masks.reading),
         "image_score": labels.recipe.image_score,
         "training": {
             "regime": labels.supervision.regime,

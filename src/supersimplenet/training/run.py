@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from supersimplenet.datasets.registry import describe_source
 from supersimplenet.datasets.supervision import Supervision, supervise
 from supersimplenet.errors import DataError
 from supersimplenet.inference.detector import choose_device
-from supersimplenet.inference.model_folder import load_preprocessor, move_to
+from supersimplenet.inference.model_folder import (
+    load_preprocessor,
+    move_to,
+    read_config_of,
+)
 from supersimplenet.model.backbone import wrap_module
 from supersimplenet.model.config import LabelRecipe, ModelConfig, Recipe, resolve_recipe
 from supersimplenet.model.network import SuperSimpleNet
@@ -28,7 +33,14 @@ from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_dur
 from supersimplenet.training.distributed import ProcessGroup
 from supersimplenet.training.features import measure_feature_scale
 from supersimplenet.training.module import TrainingModule
-from supersimplenet.training.plan import Plan, plan_run, require_same_view, resolve_noise_std, saved_plan
+from supersimplenet.training.plan import (
+    Plan,
+    plan_reading,
+    plan_run,
+    require_same_view,
+    resolve_noise_std,
+    saved_plan,
+)
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.training.training_set import TrainingSet, gather_training_set
 from supersimplenet.types import Sample
@@ -92,22 +104,22 @@ class Ready:
     process_group: ProcessGroup
 
 
-def decide_labels(run: Run, process_group: ProcessGroup) -> Labels:
-    """Decide which labels are used, and print the decision."""
-    masks = MaskReader()
+def decide_labels(run: Run, process_group: ProcessGroup, earlier: dict[str, Any] | None) -> Labels:
+    """Decide how files are read and which labels are used, and print the decisions."""
+    choose = partial(supervise, supervision=run.supervision, masks=run.masks, seed=run.seed)
     with counting(run.on_error) as left_out:
-        samples, empty_masks = without_empty_masks(process_group.on_rank_zero(run.data.samples), masks)
+        samples = process_group.on_rank_zero(run.data.samples)
+        plan = partial(plan_reading, run.data, samples, choose, run.trainer.holdout_fraction, run.seed)
+        masks = MaskReader(process_group.on_rank_zero(plan) if earlier is None else read_config_of(earlier, run.folder))
+        samples, empty_masks = without_empty_masks(samples, masks)
     if text := left_out.unsaid():
         console().print(text)
-    supervision = supervise(samples, run.supervision, masks=run.masks, seed=run.seed)
+    supervision = choose(samples)
     console().print(supervision.describe())
     if empty_masks:
         console().print(f"of those without a mask, {len(empty_masks)} have an empty one")
     recipe = resolve_recipe(
-        run.recipe,
-        supervision.regime,
-        variant=run.model.variant,
-        own_perlin_threshold=run.data.perlin_threshold,
+        run.recipe, supervision.regime, variant=run.model.variant, own_perlin_threshold=run.data.perlin_threshold
     )
     return Labels(
         samples=samples,
@@ -133,10 +145,11 @@ def prepare(
     device = process_group.device or choose_device({"gpu": "cuda"}.get(accelerator, accelerator))
     move_to(network, device)
     run.folder.mkdir(parents=True, exist_ok=True)
-    drawn_on = image_size(labels.supervision.training[0].image)
+    reading = labels.masks.reading
+    drawn_on = image_size(labels.supervision.training[0].image, page=reading.page)
     if earlier is None:
         preprocessor = read_preprocessor(
-            run.view, size_px=run.model.size_px, strides=run.model.feature_strides, drawn_on=drawn_on
+            run.view, size_px=run.model.size_px, reading=reading, strides=run.model.feature_strides, drawn_on=drawn_on
         )
     else:
         preprocessor = load_preprocessor(run.folder, earlier, run.model)
@@ -197,6 +210,7 @@ def plan_training(
         training_set.bad,
         batch_size=run.recipe.batch_size,
         seed=run.seed,
+        sampling=run.recipe.sampling,
         most_repeats=run.recipe.most_repeats,
         rank=process_group.rank,
         world_size=process_group.world_size,

@@ -107,7 +107,7 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
     earlier = process_group.on_rank_zero(lambda: earlier_run(run.folder, settings, resume=resume))
     if earlier is not None:
         run = replace(run, data=as_recorded(run.data, run.folder))
-    labels = decide_labels(run, process_group)
+    labels = decide_labels(run, process_group, earlier)
     ready = prepare(run, labels, backbone, process_group, earlier)
     try:
         training_set = gather(run, labels, ready, earlier)
