@@ -31,10 +31,10 @@ from supersimplenet.datasets.splits import hold_out
 from supersimplenet.datasets.table import Table
 from supersimplenet.errors import DataError
 from supersimplenet.evaluation.calibrate import calibrate
+from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.evaluate import evaluate
 from supersimplenet.evaluation.gate import gate
 from supersimplenet.evaluation.rates import numbers_of
-from supersimplenet.evaluation.set_thresholds import ThresholdConfig
 from supersimplenet.export import export
 from supersimplenet.inference.image_records import held_out_samples, read_image_records, trained_on
 from supersimplenet.inference.model_folder import read_calibration, save_model

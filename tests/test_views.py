@@ -11,7 +11,8 @@ from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, evaluate
 from supersimplenet.errors import ConfigError, DataError, ImageError, ModelFolderError
-from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
+from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.set_thresholds import set_thresholds
 from supersimplenet.inference.model_folder import hash_weights, load_preprocessor, save_model, save_preprocessor
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor

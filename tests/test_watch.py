@@ -19,21 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supersimplenet import Detector, ModelConfig, SuperSimpleNet
-from supersimplenet.inference.model_folder import save_model
+from supersimplenet import Detector
 from supersimplenet.prediction import job
 from supersimplenet.prediction.job import predict_to_folder
 from supersimplenet.prediction.watch import Arrivals
 
-SIZE = (64, 64)
 YEAR_S = 365 * 24 * 3600
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval(), {})
-    return folder
 
 
 @pytest.fixture
@@ -177,11 +168,11 @@ def test_an_image_that_changed_while_nothing_ran_is_predicted_again(model, line,
         os.utime(photograph(line / f"{number}.png", number), dated)
     assert run(model, line, output) == [("1.png", True), ("2.png", True)]
     assert run(model, line, output) == [("1.png", True), ("2.png", True)]
-    first = rows(output)[1]["score"]
+    first = rows(output)[1]["map_max_logit"]
     photograph(line / "2.png", 9)
     os.utime(line / "2.png", (0, 0))  # another picture, with a date before the run
     assert run(model, line, output) == [("1.png", True), ("2.png", True), ("2.png", True)]
-    assert rows(output)[2]["score"] != first
+    assert rows(output)[2]["map_max_logit"] != first
     assert "seen" not in json.loads((output / "predictions.jsonl").read_text().splitlines()[0])
 
 

@@ -87,7 +87,7 @@ def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
 def _print_metrics(evaluation: Evaluation) -> None:
     from rich.table import Table
 
-    from supersimplenet.evaluation.evaluate import PREFIXES
+    from supersimplenet.evaluation.results import PREFIXES
 
     table = Table("metric", "value", "95 % interval", "", box=None, pad_edge=False)
     decides = PREFIXES[evaluation.image_score]

@@ -193,7 +193,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, str | None]]:
         # Text comes as a dictionary of its values, so that equal cells are in memory once.
         file = parquet.ParquetFile(opened, read_dictionary=[item.name for item in schema if is_text(item.type)])
         if file.metadata.num_rows > _MAX_ROWS:
-            raise DataError(f"{path}: {file.metadata.num_rows:,} rows; at most {_MAX_ROWS:,} are read")
+            raise DataError(f"{path}: {file.metadata.num_rows:,} rows; at most {_MAX_ROWS:,} are read; split it")
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):
             for column in batch.columns:
                 values = column.dictionary if pyarrow.types.is_dictionary(column.type) else column

@@ -12,7 +12,8 @@ from scipy import stats
 from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.held_out import HELD_OUT
 from supersimplenet.errors import CalibrationError, DataError
-from supersimplenet.evaluation.set_thresholds import Calibrated, ThresholdConfig, set_thresholds
+from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
 from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
 from supersimplenet.inference.image_records import held_out_samples, read_known_images, trained_on

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from supersimplenet.preprocessing.loading import Failure
 
+# Prefix of each score's metric names. The head's score has none: published results rank by it.
+PREFIXES: dict[ScoreName, str] = {"head": "", "map": "seg-", "fused": "fused-"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from supersimplenet.datasets.masks import read_ignored
 from supersimplenet.datasets.parts import describe_copies, merge_copies, require_one_label
 from supersimplenet.errors import CalibrationError, DataError
-from supersimplenet.evaluation.config import ThresholdConfig as ThresholdConfig
+from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.metrics.thresholds import (
     CostCurve,
     cost_curve,

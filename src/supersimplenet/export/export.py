@@ -38,7 +38,6 @@ from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.preprocessing.resizing import Resize
 from supersimplenet.runtime import Inspector
-from supersimplenet.runtime.backends import require_suffix
 from supersimplenet.runtime.bundle import (
     Bundle,
     Certificate,
@@ -49,6 +48,7 @@ from supersimplenet.runtime.bundle import (
     encode_png,
     require_precision,
 )
+from supersimplenet.runtime.file_kinds import require_suffix
 from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import Paths, as_paths, file_sha256, to_disk

@@ -181,7 +181,7 @@ def samples_to_choose_by(folder: Path, samples: Sequence[Sample], record: Mappin
     training = [sample for sample in samples if sample.split == "train"]
     records = read_image_records(folder)
     if records is None:
-        kept = {file_sha256(sample.image) for sample in derive_held_out(source_from(record["data"]), record)}
+        kept = {file_sha256(sample.image) for sample in derive_held_out(_dataset(record, folder), record)}
         return [sample for sample in training if file_sha256(sample.image) not in kept]
     trained = {image.sha256 for image in records if image.role == "trained"}
     kept = {image.sha256 for image in records if image.role in HELD_OUT_ROLES}
@@ -230,7 +230,7 @@ def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:
     """
     if "data" not in record:
         raise ConfigError(f"data: {model} was not trained here, so its dataset is not known; name one with --data")
-    return as_recorded(source_from(record["data"]), model)
+    return as_recorded(_dataset(record, model), model)
 
 
 def as_recorded(source: DataSource, model: Path) -> DataSource:
@@ -244,3 +244,7 @@ def as_recorded(source: DataSource, model: Path) -> DataSource:
             by_sha256={image.sha256: image.split for image in records},
         )
     )
+
+
+def _dataset(record: Mapping[str, Any], folder: Path) -> DataSource:
+    return source_from(record["data"], where=str(folder / CONFIG_FILE))

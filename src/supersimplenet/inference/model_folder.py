@@ -42,10 +42,8 @@ from supersimplenet.preprocessing.images import read_image, read_mask
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.utils.documents import read_yaml
-from supersimplenet.utils.files import file_sha256, whole_file
-from supersimplenet.utils.files import write_text as write_text
-from supersimplenet.utils.serialization import from_plain as from_plain
-from supersimplenet.utils.serialization import to_plain as to_plain
+from supersimplenet.utils.files import file_sha256, whole_file, write_text
+from supersimplenet.utils.serialization import from_plain, to_plain
 
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "simplejpeg")
 Module = TypeVar("Module", bound=nn.Module)

@@ -23,7 +23,7 @@ from supersimplenet.errors import BackboneError
 from supersimplenet.model.config import COMPACT, ModelConfig, Origin
 from supersimplenet.model.hub_record import record_fingerprint
 from supersimplenet.model.weight_files import read_state_dict
-from supersimplenet.utils.formatting import first_line
+from supersimplenet.utils.formatting import few, first_line
 
 _COMPACT_ARCHITECTURE = "resnet18"
 _COUNTER = "num_batches_tracked"
@@ -296,8 +296,8 @@ def _load_weights(net: nn.Module, path: Path) -> None:
             found[name] = source.to(value.dtype)
     if missing:
         raise BackboneError(
-            f"{path}: lacks {len(missing)} of the {len(wanted)} weights the network needs: {', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}; give the weights of this architecture"
+            f"{path}: lacks {len(missing)} of the {len(wanted)} weights the network needs: {few(missing)}; "
+            "give the weights of this architecture"
         )
     net.load_state_dict(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from supersimplenet import __version__
 from supersimplenet.errors import OutputError
 from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, REFERENCE_FILE, ROI_FILE, WEIGHTS_FILE
 from supersimplenet.runtime.predictor import SupportsPredict
+from supersimplenet.utils.documents import read_json
 from supersimplenet.utils.files import file_sha256, write_text
 from supersimplenet.utils.formatting import differences
 
@@ -56,15 +58,11 @@ def check_identity(journal: Path, identity: dict[str, Any], *, model: Path) -> N
 
 
 def _read(path: Path, journal: Path) -> dict[str, Any]:
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OutputError):
+        earlier = read_json(path, advice="", error=OutputError)
         if isinstance(earlier, dict):
             return earlier
-        reason = "damaged"
-    except FileNotFoundError:
-        reason = "missing"
-    except (OSError, ValueError, RecursionError):
-        reason = "damaged"
+    reason = "damaged" if path.exists() else "missing"
     raise OutputError(
         f"{path}: {reason}, so the model of the interrupted run is not known; choose another --output, or remove "
         f"{path.name} and {journal.name}"

@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from supersimplenet.errors import DataError, ImageError
+from supersimplenet.errors import DataError
 from supersimplenet.prediction.sources import given, most_bytes, opened
 from supersimplenet.preprocessing.decoding import EncodedImage
 from supersimplenet.preprocessing.listing import PassedOver, note_passed_over
@@ -37,7 +37,7 @@ def images_in_table(file: ImageFile) -> Iterator[EncodedImage]:
         if image is not None and not isinstance(image, bytes):
             raise DataError(f"{file}: its column image holds {type(image).__name__}; {_WANTED}")
         named = str(name or f"{file}/{number}")
-        yield EncodedImage(named, partial(_bounded, named, image or b""))
+        yield EncodedImage(named, partial(given, image or b""))
         number += 1
     if not number:
         passed_over = PassedOver()
@@ -77,15 +77,9 @@ def _check_sizes(file: ImageFile, metadata: Any) -> None:
         if group.total_byte_size > most_bytes() * max(1, group.num_rows):
             raise DataError(
                 f"{file}: {group.num_rows:,} rows with {group.total_byte_size:,} bytes when unpacked; at most "
-                f"{most_bytes():,} are read for an image"
+                f"{most_bytes():,} are read for an image; write it with smaller images"
             )
 
 
 def _damaged(file: ImageFile, error: BaseException) -> DataError:
-    return DataError(f"{file}: not a readable Parquet file ({first_line(error)}); make it again")
-
-
-def _bounded(name: str, content: bytes) -> bytes:
-    if len(content) > most_bytes():
-        raise ImageError(f"{name}: {len(content):,} bytes; at most {most_bytes():,} are read")
-    return given(content)
+    return DataError(f"{file}: not a readable Parquet file ({first_line(error)}); write it again")

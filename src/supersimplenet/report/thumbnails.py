@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from supersimplenet.evaluation.evaluate import EvaluatedImage
+from supersimplenet.evaluation.cases import EvaluatedImage
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.preprocessing.geometry import TOUCHED, Placement
 from supersimplenet.preprocessing.images import read_image

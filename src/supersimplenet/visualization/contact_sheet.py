@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from supersimplenet.evaluation.evaluate import EvaluatedImage
+from supersimplenet.evaluation.cases import EvaluatedImage
 from supersimplenet.evaluation.results import Outcome
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.preprocessing.images import read_image

@@ -13,7 +13,7 @@ from supersimplenet.datasets.checks.findings import Evidence, Finding, Inspected
 from supersimplenet.datasets.checks.inspection import MaskInspection, map_size
 from supersimplenet.datasets.checks.light import LEAST_FOR_SPREAD, middle_and_spread
 from supersimplenet.types import BAD, GOOD, Sample
-from supersimplenet.utils.formatting import counted, shown_size
+from supersimplenet.utils.formatting import counted, few, shown_size
 
 _LONG = 3.0  # length divided by width; a square network size strongly distorts longer images
 _DISTORTED = 2.0
@@ -225,8 +225,7 @@ def _check_small(marking: Sequence[tuple[Sample, MaskInspection]], size_px: tupl
 
 
 def _listed_sizes(sizes: Sequence[tuple[tuple[int, int], int]]) -> str:
-    more = f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else ""
-    return ", ".join(f"{count} of {shown_size(size)}" for size, count in sizes[:3]) + more
+    return few([f"{count} of {shown_size(size)}" for size, count in sizes])
 
 
 def _few_levels(levels: tuple[int, ...]) -> str:
