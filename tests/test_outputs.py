@@ -6,6 +6,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+from supersimplenet.prediction.tables import PART_COLUMNS
 from supersimplenet.runtime.bundle import describe_outputs
 from supersimplenet.runtime.rows import columns
 from supersimplenet.types import Defect
@@ -28,5 +29,9 @@ def test_the_columns_of_predictions():
     assert named(1) == list(columns(aligned=True))
 
 
+def test_the_columns_of_parts():
+    assert named(2) == list(PART_COLUMNS)
+
+
 def test_the_columns_of_defects():
-    assert named(2) == ["path", *(field.name for field in fields(Defect))]
+    assert named(3) == ["path", *(field.name for field in fields(Defect))]
