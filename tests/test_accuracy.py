@@ -471,7 +471,7 @@ def test_a_killed_benchmark_goes_on_where_it_was_and_a_broken_category_stops_not
     assert main([*arguments, "--categories", "brushed_metal"]) == 0  # nothing left to do
     assert "runs: 1, done before: 1" in capsys.readouterr().err
     assert (output / "runs.jsonl").read_bytes() == before
-    assert main([*arguments, "--recipe.batch_size", "3"]) == 1
+    assert main([*arguments, "--recipe.batch_size", "3"]) == 2
     assert "holds runs with other settings: recipe.batch_size 32 there, 3 here" in capsys.readouterr().err
 
 

@@ -70,7 +70,7 @@ class Looks:
         assert [path for path in self._images if path is not None] == []
 
 
-@pytest.mark.parametrize("date_s", [0, 1, -YEAR_S, time.time() + 30 * YEAR_S, 2**32])
+@pytest.mark.parametrize("date_s", [0, 1, -YEAR_S, 2**32, 2**33])  # two of them in the future
 def test_files_of_any_date_are_taken_once(line, date_s):
     os.utime(photograph(line / "1.png"), (date_s, date_s))
     watched = Looks(line)

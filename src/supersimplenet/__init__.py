@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from supersimplenet.utils.system import let_waiting_threads_sleep
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from supersimplenet.datasets.base import DataSource as DataSource

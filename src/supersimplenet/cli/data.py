@@ -184,18 +184,19 @@ def _convert_parser() -> OptionParser:
 def _convert(options: Namespace) -> int:
     from supersimplenet.datasets.convert import convert, summary
 
-    converted = convert(
-        options.images,
-        options.annotations,
-        options.format,
-        options.output,
-        classes=options.classes.split(",") if options.classes else None,
-        test_fraction=options.test_fraction,
-        seed=options.seed,
-    )
-    print("\n".join(summary(converted)))
+    with writing_into(options.output):
+        converted = convert(
+            options.images,
+            options.annotations,
+            options.format,
+            options.output,
+            classes=options.classes.split(",") if options.classes else None,
+            test_fraction=options.test_fraction,
+            seed=options.seed,
+        )
     table = converted.table
-    print(f"table: {table}\ntrain: supersimplenet train --data Table --data.path {shlex.quote(str(table))}")
+    train = f"train: supersimplenet train --data Table --data.path {shlex.quote(str(table))}"
+    results().print(*summary(converted), f"table: {table}", train, sep="\n")
     return 0
 
 
@@ -316,7 +317,7 @@ def split_data(
     _print_split(split, test_fraction)
     copies = describe_copies(samples, digests)
     if copies is not None:
-        print(copies)
+        say(copies)
     sizes = Counter(sample.group for sample in split if sample.group is not None)
     several = [size for size in sizes.values() if size > 1]
     say(f"{len(several):,} groups of several images ({sum(several):,} images), each in one split")

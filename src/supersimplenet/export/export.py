@@ -204,6 +204,7 @@ def _bundle(
 ) -> Bundle:
     """Return the metadata of the file, but for the certificate."""
     network, preprocessor, postprocessor = detector.network, detector.preprocessor, detector.postprocessor
+    calibration = postprocessor.calibration
     return Bundle(
         engine=file_format,
         precision=precision,
@@ -222,7 +223,7 @@ def _bundle(
         ),
         image_score=postprocessor.image_score,
         score_scale=postprocessor.score_scale,
-        calibration=postprocessor.calibration,
+        calibration=None if calibration is None else replace(calibration, applied_to=None),
         backbone=_backbone(network, detector.record),
         weights_sha256=hash_weights(model),
         versions=_versions(),
