@@ -14,6 +14,7 @@ from supersimplenet.evaluation.evaluate import PREFIXES
 from supersimplenet.evaluation.gate import GateResult
 from supersimplenet.evaluation.results import Evaluation
 from supersimplenet.inference.image_records import ImageRecord
+from supersimplenet.metrics.anomalib_overlap import ANOMALIB_AUPRO
 from supersimplenet.metrics.pixels import PixelTally
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.prediction.tables import PART_COLUMNS
@@ -76,5 +77,5 @@ def test_the_keys_of_metrics_json():
         size_px=(4, 4),
     )
     detection = {"I-AUROC", "AP-det", "I-F1-max"}
-    assert set(named("metrics.json")) == {*evaluation.summary(), *detection, "data"}
+    assert set(named("metrics.json")) == {*evaluation.summary(), *detection, ANOMALIB_AUPRO, "data"}
     assert {f"{prefix}-" for prefix in ("seg", "fused")} == {prefix for prefix in PREFIXES.values() if prefix}

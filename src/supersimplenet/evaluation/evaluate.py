@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +14,8 @@ from supersimplenet.datasets.regions import count_lost_regions
 from supersimplenet.errors import DataError, ImageError, MetricError
 from supersimplenet.evaluation.known_images import find_trained_on, join_copies, warn_of_known_images
 from supersimplenet.evaluation.results import Evaluation, Outcome, SizeResult, TypeResult, count_verdicts
-from supersimplenet.inference.config import METRICS_FILE
 from supersimplenet.inference.detector import Detector
+from supersimplenet.metrics.anomalib_overlap import ANOMALIB_AUPRO
 from supersimplenet.metrics.bootstrap import bootstrap_intervals
 from supersimplenet.metrics.part_tallies import INTERVAL_METRICS, PartTally, pixel_intervals
 from supersimplenet.metrics.pixels import SIZE_EDGES, PixelTally
@@ -36,7 +33,6 @@ from supersimplenet.preprocessing.images import ImageFacts
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.types import BAD, GOOD, Prediction, Resolution, Sample, ScoreName
 from supersimplenet.utils.console import progress_bar
-from supersimplenet.utils.files import write_text
 
 # Prefix of each score's metric names. The head's score has none: published results rank by it.
 PREFIXES: dict[ScoreName, str] = {"head": "", "map": "seg-", "fused": "fused-"}
@@ -106,6 +102,7 @@ def evaluate(
     resolution: Resolution = "model",
     batch_size: int | None = None,
     on_error: OnError = "stop",
+    anomalib_aupro: bool = False,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Evaluation:
     """Predict every test image of a dataset and compute the metrics.
@@ -118,6 +115,7 @@ def evaluate(
             of each image and mask, to which the anomaly map is resized.
         batch_size: number of images that go through the network together; None for a default that suits the engine.
         on_error: whether an unreadable image or mask stops the evaluation or is skipped.
+        anomalib_aupro: also compute AUPRO as anomalib does, for a comparison with published tables.
         progress: called with the number of images done since the last call.
 
     Raises:
@@ -128,7 +126,13 @@ def evaluate(
     if not tested:
         raise DataError("the dataset has no test image; name a dataset with a test split")
     shard = evaluate_shard(
-        detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error, progress=progress
+        detector,
+        tested,
+        resolution=resolution,
+        batch_size=batch_size,
+        on_error=on_error,
+        anomalib_aupro=anomalib_aupro,
+        progress=progress,
     )
     return finish_evaluation(shard, detector, resolution=resolution)
 
@@ -140,12 +144,14 @@ def evaluate_shard(
     resolution: Resolution = "model",
     batch_size: int | None = None,
     on_error: OnError = "stop",
+    anomalib_aupro: bool = False,
     progress: Callable[[int], None] = lambda images: None,
 ) -> PartialEvaluation:
     """Predict some of the test images; see `evaluate` for the arguments."""
     calibration = detector.calibration
+    pixel_logit = None if calibration is None else calibration.pixel_logit
     shard = PartialEvaluation(
-        tally=PixelTally(pixel_logit=None if calibration is None else calibration.pixel_logit), outcomes=[], failures=[]
+        tally=PixelTally(pixel_logit=pixel_logit, keep_regions=anomalib_aupro), outcomes=[], failures=[]
     )
     for item in _cases(detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error):
         progress(1)
@@ -201,22 +207,6 @@ def evaluate_again(detector: Detector, outcomes: Sequence[Outcome]) -> Iterator[
         yield item
 
 
-def write_metrics(evaluation: Evaluation, folder: Path, *, data: Mapping[str, Any]) -> Path:
-    """Write metrics.json into a folder, whole or not at all.
-
-    Args:
-        evaluation: the evaluation to write.
-        folder: folder for the file.
-        data: description of the dataset, in plain values.
-
-    Returns:
-        The path written.
-    """
-    path = folder / METRICS_FILE
-    write_text(path, json.dumps({**evaluation.summary(), "data": data}, indent=2) + "\n")
-    return path
-
-
 def _cases(
     detector: Detector,
     samples: Sequence[Sample],
@@ -265,7 +255,7 @@ def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) 
         return None, 0
     if resolution == "native":
         return mask, 0
-    on_map = placement.mask_on_map(mask)
+    on_map = placement.defects_on_map(mask)
     # The image has a defect, even if its mask is empty. If its pixels counted as normal, a correct map would score
     # badly.
     return on_map if on_map.any() else None, count_lost_regions(mask, placement, on_map)
@@ -328,6 +318,8 @@ def _image_metrics(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
 
 def _pixel_metrics(shard: PartialEvaluation) -> dict[str, Metric]:
     metrics = shard.tally.metrics()
+    if shard.tally.regions_kept is not None:
+        metrics[ANOMALIB_AUPRO] = shard.tally.anomalib_aupro()
     values = {name: metric.value for name, metric in metrics.items() if metric.value is not None}
     intervals, reason = {}, ""
     try:
@@ -387,7 +379,12 @@ def _overlap_curve(tally: PixelTally) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def evaluate_samples(
-    detector: Detector, samples: Sequence[Sample], *, resolution: Resolution = "model", on_error: OnError = "stop"
+    detector: Detector,
+    samples: Sequence[Sample],
+    *,
+    resolution: Resolution = "model",
+    on_error: OnError = "stop",
+    anomalib_aupro: bool = False,
 ) -> Evaluation:
     """Evaluate with a progress bar; see `evaluate` for the arguments."""
     with progress_bar() as bar:
@@ -397,5 +394,6 @@ def evaluate_samples(
             samples,
             resolution=resolution,
             on_error=on_error,
+            anomalib_aupro=anomalib_aupro,
             progress=lambda images: bar.advance(task, images),
         )

@@ -36,6 +36,7 @@ from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.preprocessing.preprocessor import Preprocessor
+from supersimplenet.preprocessing.resizing import Resize
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.backends import require_suffix
 from supersimplenet.runtime.bundle import (
@@ -70,6 +71,10 @@ _VERSIONED = (
     "openvino",
     "nncf",
 )
+_RESIZES: dict[Resize, str] = {
+    "antialiased": "Pillow's antialiased bilinear resize",
+    "bilinear": "OpenCV's bilinear resize (cv2.INTER_LINEAR, not antialiased)",
+}
 
 
 def export_model(
@@ -215,7 +220,7 @@ def _bundle(
         view=_named(preprocessor),
         view_images=_view_images(preprocessor),
         masked=not preprocessor.is_plain,
-        preprocessing=_preprocessing(network),
+        preprocessing=_preprocessing(network, preprocessor.config.resize),
         outputs=describe_outputs(
             postprocessor.image_score,
             whole=_sees_whole(preprocessor, dynamic=dynamic),
@@ -249,6 +254,7 @@ def _verified(
             at_size(detector.network, size_px),
             image_score=detector.image_score,
             score_scale=detector.score_scale,
+            preprocessor=Preprocessor(detector.preprocessor.config, size_px=size_px),
             device="cpu",
         )
         verify(file, images, other.predict([*images]), tolerance=tolerance, source=source, size_px=size_px)
@@ -354,11 +360,11 @@ def _evenly(things: Sequence[T], most: int) -> list[T]:
     return [things[round(place * (len(things) - 1) / (most - 1))] for place in range(most)]
 
 
-def _preprocessing(network: SuperSimpleNet) -> dict[str, Any]:
+def _preprocessing(network: SuperSimpleNet, resize: Resize) -> dict[str, Any]:
     return {
         "input": "image: (B, H, W, 3) uint8, RGB",
-        "before_the_graph": "EXIF orientation, 16 bits to 8, alpha over black, grey to RGB; then Pillow's antialiased "
-        "bilinear resize on 8 bits, aspect not kept",
+        "before_the_graph": "EXIF orientation, 16 bits to 8, alpha over black, grey to RGB; then "
+        f"{_RESIZES[resize]} on 8 bits, aspect not kept",
         "inside_the_graph": "(x / 255 - mean) / std",
         "mean": network.backbone.mean.flatten().tolist(),
         "std": network.backbone.std.flatten().tolist(),

@@ -53,7 +53,8 @@ _TYPES: dict[str, Any] = {
     "training.seconds": float,
 }
 _ALWAYS = ("model", "backbone.origin", "backbone.sha256")
-_NOT_YET = ("training.seconds", "score_scale", "view_files")  # missing before the training is finished, or since 0.1
+# Missing before the training is finished, or in files of version 0.1.
+_NOT_YET = ("training.seconds", "score_scale", "view_files", "finished", "files")
 
 
 def read_record(folder: Path) -> dict[str, Any]:

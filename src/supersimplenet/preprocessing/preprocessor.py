@@ -3,7 +3,7 @@
 1. The image is read (`supersimplenet.preprocessing.images`).
 2. It is aligned with the reference, where there is one: the *frame* is then the area of the reference, else the image.
 3. The frame is resized to the size of the *map*: to the network's input size (``stretch``), to the largest size that
-   fits into it with the proportions kept (``pad``), or by ``scale`` (``tiles``).
+   fits into it with the proportions kept (``pad``), or by ``scale`` (``tiles``); antialiased, or as published.
 4. The map's area is cut into tiles of the network's input size, one or many; a tile that reaches beyond the area is
    filled up with its mirror image, which counts nowhere.
 
@@ -34,6 +34,7 @@ from supersimplenet.preprocessing.images import (
     read_with_facts,
 )
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
+from supersimplenet.preprocessing.resizing import Resize, bilinear_pixels
 from supersimplenet.preprocessing.tiling import TileGrid
 from supersimplenet.utils.documents import MAX_BYTES, parse_json
 from supersimplenet.utils.formatting import shown_px
@@ -57,6 +58,8 @@ class ViewConfig:
             the input size, so that small defects of large images are not lost in resizing.
         tile_overlap: smallest share of a tile that it has in common with the next tile.
         scale: factor by which an image is resized before it is cut into tiles.
+        resize: ``antialiased`` averages the pixels that become one; ``bilinear`` reads four pixels for each and the
+            nearest pixel of a mask, as published (OpenCV's default).
         roi: the region of interest: a mask image, white inside the region, or a JSON file with a polygon, which is a
             list of [x, y] in pixels. Outside the region nothing counts, and the network gets the reference, or one
             colour, instead of the image. Draw it on the reference where there is one, else on any image; images of
@@ -71,15 +74,16 @@ class ViewConfig:
     fit: Fit = "stretch"
     tile_overlap: float = _TILE_OVERLAP
     scale: float = 1.0
+    resize: Resize = "antialiased"
     roi: Path | None = None
     align: Motion = "none"
     reference: Path | None = None
     max_residual: float = _MAX_RESIDUAL
 
     def __post_init__(self) -> None:
-        for name, value, choices in (("fit", self.fit, get_args(Fit)), ("align", self.align, get_args(Motion))):
-            if value not in choices:
-                raise ConfigError(f"view.{name}: '{value}'; choose {', '.join(choices)}")
+        for name, choices in (("fit", get_args(Fit)), ("align", get_args(Motion)), ("resize", get_args(Resize))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"view.{name}: '{getattr(self, name)}'; choose {', '.join(choices)}")
         if not 0 <= self.tile_overlap <= _LARGEST_OVERLAP:
             raise ConfigError(f"view.tile_overlap: {self.tile_overlap}; wanted 0 to {_LARGEST_OVERLAP}")
         if not 0 < self.scale <= _LARGEST_SCALE:
@@ -142,7 +146,7 @@ class Preprocessor:
 
     @property
     def is_plain(self) -> bool:
-        """Whether images are only resized to the network's input size, and every pixel counts."""
+        """Whether images are only resized to the network's input size, in any way, and every pixel counts."""
         return self.config.fit == "stretch" and self.roi is None and self.aligner is None
 
     def prepare(
@@ -167,7 +171,8 @@ class Preprocessor:
             return self._prepare(image, ignored, with_facts=with_facts)
 
     def _prepare(self, image: AnyImage, ignored: NDArray[np.bool_] | None, *, with_facts: bool) -> PreparedImage:
-        resized_to = self.size_px if self.config.fit == "stretch" and self.aligner is None else None
+        at_once = self.config.fit == "stretch" and self.aligner is None and self.config.resize == "antialiased"
+        resized_to = self.size_px if at_once else None
         facts = None
         if with_facts and isinstance(image, str | Path):
             pixels, image_size_px, facts = read_with_facts(image, size_px=resized_to)
@@ -183,7 +188,7 @@ class Preprocessor:
             pixels = np.where(covered[..., None], warp_pixels(pixels, turn, frame_size_px), self.aligner.reference)
         layout = self._lay_out(image_size_px, ignored, name, turn=turn, alignment=alignment)
         if pixels.shape[:2] != layout.placement.map_size_px:
-            pixels = prepare_pixels(pixels, size_px=layout.placement.map_size_px)
+            pixels = self._resized(pixels, layout.placement.map_size_px)
         if self.roi is not None:
             pixels = self._without_outside(pixels, self._outside_roi(layout.placement, name))
         return PreparedImage(pixels=pixels, layout=layout, facts=facts)
@@ -209,6 +214,7 @@ class Preprocessor:
             image_size_px=image_size_px,
             frame_size_px=frame_size_px,
             turn=turn,
+            resize=self.config.resize,
         )
         layout = Layout(
             placement=placement,
@@ -272,6 +278,11 @@ class Preprocessor:
             self._outside = kept
         return kept[1]
 
+    def _resized(self, pixels: NDArray[np.uint8], size_px: tuple[int, int]) -> NDArray[np.uint8]:
+        if self.config.resize == "bilinear":
+            return bilinear_pixels(pixels, size_px)
+        return prepare_pixels(pixels, size_px=size_px)
+
     def _without_outside(self, pixels: NDArray[np.uint8], outside: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Fill the pixels outside the region of interest with the reference, or with one colour.
 
@@ -281,7 +292,7 @@ class Preprocessor:
         if self.aligner is not None:
             kept = self._reference_on_map
             if kept is None or kept.shape != pixels.shape:
-                kept = prepare_pixels(self.aligner.reference, size_px=outside.shape)
+                kept = self._resized(self.aligner.reference, outside.shape)
                 self._reference_on_map = kept
             beyond = kept
         return np.where(outside[..., None], beyond, pixels)

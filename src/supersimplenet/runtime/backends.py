@@ -369,7 +369,8 @@ def _bundle(text: str | None, path: Path, engine: FileFormat, *, has_seal: bool)
 
 def _require_ports(names: set[str], bundle: Bundle, path: Path) -> None:
     """Refuse a graph without the inputs and outputs by which it is run."""
-    missing = [name for name in ("image", *(["ignored"] if bundle.masked else []), "map", "score") if name not in names]
+    wanted = ("image", *(["ignored"] if bundle.masked else []), "map", bundle.head_output)
+    missing = [name for name in wanted if name not in names]
     if missing:
         raise ModelFolderError(f"{path}: its graph has no {' and no '.join(missing)}; {RUN_AGAIN}")
 

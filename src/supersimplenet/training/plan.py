@@ -20,6 +20,7 @@ from supersimplenet.inference.config import CONFIG_FILE
 from supersimplenet.inference.record import is_finished, read_record
 from supersimplenet.model.backbone import Backbone
 from supersimplenet.model.config import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
+from supersimplenet.model.hub_record import is_hub_file
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_roi
 from supersimplenet.training.config import TrainerConfig
@@ -88,11 +89,16 @@ def saved_plan(record: Mapping[str, Any], folder: Path) -> Plan:
 def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, feature_scale: float) -> float:
     """Return the noise in feature units: as given, as published, or in proportion to the features' scale.
 
-    The published value is used only for the published backbone with its own weights from the hub.
+    The published value is used only for the published backbone with its own weights, from the hub or a file.
     """
     if recipe.noise_std != "auto":
         return recipe.noise_std
-    if model.backbone == PUBLISHED_BACKBONE and backbone.origin == "hub":
+    file, published = model.backbone_weights, False
+    if backbone.origin == "hub":
+        published = model.backbone == PUBLISHED_BACKBONE
+    elif backbone.origin == "file" and file is not None:
+        published = is_hub_file(PUBLISHED_BACKBONE, file, backbone.fingerprint(counters=False))
+    if published:
         return PUBLISHED_NOISE_STD
     return NOISE_PER_FEATURE_SCALE * feature_scale
 

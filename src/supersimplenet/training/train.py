@@ -328,6 +328,7 @@ def _plan(
         training_set.bad,
         batch_size=run.recipe.batch_size,
         seed=run.seed,
+        sampling=run.recipe.sampling,
         most_repeats=run.recipe.most_repeats,
         rank=process_group.rank,
         world_size=process_group.world_size,
