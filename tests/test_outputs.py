@@ -17,6 +17,7 @@ from supersimplenet.inference.image_records import ImageRecord
 from supersimplenet.metrics.anomalib_overlap import ANOMALIB_AUPRO
 from supersimplenet.metrics.pixels import PixelTally
 from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.prediction.tables import PART_COLUMNS
 from supersimplenet.runtime.bundle import Bundle, describe_outputs
 from supersimplenet.runtime.rows import columns
 from supersimplenet.types import Defect
@@ -36,9 +37,10 @@ def test_the_outputs_of_a_graph():
     assert named("The graph of an exported file") == list(describe_outputs("fused", whole=True, calibrated=True))
 
 
-def test_the_columns_of_predictions_and_defects():
+def test_the_columns_of_predictions_defects_and_parts():
     assert named("Tables of predictions") == list(columns(aligned=True))
     assert named("Tables of predictions", 1) == ["path", *(field.name for field in fields(Defect))]
+    assert named("Tables of predictions", 2) == list(PART_COLUMNS)
 
 
 @pytest.mark.parametrize(

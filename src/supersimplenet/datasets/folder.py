@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
@@ -13,6 +12,7 @@ from pathlib import Path
 from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.datasets.folder_split import FolderSplit, RecordedSplits, SplitRule
 from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.postprocessing.parts import compile_group_pattern, part_of
 from supersimplenet.preprocessing.images import read_mask
 from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.preprocessing.reading import MOST_BITS, BitDepth, ReadConfig
@@ -183,13 +183,13 @@ class Folder(DataSource):
     def _group(self, image: Path) -> str | None:
         if self._part is None:
             return None
-        match = self._part.search(image.name)
-        if match is None or match.group(1) is None:
+        part = part_of(image, self._part)
+        if part is None:
             raise DataError(
                 f"{image}: group_pattern '{self.group_pattern}' finds no part in its name; change the pattern, or "
                 "rename the image"
             )
-        return match.group(1)
+        return part
 
     def _split(self, samples: list[Sample], images: dict[str, Files]) -> dict[Path, Split]:
         put: dict[str, Split] = {"test_good": "test", "train_bad": "train"}
@@ -210,24 +210,6 @@ class Folder(DataSource):
         roles = {image: role for role, files in images.items() for _, image in files}
         names = {image: image.relative_to(folder).as_posix() for files in images.values() for folder, image in files}
         return rule.split(samples, roles, names)
-
-
-def compile_group_pattern(pattern: str) -> re.Pattern[str]:
-    """Return a compiled ``group_pattern``; see `Folder`.
-
-    Raises:
-        ConfigError: it is no regular expression, or has not exactly one group.
-    """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"group_pattern: '{pattern}' is no regular expression ({error})") from error
-    if compiled.groups != 1:
-        raise ConfigError(
-            f"group_pattern: '{pattern}' has {compiled.groups} groups; wanted one, around the part's name, such as "
-            r"'(part\d+)_'"
-        )
-    return compiled
 
 
 def _defect(folder: Path, image: Path) -> str:

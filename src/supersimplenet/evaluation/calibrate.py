@@ -94,7 +94,7 @@ def _calibration_parts(
 ) -> tuple[list[Sample], str]:
     """Return the parts to calibrate with, and a phrase that says where the good parts came from."""
     if group_pattern is None:
-        group_pattern = detector.record.get("data", {}).get("init_args", {}).get("group_pattern")
+        group_pattern = detector.group_pattern
         if group_pattern is not None and (good or bad):
             console().print(f"parts are told apart as in the training: --group-pattern '{group_pattern}'")
     _refuse_folders_of_bad(good)

@@ -16,6 +16,7 @@ from supersimplenet.inference.model_folder import load_model, load_preprocessor,
 from supersimplenet.inference.record import stated_hash
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration, Computation
+from supersimplenet.postprocessing.parts import pattern_in
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.predictor import IndexedPrediction as IndexedPrediction
@@ -72,6 +73,7 @@ class Detector(Predictor):
                 calibration=calibration, image_score=image_score, score_scale=score_scale or ScoreScale()
             ),
             computation=Computation(engine=engine, precision=_PRECISIONS[precision], version=__version__),
+            group_pattern=pattern_in(self.record),
         )
         self.computed_by = f"{engine} {precision} on {self.device.type}"
 

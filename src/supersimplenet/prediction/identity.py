@@ -20,7 +20,13 @@ _MODEL_FILES = (WEIGHTS_FILE, CONFIG_FILE, CALIBRATION_FILE, ROI_FILE, REFERENCE
 
 
 def run_identity(
-    detector: SupportsPredict, model: Path, *, batch_size: int, overlays: bool, watched: str | None
+    detector: SupportsPredict,
+    model: Path,
+    *,
+    batch_size: int,
+    overlays: bool,
+    group_pattern: str | None,
+    watched: str | None,
 ) -> dict[str, Any]:
     """Return the identity of a run in plain values: content of the model, computation, options and package version."""
     files = [model] if model.is_file() else [model / name for name in _MODEL_FILES]
@@ -30,6 +36,7 @@ def run_identity(
         "computation": detector.computed_by,
         "batch_size": batch_size,
         "overlays": overlays,
+        "group_pattern": group_pattern,
         "watched": watched,
     }
 

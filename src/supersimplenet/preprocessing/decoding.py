@@ -57,10 +57,12 @@ class EncodedImage:
     Attributes:
         name: the image's name in results and errors.
         read: returns the bytes; called in the thread that decodes them, once each time the image is used.
+        part: name of the part that it shows, if its source gives one.
     """
 
     name: str
     read: Callable[[], bytes]
+    part: str | None = None
 
     def __str__(self) -> str:
         return self.name
