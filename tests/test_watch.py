@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from supersimplenet import Detector
-from supersimplenet.prediction import job
+from supersimplenet.prediction import watch
 from supersimplenet.prediction.job import predict_to_folder
 from supersimplenet.prediction.watch import Arrivals
 
@@ -190,7 +190,7 @@ def test_a_journal_without_sizes_and_dates_is_gone_on_with(model, line, tmp_path
 
 
 def test_tables_are_written_while_it_is_watched(model, line, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_TABLES_EVERY_S", 0.0)
+    monkeypatch.setattr(watch, "_TABLES_EVERY_S", 0.0)
     output, stop = tmp_path / "out", threading.Event()
     photograph(line / "1.png")
     seen: list[int] = []
@@ -240,7 +240,7 @@ def test_the_command_goes_on_over_unreadable_images_and_prints_a_line_for_each(m
     table = rows(output)
     assert [Path(row["path"]).name for row in table] == ["1.png", "2.png", "4.png"]
     for text, row in zip(lines, table, strict=True):
-        score = "" if row["error"] else f"{float(row['score']):.3f}"
+        score = "" if row["error"] else f"{float(row['score_logit']):.3f}"
         assert text == f"{row['path']}\t{row['verdict'] or 'error'}\t{score}\n"
     assert f"{line}/2.png: not a readable image" in errors
     assert errors.count(f"watch: {line}/3.png: left out (special file)") == 1
