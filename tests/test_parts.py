@@ -196,6 +196,15 @@ def test_a_folder_is_split_as_asked_by_type(tmp_path):
     assert {counts[split, defect] for split in ("train", "test") for defect in ("dent", "scratch", "stain")} == {3}
 
 
+def test_types_of_one_image_come_to_the_share_together(tmp_path):
+    """A half of one is as near to none as to one; all in one split would leave the other without a defect."""
+    good = photographs(tmp_path / "good", *range(5))
+    for place, defect in enumerate(("dent", "hole", "scratch", "stain")):
+        photographs(tmp_path / "bad" / defect, 100 + place)
+    source = Folder(good=good, bad=tmp_path / "bad", bad_train_fraction=0.5)
+    assert Counter(s.split for s in source.samples() if s.label == 1) == {"train": 2, "test": 2}
+
+
 def test_a_folder_keeps_copies_on_one_side(tmp_path):
     samples = Folder(good=good_59(tmp_path / "good"), test_fraction=0.5).samples()
     splits = defaultdict(set)

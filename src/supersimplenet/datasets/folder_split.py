@@ -21,6 +21,7 @@ from supersimplenet.utils.formatting import few
 
 SplitRule = Literal[1, 2]
 _MANY = 1000  # from so many images on, the search for copies shows its progress
+_TIE = 1e-9  # changes of squared errors that differ by less are equal
 _Key = Path | str  # of a part: the name of its group, or its only image
 
 
@@ -186,7 +187,9 @@ def _draw_test(parts: Mapping[_Key, Collection[str]], fraction: float, given: Ma
     for part, types in parts.items():
         # Change of the types' squared errors that this part would bring.
         change = sum((1 - 2 * (fraction * total[type_] - drawn[type_])) / total[type_] for type_ in set(types))
-        if part not in given and change < 0:
+        # Where either is as near, as with one part of a type at a half, the share of all parts decides.
+        wanted = change < -_TIE or (change < _TIE and len(test) < fraction * len(parts))
+        if part not in given and wanted:
             test.add(part)
             drawn.update(set(types))
     return test
