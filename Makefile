@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint format benchmark gpu clean
+.PHONY: demo test test-slow fuzz fuzz-check lint format benchmark gpu clean
 
 demo: $(READY)
 	rm -rf demo
@@ -15,6 +15,13 @@ test: $(READY)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --minutes 30 --processes 2
+
+fuzz-check: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --coverage --inputs 400
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz_faults.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

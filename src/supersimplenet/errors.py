@@ -18,9 +18,36 @@
 
 from __future__ import annotations
 
+import re
+
+# Control characters, marks that change the direction or hide, line separators, and bytes of names that are no text.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_LONGEST = 3000  # characters of a message; a path has at most 4096 bytes, and most have 100
+
+
+def printable(text: object) -> str:
+    r"""Return text for a terminal or a picture: one line, in which what is not printable is escaped.
+
+    A name of a file may hold anything: a byte that is not UTF-8 is shown as ``\xff``, a line end as ``\n``, ESC, which
+    could command a terminal, as ``\x1b``, and a mark that reverses the direction of reading as ``\u202e``.
+    """
+    return _UNPRINTABLE.sub(_escaped, str(text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as Python keeps it in a name
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii") if character < "\ud800" else ascii(character)[1:-1]
+
 
 class SuperSimpleNetError(Exception):
     """Base class of errors that this package raises on purpose; the command line prints them without a traceback."""
+
+    def __str__(self) -> str:
+        """Return the message: one printable line, whatever the names and libraries that it quotes hold."""
+        text = printable(super().__str__())
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 3 :]}"
 
 
 class ConfigError(SuperSimpleNetError):

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 from xml.parsers import expat
 
-import yaml
-
 from supersimplenet.errors import DataError
 from supersimplenet.preprocessing.decoding import image_size
+from supersimplenet.utils.documents import parse_yaml
 from supersimplenet.utils.files import read_regular
 from supersimplenet.utils.formatting import few
 from supersimplenet.utils.text_files import read_text
@@ -252,10 +251,7 @@ def _yolo_names(folder: Path) -> dict[int, str]:
             return dict(enumerate(line.strip() for line in _text(listed).splitlines() if line.strip()))
         if described.is_file():
             with _structure_of(described):
-                try:
-                    names = yaml.safe_load(_text(described))["names"]
-                except (yaml.YAMLError, RecursionError) as error:
-                    raise DataError(f"{described}: no valid YAML; export it again") from error
+                names = parse_yaml(_text(described), numbers_as_names=True)["names"]
                 pairs = names.items() if isinstance(names, dict) else enumerate(names)
                 return {int(number): str(name) for number, name in pairs}
     return {}

@@ -14,7 +14,7 @@ from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.errors import DataError
 from supersimplenet.preprocessing.reading import BitDepth
 from supersimplenet.types import BAD, GOOD, Sample, Split
-from supersimplenet.utils.files import open_regular
+from supersimplenet.utils.files import is_file, open_regular
 from supersimplenet.utils.formatting import few, first_line
 from supersimplenet.utils.names import label_of, name_of
 from supersimplenet.utils.text_files import existing_path, read_text, separator_of, yes_or_no
@@ -69,7 +69,7 @@ class Table(DataSource):
         for number, row in enumerate(rows, start=1 if is_parquet else 2):
             try:
                 sample = self._sample(row)
-            except ValueError as error:
+            except (ValueError, DataError) as error:
                 raise DataError(f"{self.path}, row {number}: {error}") from error
             first = row_of.setdefault(os.path.normpath(sample.image), number)
             if first != number:
@@ -110,7 +110,7 @@ class Table(DataSource):
         if (cell := row[column]) is None:
             return None
         path = existing_path(cell, self.root)
-        if not path.is_file() and not (path := existing_path(name_of(cell), self.root)).is_file():
+        if not is_file(path) and not is_file(path := existing_path(name_of(cell), self.root)):
             raise ValueError(f"{column}: {path}: no such file; correct the path, or root ({self.root})")
         return path
 

@@ -104,7 +104,11 @@ class Detector(Predictor):
         detector = cls.of(
             network,
             record,
-            read_calibration(Path(folder), weights_sha256=stated_hash(record, WEIGHTS_FILE)),
+            read_calibration(
+                Path(folder),
+                weights_sha256=stated_hash(record, WEIGHTS_FILE),
+                image_score=record.get("image_score", "head"),
+            ),
             preprocessor=load_preprocessor(Path(folder), record, network.config),
             device=device,
             engine=engine,

@@ -78,9 +78,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     trained = "training" in record
     for name, kind in _TYPES.items():
         holder, last = _holder(record, name, path)
+        group = name.partition(".")[0]
         if last in holder:
             checked(kind, holder[last], where=str(path), name=name)
-        elif name in _ALWAYS or (trained and name not in _NOT_YET):
+        elif name in _ALWAYS or (trained and name not in _NOT_YET) or (group == "data" and group in record):
             raise ModelFolderError(f"{path}: lacks {name}; {_ADVICE}")
     if (record["backbone"]["origin"] == "package") != (record["model"].get("backbone") == COMPACT):
         raise ModelFolderError(f"{path}: backbone.origin does not fit model.backbone; {_ADVICE}")

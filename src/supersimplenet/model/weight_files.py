@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import pickletools
 import re
 import struct
@@ -215,6 +216,8 @@ def _numbers(file: IO[bytes], *, strict: bool = False) -> Iterator[int]:
         name = operation.name
         if name == "GLOBAL" and not _NEEDED.fullmatch(str(argument)):
             raise _RefusedError(f"it asks for {shown_value(argument)}")
+        if name == "PROTO" and int(argument or 0) > pickle.HIGHEST_PROTOCOL:
+            raise _RefusedError(f"version {argument} of the format")
         if name in ("INST", "STACK_GLOBAL", "DUP"):
             raise _RefusedError(f"the operation {name}")
         if strict and name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE") and before is not None:

@@ -72,7 +72,7 @@ def find_inputs(
     for kind, group in groupby(inputs, key=_kind):
         texts = list(group)
         if kind == STANDARD_INPUT:
-            parts += [_named(_arriving(stdin or sys.stdin.buffer)) for _ in texts]
+            parts += [_named(_arriving(stdin or sys.stdin.buffer), "standard input") for _ in texts]
             total = None
             continue
         found: list[ImageFile] = []
@@ -86,7 +86,7 @@ def find_inputs(
     if list_file is not None:
         if not list_file.is_file():
             raise DataError(f"list: no such file {list_file}; wanted a text file with the path of an image a line")
-        parts.append(_named(read_lines(list_file)))
+        parts.append(_named(read_lines(list_file), str(list_file)))
         total = None
     if not parts:
         raise DataError(f"no input; {_WANTED}, or a list of them")
@@ -138,17 +138,24 @@ def _kind(text: str) -> str:
     return STANDARD_INPUT if text == STANDARD_INPUT else "url" if "://" in text else "path"
 
 
-def _named(lines: Iterable[str | None]) -> Iterator[ImageFile | None]:
+def _named(lines: Iterable[str | None], name: str) -> Iterator[ImageFile | None]:
     """Yield the images of the inputs in a list, one input a line; yield None where the list waits for more lines."""
+
+    def path_of(line: str) -> Path:
+        try:
+            return existing_path(line)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+
     for line in lines:
         if line is None:
             yield None
         elif "://" in line:
             yield from chain.from_iterable(map(_unpacked, find_remote(line)))
         elif is_packed(line):
-            yield from _unpacked(existing_path(line))
+            yield from _unpacked(path_of(line))
         else:
-            path = existing_path(line)
+            path = path_of(line)
             is_image = os.path.splitext(line)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  a Path takes ten times as long
             yield from list_images(path) if not is_image and path.is_dir() else [path]
 

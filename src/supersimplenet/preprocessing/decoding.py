@@ -230,10 +230,10 @@ def _bytes_of(path: Path | EncodedImage, limits: Limits) -> bytes:
 def _read_all(file: Any, limits: Limits) -> bytes:
     """Return the bytes of a file that Pillow has open, and leave its position as it was."""
     place = file.tell()
+    limits.check_bytes(file.seek(0, os.SEEK_END))
     file.seek(0)
-    content: bytes = file.read(limits.max_bytes + 1)
+    content: bytes = file.read()
     file.seek(place)
-    limits.check_bytes(len(content))
     return content
 
 

@@ -106,7 +106,10 @@ class OnnxBackend:
         self._path, self._threads = path, threads
         has_seal = sealed.result()
         self._active = self._shared = self._session(threads)
-        text = self._shared.get_modelmeta().custom_metadata_map.get(KEY)
+        try:
+            text = self._shared.get_modelmeta().custom_metadata_map.get(KEY)
+        except UnicodeDecodeError as error:
+            raise ModelFolderError(f"{path}: damaged metadata (no UTF-8 text); {RUN_AGAIN}") from error
         self.bundle = _bundle(text, path, "onnx", has_seal=has_seal)
         ports = (part.name for part in (*self._shared.get_inputs(), *self._shared.get_outputs()))
         _require_ports(set(ports), self.bundle, path)

@@ -284,6 +284,11 @@ def read_bundle(text: str | None, *, where: str) -> Bundle:
         known = " and ".join(map(str, _READ_FORMATS))
         raise ModelFolderError(f"{where}: format {shown_value(found)}; this version reads formats {known}")
     bundle = from_plain(Bundle, values, where=where)
+    if bundle.calibration is not None and bundle.calibration.image_score != bundle.image_score:
+        raise ModelFolderError(
+            f"{where}: a calibration of the {bundle.calibration.image_score} score, but the {bundle.image_score} score "
+            "decides; export the model again"
+        )
     view = from_plain(ViewConfig, bundle.view, where=where, name="view")
     for name, path in (("roi", view.roi), ("reference", view.reference)):
         if (path is None) == (name in bundle.view_images):

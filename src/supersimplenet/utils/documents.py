@@ -7,6 +7,7 @@ A file that was damaged, or made to harm, costs little time and memory, and is r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ _MAX_VALUES = 1_000_000
 _MAX_YAML_VALUES = 100_000  # which take half a second; a calibration has one for each part
 _LONGEST_INTEGER = 20  # characters of the longest int64, with its sign
 _PLAIN_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
+_LONE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_LARGEST_SLOW_YAML = 1 << 18  # characters, which take a second
 
 
 class UnreadableError(ValueError):
@@ -83,19 +86,23 @@ def parse_json(text: str) -> Any:
     return value
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, numbers_as_names: bool = False) -> Any:
     """Return the value of a YAML text with one document. Dates are read as text.
+
+    Args:
+        text: the text.
+        numbers_as_names: accept whole numbers as names in mappings, and return them as text.
 
     Raises:
         UnreadableError: as `parse_json`; also anchors, aliases, merge keys, and tags of other values.
     """
     import yaml  # not on the line, where no file is YAML
 
-    # libyaml, 20 times as fast, refuses the escapes by which names that are not UTF-8 are written.
-    fast = None if "\\uDC" in text else getattr(yaml, "CSafeLoader", None)
-    loader: Any = (fast or yaml.SafeLoader)(text)
+    # PyYAML writes a byte of a name that is no text as an escape, which only its own, slow parser reads.
+    own = len(text) <= _LARGEST_SLOW_YAML and _LONE_ESCAPE.search(text)
+    loader: Any = (yaml.SafeLoader if own else getattr(yaml, "CSafeLoader", yaml.SafeLoader))(text)
     try:
-        return _YamlReader(loader, yaml).read()
+        return _YamlReader(loader, yaml, numbers_as_names).read()
     except yaml.YAMLError as error:
         problem = printable(getattr(error, "problem", None) or first_line(error))
         mark = getattr(error, "problem_mark", None)
@@ -111,10 +118,11 @@ class _YamlReader:
     Args:
         loader: a safe loader of PyYAML.
         yaml: the module.
+        numbers_as_names: see `parse_yaml`.
     """
 
-    def __init__(self, loader: Any, yaml: Any) -> None:
-        self._loader, self._yaml = loader, yaml
+    def __init__(self, loader: Any, yaml: Any, numbers_as_names: bool) -> None:
+        self._loader, self._yaml, self._numbers_as_names = loader, yaml, numbers_as_names
         self._values = 0
 
     def read(self) -> Any:
@@ -147,7 +155,10 @@ class _YamlReader:
         if isinstance(event, self._yaml.SequenceStartEvent):
             return list(self._items(self._yaml.SequenceEndEvent, depth))
         items = self._items(self._yaml.MappingEndEvent, depth)
-        return _mapping(list(zip(items, items, strict=True)))
+        pairs = list(zip(items, items, strict=True))
+        if self._numbers_as_names:
+            pairs = [(str(name) if type(name) is int else name, value) for name, value in pairs]
+        return _mapping(pairs)
 
     def _items(self, end: type, depth: int) -> Iterator[Any]:
         while not isinstance(event := self._next(), end):

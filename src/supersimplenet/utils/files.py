@@ -22,13 +22,21 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_HASH_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 def is_file(name: str | Path) -> bool:
     """Return whether a name is that of a file; what cannot be a name, such as one of 300 letters, is not."""
     try:
         return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def exists(name: str | Path) -> bool:
+    """Return whether there is a file or folder of a name; see `is_file`."""
+    try:
+        return Path(name).exists()
     except (OSError, ValueError):
         return False
 
@@ -63,9 +71,11 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
         OSError: as `open_regular`, or the file is larger; ``strerror`` says why.
     """
     with open_regular(path) as file:
-        content = file.read(max_bytes + 1)
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, max_bytes) + 1)  # Python allocates as much as it is asked for
+        while len(content) <= max_bytes and (more := file.read(_BLOCK_BYTES)):  # it grows
+            content += more
         if len(content) > max_bytes:
-            size = os.fstat(file.fileno()).st_size
             raise OSError(errno.EFBIG, f"{size:,} bytes; at most {max_bytes:,} are read")
     return content
 
@@ -79,7 +89,7 @@ def file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     try:
         with open_regular(path) as file:
-            while block := file.read(_HASH_BLOCK_BYTES):
+            while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error

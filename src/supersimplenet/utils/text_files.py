@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from supersimplenet.errors import DataError, SuperSimpleNetError
-from supersimplenet.utils.files import open_regular, read_regular
+from supersimplenet.utils.files import exists, open_regular, read_regular
 from supersimplenet.utils.formatting import printable
 from supersimplenet.utils.names import unicode_text
 
@@ -164,11 +164,11 @@ def existing_path(text: str, root: Path | None = None) -> Path:
     own = Path(text) if root is None else root / text
     bare = text.strip().strip('"')
     is_text = unicode_text(text) == text
-    if (is_text and bare == text and "\\" not in text) or own.exists():
+    if (is_text and bare == text and "\\" not in text) or exists(own):
         return own
     for name in (bare, bare.replace("\\", "/")):
         path = Path(name) if root is None else root / name
-        if path.exists():
+        if exists(path):
             return path
     if not is_text:
         raise DataError(

@@ -20,6 +20,7 @@ from typing import IO, Literal, NamedTuple
 
 from supersimplenet.errors import DataError
 from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.formatting import first_line
 
 _MEMBER_BYTES = 4096  # size on disk of even an empty file: a million empty files would fill the disk, too
 _MB = 1_000_000
@@ -71,7 +72,7 @@ def _unpack(archive: Path, folder: Path, at_most_bytes: int, wanted: Callable[[P
     budget_bytes = at_most_bytes
     with archive.open("rb") as file, progress_bar() as bar:
         task = bar.add_task(f"unpacking {archive.name}", total=archive.stat().st_size // _MB, detail="MB")
-        for member in _zip_members(file) if archive.suffix == ".zip" else _tar_members(file):
+        for member in _members(archive, file):
             path = _safe_path(archive, member)
             budget_bytes -= max(member.size, _MEMBER_BYTES)
             if budget_bytes < 0:
@@ -82,6 +83,13 @@ def _unpack(archive: Path, folder: Path, at_most_bytes: int, wanted: Callable[[P
             if wanted(path):
                 _write(archive, member, folder / path)
             bar.update(task, completed=file.tell() // _MB)
+
+
+def _members(archive: Path, file: IO[bytes]) -> Iterator[Member]:
+    try:
+        yield from _zip_members(file) if archive.suffix == ".zip" else _tar_members(file)
+    except Exception as error:  # both libraries raise errors of any kind for damaged headers
+        raise tarfile.ReadError(first_line(error)) from error
 
 
 def _tar_members(file: IO[bytes]) -> Iterator[Member]:
@@ -130,13 +138,20 @@ def _safe_path(archive: Path, member: Member) -> PurePosixPath:
     return path
 
 
+def _opened(member: Member) -> IO[bytes]:
+    try:
+        return member.open()
+    except Exception as error:  # likewise: a place before the file's beginning, a method that is not known
+        raise zipfile.BadZipFile(f"'{member.name}' cannot be read: {first_line(error)}") from error
+
+
 def _write(archive: Path, member: Member, target: Path) -> None:
     try:
         if member.kind == "folder":
             target.mkdir(parents=True, exist_ok=True)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        with member.open() as source, target.open("xb") as file:
+        with _opened(member) as source, target.open("xb") as file:
             shutil.copyfileobj(source, file)
     except (FileExistsError, NotADirectoryError) as error:
         raise DataError(f"{archive}: refused: '{member.name}' stands in it twice, or below a file") from error
