@@ -15,3 +15,15 @@ def shared_dir() -> Path:
             pytest.fail(f"{folder}: no such folder, and CI=true: real data must be there")
         pytest.skip(f"{folder}: no such folder; the tests on real data need it")
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a small untrained network, which is not calibrated."""
+    from supersimplenet.inference.model_folder import save_model  # not for tests that need no torch
+    from supersimplenet.model.config import ModelConfig
+    from supersimplenet.model.network import SuperSimpleNet
+
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=(64, 64)), seed=1).eval(), {})
+    return folder

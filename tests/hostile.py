@@ -100,9 +100,9 @@ def mutated_document(content: bytes, rng: random.Random, kind: str) -> bytes:
 
 
 def _folder(seed: int, here: Path) -> None:
-    from supersimplenet.datasets.registry import trained_on
     from supersimplenet.inference.config import HERE
     from supersimplenet.inference.detector import load_detector
+    from supersimplenet.inference.image_records import trained_on
 
     rng = random.Random(seed)
     model = Path(shutil.copytree(FIXTURES / rng.choice(("plain", "tiles")), here / "model"))

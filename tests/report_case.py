@@ -7,8 +7,9 @@ from pathlib import Path
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, evaluate, synthesize
 from supersimplenet.datasets.mvtec import MVTecAD
+from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.results import Evaluation
-from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
+from supersimplenet.evaluation.set_thresholds import set_thresholds
 from supersimplenet.inference.model_folder import hash_weights, save_model, write_calibration
 from supersimplenet.types import BAD, GOOD, Sample
 

@@ -244,19 +244,19 @@ def test_settings_that_differ_are_named():
 def test_mean_and_deviation_by_hand():
     """Per seed the mean over folds, then over categories; over seeds the sample deviation.
 
-    capsule: seed 0 (0.8 + 0.9) / 2 = 0.85, seed 1 0.95; mean 0.90, deviation 0.1 / sqrt(2).
+    capsule: seed 0 (0.8 + 0.9 + 0.85) / 3 = 0.85, seed 1 0.95; mean 0.90, deviation 0.1 / sqrt(2).
     softgel: 0.65 and 0.77; mean 0.71, deviation 0.12 / sqrt(2). Both: 0.75 and 0.86; 0.805, 0.11 / sqrt(2).
     """
     values = {
-        ("capsule", 0): (0.8, 0.9),
-        ("capsule", 1): (0.9, 1.0),
-        ("softgel", 0): (0.6, 0.7),
-        ("softgel", 1): (0.74, 0.8),
+        ("capsule", 0): (0.8, 0.9, 0.85),
+        ("capsule", 1): (0.9, 1.0, 0.95),
+        ("softgel", 0): (0.6, 0.7, 0.65),
+        ("softgel", 1): (0.74, 0.8, 0.77),
     }
     lines = [
         line(seed, dataset="SensumSODF", category=category, fold=fold, regime="full", AP_det=of_folds[fold])
         for (category, seed), of_folds in values.items()
-        for fold in (0, 1)
+        for fold in (0, 1, 2)
     ]
     figures = summarise(lines)
     assert [(f.category, f.n) for f in figures] == [("mean", 2), ("capsule", 2), ("softgel", 2)]
@@ -274,6 +274,26 @@ def test_mean_and_deviation_by_hand():
     alone = summarise([one for one in lines if one["category"] == "capsule"])
     assert [f.category for f in alone] == ["capsule"]  # no mean over one
     assert alone[0].published.mean == 0.93085
+
+
+@pytest.mark.parametrize("folds", [(0,), (0, 2), (0, 1)])
+def test_a_fold_that_was_not_run_leaves_the_published_column_empty(folds):
+    def figures_of(chosen):
+        options = {"dataset": "SensumSODF", "regime": "full", "images": (90, 40, 0), "AP_det": 0.9, "AP_loc": 0.7}
+        lines = [line(0, category=name, fold=fold, **options) for name in ("capsule", "softgel") for fold in chosen]
+        return lines, summarise(lines)
+
+    lines, figures = figures_of(folds)
+    assert [figure.published for figure in figures] == [None] * 6
+    text = results_markdown(lines, figures, failures=0, picture=None)
+    assert "Published figures are means over 3 folds, which were not all run" in text
+    assert "Beside the published figures" not in text
+    rows = list(csv.DictReader(results_csv(figures, "SensumSODF").splitlines()))
+    assert {row["published_mean"] + row["published_difference"] for row in rows} == {""}
+    assert prepare_panel(lines, figures, "AP-det").published.masks == []
+    lines, figures = figures_of((0, 1, 2))
+    assert [figure.published.mean for figure in figures[:2]] == [0.9495, 0.72198]
+    assert prepare_panel(lines, figures, "AP-det").published.masks != []
 
 
 def test_an_undefined_metric_is_left_out_of_its_mean():
@@ -465,13 +485,20 @@ def test_a_killed_benchmark_goes_on_where_it_was_and_a_broken_category_stops_not
     (failure,) = read_lines(output / "failures.jsonl")
     assert failure["key"] == "cast_grain_unsupervised_seed0"
     assert [folder.name for folder in (output / "runs").iterdir()] == ["cast_grain_unsupervised_seed0"]
-    assert "Runs that failed and are missing here: 1" in (output / "results.md").read_text()
+    page = (output / "results.md").read_text()
+    assert "Runs that failed and are missing here: 1" in page
+    # The published protocol, but for what was typed.
+    typed = ["model.backbone compact instead of wide_resnet50_2.tv_in1k", "trainer.max_epochs 40 instead of 300"]
+    typed += ["trainer.holdout_fraction 0.2 instead of 0", "model.image_size 64x64 instead of the dataset's own"]
+    assert f"Differs from the publication: {'; '.join(typed)}.\n" in page
+    assert (done["settings"]["view"]["resize"], done["settings"]["aupro"]) == ("bilinear", "anomalib")
+    assert (done["settings"]["recipe"]["noise_std"], done["settings"]["recipe"]["sampling"]) == (0.015, "published")
 
     before = (output / "runs.jsonl").read_bytes()
     assert main([*arguments, "--categories", "brushed_metal"]) == 0  # nothing left to do
     assert "runs: 1, done before: 1" in capsys.readouterr().err
     assert (output / "runs.jsonl").read_bytes() == before
-    assert main([*arguments, "--recipe.batch_size", "3"]) == 1
+    assert main([*arguments, "--recipe.batch_size", "3"]) == 2
     assert "holds runs with other settings: recipe.batch_size 32 there, 3 here" in capsys.readouterr().err
 
 
@@ -487,6 +514,7 @@ def test_supervised_runs_at_once_from_a_table(root, tmp_path, capsys):
     table, output = tmp_path / "parts.csv", tmp_path / "out"
     table.write_text("\n".join(["image,split,label,mask", *rows]) + "\n")
     of_runs = ["--regimes", "mixed:1,full", "--jobs", "2", "--keep-models", "--trainer.max_epochs", "1"]
+    of_runs += ["--protocol", "published", "--recipe.batch_size", "5"]
     data = ["--data", "Table", "--data.path", str(table)]
     assert main(["benchmark", "accuracy", *data, "--output", str(output), *SMALL, *of_runs]) == 0
     printed = capsys.readouterr().out
@@ -499,7 +527,17 @@ def test_supervised_runs_at_once_from_a_table(root, tmp_path, capsys):
     assert json.loads((model / "metrics.json").read_text())["AP-loc"] == mixed["metrics"]["AP-loc"]
     record = yaml.safe_load((model / "config.yaml").read_text())
     assert (record["supervision"], record["masks"], record["seed"]) == ("mixed", "1", 0)
-    assert "Masks of mixed:1: a subset drawn by the seed." in (output / "results.md").read_text()
+    page = (output / "results.md").read_text()
+    assert "Masks of mixed:1: a subset drawn by the seed." in page
+    assert "Differs from the publication" not in page  # nothing is published on a table of one's own
+    assert (record["view"]["resize"], record["recipe"]["sampling"]) == ("bilinear", "published")
+    assert record["training"]["label_recipe"]["flips"] == "published"
+    assert record["training"]["label_recipe"]["small_regions"] == "drop"
+    assert record["training"]["plan"]["noise_std"] == 0.015
+    assert (
+        record["training"]["plan"]["total_steps"] == 4
+    )  # 8 flipped bad images and as many good ones, 5 a step: 5, 5, 5, 1
+    assert "AUPRO-anomalib" in json.loads((model / "metrics.json").read_text())
     assert (output / "ap_against_masks.png").stat().st_size > 10_000
     with (output / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * len(METRICS)

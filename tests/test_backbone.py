@@ -19,13 +19,16 @@ from typing import Any
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from supersimplenet.errors import BackboneError
+from supersimplenet.model import hub_record
 from supersimplenet.model.backbone import Backbone, build_backbone, wrap_module
-from supersimplenet.model.config import ModelConfig
+from supersimplenet.model.config import PUBLISHED_BACKBONE, ModelConfig
 from supersimplenet.model.weight_files import read_state_dict
+from supersimplenet.utils.journals import row_of
 
 PACKAGED = Path(str(files("supersimplenet.model") / "weights" / "compact.safetensors"))
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])
@@ -250,7 +253,7 @@ def test_a_file_that_lacks_weights(tmp_path, resnet18_states):
         "give the weights of this architecture"
     )
     path = write_weights(tmp_path, {"other.weight": torch.ones(1)}, "torch")
-    with pytest.raises(BackboneError, match=r"lacks 75 of the 90 .*: conv1.weight, bn1.weight, bn1.bias, …; give the"):
+    with pytest.raises(BackboneError, match=r"lacks 75 of the 90 .*: conv1.weight, .*, bn1.bias and 72 more; give"):
         from_file(path)
 
 
@@ -537,6 +540,7 @@ except BackboneError as error:
 else:
     save_file(backbone.net.state_dict(), output)
     answer = {"origin": backbone.origin, "channels": backbone.channels}
+    answer["fingerprint"] = backbone.fingerprint(counters=False)
 print(json.dumps({**answer, "seconds": time.monotonic() - started}))
 """
 
@@ -555,7 +559,7 @@ def build_elsewhere(name: str, *, endpoint: str, home: Path, output: Path) -> di
     return answer
 
 
-def test_weights_come_from_the_hub_and_then_from_its_cache(tmp_path):
+def test_weights_come_from_the_hub_and_then_from_its_cache(tmp_path, monkeypatch):
     whole = randomise(timm.create_model("test_resnet"))
     state = {name: value.contiguous() for name, value in whole.state_dict().items()}
     with serve_hub(f"timm/{HUB_MODEL}", save(state)) as (endpoint, asked):
@@ -573,6 +577,45 @@ def test_weights_come_from_the_hub_and_then_from_its_cache(tmp_path):
     assert second["origin"] == "hub"
     assert (tmp_path / "second.safetensors").read_bytes() == (tmp_path / "first.safetensors").read_bytes()
     assert second["seconds"] < 20  # it builds a small model and asks nobody: a second, more on a busy machine
+
+    # Loaded twice, recorded once; the weights are then known in a file, also without BatchNorm's counts.
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    recorded = (tmp_path / "home" / hub_record.RECORD).read_bytes().splitlines(keepends=True)
+    assert [row_of(line, first="backbone") for line in recorded] == [
+        {"backbone": HUB_MODEL, "sha256": first["fingerprint"]}
+    ]
+    copied = tmp_path / "copied.safetensors"
+    save_file({name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}, copied)
+    fingerprint = from_file(copied, "test_resnet").fingerprint(counters=False)
+    assert hub_record.is_hub_file(HUB_MODEL, copied, fingerprint)
+    assert not hub_record.is_hub_file("resnet18.tv_in1k", copied, fingerprint)
+    state["layer1.0.conv1.weight"][0, 0, 0, 0] += 1
+    save_file(state, copied)
+    assert not hub_record.is_hub_file(HUB_MODEL, copied, from_file(copied, "test_resnet").fingerprint(counters=False))
+
+
+def test_a_file_is_known_by_the_digits_of_its_hash_in_the_address(tmp_path):
+    file = tmp_path / "any name.pth"
+    file.write_bytes(b"weights")
+    digits = hashlib.sha256(b"weights").hexdigest()[:8]
+    assert hub_record.has_stated_hash(file, f"https://example.com/models/resnet18-{digits}.pth")
+    assert not hub_record.has_stated_hash(file, "https://example.com/models/resnet18-95faca4d.pth")
+    assert not hub_record.has_stated_hash(file, "None")
+    # torchvision names the published weights so, and timm keeps the address.
+    assert timm.get_pretrained_cfg(PUBLISHED_BACKBONE).url.endswith("/wide_resnet50_2-95faca4d.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]\n{}\nnull\n", b'{"backbone": "x"}\n'])
+def test_a_damaged_record_says_nothing_and_is_added_to(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
+    record = tmp_path / hub_record.RECORD
+    record.parent.mkdir()
+    record.write_bytes(content)
+    assert not hub_record.is_hub_file("x", record, "0" * 64)
+    for _ in range(2):
+        hub_record.record_fingerprint("x", "0" * 64)
+    assert record.read_text(encoding="utf-8", errors="replace").count('"sha256"') == 1
+    assert hub_record.is_hub_file("x", record, "0" * 64)
 
 
 def test_a_hub_that_is_not_there_leaves_three_ways_out(tmp_path):

@@ -212,8 +212,8 @@ def test_another_process_gives_the_same_scores(folder, photographs, tmp_path):
     [
         ("no folder", r"no model here \(config.yaml is missing\); name a folder that `train` wrote"),
         ("no weights", "its training was not finished; continue it with `supersimplenet train --resume"),
-        ("truncated weights", "model.safetensors: damaged"),
-        ("other weights", "does not fit its config.yaml"),
+        ("truncated weights", "model.safetensors: not the weights that config.yaml describes, or damaged"),
+        ("other weights", "model.safetensors: not the weights that config.yaml describes"),
         ("other backbone", "the weights of backbone 'compact' are not those of the training"),
         ("unknown option", "config.yaml: model: unknown colour; written by another version"),
         (

@@ -18,7 +18,13 @@ PAGES.remove(ROOT / "CHANGELOG.md")  # of what was
 def test_files_modules_and_links_are_there(page):
     text = page.read_text(encoding="utf-8")
     for path in re.findall(r"(?<![\w/.-])((?:[\w-]+/)*[\w-]+\.py)\b", text):
-        found = [ROOT / path, PACKAGE / path, page.parent / path, *ROOT.glob(f"src/supersimplenet/*/{path}")]
+        found = [
+            ROOT / path,
+            ROOT / "tests" / path,
+            PACKAGE / path,
+            page.parent / path,
+            *ROOT.glob(f"src/supersimplenet/*/{path}"),
+        ]
         assert any(place.is_file() for place in found), f"{path}: no such file"
     for name in re.findall(r"\bsupersimplenet(?:\.\w+)+", text):
         parts = name.split(".")
@@ -29,3 +35,12 @@ def test_files_modules_and_links_are_there(page):
             found = getattr(found, part)
     for link in re.findall(r"\]\(([^)#\s]+)", text):
         assert "://" in link or (page.parent / link).exists(), f"{link}: no such page"
+
+
+def test_tests_that_the_docs_name_exist():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
+    named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text)
+    assert named
+    for file, name in named:
+        content = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert not name or f"def {name}(" in content, f"{file}::{name}"

@@ -13,8 +13,8 @@ from PIL import Image
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, evaluate, synthesize
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ConfigError, DataError, ImageError
-from supersimplenet.evaluation.evaluate import evaluate_again, write_metrics
-from supersimplenet.evaluation.results import Outcome
+from supersimplenet.evaluation.evaluate import evaluate_again
+from supersimplenet.evaluation.results import Outcome, write_metrics
 from supersimplenet.inference.model_folder import save_model
 from supersimplenet.metrics.pixels import region_overlap
 from supersimplenet.metrics.ranking import auroc, average_precision, f1_max

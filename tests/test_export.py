@@ -23,7 +23,7 @@ from torch.nn import functional as F
 import supersimplenet
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.cli.main import main
-from supersimplenet.errors import ConfigError, ExportError
+from supersimplenet.errors import ConfigError, ExportError, ImageError
 from supersimplenet.export.export import export_model
 from supersimplenet.export.score_outputs import ScoreOutputs
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
@@ -32,6 +32,7 @@ from supersimplenet.model.resample import hat_upscale
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
+from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.bundle import KEY
 from supersimplenet.utils.serialization import to_plain
@@ -426,6 +427,7 @@ def test_a_view_travels_with_the_file(file_format, view, model, photographs, tmp
         roi[20:70, 30:120] = True
         images = photographs[:1]  # the only one of the region's proportions
         record["view"] = {"roi": "roi.png"}
+        record["reading"] = {"bit_depth": 12, "page": None}
         record["view_files"] = save_preprocessor(folder, Preprocessor(ViewConfig(), size_px=SIZE, roi=roi))
     else:
         record["view"] = {"fit": view}
@@ -442,6 +444,15 @@ def test_a_view_travels_with_the_file(file_format, view, model, photographs, tmp
         np.testing.assert_allclose(one.map_logit, other.map_logit, rtol=0, atol=2e-5)
         if other.ignored is not None:
             np.testing.assert_array_equal(one.ignored, other.ignored)
+    if view == "roi":  # the range of 16-bit values travels, too
+        values = np.asarray(Image.open(images[0]).convert("L")).astype(np.uint16) * 16
+        one, other = (
+            line.predict(values) for line in (Inspector.load(output, trust=True), Detector.load(folder, device="cpu"))
+        )
+        np.testing.assert_allclose(one.map_logit, other.map_logit, rtol=0, atol=2e-5)
+        assert one.reading == other.reading == ReadConfig(bit_depth=12)
+        with pytest.raises(ImageError, match="above the 12 bits"):
+            Inspector.load(output, trust=True).predict(values + np.uint16(4096))
     plain = Detector.load(model, device="cpu").predict(list(images))
     assert any(one.map_max_logit != other.map_max_logit for one, other in zip(found, plain, strict=True))
     with pytest.raises(ConfigError, match="dynamic: a model with a view of its own"):

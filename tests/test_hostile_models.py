@@ -26,7 +26,7 @@ from test_runtime import BUNDLE, drawn_network, write
 
 from supersimplenet.errors import ConfigError, ModelFolderError, SuperSimpleNetError
 from supersimplenet.inference.detector import Detector
-from supersimplenet.inference.image_records import read_image_records, read_known_images
+from supersimplenet.inference.image_records import read_image_records, read_known_images, trained_on
 from supersimplenet.inference.import_weights import import_weights
 from supersimplenet.inference.model_folder import load_model, read_calibration
 from supersimplenet.inference.record import read_record
@@ -212,8 +212,6 @@ def test_a_wrong_key_of_the_record_is_named(name, value, message, model):
 
 
 def test_a_wrong_argument_of_the_dataset_is_named(model):
-    from supersimplenet.datasets.registry import trained_on
-
     changed(model, "data.init_args.test_fraction", "some")
     wanted = r"model/config\.yaml: data\.init_args\.test_fraction: 'some'; wanted a finite number"
     refused(lambda: trained_on(read_record(model), model), match=wanted)
@@ -224,7 +222,9 @@ def test_a_wrong_argument_of_the_dataset_is_named(model):
 @pytest.mark.parametrize("content", [b"\xff\xfea\0", b"a: [", b"- 1", b"", b"image_score: fused\n"])
 def test_a_calibration_that_is_none_is_refused(content, model):
     (model / "calibration.yaml").write_bytes(content)
-    refused(read_calibration, model, match=r"calibration\.yaml: (not UTF-8|not readable as YAML|lacks|.*wanted names)")
+    refused(
+        read_calibration, model, match=r"calibration\.yaml.*: (not UTF-8|not readable as YAML|lacks|.*wanted names)"
+    )
 
 
 def test_weights_that_do_not_fit_are_refused_before_a_network_is_built(model, monkeypatch):
@@ -244,7 +244,7 @@ def test_weights_that_do_not_fit_are_refused_before_a_network_is_built(model, mo
         ("type", r"'heads\.map\.weight' is \(1, \d+\) float64, the network needs"),
         ("missing", r"lacks heads\.map\.weight"),
         ("unknown", r"has 'more', which the network has not"),
-        ("header", r"damaged \(a header of 4,294,967,296 bytes, at most 16,777,216 are read\)"),
+        ("header", r"damaged \(a header of 4,294,967,296 bytes; at most 16,777,216 are read\)"),
         ("short", r"damaged \(3 bytes\)"),
         ("torn", r"damaged"),
     ],

@@ -21,6 +21,7 @@ from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.preprocessing.decoding import EncodedImage, image_size
 from supersimplenet.preprocessing.image_file import Limits
 from supersimplenet.preprocessing.images import read_image, read_mask, read_with_facts
+from supersimplenet.preprocessing.reading import ReadConfig
 
 READERS = {
     "read_image": read_image,
@@ -133,14 +134,14 @@ def test_a_page_by_its_number(tmp_path):
     Image.fromarray(pages[0]).save(path, save_all=True, append_images=[Image.fromarray(page) for page in pages[1:]])
     for number, page in enumerate(pages):
         assert image_size(path, page=number) == page.shape
-        np.testing.assert_array_equal(read_image(path, page=number)[..., 0], page)
+        np.testing.assert_array_equal(read_image(path, reading=ReadConfig(page=number))[..., 0], page)
     np.testing.assert_array_equal(read_image(path)[..., 0], pages[2])
     with pytest.raises(
         ImageError, match=r"stack\.tif: has no page 3, as it has 3, counted from 0; choose one of them$"
     ):
-        read_image(path, page=3)
+        read_image(path, reading=ReadConfig(page=3))
     with pytest.raises(ImageError, match=r"^part: has no page 1, as only a TIFF has pages; leave the page out$"):
-        read_image(EncodedImage("part", lambda: saved(values(), "PNG")), page=1)
+        read_image(EncodedImage("part", lambda: saved(values(), "PNG")), reading=ReadConfig(page=1))
 
 
 def test_colours_of_16_bits_are_those_of_the_array(tmp_path):

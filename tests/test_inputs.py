@@ -20,10 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from supersimplenet import Detector, ModelConfig, SuperSimpleNet
+from supersimplenet import Detector
 from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
-from supersimplenet.inference.model_folder import save_model
 from supersimplenet.prediction.inputs import find_inputs
 from supersimplenet.prediction.job import predict_to_folder
 from supersimplenet.prediction.tables import parse_formats
@@ -35,13 +34,6 @@ from supersimplenet.preprocessing.preprocessor import Preprocessor
 
 SIZE = (64, 64)
 NAMES = [f"{number}.png" for number in range(1, 12)]  # natural order: 10 after 9
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval(), {})
-    return folder
 
 
 @pytest.fixture

@@ -14,19 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supersimplenet import ModelConfig, SuperSimpleNet
-from supersimplenet.inference.model_folder import save_model
-
-SIZE = (64, 64)
 FILES = ["defects.csv", "predictions.csv", "predictions.jsonl", "predictions.parquet"]
 JOURNAL = "predictions.partial.jsonl"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval(), {})
-    return folder
 
 
 def contents(output: Path) -> dict[str, bytes]:

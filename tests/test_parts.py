@@ -31,10 +31,10 @@ from supersimplenet.datasets.splits import hold_out
 from supersimplenet.datasets.table import Table
 from supersimplenet.errors import DataError
 from supersimplenet.evaluation.calibrate import calibrate
+from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.evaluate import evaluate
 from supersimplenet.evaluation.gate import gate
 from supersimplenet.evaluation.rates import numbers_of
-from supersimplenet.evaluation.set_thresholds import ThresholdConfig
 from supersimplenet.export import export
 from supersimplenet.inference.image_records import held_out_samples, read_image_records, trained_on
 from supersimplenet.inference.model_folder import read_calibration, save_model
@@ -106,7 +106,11 @@ def test_copies_have_one_digest_in_every_lossless_format(tmp_path, monkeypatch):
     Image.new("RGB", (9, 9)).save(tmp_path / "alone.png")  # the only one of its size
     (tmp_path / "broken.png").write_bytes(b"")
     decoded = []
-    monkeypatch.setattr(parts_module, "read_image", lambda path: decoded.append(path) or images_module.read_image(path))
+    monkeypatch.setattr(
+        parts_module,
+        "read_image",
+        lambda path, **options: decoded.append(path) or images_module.read_image(path, **options),
+    )
     digests = digest_possible_copies(sorted(tmp_path.iterdir()))
     assert len({digests[file] for file in files}) == 1
     assert len(set(digests.values())) == 3
@@ -190,6 +194,15 @@ def test_a_folder_is_split_as_asked_by_type(tmp_path):
     counts = Counter((s.split, s.defect) for s in source.samples())
     assert counts["test", "good"] == 6  # a fifth
     assert {counts[split, defect] for split in ("train", "test") for defect in ("dent", "scratch", "stain")} == {3}
+
+
+def test_types_of_one_image_come_to_the_share_together(tmp_path):
+    """A half of one is as near to none as to one; all in one split would leave the other without a defect."""
+    good = photographs(tmp_path / "good", *range(5))
+    for place, defect in enumerate(("dent", "hole", "scratch", "stain")):
+        photographs(tmp_path / "bad" / defect, 100 + place)
+    source = Folder(good=good, bad=tmp_path / "bad", bad_train_fraction=0.5)
+    assert Counter(s.split for s in source.samples() if s.label == 1) == {"train": 2, "test": 2}
 
 
 def test_a_folder_keeps_copies_on_one_side(tmp_path):

@@ -12,7 +12,7 @@ from supersimplenet import Detector, ModelConfig, SyntheticConfig, synthesize
 from supersimplenet.cli.main import main
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.evaluation.calibrate import calibrate
-from supersimplenet.evaluation.set_thresholds import ThresholdConfig
+from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.export.export import export_model
 from supersimplenet.inference.config import ComputeConfig
 from supersimplenet.inference.model_folder import read_calibration, write_calibration

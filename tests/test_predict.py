@@ -15,20 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supersimplenet import Detector, ModelConfig, SuperSimpleNet
+from supersimplenet import Detector
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
-from supersimplenet.inference.model_folder import save_model
 from supersimplenet.prediction.inputs import find_images
 from supersimplenet.prediction.job import predict_to_folder
-
-SIZE = (64, 64)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval(), {})
-    return folder
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supersimplenet import ModelConfig, SuperSimpleNet, SyntheticConfig, synthesize
+from supersimplenet import SyntheticConfig, synthesize
 from supersimplenet.cli.main import main
-from supersimplenet.inference.model_folder import save_model
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
@@ -69,13 +68,6 @@ else:
 ray.shutdown()
 nodes.shutdown()
 """
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval(), {})
-    return folder
 
 
 @pytest.fixture

@@ -190,6 +190,7 @@ def test_a_training_says_which_images_have_regions_too_small_for_its_map(tmp_pat
         folder = tmp_path / str(place)
         folder.mkdir()
         sample = sample_of(folder, dots((40, 53), (90, 120)) if place == 3 else dots())
+        Image.fromarray(np.full((SIDE, SIDE, 3), 80 + place, dtype=np.uint8)).save(sample.image)  # no copies
         samples.append(sample if place == 3 else replace(sample, label=GOOD, defect="good", mask=None))
     source = Given()
     source.given = samples

@@ -191,7 +191,7 @@ def test_metadata_survives_the_way_through_text():
         ("zip", "no exported model"),
         ("half", "not readable as OpenVINO's IR"),
         ("folder", "a folder; wanted a file"),
-        ("old", "format 99; this version reads format 1"),
+        ("old", "format 99; this version reads formats 1 and 2"),
         ("unknown", "unknown abacus; written by another version"),
         ("torn", "damaged metadata"),
     ],

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,8 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.training.feature_cache import CachedFeatures, FlipIndex, RecomputedFeatures
 from supersimplenet.training.module import batch_loader
 from supersimplenet.training.plan import Plan
-from supersimplenet.training.sampler import EpochBatches
+from supersimplenet.training.sampler import EpochBatches, draw_probability
+from supersimplenet.utils.seeding import derive_seed
 
 GOOD = [[4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3] for i in range(10)]
 BAD = [[40 + 4 * i, 41 + 4 * i, 42 + 4 * i, 43 + 4 * i] for i in range(4)]
@@ -67,7 +69,8 @@ def test_as_many_good_as_flipped_bad_images_the_least_used_first():
 def test_steps_are_at_least_those_of_the_good_images_up_to_four_times_the_published_number(good, bad, published, steps):
     views = [[good + 4 * i + view for view in range(4)] for i in range(bad)]
     rows = [[i] for i in range(good)]
-    assert len(EpochBatches(rows, views, batch_size=32, seed=0)) == published
+    once = EpochBatches(rows, views, batch_size=32, seed=0)
+    assert (len(once), once.images) == (published, 8 * bad)
     batches = EpochBatches(rows, views, batch_size=32, seed=0, most_repeats=4)
     assert len(batches) == steps
     used: Counter[int] = Counter(dict.fromkeys(range(good + 4 * bad), 0))
@@ -197,3 +200,47 @@ def test_rows_of_a_feature_source_are_an_images_views():
     source = CachedFeatures(torch.arange(12.0).view(6, 2), [torch.Size((1, 1, 2))], "memory", views)
     assert source.features(torch.tensor([4, 0]))[0].flatten().tolist() == [8, 9, 0, 1]
     assert source.flip_index.axes(torch.tensor([0, 2, 4])) == [(), (0,), (0, 1)]
+
+
+# --- the authors' sampling --------------------------------------------------------------------------------------------
+
+
+def test_the_authors_probability_of_a_draw_by_hand():
+    """Five images drawn 0, 1, 2, 2, 4 times: 1 - f is 1, 3/4, 1/2, 1/2, 0, its median 1/2, the exponent 4 ln 5."""
+    base = np.array([1.5, 1.25, 1.0, 1.0, 0.5])
+    by_hand = base**6.437751649736401
+    assert draw_probability(np.array([0, 1, 2, 2, 4])) == pytest.approx(by_hand / by_hand.sum())
+    assert draw_probability(np.zeros(4, dtype=np.int64)).tolist() == [0.25] * 4
+    assert draw_probability(np.array([3, 0, 0])).tolist() == [0.0, 0.5, 0.5]  # f = 1 below a median of 1: never again
+
+
+@pytest.mark.parametrize(("good", "bad"), [(10, 4), (40, 4)])
+def test_published_sampling_is_the_authors_plain_loop(good, bad):
+    """The draws of the plain loop over epochs, with replacement only where 4 x bad images outnumber the good ones."""
+    rows, views = [[i] for i in range(good)], [[good + 4 * i + view for view in range(4)] for i in range(bad)]
+    batches = EpochBatches(rows, views, batch_size=6, seed=5, sampling="published")
+    times = np.zeros(good, dtype=np.int64)
+    for number, epoch in enumerate(epochs(batches, range(6))):
+        assert [len(batch) for batch in epoch] == [6, 6, 6, 6, 6, 2]  # 32 images; the last batch is short
+        drawn = rows_of(epoch)
+        assert sorted(row for row in drawn if row >= good) == list(range(good, good + 4 * bad))
+        frequency = times / times.max() if number else np.zeros(good)
+        probability = 1 - frequency
+        probability = (probability - np.median(probability) + 1) ** (np.log(good) * 4)
+        generator = np.random.default_rng(derive_seed(5, "draw", number))
+        wanted = generator.choice(good, 4 * bad, replace=4 * bad > good, p=probability / probability.sum())
+        assert sorted(row for row in drawn if row < good) == sorted(wanted.tolist())
+        times += np.bincount(wanted, minlength=good)
+    if good > 4 * bad:
+        assert times.max() - times.min() <= 1  # so strong a preference for the rare ones, as even sampling has
+    again = EpochBatches(rows, views, batch_size=6, seed=5, sampling="published")
+    assert epochs(again, range(4, 6)) == epochs(batches, range(4, 6))  # a resumed run draws the same
+
+
+def test_published_sampling_of_good_images_alone_has_a_short_last_batch():
+    batches = EpochBatches([[i] for i in range(20)], [], batch_size=6, seed=3, sampling="published")
+    (first,) = epochs(batches, range(1))
+    assert [len(batch) for batch in first] == [6, 6, 6, 2]
+    assert sorted(rows_of(first)) == list(range(20))
+    with pytest.raises(ConfigError, match="a step would have 2 images for 3 processes"):
+        EpochBatches([[i] for i in range(20)], [], batch_size=6, seed=3, sampling="published", world_size=3)

@@ -119,7 +119,7 @@ def nothing(output):
     pass
 
 
-from supersimplenet.evaluation.set_thresholds import ThresholdConfig
+from supersimplenet.evaluation.config import ThresholdConfig
 
 LENIENT = ThresholdConfig(lenient=True)
 before = {}

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from supersimplenet import SyntheticConfig, synthesize
@@ -25,8 +26,9 @@ from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.datasets.splits import hold_out
 from supersimplenet.errors import ConfigError, DataError, ImageError, OutputError
 from supersimplenet.model.backbone import Backbone, build_backbone
-from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.model.config import PUBLISHED_BACKBONE, ModelConfig, Recipe
 from supersimplenet.model.heads import Heads
+from supersimplenet.model.hub_record import record_fingerprint
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
@@ -337,7 +339,7 @@ def test_a_run_stopped_before_its_first_checkpoint_keeps_its_plan(metal, tmp_pat
     assert same(whole, weights(tmp_path / "run"))
 
 
-def test_noise_follows_the_scale_of_the_features():
+def test_noise_follows_the_scale_of_the_features(tmp_path, monkeypatch):
     """Definition: 0.4 times the measured scale; the published 0.015 for the published backbone alone."""
     generator = torch.Generator().manual_seed(0)
     shapes = [torch.Size((4, 4, 2)), torch.Size((2, 2, 6))]
@@ -358,6 +360,17 @@ def test_noise_follows_the_scale_of_the_features():
     assert noise(ModelConfig(), "file") == noise(ModelConfig(), "module") == pytest.approx(0.4 * scale)
     assert noise(MODEL, "package") == pytest.approx(0.4 * scale)
     assert noise(MODEL, "package", Recipe(noise_std=0.1)) == 0.1
+
+    # The published weights in a file are known by their fingerprint, which the hub's client's folder holds.
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"these would be weights")
+    in_file = ModelConfig(backbone="wide_resnet50_2", backbone_weights=file)
+    assert noise(in_file, "file") == pytest.approx(0.4 * scale)
+    fingerprint = Backbone(torch.nn.Identity(), channels=(1,), origin="file").fingerprint(counters=False)
+    record_fingerprint(PUBLISHED_BACKBONE, fingerprint)
+    assert noise(in_file, "file") == 0.015
+    assert noise(in_file, "module") == noise(MODEL, "package") == pytest.approx(0.4 * scale)
 
 
 def test_optimizer_has_the_published_rates():
@@ -438,9 +451,9 @@ def test_each_training_file_is_decoded_and_hashed_once(metal, tmp_path, monkeypa
     decoded: list[str] = []
     hashed: list[str] = []
 
-    def decoding(path: object, limit: int) -> object:
+    def decoding(path: object, **how: object) -> object:
         decoded.append(str(path))
-        return decode(path, limit)
+        return decode(path, **how)
 
     def hashing(path: Path) -> str:
         hashed.append(str(path))

@@ -77,7 +77,7 @@ def same_whatever_way(content: bytes, path, read: np.ndarray) -> None:
             continue
         with image:
             np.testing.assert_array_equal(read_pillow(image), read)
-    values, lossy = decode(path)
+    values, lossy, _ = decode(path)
     np.testing.assert_array_equal(prepare_pixels(np.ascontiguousarray(values)), read)
     colour = values[..., :3].astype(float) * (
         values[..., 3:] / np.iinfo(values.dtype).max if values.shape[2] == 4 else 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from supersimplenet.utils.system import let_waiting_threads_sleep
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from supersimplenet.datasets.base import DataSource as DataSource
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from supersimplenet.errors import SuperSimpleNetError as SuperSimpleNetError
     from supersimplenet.evaluation.calibrate import calibrate as calibrate
     from supersimplenet.evaluation.comparison import compare as compare
+    from supersimplenet.evaluation.config import ThresholdConfig as ThresholdConfig
     from supersimplenet.evaluation.evaluate import evaluate as evaluate
-    from supersimplenet.evaluation.set_thresholds import ThresholdConfig as ThresholdConfig
     from supersimplenet.export.export import export_model as export_model
     from supersimplenet.inference.detector import Detector as Detector
     from supersimplenet.model.config import ModelConfig as ModelConfig
@@ -57,7 +57,7 @@ _HOMES = {
     "SuperSimpleNetError": "errors",
     "SyntheticConfig": "datasets.synthetic_config",
     "Table": "datasets.table",
-    "ThresholdConfig": "evaluation.set_thresholds",
+    "ThresholdConfig": "evaluation.config",
     "TrainerConfig": "training.config",
     "ViewConfig": "preprocessing.preprocessor",
     "VisA": "datasets.visa",

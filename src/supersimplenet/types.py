@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from supersimplenet.errors import ConfigError, ImageError
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.utils.formatting import counted
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class Prediction:
             resized to that size, else it is larger (tiles) or has the image's proportions; see `ViewConfig`.
         placement: where the map lies on the image.
         ignored: (H, W) bool of the map, pixels that count in no score and no defect; None for none.
+        reading: how the image was read, so that pictures show what the model saw.
         alignment: how the image was aligned; None where images are not aligned.
     """
 
@@ -154,6 +156,7 @@ class Prediction:
     map_logit: NDArray[np.float32]
     placement: Placement
     ignored: NDArray[np.bool_] | None = None
+    reading: ReadConfig = FULL_RANGE
     alignment: Alignment | None = None
 
     def score_of(self, name: ScoreName) -> float:

@@ -11,10 +11,12 @@ from supersimplenet.benchmark import plot, tables
 from supersimplenet.benchmark.config import STOPS_WITHIN_S, AccuracyConfig
 from supersimplenet.benchmark.journal import FAILURES_FILE, RUNS_FILE, Line, check_settings, read_lines
 from supersimplenet.benchmark.launcher import RunFailedError, carry_out, comparable
+from supersimplenet.benchmark.protocol import default_protocol, protocol_settings
 from supersimplenet.benchmark.runs import DataFamily, Run, plan_runs
 from supersimplenet.benchmark.summary import Figure, summarise
 from supersimplenet.datasets.registry import source_from
 from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.utils.console import console, progress_bar, results
 from supersimplenet.utils.files import write_text
@@ -46,6 +48,7 @@ def benchmark_accuracy(
     config: AccuracyConfig | None = None,
     *,
     model: ModelConfig | None = None,
+    view: ViewConfig | None = None,
     recipe: Recipe | None = None,
     trainer: TrainerConfig | None = None,
     cache: CacheConfig | None = None,
@@ -57,6 +60,7 @@ def benchmark_accuracy(
         output: the benchmark's folder, see `supersimplenet.benchmark.journal`.
         config: the runs, and the devices or number of processes for them.
         model: see `supersimplenet.train`.
+        view: see `supersimplenet.train`; by default, like recipe and trainer, that of ``config.protocol``.
         recipe: see `supersimplenet.train`.
         trainer: see `supersimplenet.train`.
         cache: see `supersimplenet.train`.
@@ -67,12 +71,16 @@ def benchmark_accuracy(
         OutputError: another process writes into the folder.
     """
     folder, config = Path(output), config or AccuracyConfig()
+    protocol = config.protocol or default_protocol(data.kind.__name__)
+    usual = protocol_settings(protocol)
     settings: dict[str, Any] = {
         "model": to_plain(model or ModelConfig()),
-        "recipe": to_plain(recipe or Recipe()),
-        "trainer": to_plain(trainer or TrainerConfig()),
+        "view": to_plain(view or usual.view),
+        "recipe": to_plain(recipe or usual.recipe),
+        "trainer": to_plain(trainer or usual.trainer),
         "cache": to_plain(cache or CacheConfig()),
         "time_budget": config.time_budget,
+        "aupro": "anomalib" if protocol == "published" else "exact",
     }
     if config.time_budget is not None:
         parse_duration(config.time_budget)

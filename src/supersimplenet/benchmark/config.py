@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import EngineName, Precision
 
 STOPS_WITHIN_S = 60.0  # when the accuracy benchmark is stopped, its trainings end within this time
+Protocol = Literal["published", "ours"]
 _REGIME = re.compile(r"unsupervised|weak|full|mixed(:[1-9]\d*|:0\.\d*[1-9])?")  # each regime has only one spelling
 
 
@@ -68,6 +69,8 @@ class AccuracyConfig:
         regimes: regimes of supervision: ``unsupervised``, ``weak``, ``full``, ``mixed`` with all masks, ``mixed:16``
             with 16 masks, ``mixed:0.25`` with a quarter of the masks.
         seeds: seeds; every run is repeated with each seed.
+        protocol: settings where none are given: ``published`` as in the papers, ``ours`` the defaults of a training; by
+            default published on the datasets with published results, ours on others.
         time_budget: time budget of each training, such as ``10m``.
         devices: GPUs by their number or name; each GPU carries out one run at a time.
         jobs: number of simultaneous runs if no devices are named; the CPU's threads are divided among the runs.
@@ -78,6 +81,7 @@ class AccuracyConfig:
     folds: tuple[int, ...] = ()
     regimes: tuple[str, ...] = ("unsupervised",)
     seeds: tuple[int, ...] = (0,)
+    protocol: Protocol | None = None
     time_budget: str | None = None
     devices: tuple[str, ...] = ()
     jobs: int = 1
@@ -95,6 +99,8 @@ class AccuracyConfig:
                     f"regimes: '{regime}'; write unsupervised, weak, full, mixed, or mixed with a number of masks or a "
                     "share of them between 0 and 1: mixed:16, mixed:0.25"
                 )
+        if self.protocol is not None and self.protocol not in get_args(Protocol):
+            raise ConfigError(f"protocol: '{self.protocol}'; choose {', '.join(get_args(Protocol))}")
         if self.jobs < 1:
             raise ConfigError(f"jobs: {self.jobs}; it must be at least 1")
         if self.devices and self.jobs > 1:

@@ -38,6 +38,7 @@ METRICS = (
     "AUPRO",
 )
 Line = dict[str, Any]
+_NEW = {"vanishing_images"}  # not in lines of version 0.1
 _LARGEST_BYTES = 1 << 28
 _ADVICE = "remove that line and call again"
 _TYPES: dict[str, Any] = {
@@ -51,6 +52,7 @@ _TYPES: dict[str, Any] = {
     "seed": int,
     "metrics": dict[str, float | None],
     "training_images": dict[str, int],
+    "vanishing_images": int,
     "image_size": tuple[int, int],
     "epochs": int,
     "steps": int,
@@ -100,7 +102,7 @@ def check_settings(path: Path, lines: list[Line], settings: Mapping[str, Any]) -
         DataError: a run's line is not whole.
     """
     for line in lines:
-        missing = [name for name in _TYPES if name not in line]
+        missing = [name for name in _TYPES if name not in line and name not in _NEW]
         if missing:
             raise DataError(f"{path}: the run {shown_value(line['key'])} lacks {few(missing)}; {_ADVICE}")
         if differing := differences(line["settings"], settings):

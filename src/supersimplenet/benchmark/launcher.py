@@ -21,6 +21,7 @@ from supersimplenet.benchmark.journal import METRICS, Line
 from supersimplenet.benchmark.runs import Run
 from supersimplenet.inference.config import CONFIG_FILE, METRICS_FILE
 from supersimplenet.inference.record import is_finished, read_record
+from supersimplenet.metrics.anomalib_overlap import ANOMALIB_AUPRO
 from supersimplenet.utils.documents import read_json
 from supersimplenet.utils.files import write_text
 from supersimplenet.utils.serialization import checked
@@ -101,7 +102,7 @@ def carry_out(
         runs: the runs, in the order in which they are started.
         folder: folder of the benchmark.
         config: devices, jobs, and whether models are kept.
-        settings: options of `supersimplenet train` that all runs share.
+        settings: options of `supersimplenet train` that all runs share; and ``aupro``, how it is computed.
         lock: file descriptor of the folder's lock; see `writing_into`.
         begun: called when a run starts, from the run's own thread.
         done: called with the line of a finished run, from the calling thread.
@@ -162,7 +163,8 @@ def _train_and_test(
 ) -> Line:
     """Train and test one run, or continue it if an earlier call was interrupted; return the run's line."""
     model, log, config = folder / "model", folder / _LOG, folder / _RUN_CONFIG
-    text = yaml.safe_dump({**run.options, **settings}, sort_keys=False, allow_unicode=True)
+    of_training = {name: value for name, value in settings.items() if name != "aupro"}
+    text = yaml.safe_dump({**run.options, **of_training}, sort_keys=False, allow_unicode=True)
     if folder.exists() and not (config.is_file() and config.read_text(encoding="utf-8") == text):
         shutil.rmtree(folder)  # it was made with other settings
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +183,9 @@ def _train_and_test(
         _check("training", status, log)
     device = {"gpu": "cuda"}.get(settings["trainer"]["accelerator"], settings["trainer"]["accelerator"])
     started = time.monotonic()
-    _check("test", processes.run(["test", "--model", str(model), "--device", device], log, environment), log)
+    test = ["test", "--model", str(model), "--device", device]
+    test += ["--anomalib-aupro"] * (settings["aupro"] == "anomalib")
+    _check("test", processes.run(test, log, environment), log)
     test_seconds = round(time.monotonic() - started, 1)
     return _line(run, model, settings, resumed=resumed, test_seconds=test_seconds)
 
@@ -199,6 +203,7 @@ def _line(run: Run, model: Path, settings: Mapping[str, Any], *, resumed: bool, 
     path = model / METRICS_FILE
     content = read_json(path, advice="remove the run's folder and call again")
     metrics = checked(dict[str, Any], content, where=str(path))
+    metrics["AUPRO"] = metrics.get(ANOMALIB_AUPRO, metrics["AUPRO"])
     record = read_record(model)
     training = record["training"]
     return {
@@ -216,6 +221,7 @@ def _line(run: Run, model: Path, settings: Mapping[str, Any], *, resumed: bool, 
             "bad_with_mask": training["bad_with_mask_images"],
             "bad_without_mask": training["bad_without_mask_images"],
         },
+        "vanishing_images": len(metrics["vanishing"]["images_left_out"]),
         "image_size": record["model"]["image_size"],
         "epochs": training["plan"]["epochs"],
         "steps": training["plan"]["total_steps"],

@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from supersimplenet.benchmark.journal import Line
 from supersimplenet.benchmark.published import published_categories, published_masks
-from supersimplenet.benchmark.summary import MEAN, Figure
+from supersimplenet.benchmark.summary import MEAN, Figure, has_all_folds
 from supersimplenet.utils.files import whole_file
 
 PANELS = {"AP-det": "Detection: AP of images, by the head", "AP-loc": "Localisation: AP of pixels"}
@@ -75,9 +75,8 @@ def prepare_panel(lines: Sequence[Line], figures: Sequence[Figure], metric: str)
     )
     unsupervised = [100 * f.mean for f in chosen if f.regime == "unsupervised" and f.mean is not None]
     dataset, variant = lines[0]["dataset"], lines[0]["settings"]["model"]["variant"]
-    of_whole = {line["category"] for line in lines} == published_categories(dataset) or not published_categories(
-        dataset
-    )
+    known = published_categories(dataset)
+    of_whole = has_all_folds(lines) and (not known or {line["category"] for line in lines} == known)
     published = published_masks(dataset=dataset, metric=metric, source=variant) if of_whole else []
     return Panel(
         here=Curve(masks=[p[0] for p in here], mean=[p[1] for p in here], std=[p[2] for p in here]),

@@ -58,6 +58,11 @@ def published_masks(*, dataset: str, metric: str, source: str) -> list[tuple[flo
     return sorted(found, key=lambda pair: pair[0])
 
 
+def published_datasets() -> set[str]:
+    """Return the names of the datasets that results are published for."""
+    return {place[0] for place in _table()}
+
+
 def published_categories(dataset: str) -> set[str]:
     """Return the categories that a dataset's results are published for; empty if it has none."""
     return {place[3] for place in _table() if place[0] == dataset} - {_MEAN}

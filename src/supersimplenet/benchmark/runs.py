@@ -21,7 +21,7 @@ from supersimplenet.utils.console import console
 MasksFrom = Literal["split file", "seeded subset"]
 CHOSEN_BY_RUN = ("category", "fold", "masks")  # arguments of a data source that each run sets
 _ALL = ("all",)
-_FOLDS = (0, 1, 2)
+FOLDS = (0, 1, 2)  # of a dataset that has folds
 # Masks as written in a regime, with the source's argument that selects the split file with so many masks.
 _SPLIT_FILES: dict[str, dict[str, int]] = {
     "KSDD2": {str(count): count for count in (16, 53, 126)},
@@ -123,7 +123,7 @@ def plan_runs(family: DataFamily, config: AccuracyConfig) -> list[Run]:
     categories: list[str | None] = [None]
     if family.has("category"):
         categories = list(_find_categories(family) if config.categories == _ALL else config.categories)
-    folds = (config.folds or _FOLDS) if family.has("fold") else (None,)
+    folds = (config.folds or FOLDS) if family.has("fold") else (None,)
     return [
         _run(family, category, fold, regime, seed)
         for seed in config.seeds

@@ -10,6 +10,7 @@ from typing import Any
 
 from supersimplenet.benchmark.journal import METRICS, Line
 from supersimplenet.benchmark.published import Published, published_categories, published_figures
+from supersimplenet.benchmark.runs import FOLDS
 from supersimplenet.preprocessing.listing import natural_key
 
 MEAN = "mean"
@@ -63,13 +64,14 @@ def summarise(lines: Sequence[Line]) -> list[Figure]:
     """Return all figures of one benchmark, computed from the lines of its runs.
 
     A category's value for a seed is the mean over its folds; the dataset's value is the mean over its categories. Mean
-    and standard deviation are then taken over the seeds. A seed counts only if each category and fold has a value.
+    and standard deviation are then taken over the seeds. A seed counts only if each category and fold has a value. A
+    published figure stands beside only if every fold was run.
 
     Returns:
         Figures by regime, the least supervised first; the mean over categories comes first if there are several.
     """
     categories = sorted({line["category"] for line in lines}, key=lambda name: natural_key(Path(name)))
-    figures = []
+    figures, all_folds = [], has_all_folds(lines)
     for regime, masks, masks_from in _supervisions(lines):
         chosen = [line for line in lines if (line["regime"], line["masks"]) == (regime, masks)]
         shown = [MEAN, *categories] if len(categories) > 1 else categories
@@ -89,10 +91,16 @@ def summarise(lines: Sequence[Line]) -> list[Figure]:
                         n=len(values),
                         mean=statistics.fmean(values) if values else None,
                         std=statistics.stdev(values) if len(values) > 1 else None,
-                        **_beside(lines[0], regime, masks, category, metric, categories),
+                        **(_beside(lines[0], regime, masks, category, metric, categories) if all_folds else {}),
                     )
                 )
     return figures
+
+
+def has_all_folds(lines: Sequence[Line]) -> bool:
+    """Return whether every fold of the dataset was run, or it has none: published figures are means over all folds."""
+    folds = {line["fold"] for line in lines}
+    return folds == {None} or folds == set(FOLDS)
 
 
 def _supervisions(lines: Sequence[Line]) -> list[tuple[str, str | None, str | None]]:

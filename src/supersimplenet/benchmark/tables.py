@@ -11,8 +11,10 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from supersimplenet.benchmark.journal import METRICS, Line
-from supersimplenet.benchmark.published import Published
-from supersimplenet.benchmark.summary import MEAN, Figure, written
+from supersimplenet.benchmark.protocol import deviations
+from supersimplenet.benchmark.published import Published, published_datasets
+from supersimplenet.benchmark.runs import FOLDS
+from supersimplenet.benchmark.summary import MEAN, Figure, has_all_folds, written
 
 Rows = tuple[list[str], list[list[str]]]  # header, rows
 _MINUS = "\N{MINUS SIGN}"  # as wide as a plus sign
@@ -91,9 +93,17 @@ def describe(lines: Sequence[Line], figures: Sequence[Figure]) -> list[str]:
     )
     reading = "".join(text for name, text in _READING.items() if any(figure.metric == name for figure in figures))
     beside = "Nothing is published for these."
+    if not has_all_folds(lines):
+        beside = (
+            f"Published figures are means over {len(FOLDS)} folds, which were not all run: none stands beside these."
+        )
     if any(figure.published for figure in figures):
         beside = f"Published: {_PAPERS[model['variant']]}, wide_resnet50_2.tv_in1k, 300 epochs, five runs."
     paragraphs = [what, f"{reading}. {beside}"]
+    if differences := deviations(lines):
+        paragraphs.append(f"Differs from the publication: {'; '.join(differences)}.")
+    elif lines[0]["dataset"] in published_datasets():
+        paragraphs.append("Run by the publication's protocol, as far as it is known.")
     for masks_from, text in _MASKS.items():
         names = dict.fromkeys(figure.supervision for figure in figures if figure.masks_from == masks_from)
         if names:

@@ -10,11 +10,12 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from supersimplenet.benchmark.config import AccuracyConfig, SpeedConfig
+from supersimplenet.benchmark.config import AccuracyConfig, Protocol, SpeedConfig
 from supersimplenet.cli.common import Command, OptionParser, compute_config
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.errors import ConfigError
 from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.utils.console import console, results
 from supersimplenet.utils.files import write_text
@@ -37,7 +38,7 @@ def commands() -> list[Command]:
             "train and test on a whole dataset, beside published figures",
             _accuracy_parser(),
             _accuracy,
-            {"model.backbone_weights": "file"},
+            {"view.roi": "file", "view.reference": "file", "model.backbone_weights": "file"},
             {"output": "folder"},
         ),
     ]
@@ -88,7 +89,14 @@ def _accuracy_parser() -> OptionParser:
         help="such as unsupervised,weak,mixed:16,mixed:0.25,full: mixed with a number of masks or a share of them",
     )
     parser.add_argument("--seeds", type=str, default="0", help="each run once with each, such as 0,1,2")
+    parser.add_argument(
+        "--protocol",
+        type=Protocol | None,
+        help="where you give no option: that of the papers (published: no hold-out; their flips, resize, sampling and "
+        "noise), or this program's (ours); by default published on a dataset with published results",
+    )
     parser.add_argument("--model", type=ModelConfig, default=ModelConfig())
+    parser.add_argument("--view", type=ViewConfig, default=ViewConfig())
     parser.add_argument("--recipe", type=Recipe, default=Recipe())
     parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
     parser.add_argument("--cache", type=CacheConfig, default=CacheConfig())
@@ -103,11 +111,14 @@ def _accuracy(options: Namespace) -> int:
     data = options.pop("data")
     module, _, name = data.class_path.rpartition(".")
     settings = _accuracy_parser().instantiate(options)
+    if settings.protocol is None:
+        raise ConfigError("protocol: not given, and --data does not name the dataset; say published or ours")
     config = AccuracyConfig(
         categories=_words(settings.categories),
         folds=_numbers("folds", settings.folds),
         regimes=_words(settings.regimes),
         seeds=_numbers("seeds", settings.seeds),
+        protocol=settings.protocol,
         time_budget=settings.time_budget,
         devices=_words(settings.devices),
         jobs=settings.jobs,
@@ -123,6 +134,7 @@ def _accuracy(options: Namespace) -> int:
         settings.output,
         config,
         model=settings.model,
+        view=settings.view,
         recipe=settings.recipe,
         trainer=settings.trainer,
         cache=settings.cache,

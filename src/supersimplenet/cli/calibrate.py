@@ -22,9 +22,9 @@ from supersimplenet.cli.common import (
     parse_share,
     print_guarantee,
 )
-from supersimplenet.datasets.folder import compile_group_pattern
 from supersimplenet.errors import ConfigError
 from supersimplenet.postprocessing.calibration import verdict
+from supersimplenet.postprocessing.parts import compile_group_pattern
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import normalised
 from supersimplenet.utils.console import results

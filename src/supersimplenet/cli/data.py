@@ -184,18 +184,19 @@ def _convert_parser() -> OptionParser:
 def _convert(options: Namespace) -> int:
     from supersimplenet.datasets.convert import convert, summary
 
-    converted = convert(
-        options.images,
-        options.annotations,
-        options.format,
-        options.output,
-        classes=options.classes.split(",") if options.classes else None,
-        test_fraction=options.test_fraction,
-        seed=options.seed,
-    )
-    print("\n".join(summary(converted)))
+    with writing_into(options.output):
+        converted = convert(
+            options.images,
+            options.annotations,
+            options.format,
+            options.output,
+            classes=options.classes.split(",") if options.classes else None,
+            test_fraction=options.test_fraction,
+            seed=options.seed,
+        )
     table = converted.table
-    print(f"table: {table}\ntrain: supersimplenet train --data Table --data.path {shlex.quote(str(table))}")
+    train = f"train: supersimplenet train --data Table --data.path {shlex.quote(str(table))}"
+    results().print(*summary(converted), f"table: {table}", train, sep="\n")
     return 0
 
 
@@ -240,10 +241,12 @@ def check_data(
     Raises:
         DataError: the dataset is missing or contradicts itself.
     """
+    from supersimplenet.datasets.bit_depth import decide_reading
     from supersimplenet.datasets.checks.check import check, remove_report, write_report
 
     with counting() as left_out:
         samples, orphans = source.survey()
+    reading = decide_reading(source, [sample.image for sample in samples if sample.split == "train"])
     with progress_bar() as bar:
         tasks = {
             "reading": bar.add_task("reading", total=len(samples), detail=""),
@@ -253,6 +256,7 @@ def check_data(
             samples,
             orphans=orphans,
             size_px=size_px,
+            reading=reading,
             progress=lambda stage, images: bar.advance(tasks[stage], images),
         )
         bar.update(
@@ -293,6 +297,7 @@ def split_data(
     Raises:
         SuperSimpleNetError: the subclass names the cause.
     """
+    from supersimplenet.datasets.bit_depth import decide_reading
     from supersimplenet.datasets.checks.inspection import digests_of, inspect_samples
     from supersimplenet.datasets.parts import describe_copies, digest_possible_copies
     from supersimplenet.datasets.splits import group_samples, split_samples, write_table
@@ -300,15 +305,18 @@ def split_data(
     say = results().print
     samples = source.samples()
     inspections = None
+    images = [sample.image for sample in samples]
     with progress_bar() as bar:
         task = bar.add_task("reading", total=len(samples), detail="")
+
+        def done(count: int) -> None:
+            bar.advance(task, count)
+
         if groups == "found":
-            inspections = inspect_samples(samples, progress=lambda images: bar.advance(task, images))
+            inspections = inspect_samples(samples, reading=decide_reading(source, images), progress=done)
             digests = digests_of(samples, inspections)
         else:
-            digests = digest_possible_copies(
-                [sample.image for sample in samples], progress=lambda images: bar.advance(task, images)
-            )
+            digests = digest_possible_copies(images, bit_depth=source.bit_depth, page=source.page, progress=done)
     grouped = group_samples(samples, groups, inspections, digests=digests)
     split = split_samples(grouped, test_fraction=test_fraction, seed=seed)
     with writing_file(output):
@@ -316,7 +324,7 @@ def split_data(
     _print_split(split, test_fraction)
     copies = describe_copies(samples, digests)
     if copies is not None:
-        print(copies)
+        say(copies)
     sizes = Counter(sample.group for sample in split if sample.group is not None)
     several = [size for size in sizes.values() if size > 1]
     say(f"{len(several):,} groups of several images ({sum(several):,} images), each in one split")

@@ -10,8 +10,8 @@ from jsonargparse.typing import PositiveInt
 
 from supersimplenet.cli.common import Command, OptionParser, parse_share
 from supersimplenet.errors import ConfigError
-from supersimplenet.runtime.backends import require_suffix
 from supersimplenet.runtime.bundle import Bundle, FileFormat, FilePrecision, require_precision
+from supersimplenet.runtime.file_kinds import require_suffix
 from supersimplenet.utils.console import results
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from jsonargparse import Namespace
 
 from supersimplenet import __version__
+from supersimplenet.benchmark.protocol import with_protocol
 from supersimplenet.cli import (
     benchmark,
     calibrate,
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_not_empty(own)
         if name == "train":
             train.take_over(command.parser, own)
+        if name == "benchmark accuracy":
+            own = with_protocol(own)
         if any(argument.startswith("--print_config") for argument in own):
             parser.parse_args([*name.split(), *own])  # the program's parser alone prints it
         options = _parsed(command, own)

@@ -19,15 +19,21 @@ from supersimplenet.cli.common import (
     print_guarantee,
 )
 from supersimplenet.errors import ConfigError
+from supersimplenet.postprocessing.parts import GROUP_PATTERN_HELP, given_pattern
 from supersimplenet.prediction.inputs import STANDARD_INPUT
 from supersimplenet.prediction.tables import DEFAULT_FORMATS, parse_formats, table_files
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.training.config import parse_duration
 from supersimplenet.utils.console import console, results
+from supersimplenet.utils.formatting import counted
 
 if TYPE_CHECKING:
+    from supersimplenet.postprocessing.calibration import Calibration
+    from supersimplenet.prediction.finish import PartCounts
     from supersimplenet.prediction.job import PredictionSummary
     from supersimplenet.prediction.tables import Row
+
+_MORE_PHOTOGRAPHS = 1.1  # of a part than in the calibration, from which the guarantee is in doubt
 
 
 def command() -> Command:
@@ -68,10 +74,15 @@ def _parser() -> OptionParser:
     )
     parser.add_argument("--overlays", action="store_true", help="also write each image with its anomaly map over it")
     parser.add_argument(
+        "--group-pattern",
+        type=str | None,
+        help=f"{GROUP_PATTERN_HELP}: a table of parts, each with one verdict, that of its worst photograph",
+    )
+    parser.add_argument(
         "--false-discovery-rate",
         type=str | None,
-        help="such as 5%: count the images that can be told from good parts with at most that share of mistakes, "
-        "however many images there are (column q_value)",
+        help="such as 5%: count the parts, or images without --group-pattern, that can be told from good ones with at "
+        "most that share of mistakes, however many there are (column q_value)",
     )
     parser.add_argument(
         "--batch-size",
@@ -95,6 +106,7 @@ def _run(options: Namespace) -> int:
         raise ConfigError("-: standard input is a terminal; pipe a list of images into the command, or name them")
     formats, compute = parse_formats(options.format), compute_config(options)
     watch_for_s = None if options.watch_for is None else parse_duration(options.watch_for, "watch-for")
+    given_pattern(options.group_pattern)
     rate = options.false_discovery_rate
     rate = None if rate is None else parse_share(rate, "false-discovery-rate")
     from supersimplenet.prediction.job import OVERLAYS
@@ -109,6 +121,7 @@ def _run(options: Namespace) -> int:
         watch_for_s=watch_for_s,
         formats=formats,
         overlays=options.overlays,
+        group_pattern=options.group_pattern,
         false_discovery_rate=rate,
         batch_size=options.batch_size,
         compute=compute,
@@ -117,7 +130,8 @@ def _run(options: Namespace) -> int:
         each=(lambda row: None) if options.watch is None else _print_row,
     )
     _print_summary(summary, rate)
-    written = [*table_files(formats)[1:], *([f"{OVERLAYS}/"] if (options.output / OVERLAYS).is_dir() else [])]
+    tables = table_files(formats, parts=summary.parts is not None)
+    written = [*tables[1:], *([f"{OVERLAYS}/"] if (options.output / OVERLAYS).is_dir() else [])]
     beside = f", {', '.join(written)}" if written else ""
     replaced = " (an earlier run was replaced)" if summary.replaced else ""
     results().print(f"results: {summary.table}{beside}{replaced}")
@@ -142,8 +156,30 @@ def _print_summary(summary: PredictionSummary, false_discovery_rate: float | Non
         f"{summary.images} images{continued}: {summary.verdicts['bad']} bad{unsure} at threshold "
         f"{summary.threshold_logit:.3f} (a logit){failed}"
     )
+    if summary.parts is not None:
+        _print_parts(summary.parts, summary.calibration)
     if summary.flagged is not None and false_discovery_rate is not None:
+        what = "" if summary.parts is None else " parts"
         results().print(
-            f"{summary.flagged} are told from good parts at a false-discovery rate of {false_discovery_rate * 100:g} %"
+            f"{summary.flagged}{what} are told from good parts at a false-discovery rate of "
+            f"{false_discovery_rate * 100:g} %"
         )
     print_guarantee(summary.calibration)
+
+
+def _print_parts(found: PartCounts, calibration: Calibration | None) -> None:
+    say = results().print
+    unsure = f", {found.verdicts['unsure']} unsure" if found.verdicts["unsure"] else ""
+    unknown = f", {found.unknown} without a verdict (a photograph could not be read)" if found.unknown else ""
+    photographs = counted(found.photographs, "photograph")
+    say(f"{counted(found.parts, 'part')} in {photographs}: {found.verdicts['bad']} bad{unsure}{unknown}")
+    if found.unnamed:
+        say(f"{counted(found.unnamed, 'photograph')} of no known part: each counts as a part of its own")
+    if calibration is None:
+        return
+    here, there = found.photographs / max(1, found.parts), calibration.images / calibration.parts
+    if here > _MORE_PHOTOGRAPHS * there:
+        say(
+            f"{here:.3g} photographs a part here, {there:.3g} in the calibration: more good parts may be called bad "
+            "than is guaranteed; calibrate with as many"
+        )

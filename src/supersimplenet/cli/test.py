@@ -46,6 +46,9 @@ def _parser() -> OptionParser:
     parser.add_argument("--data", type=DataSource, help=f"{DATA_HELP}; by default the one it was trained on")
     parser.add_argument("--output", type=Path, help="where to write; by default the model folder")
     parser.add_argument("--resolution", type=Resolution, default="model", help=RESOLUTION_HELP)
+    parser.add_argument(
+        "--anomalib-aupro", action="store_true", help="also AUPRO as anomalib computes it, which published tables have"
+    )
     add_engine(parser, cluster=True)
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
     return parser
@@ -62,6 +65,7 @@ def _run(options: Namespace) -> int:
         resolution=options.resolution,
         compute=compute,
         on_error=options.on_error,
+        anomalib_aupro=options.anomalib_aupro,
     )
     print_evaluation(evaluation, options.output or options.model)
     return 0
@@ -83,7 +87,7 @@ def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
 def _print_metrics(evaluation: Evaluation) -> None:
     from rich.table import Table
 
-    from supersimplenet.evaluation.evaluate import PREFIXES
+    from supersimplenet.evaluation.results import PREFIXES
 
     table = Table("metric", "value", "95 % interval", "", box=None, pad_edge=False)
     decides = PREFIXES[evaluation.image_score]

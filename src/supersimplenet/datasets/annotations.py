@@ -17,6 +17,7 @@ from supersimplenet.preprocessing.decoding import image_size
 from supersimplenet.utils.documents import parse_yaml
 from supersimplenet.utils.files import read_regular
 from supersimplenet.utils.formatting import few
+from supersimplenet.utils.text_files import read_text
 
 AnnotationFormat = Literal["coco", "labelme", "yolo", "voc"]
 Points = tuple[tuple[float, float], ...]
@@ -50,7 +51,7 @@ class Annotations:
     """The annotations of a folder of images.
 
     Attributes:
-        regions: the regions of each image of which the annotations know; none where it is good.
+        regions: the regions of each image that the annotations list; none where it is good.
         unknown: names of images that the annotations speak of and that are not there, or files of no image.
     """
 
@@ -311,10 +312,7 @@ def _json(file: Path, most_bytes: int) -> Any:
 
 
 def _text(file: Path) -> str:
-    try:
-        return _content(file, _MOST_BYTES_OF_ONE).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8; save it as UTF-8") from error
+    return read_text(file, max_bytes=_MOST_BYTES_OF_ONE)
 
 
 def _content(file: Path, most_bytes: int) -> bytes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from supersimplenet.errors import DataError
 from supersimplenet.preprocessing.listing import natural_key
+from supersimplenet.preprocessing.reading import BitDepth, check_bit_depth, check_page
 from supersimplenet.types import Sample
 from supersimplenet.utils.files import file_sha256
 
@@ -29,11 +30,27 @@ class DataSource(ABC):
         image_size: (height, width) in px that published results on the dataset use; None where the size is free.
         perlin_threshold: published Perlin threshold of the unsupervised recipe for this dataset; None for the usual
             one.
+        bit_depth: number of bits that count in 16-bit images, 8 to 16; ``auto`` to find it out when a training starts.
+            None: all 16 for a training; elsewhere, what the model was trained with. See `ReadConfig`.
+        page: number of the page of a TIFF; likewise.
     """
 
     name: str
     image_size: tuple[int, int] | None = None
     perlin_threshold: float | None = None
+    bit_depth: BitDepth | None = None
+    page: int | None = None
+
+    def set_reading(self, bit_depth: BitDepth | None, page: int | None) -> None:
+        """Set ``bit_depth`` and ``page``.
+
+        Raises:
+            ConfigError: there is no such bit depth, or no such page.
+        """
+        if bit_depth not in (None, "auto"):
+            check_bit_depth(bit_depth)
+        check_page(page)
+        self.bit_depth, self.page = bit_depth, page
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({getattr(self, 'name', '')!r})"

@@ -30,7 +30,7 @@ class Converted:
     Attributes:
         table: the table that was written.
         samples: its samples.
-        left_out: images of which the annotations do not know; they are in no row.
+        left_out: images that the annotations do not list; they are in no row.
         unknown: names in the annotations to which there is no image.
     """
 
@@ -82,7 +82,7 @@ def convert(
         regions = [region for region in all_regions if classes is None or region.label in classes]
         samples.append(_sample(image, regions, images, output))
     if not samples:
-        raise DataError(f"{annotations}: knows none of the {len(listed):,} images of {images}; check both")
+        raise DataError(f"{annotations}: lists none of the {len(listed):,} images in {images}; check both")
     samples = split_samples(samples, test_fraction=test_fraction, seed=seed)
     table = output / TABLE_FILE
     write_table(samples, table)
@@ -145,7 +145,7 @@ def summary(converted: Converted) -> list[str]:
         lines.append(f"{counted(len(bad) - masks, 'bad image')} with a box, line or point and so without a mask")
     if converted.left_out:
         lines.append(
-            f"left out: {counted(len(converted.left_out), 'image')} of which the annotations do not know: "
+            f"left out: {counted(len(converted.left_out), 'image')} that the annotations do not list: "
             f"{few(converted.left_out)}"
         )
     if converted.unknown:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
@@ -13,8 +12,10 @@ from pathlib import Path
 from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.datasets.folder_split import FolderSplit, RecordedSplits, SplitRule
 from supersimplenet.errors import ConfigError, DataError
+from supersimplenet.postprocessing.parts import compile_group_pattern, part_of
 from supersimplenet.preprocessing.images import read_mask
 from supersimplenet.preprocessing.listing import list_images, natural_key
+from supersimplenet.preprocessing.reading import MOST_BITS, BitDepth, ReadConfig
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.files import as_paths
 from supersimplenet.utils.formatting import counted, few
@@ -57,6 +58,9 @@ class Folder(DataSource):
             those above are found by themselves.
         split_rule: How the shares are drawn. 2: as described. 1: as in version 0.1, each part on its own, so that the
             shares are met on average only.
+        bit_depth: Number of bits that count in 16-bit images, such as 12 for values of 0 to 4095, or auto, which takes
+            the smallest that holds the values of the training images. By default all 16; a model keeps its own.
+        page: Number of the page of TIFF images, from 0. By default the largest; a model keeps its own.
     """
 
     def __init__(
@@ -74,6 +78,8 @@ class Folder(DataSource):
         group_pattern: str | None = None,
         mask_suffix: str | None = None,
         split_rule: SplitRule = 2,
+        bit_depth: BitDepth | None = None,
+        page: int | None = None,
     ) -> None:
         if not 0 <= test_fraction < 1:
             raise ConfigError(f"test_fraction: {test_fraction}; wanted at least 0 and below 1")
@@ -89,6 +95,7 @@ class Folder(DataSource):
         self.group_pattern = group_pattern
         self.mask_suffix = mask_suffix
         self.split_rule = split_rule
+        self.set_reading(bit_depth, page)
         self._recorded: RecordedSplits | None = None
         self._part = None if group_pattern is None else compile_group_pattern(group_pattern)
         named = self.good[0].resolve()
@@ -119,12 +126,19 @@ class Folder(DataSource):
                 "images"
             )
         for sample in samples:
-            if sample.label == GOOD and sample.mask and read_mask(sample.mask, image_size_px=None).any():
+            if sample.label == GOOD and sample.mask and self._marks(sample.mask):
                 raise DataError(
                     f"{sample.mask}: marks a defect in {sample.image}, which is good; move the image to bad, or remove "
                     "the mask"
                 )
         return [replace(sample, mask=None) if sample.label == GOOD else sample for sample in samples]
+
+    def _marks(self, mask: Path) -> bool:
+        """Return whether the mask of a good image marks anything; by any value where its range is not known yet."""
+        if self.bit_depth == "auto":
+            return bool(read_mask(mask, image_size_px=None, any_value=True).any())
+        reading = ReadConfig(bit_depth=self.bit_depth or MOST_BITS)
+        return bool(read_mask(mask, image_size_px=None, reading=reading).any())
 
     def survey(self) -> tuple[list[Sample], list[tuple[Path, str]]]:
         """Return the samples, with masks of good ones too, and the masks without an image; see `DataSource.survey`."""
@@ -169,13 +183,13 @@ class Folder(DataSource):
     def _group(self, image: Path) -> str | None:
         if self._part is None:
             return None
-        match = self._part.search(image.name)
-        if match is None or match.group(1) is None:
+        part = part_of(image, self._part)
+        if part is None:
             raise DataError(
                 f"{image}: group_pattern '{self.group_pattern}' finds no part in its name; change the pattern, or "
                 "rename the image"
             )
-        return match.group(1)
+        return part
 
     def _split(self, samples: list[Sample], images: dict[str, Files]) -> dict[Path, Split]:
         put: dict[str, Split] = {"test_good": "test", "train_bad": "train"}
@@ -190,28 +204,12 @@ class Folder(DataSource):
             seed=self.seed,
             rule=self.split_rule,
             recorded=self._recorded,
+            bit_depth=self.bit_depth,
+            page=self.page,
         )
         roles = {image: role for role, files in images.items() for _, image in files}
         names = {image: image.relative_to(folder).as_posix() for files in images.values() for folder, image in files}
         return rule.split(samples, roles, names)
-
-
-def compile_group_pattern(pattern: str) -> re.Pattern[str]:
-    """Return a compiled ``group_pattern``; see `Folder`.
-
-    Raises:
-        ConfigError: it is no regular expression, or has not exactly one group.
-    """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"group_pattern: '{pattern}' is no regular expression ({error})") from error
-    if compiled.groups != 1:
-        raise ConfigError(
-            f"group_pattern: '{pattern}' has {compiled.groups} groups; wanted one, around the part's name, such as "
-            r"'(part\d+)_'"
-        )
-    return compiled
 
 
 def _defect(folder: Path, image: Path) -> str:

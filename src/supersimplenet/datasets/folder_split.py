@@ -6,12 +6,14 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from supersimplenet.datasets.base import relative_names
 from supersimplenet.datasets.parts import digest_possible_copies, merge_copies
 from supersimplenet.errors import DataError
+from supersimplenet.preprocessing.reading import BitDepth
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.console import progress_bar
 from supersimplenet.utils.files import file_sha256
@@ -19,6 +21,7 @@ from supersimplenet.utils.formatting import few
 
 SplitRule = Literal[1, 2]
 _MANY = 1000  # from so many images on, the search for copies shows its progress
+_TIE = 1e-9  # changes of squared errors that differ by less are equal
 _Key = Path | str  # of a part: the name of its group, or its only image
 
 
@@ -61,6 +64,8 @@ class FolderSplit:
         seed: seed of the draw.
         rule: 2: see `Folder`; copies are one part. 1: that of version 0.1, which drew each part on its own.
         recorded: splits that were drawn before; None for none.
+        bit_depth: by which copies are found; see `digest_possible_copies`.
+        page: likewise.
     """
 
     put: Mapping[str, Split]
@@ -69,6 +74,8 @@ class FolderSplit:
     seed: int
     rule: SplitRule
     recorded: RecordedSplits | None = None
+    bit_depth: BitDepth | None = None
+    page: int | None = None
 
     def split(
         self, samples: Sequence[Sample], roles: Mapping[Path, str], names: Mapping[Path, str]
@@ -89,7 +96,7 @@ class FolderSplit:
         recorded = {} if self.recorded is None or self.rule == 1 else self.recorded.of(samples)
         if self.rule == 2 and self._draws(samples, roles, recorded):
             new = [sample.image for sample in samples if sample.image not in recorded]
-            parts = _parts(merge_copies(samples, _digests(new)), samples)
+            parts = _parts(merge_copies(samples, self._digests(new)), samples)
         split_of: dict[Path, Split] = {}
         drawn: dict[_Key, list[Sample]] = {}
         given: dict[_Key, Split] = {}
@@ -141,6 +148,14 @@ class FolderSplit:
         open_roles = {role for role, fraction in fractions.items() if role not in self.put and 0 < fraction < 1}
         return any(roles[sample.image] in open_roles and sample.image not in recorded for sample in samples)
 
+    def _digests(self, images: Sequence[Path]) -> dict[Path, str]:
+        digest = partial(digest_possible_copies, images, bit_depth=self.bit_depth, page=self.page)
+        if len(images) < _MANY:
+            return digest()
+        with progress_bar() as bar:
+            task = bar.add_task("looking for copies", total=len(images), detail="")
+            return digest(progress=lambda done: bar.advance(task, done))
+
     def _require_one_side(
         self, members: Sequence[Sample], roles: Mapping[Path, str], names: Mapping[Path, str]
     ) -> None:
@@ -172,18 +187,12 @@ def _draw_test(parts: Mapping[_Key, Collection[str]], fraction: float, given: Ma
     for part, types in parts.items():
         # Change of the types' squared errors that this part would bring.
         change = sum((1 - 2 * (fraction * total[type_] - drawn[type_])) / total[type_] for type_ in set(types))
-        if part not in given and change < 0:
+        # Where either is as near, as with one part of a type at a half, the share of all parts decides.
+        wanted = change < -_TIE or (change < _TIE and len(test) < fraction * len(parts))
+        if part not in given and wanted:
             test.add(part)
             drawn.update(set(types))
     return test
-
-
-def _digests(images: Sequence[Path]) -> dict[Path, str]:
-    if len(images) < _MANY:
-        return digest_possible_copies(images)
-    with progress_bar() as bar:
-        task = bar.add_task("looking for copies", total=len(images), detail="")
-        return digest_possible_copies(images, progress=lambda done: bar.advance(task, done))
 
 
 def _parts(samples: Sequence[Sample], named: Sequence[Sample] | None = None) -> dict[_Key, list[Sample]]:

@@ -17,6 +17,7 @@ from supersimplenet.preprocessing.decoding import EncodedImage, image_size, read
 from supersimplenet.preprocessing.geometry import TOUCHED, resize_mask
 from supersimplenet.preprocessing.image_file import Limits
 from supersimplenet.preprocessing.images import read_mask
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.types import BAD, Sample
 from supersimplenet.utils.files import file_sha256
 
@@ -45,9 +46,13 @@ class MaskReader:
 
     A training needs each mask three times: to see whether it is empty (which decides the supervision), to get its
     pixels, and to get its hash.
+
+    Args:
+        reading: how the dataset's images are read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reading: ReadConfig = FULL_RANGE) -> None:
+        self.reading = reading
         self._kept: dict[tuple[Path, bool], _KeptMask] = {}
         self._sha256: dict[Path, str] = {}
 
@@ -85,8 +90,9 @@ class MaskReader:
             return kept.unpacked()
         mask = read_mask(
             EncodedImage(str(path), lambda: self._bytes_of(path)),
-            image_size_px=image_size(sample.image),
+            image_size_px=image_size(sample.image, page=self.reading.page),
             any_value=any_value,
+            reading=self.reading,
         )
         self._kept[path, any_value] = _KeptMask.of(mask)
         return mask
@@ -97,29 +103,36 @@ class MaskReader:
         return content
 
 
-def read_defects(sample: Sample) -> NDArray[np.bool_] | None:
+def read_defects(sample: Sample, *, reading: ReadConfig = FULL_RANGE) -> NDArray[np.bool_] | None:
     """Return the defective pixels (H, W) of a bad sample at its image's own size; None where they are unknown.
 
     An empty mask is returned as it is. It gives no information, because the image has a defect somewhere.
 
+    Args:
+        sample: the sample.
+        reading: how the dataset's images are read.
+
     Raises:
         ImageError: the mask cannot be read, or has another size than its image.
     """
-    return MaskReader().defects(sample)
+    return MaskReader(reading).defects(sample)
 
 
-def read_ignored(sample: Sample, size_px: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
+def read_ignored(
+    sample: Sample, size_px: tuple[int, int] | None = None, *, reading: ReadConfig = FULL_RANGE
+) -> NDArray[np.bool_] | None:
     """Return the pixels (H, W) that the sample's ignore mask marks; None where the sample has no ignore mask.
 
     Args:
         sample: the sample.
         size_px: (height, width) of the result, in which every pixel that the mask touches is marked; None for the
             image's own size.
+        reading: how the dataset's images are read.
 
     Raises:
         ImageError: the mask cannot be read, has another size than its image, or covers the whole image.
     """
-    return MaskReader().ignored(sample, size_px)
+    return MaskReader(reading).ignored(sample, size_px)
 
 
 def without_empty_masks(

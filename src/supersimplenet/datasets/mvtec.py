@@ -14,6 +14,7 @@ from supersimplenet.preprocessing.listing import (
     note_passed_over,
     suffix_of,
 )
+from supersimplenet.preprocessing.reading import BitDepth
 from supersimplenet.types import BAD, GOOD, Sample, Split
 
 BESIDE_TYPES = "picture beside the folders of types"
@@ -33,14 +34,25 @@ class MVTecAD(DataSource):
     Args:
         category: Name of the category's folder, such as bottle.
         root: The folder that holds the categories.
+        bit_depth: Number of bits that count in 16-bit images, such as 12 for values of 0 to 4095, or auto, which takes
+            the smallest that holds the values of the training images. By default all 16; a model keeps its own.
+        page: Number of the page of TIFF images, from 0. By default the largest; a model keeps its own.
     """
 
     image_size = (256, 256)
 
-    def __init__(self, *, category: str, root: Path = Path("datasets/MVTecAD")) -> None:
+    def __init__(
+        self,
+        *,
+        category: str,
+        root: Path = Path("datasets/MVTecAD"),
+        bit_depth: BitDepth | None = None,
+        page: int | None = None,
+    ) -> None:
         self.category = category
         self.root = Path(root)
         self.name = f"MVTecAD/{category}"
+        self.set_reading(bit_depth, page)
 
     def samples(self) -> list[Sample]:
         """Return every sample of both splits, sorted.

@@ -10,16 +10,17 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 from supersimplenet.datasets.base import relative_names
 from supersimplenet.errors import DataError, ImageError
-from supersimplenet.preprocessing.decoding import image_size
-from supersimplenet.preprocessing.images import pixel_digest, read_image
+from supersimplenet.preprocessing.decoding import decode, image_size
+from supersimplenet.preprocessing.images import pixel_digest, prepare_pixels, read_image
 from supersimplenet.preprocessing.listing import natural_key
+from supersimplenet.preprocessing.reading import MOST_BITS, BitDepth, ReadConfig
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.formatting import counted, few
 
@@ -28,7 +29,11 @@ T = TypeVar("T")
 
 
 def digest_possible_copies(
-    images: Sequence[Path], *, progress: Callable[[int], None] = lambda images: None
+    images: Sequence[Path],
+    *,
+    bit_depth: BitDepth | None = None,
+    page: int | None = None,
+    progress: Callable[[int], None] = lambda images: None,
 ) -> dict[Path, str]:
     """Return the pixel digest of each image that may have a copy among the others; see `pixel_digest`.
 
@@ -37,16 +42,19 @@ def digest_possible_copies(
 
     Args:
         images: the image files.
+        bit_depth: see `DataSource`; for ``auto``, 16-bit values of an unknown range are compared as they are.
+        page: likewise.
         progress: called with the number of images done since the last call.
     """
     digests: dict[Path, str] = {}
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="digests") as pool:
         try:
-            sizes = list(pool.map(_readable(image_size), images))
+            sizes = list(pool.map(_readable(partial(image_size, page=page)), images))
             alike = [place for group in equal_groups(sizes) for place in group if sizes[place] is not None]
             progress(len(images) - len(alike))
             chosen = [images[place] for place in alike]
-            for image, digest in zip(chosen, pool.map(_readable(_digest), chosen), strict=True):
+            digest_of = _readable(partial(_digest, bit_depth=bit_depth or MOST_BITS, page=page))
+            for image, digest in zip(chosen, pool.map(digest_of, chosen), strict=True):
                 if digest is not None:
                     digests[image] = digest
                 progress(1)
@@ -167,13 +175,16 @@ def _readable(read: Callable[[Path], T]) -> Callable[[Path], T | None]:
     return or_none
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, *, bit_depth: BitDepth, page: int | None) -> str:
     status = path.stat()
-    return _digest_of(path, status.st_size, status.st_mtime_ns)
+    return _digest_of(path, status.st_size, status.st_mtime_ns, bit_depth, page)
 
 
 @lru_cache(maxsize=1 << 17)
-def _digest_of(path: Path, size: int, modified: int) -> str:
+def _digest_of(path: Path, size: int, modified: int, bit_depth: BitDepth, page: int | None) -> str:
     """Return the digest; a file that does not change is decoded once in a process."""
     del size, modified
-    return pixel_digest(read_image(path))
+    if bit_depth != "auto":
+        return pixel_digest(read_image(path, reading=ReadConfig(bit_depth=bit_depth, page=page)))
+    decoded = decode(path, page=page)
+    return pixel_digest(decoded.pixels if decoded.range_open else prepare_pixels(decoded.pixels))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from supersimplenet.preprocessing.geometry import TOUCHED, Placement, resize_weights
+from supersimplenet.preprocessing.geometry import HALF, TOUCHED, Placement, resize_weights
+from supersimplenet.preprocessing.resizing import nearest_plane
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-HALF = 0.5  # a position of the map is defective if at least this share of it is
 _ROUNDING = 1e-5  # of the shares, which are computed in float32
 
 
@@ -74,6 +74,10 @@ class Regions:
     def __len__(self) -> int:
         return len(self._boxes)
 
+    def missed(self, size_px: tuple[int, int]) -> int:
+        """Count the regions that no pixel shows when each pixel of (height, width) is the nearest of the mask."""
+        return len(self) - np.setdiff1d(nearest_plane(self._region, size_px), 0).size
+
     def covers(self, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> list[Cover]:
         """Return what each region covers of a map.
 
@@ -96,11 +100,13 @@ def count_lost_regions(mask: NDArray[np.bool_], placement: Placement, on_map: ND
     Args:
         mask: (H, W) of the image.
         placement: where the map lies on the image.
-        on_map: (h, w), the mask as `Placement.mask_on_map` moves it to the map.
+        on_map: (h, w), the mask as `Placement.defects_on_map` moves it to the map.
     """
     if placement.turn is None and mask.shape == on_map.shape:
         return 0
     on_frame = placement.plane_on_frame(mask.astype(np.float32))
+    if placement.resize == "bilinear":
+        return Regions(on_frame).missed(placement.map_size_px)
     covers = Regions(on_frame).covers(
         *(resize_weights(length, target) for length, target in zip(on_frame.shape, on_map.shape, strict=True))
     )

@@ -30,12 +30,12 @@ def describe_source(source: DataSource) -> dict[str, Any]:
     return {"class_path": type(source).__name__, "init_args": arguments}
 
 
-def source_from(description: Mapping[str, Any], where: str = "config.yaml") -> DataSource:
+def source_from(description: Mapping[str, Any], where: str = "the dataset") -> DataSource:
     """Return the source that `describe_source` described.
 
     Args:
-        description: from a model folder's config.yaml.
-        where: that file, for the error message.
+        description: such as ``data`` in a model folder's config.yaml.
+        where: the file that it is from, for the error message.
 
     Raises:
         DataError: the source is of a user's own class, which cannot be found by its name.

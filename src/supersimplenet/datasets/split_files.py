@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
-import reprlib
 from pathlib import Path
 from typing import NoReturn
 
 from supersimplenet.errors import DataError
+from supersimplenet.utils.files import read_regular
+from supersimplenet.utils.formatting import first_line, shown_value
 
 _LARGEST_BYTES = 1 << 20  # the 3,335 images of KolektorSDD2 take at most 73 kB, in the longest protocol
 _LONGEST_NUMBER = 18  # digits
@@ -42,12 +43,9 @@ def read_pickle(path: Path) -> object:
         DataError: the file is missing, too large or damaged, or holds other values, functions or classes.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_BYTES + 1)
+        data = read_regular(path, max_bytes=_LARGEST_BYTES)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    if len(data) > _LARGEST_BYTES:
-        raise DataError(f"{path}: more than {_LARGEST_BYTES:,} bytes; a split file is smaller, fetch it again")
+        raise DataError(f"{path}: cannot be read ({error.strerror}); fetch it from its publisher again") from error
     try:
         _check_plain(data)
         return _PlainUnpickler(io.BytesIO(data)).load()
@@ -58,7 +56,8 @@ def read_pickle(path: Path) -> object:
         ) from None
     except Exception as error:  # a damaged file makes pickle raise errors of any kind
         raise DataError(
-            f"{path}: not a whole pickle ({type(error).__name__}: {error}, {len(data):,} bytes); fetch it again"
+            f"{path}: not a whole pickle ({type(error).__name__}: {first_line(error)}, {len(data):,} bytes); fetch it "
+            "again"
         ) from error
 
 
@@ -74,7 +73,7 @@ def listed_images(entries: object, where: str) -> dict[int, bool]:
         DataError: the entries have another form, or list an image twice.
     """
     if not isinstance(entries, list | tuple):
-        raise DataError(f"{where}: found {reprlib.repr(entries)}; wanted a list of (number, has mask) pairs")
+        raise DataError(f"{where}: found {shown_value(entries)}; wanted a list of (number, has mask) pairs")
     listed: dict[int, bool] = {}
     for position, entry in enumerate(entries):
         number, counts = entry if isinstance(entry, list | tuple) and len(entry) == 2 else (None, None)
@@ -82,7 +81,7 @@ def listed_images(entries: object, where: str) -> dict[int, bool]:
             number = int(number)
         if not isinstance(number, int) or isinstance(number, bool) or counts not in (False, True):
             raise DataError(
-                f"{where}, entry {position}: found {reprlib.repr(entry)}; wanted a pair (number, has mask), such as "
+                f"{where}, entry {position}: found {shown_value(entry)}; wanted a pair (number, has mask), such as "
                 f"(12, True)"
             )
         if number in listed:

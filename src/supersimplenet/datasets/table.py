@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from supersimplenet.datasets.base import DataSource, sort_samples
 from supersimplenet.errors import DataError
+from supersimplenet.preprocessing.reading import BitDepth
 from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.files import is_file, open_regular
 from supersimplenet.utils.formatting import few, first_line
@@ -41,12 +42,18 @@ class Table(DataSource):
     Args:
         path: File of the table.
         root: Folder that relative paths in the table start from. By default the table's own folder.
+        bit_depth: Number of bits that count in 16-bit images, such as 12 for values of 0 to 4095, or auto, which takes
+            the smallest that holds the values of the training images. By default all 16; a model keeps its own.
+        page: Number of the page of TIFF images, from 0. By default the largest; a model keeps its own.
     """
 
-    def __init__(self, *, path: Path, root: Path | None = None) -> None:
+    def __init__(
+        self, *, path: Path, root: Path | None = None, bit_depth: BitDepth | None = None, page: int | None = None
+    ) -> None:
         self.path = Path(path)
         self.root = self.path.parent if root is None else Path(root)
         self.name = f"Table/{self.path.stem}"
+        self.set_reading(bit_depth, page)
 
     def samples(self) -> list[Sample]:
         """Return every sample of both splits, sorted.
@@ -186,7 +193,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, str | None]]:
         # Text comes as a dictionary of its values, so that equal cells are in memory once.
         file = parquet.ParquetFile(opened, read_dictionary=[item.name for item in schema if is_text(item.type)])
         if file.metadata.num_rows > _MAX_ROWS:
-            raise DataError(f"{path}: {file.metadata.num_rows:,} rows; at most {_MAX_ROWS:,} are read")
+            raise DataError(f"{path}: {file.metadata.num_rows:,} rows; at most {_MAX_ROWS:,} are read; split it")
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):
             for column in batch.columns:
                 values = column.dictionary if pyarrow.types.is_dictionary(column.type) else column

@@ -12,7 +12,8 @@ from scipy import stats
 from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.held_out import HELD_OUT
 from supersimplenet.errors import CalibrationError, DataError
-from supersimplenet.evaluation.set_thresholds import Calibrated, ThresholdConfig, set_thresholds
+from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
 from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
 from supersimplenet.inference.image_records import held_out_samples, read_known_images, trained_on
@@ -93,7 +94,7 @@ def _calibration_parts(
 ) -> tuple[list[Sample], str]:
     """Return the parts to calibrate with, and a phrase that says where the good parts came from."""
     if group_pattern is None:
-        group_pattern = detector.record.get("data", {}).get("init_args", {}).get("group_pattern")
+        group_pattern = detector.group_pattern
         if group_pattern is not None and (good or bad):
             console().print(f"parts are told apart as in the training: --group-pattern '{group_pattern}'")
     _refuse_folders_of_bad(good)

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from supersimplenet.errors import MetricError
-from supersimplenet.evaluation.evaluate import PREFIXES
 from supersimplenet.evaluation.rates import PartRates, numbers_of
-from supersimplenet.evaluation.results import Evaluation, Outcome
+from supersimplenet.evaluation.results import PREFIXES, Evaluation, Outcome
 from supersimplenet.metrics.bootstrap import STATISTICS, Interval, mcnemar, paired_differences
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.types import BAD, Sample, ScoreName, Verdict

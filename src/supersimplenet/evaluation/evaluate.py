@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.datasets.masks import read_defects, read_ignored
-from supersimplenet.datasets.regions import count_lost_regions
-from supersimplenet.errors import DataError, ImageError, MetricError
+from supersimplenet.errors import DataError, MetricError
+from supersimplenet.evaluation.cases import EvaluatedImage, map_beside, read_cases
 from supersimplenet.evaluation.known_images import find_trained_on, join_copies, warn_of_known_images
-from supersimplenet.evaluation.results import Evaluation, Outcome, SizeResult, TypeResult, count_verdicts
-from supersimplenet.inference.config import METRICS_FILE
+from supersimplenet.evaluation.results import PREFIXES, Evaluation, Outcome, SizeResult, TypeResult, count_verdicts
 from supersimplenet.inference.detector import Detector
+from supersimplenet.metrics.anomalib_overlap import ANOMALIB_AUPRO
 from supersimplenet.metrics.bootstrap import bootstrap_intervals
 from supersimplenet.metrics.part_tallies import INTERVAL_METRICS, PartTally, pixel_intervals
 from supersimplenet.metrics.pixels import SIZE_EDGES, PixelTally
@@ -31,39 +27,12 @@ from supersimplenet.metrics.ranking import (
     ranked_average_precision,
     ranked_f1_max,
 )
-from supersimplenet.preprocessing.geometry import Placement
-from supersimplenet.preprocessing.images import ImageFacts
 from supersimplenet.preprocessing.loading import Failure, OnError
-from supersimplenet.types import BAD, GOOD, Prediction, Resolution, Sample, ScoreName
+from supersimplenet.types import BAD, GOOD, Resolution, Sample
 from supersimplenet.utils.console import progress_bar
-from supersimplenet.utils.files import write_text
 
-# Prefix of each score's metric names. The head's score has none: published results rank by it.
-PREFIXES: dict[ScoreName, str] = {"head": "", "map": "seg-", "fused": "fused-"}
 _IMAGE_METRICS = {"I-AUROC": ranked_auroc, "AP-det": ranked_average_precision, "I-F1-max": ranked_f1_max}
 _SEED = 0  # seed of the bootstrap samples, so that the intervals are the same each time
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluatedImage:
-    """One test image with its prediction and its masks, which are kept only while the image is evaluated.
-
-    Attributes:
-        sample: the image and its labels.
-        prediction: prediction of the detector.
-        mask: (H, W) bool, True on defective pixels; None where the pixel labels are unknown, which is also the case
-            where the mask of a bad image is empty, at its own size or at the resolution of the pixel metrics.
-        ignored: (H, W) bool, True on pixels that count in no score and no metric; None for none.
-        lost_regions: see `Outcome`.
-        facts: facts about the image file.
-    """
-
-    sample: Sample
-    prediction: Prediction
-    mask: NDArray[np.bool_] | None
-    ignored: NDArray[np.bool_] | None
-    lost_regions: int = 0
-    facts: ImageFacts | None = None
 
 
 @dataclass(kw_only=True)
@@ -106,6 +75,7 @@ def evaluate(
     resolution: Resolution = "model",
     batch_size: int | None = None,
     on_error: OnError = "stop",
+    anomalib_aupro: bool = False,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Evaluation:
     """Predict every test image of a dataset and compute the metrics.
@@ -118,6 +88,7 @@ def evaluate(
             of each image and mask, to which the anomaly map is resized.
         batch_size: number of images that go through the network together; None for a default that suits the engine.
         on_error: whether an unreadable image or mask stops the evaluation or is skipped.
+        anomalib_aupro: also compute AUPRO as anomalib does, for a comparison with published tables.
         progress: called with the number of images done since the last call.
 
     Raises:
@@ -128,9 +99,36 @@ def evaluate(
     if not tested:
         raise DataError("the dataset has no test image; name a dataset with a test split")
     shard = evaluate_shard(
-        detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error, progress=progress
+        detector,
+        tested,
+        resolution=resolution,
+        batch_size=batch_size,
+        on_error=on_error,
+        anomalib_aupro=anomalib_aupro,
+        progress=progress,
     )
     return finish_evaluation(shard, detector, resolution=resolution)
+
+
+def evaluate_samples(
+    detector: Detector,
+    samples: Sequence[Sample],
+    *,
+    resolution: Resolution = "model",
+    on_error: OnError = "stop",
+    anomalib_aupro: bool = False,
+) -> Evaluation:
+    """Evaluate with a progress bar; see `evaluate` for the arguments."""
+    with progress_bar() as bar:
+        task = bar.add_task("testing", total=sum(sample.split == "test" for sample in samples), detail="")
+        return evaluate(
+            detector,
+            samples,
+            resolution=resolution,
+            on_error=on_error,
+            anomalib_aupro=anomalib_aupro,
+            progress=lambda images: bar.advance(task, images),
+        )
 
 
 def evaluate_shard(
@@ -140,21 +138,23 @@ def evaluate_shard(
     resolution: Resolution = "model",
     batch_size: int | None = None,
     on_error: OnError = "stop",
+    anomalib_aupro: bool = False,
     progress: Callable[[int], None] = lambda images: None,
 ) -> PartialEvaluation:
     """Predict some of the test images; see `evaluate` for the arguments."""
     calibration = detector.calibration
+    pixel_logit = None if calibration is None else calibration.pixel_logit
     shard = PartialEvaluation(
-        tally=PixelTally(pixel_logit=None if calibration is None else calibration.pixel_logit), outcomes=[], failures=[]
+        tally=PixelTally(pixel_logit=pixel_logit, keep_regions=anomalib_aupro), outcomes=[], failures=[]
     )
-    for item in _cases(detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error):
+    for item in read_cases(detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error):
         progress(1)
         if isinstance(item, Failure):
             shard.failures.append(item)
             continue
         shard.outcomes.append(_outcome(item, detector.threshold_logit))
         if item.mask is not None:
-            tally = shard.tally.add(_map_beside(item), item.mask, defect=item.sample.defect, ignored=item.ignored)
+            tally = shard.tally.add(map_beside(item), item.mask, defect=item.sample.defect, ignored=item.ignored)
             shard.count(item.sample, tally)
     return shard
 
@@ -196,97 +196,9 @@ def finish_evaluation(shard: PartialEvaluation, detector: Detector, *, resolutio
 
 def evaluate_again(detector: Detector, outcomes: Sequence[Outcome]) -> Iterator[EvaluatedImage]:
     """Predict the images of some outcomes again; yield them in the same order, with masks at the anomaly map's size."""
-    for item in _cases(detector, [outcome.sample for outcome in outcomes]):
+    for item in read_cases(detector, [outcome.sample for outcome in outcomes]):
         assert isinstance(item, EvaluatedImage)  # an unreadable image raises
         yield item
-
-
-def write_metrics(evaluation: Evaluation, folder: Path, *, data: Mapping[str, Any]) -> Path:
-    """Write metrics.json into a folder, whole or not at all.
-
-    Args:
-        evaluation: the evaluation to write.
-        folder: folder for the file.
-        data: description of the dataset, in plain values.
-
-    Returns:
-        The path written.
-    """
-    path = folder / METRICS_FILE
-    write_text(path, json.dumps({**evaluation.summary(), "data": data}, indent=2) + "\n")
-    return path
-
-
-def _cases(
-    detector: Detector,
-    samples: Sequence[Sample],
-    *,
-    resolution: Resolution = "model",
-    batch_size: int | None = None,
-    on_error: OnError = "stop",
-) -> Iterator[EvaluatedImage | Failure]:
-    """Yield one result for each sample, in order: the sample with its prediction and masks, or a `Failure`."""
-    for item in detector.predict_files(
-        [sample.image for sample in samples],
-        ignored=lambda index: read_ignored(samples[index]),
-        batch_size=batch_size,
-        with_facts=True,
-        on_error=on_error,
-    ):
-        if isinstance(item, Failure):
-            yield item
-            continue
-        sample, prediction = samples[item.index], item.prediction
-        try:
-            mask, lost_regions = _pixel_labels(sample, prediction.placement, resolution)
-            yield EvaluatedImage(
-                sample=sample,
-                prediction=prediction,
-                mask=mask,
-                lost_regions=lost_regions,
-                ignored=prediction.ignored
-                if resolution == "model"
-                else _ignored_on_image(detector, sample, prediction),
-                facts=item.facts,
-            )
-        except ImageError as error:
-            if on_error == "stop":
-                raise
-            yield Failure(index=item.index, path=sample.image, reason=str(error))
-
-
-def _pixel_labels(sample: Sample, placement: Placement, resolution: Resolution) -> tuple[NDArray[np.bool_] | None, int]:
-    """Return the mask at the resolution of the pixel metrics (None where unknown), and how many regions it loses."""
-    size_px = placement.map_size_px if resolution == "model" else placement.image_size_px
-    if sample.label == GOOD:
-        return np.zeros(size_px, dtype=bool), 0
-    mask = read_defects(sample)
-    if mask is None or not mask.any():
-        return None, 0
-    if resolution == "native":
-        return mask, 0
-    on_map = placement.mask_on_map(mask)
-    # The image has a defect, even if its mask is empty. If its pixels counted as normal, a correct map would score
-    # badly.
-    return on_map if on_map.any() else None, count_lost_regions(mask, placement, on_map)
-
-
-def _map_beside(case: EvaluatedImage) -> NDArray[np.float32]:
-    """Return the anomaly map, resized to the mask where the mask has another size."""
-    prediction, mask = case.prediction, case.mask
-    if mask is None or mask.shape == prediction.map_logit.shape:
-        return prediction.map_logit
-    return prediction.placement.plane_on_image(prediction.map_logit, outside=float(prediction.map_logit.min()))
-
-
-def _ignored_on_image(detector: Detector, sample: Sample, prediction: Prediction) -> NDArray[np.bool_] | None:
-    """Return the pixels that count in no score, at the image's original size (H, W); None for none."""
-    own = read_ignored(sample)
-    if detector.preprocessor.is_plain or (prediction.ignored is None and prediction.placement.turn is None):
-        return own
-    nowhere = np.zeros(prediction.map_logit.shape, dtype=bool)
-    ignored = nowhere if prediction.ignored is None else prediction.ignored
-    return prediction.placement.mask_on_image(ignored, outside=True)
 
 
 def _outcome(case: EvaluatedImage, threshold_logit: float) -> Outcome:
@@ -328,6 +240,8 @@ def _image_metrics(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
 
 def _pixel_metrics(shard: PartialEvaluation) -> dict[str, Metric]:
     metrics = shard.tally.metrics()
+    if shard.tally.regions_kept is not None:
+        metrics[ANOMALIB_AUPRO] = shard.tally.anomalib_aupro()
     values = {name: metric.value for name, metric in metrics.items() if metric.value is not None}
     intervals, reason = {}, ""
     try:
@@ -384,18 +298,3 @@ def _overlap_curve(tally: PixelTally) -> tuple[NDArray[np.float64], NDArray[np.f
         return overlap_curve(tally.ranking())
     except MetricError:
         return None
-
-
-def evaluate_samples(
-    detector: Detector, samples: Sequence[Sample], *, resolution: Resolution = "model", on_error: OnError = "stop"
-) -> Evaluation:
-    """Evaluate with a progress bar; see `evaluate` for the arguments."""
-    with progress_bar() as bar:
-        task = bar.add_task("testing", total=sum(sample.split == "test" for sample in samples), detail="")
-        return evaluate(
-            detector,
-            samples,
-            resolution=resolution,
-            on_error=on_error,
-            progress=lambda images: bar.advance(task, images),
-        )

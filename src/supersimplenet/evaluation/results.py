@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from supersimplenet.inference.config import METRICS_FILE
 from supersimplenet.metrics.ranking import Metric
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
 from supersimplenet.types import BAD, GOOD, SCORE_FIELDS, Defect, Resolution, Sample, ScoreName, Verdict
+from supersimplenet.utils.files import write_text
 from supersimplenet.utils.formatting import counted, few
 
 if TYPE_CHECKING:
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from supersimplenet.preprocessing.loading import Failure
+
+# Prefix of each score's metric names. The head's score has none: published results rank by it.
+PREFIXES: dict[ScoreName, str] = {"head": "", "map": "seg-", "fused": "fused-"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +244,22 @@ class Evaluation:
             "trained_on": [str(image) for image in self.trained_on],
             "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in self.failures],
         }
+
+
+def write_metrics(evaluation: Evaluation, folder: Path, *, data: Mapping[str, Any]) -> Path:
+    """Write metrics.json into a folder, whole or not at all.
+
+    Args:
+        evaluation: the evaluation to write.
+        folder: folder for the file.
+        data: description of the dataset, in plain values.
+
+    Returns:
+        The path written.
+    """
+    path = folder / METRICS_FILE
+    write_text(path, json.dumps({**evaluation.summary(), "data": data}, indent=2) + "\n")
+    return path
 
 
 def count_verdicts(outcomes: Sequence[Outcome]) -> dict[Verdict, int]:

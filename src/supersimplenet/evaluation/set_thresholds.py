@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from supersimplenet.datasets.masks import read_ignored
 from supersimplenet.datasets.parts import describe_copies, merge_copies, require_one_label
 from supersimplenet.errors import CalibrationError, DataError
-from supersimplenet.evaluation.config import ThresholdConfig as ThresholdConfig
+from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.metrics.thresholds import (
     CostCurve,
     cost_curve,
@@ -97,7 +97,7 @@ def set_thresholds(
     failures = []
     for item in detector.predict_files(
         [sample.image for sample in samples],
-        ignored=lambda index: read_ignored(samples[index]),
+        ignored=lambda index: read_ignored(samples[index], reading=detector.preprocessor.reading),
         with_facts=True,
         on_error=on_error,
     ):

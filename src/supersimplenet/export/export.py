@@ -36,8 +36,8 @@ from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.preprocessing.preprocessor import Preprocessor
+from supersimplenet.preprocessing.resizing import Resize
 from supersimplenet.runtime import Inspector
-from supersimplenet.runtime.backends import require_suffix
 from supersimplenet.runtime.bundle import (
     Bundle,
     Certificate,
@@ -48,6 +48,7 @@ from supersimplenet.runtime.bundle import (
     encode_png,
     require_precision,
 )
+from supersimplenet.runtime.file_kinds import require_suffix
 from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import Paths, as_paths, file_sha256, to_disk
@@ -70,6 +71,10 @@ _VERSIONED = (
     "openvino",
     "nncf",
 )
+_RESIZES: dict[Resize, str] = {
+    "antialiased": "Pillow's antialiased bilinear resize",
+    "bilinear": "OpenCV's bilinear resize (cv2.INTER_LINEAR, not antialiased)",
+}
 
 
 def export_model(
@@ -179,6 +184,7 @@ def _detector_at(model: Path, size_px: tuple[int, int] | None, *, dynamic: bool)
     preprocessor = Preprocessor(
         preprocessor.config,
         size_px=size_px,
+        reading=preprocessor.reading,
         strides=network.config.feature_strides,
         roi=preprocessor.roi,
         reference=None if preprocessor.aligner is None else preprocessor.aligner.reference,
@@ -204,6 +210,7 @@ def _bundle(
 ) -> Bundle:
     """Return the metadata of the file, but for the certificate."""
     network, preprocessor, postprocessor = detector.network, detector.preprocessor, detector.postprocessor
+    calibration = postprocessor.calibration
     return Bundle(
         engine=file_format,
         precision=precision,
@@ -212,9 +219,10 @@ def _bundle(
         step_px=step_px(network) if dynamic else None,
         strides=network.config.feature_strides,
         view=_named(preprocessor),
+        reading=preprocessor.reading,
         view_images=_view_images(preprocessor),
         masked=not preprocessor.is_plain,
-        preprocessing=_preprocessing(network),
+        preprocessing=_preprocessing(network, preprocessor),
         outputs=describe_outputs(
             postprocessor.image_score,
             whole=_sees_whole(preprocessor, dynamic=dynamic),
@@ -222,7 +230,7 @@ def _bundle(
         ),
         image_score=postprocessor.image_score,
         score_scale=postprocessor.score_scale,
-        calibration=postprocessor.calibration,
+        calibration=None if calibration is None else replace(calibration, applied_to=None),
         backbone=_backbone(network, detector.record),
         weights_sha256=hash_weights(model),
         versions=_versions(),
@@ -248,6 +256,9 @@ def _verified(
             at_size(detector.network, size_px),
             image_score=detector.image_score,
             score_scale=detector.score_scale,
+            preprocessor=Preprocessor(
+                detector.preprocessor.config, size_px=size_px, reading=detector.preprocessor.reading
+            ),
             device="cpu",
         )
         verify(file, images, other.predict([*images]), tolerance=tolerance, source=source, size_px=size_px)
@@ -353,11 +364,11 @@ def _evenly(things: Sequence[T], most: int) -> list[T]:
     return [things[round(place * (len(things) - 1) / (most - 1))] for place in range(most)]
 
 
-def _preprocessing(network: SuperSimpleNet) -> dict[str, Any]:
+def _preprocessing(network: SuperSimpleNet, preprocessor: Preprocessor) -> dict[str, Any]:
     return {
         "input": "image: (B, H, W, 3) uint8, RGB",
-        "before_the_graph": "EXIF orientation, 16 bits to 8, alpha over black, grey to RGB; then Pillow's antialiased "
-        "bilinear resize on 8 bits, aspect not kept",
+        "before_the_graph": f"EXIF orientation, {preprocessor.reading.bit_depth} bits to 8, alpha over black, grey to "
+        f"RGB; then {_RESIZES[preprocessor.config.resize]} on 8 bits, aspect not kept",
         "inside_the_graph": "(x / 255 - mean) / std",
         "mean": network.backbone.mean.flatten().tolist(),
         "std": network.backbone.std.flatten().tolist(),

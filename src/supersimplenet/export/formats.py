@@ -15,8 +15,8 @@ from torch.export import ExportedProgram
 
 from supersimplenet.errors import ConfigError, ExportError
 from supersimplenet.export.graph import INPUTS, SCORE_INPUTS, join
-from supersimplenet.runtime.backends import BIN, XML
 from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat
+from supersimplenet.runtime.file_kinds import BIN, XML
 from supersimplenet.runtime.seal import seal_onnx, seal_openvino, seal_zip
 from supersimplenet.utils.formatting import first_line
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from supersimplenet.errors import DataError
-from supersimplenet.evaluation.set_thresholds import ThresholdConfig, set_thresholds
+from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.set_thresholds import set_thresholds
 from supersimplenet.inference.image_records import held_out_samples, trained_on
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.runtime.predictor import Predictor

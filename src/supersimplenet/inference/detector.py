@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from supersimplenet import __version__
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import WEIGHTS_FILE, ComputeConfig
 from supersimplenet.inference.engines import build_engine
@@ -16,6 +16,7 @@ from supersimplenet.inference.model_folder import load_model, load_preprocessor,
 from supersimplenet.inference.record import stated_hash
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration, Computation
+from supersimplenet.postprocessing.parts import pattern_in
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.predictor import IndexedPrediction as IndexedPrediction
@@ -71,7 +72,8 @@ class Detector(Predictor):
             postprocessor=PostProcessor(
                 calibration=calibration, image_score=image_score, score_scale=score_scale or ScoreScale()
             ),
-            computation=Computation(engine=engine, precision=_PRECISIONS[precision], version=version("supersimplenet")),
+            computation=Computation(engine=engine, precision=_PRECISIONS[precision], version=__version__),
+            group_pattern=pattern_in(self.record),
         )
         self.computed_by = f"{engine} {precision} on {self.device.type}"
 

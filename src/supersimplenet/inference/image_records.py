@@ -22,6 +22,7 @@ from supersimplenet.datasets.registry import source_from
 from supersimplenet.errors import ConfigError, ModelFolderError
 from supersimplenet.inference.config import CONFIG_FILE
 from supersimplenet.inference.record import read_record, stated_hash
+from supersimplenet.preprocessing.reading import MOST_BITS
 from supersimplenet.types import BAD, Sample, Split
 from supersimplenet.utils.files import file_sha256, read_regular, write_text
 from supersimplenet.utils.formatting import few, shown_value
@@ -180,7 +181,7 @@ def samples_to_choose_by(folder: Path, samples: Sequence[Sample], record: Mappin
     training = [sample for sample in samples if sample.split == "train"]
     records = read_image_records(folder)
     if records is None:
-        kept = {file_sha256(sample.image) for sample in derive_held_out(source_from(record["data"]), record)}
+        kept = {file_sha256(sample.image) for sample in derive_held_out(_dataset(record, folder), record)}
         return [sample for sample in training if file_sha256(sample.image) not in kept]
     trained = {image.sha256 for image in records if image.role == "trained"}
     kept = {image.sha256 for image in records if image.role in HELD_OUT_ROLES}
@@ -190,6 +191,30 @@ def samples_to_choose_by(folder: Path, samples: Sequence[Sample], record: Mappin
         if sha256 not in kept and (sha256 in trained or sample.label == BAD):
             chosen.append(sample)
     return chosen
+
+
+def tested_on(source: DataSource | None, record: Mapping[str, Any], model: Path) -> DataSource:
+    """Return the dataset to test a model on: the given one or else, for None, the one that it was trained on.
+
+    Args:
+        source: the dataset.
+        record: content of the model folder's config.yaml.
+        model: the model folder.
+
+    Raises:
+        ConfigError: no dataset is known, or it names another bit depth or page than the training's.
+    """
+    if source is None:
+        return trained_on(record, model)
+    reading = record.get("reading", {})
+    for name, own in (("bit_depth", reading.get("bit_depth", MOST_BITS)), ("page", reading.get("page"))):
+        given = getattr(source, name)
+        if given not in (None, "auto", own):
+            raise ConfigError(
+                f"data.{name}: {given}, and {model} was trained with {'the largest' if own is None else own}; leave "
+                "it out, so that the model reads as in its training"
+            )
+    return source
 
 
 def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:
@@ -205,7 +230,7 @@ def trained_on(record: Mapping[str, Any], model: Path) -> DataSource:
     """
     if "data" not in record:
         raise ConfigError(f"data: {model} was not trained here, so its dataset is not known; name one with --data")
-    return as_recorded(source_from(record["data"]), model)
+    return as_recorded(_dataset(record, model), model)
 
 
 def as_recorded(source: DataSource, model: Path) -> DataSource:
@@ -219,3 +244,7 @@ def as_recorded(source: DataSource, model: Path) -> DataSource:
             by_sha256={image.sha256: image.split for image in records},
         )
     )
+
+
+def _dataset(record: Mapping[str, Any], folder: Path) -> DataSource:
+    return source_from(record["data"], where=str(folder / CONFIG_FILE))

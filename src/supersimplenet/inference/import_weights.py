@@ -15,7 +15,10 @@ from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.heads import Heads
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.weight_files import read_state_dict
+from supersimplenet.preprocessing.preprocessor import ViewConfig
+from supersimplenet.preprocessing.resizing import Resize
 from supersimplenet.utils.locks import is_unused, writing_into
+from supersimplenet.utils.serialization import to_plain
 
 Source = Literal["official", "anomalib"]
 # Name of each of our layers in the other implementations.
@@ -40,6 +43,7 @@ _LAYERS: dict[Source, dict[str, str]] = {
     },
 }
 _ALIGN_CORNERS = {"official": True, "anomalib": False}
+_RESIZE: dict[Source, Resize] = {"official": "bilinear", "anomalib": "antialiased"}
 _PREFIX = "model."  # of the names in a Lightning checkpoint
 
 
@@ -48,7 +52,8 @@ def import_weights(file: Path, *, source: Source, config: ModelConfig, output: P
 
     Args:
         file: the authors' ``weights.pt``, or a checkpoint or state dict of anomalib.
-        source: the implementation that wrote the file; decides the names of the weights and ``align_corners``.
+        source: the implementation that wrote the file; decides the names of the weights, ``align_corners`` and the
+            resize of images.
         config: the architecture; its backbone's weights are not taken from the file.
         output: the model folder to write.
 
@@ -68,10 +73,11 @@ def import_weights(file: Path, *, source: Source, config: ModelConfig, output: P
         raise ModelFolderError(str(error)) from error
     network = SuperSimpleNet(dataclasses.replace(config, align_corners=_ALIGN_CORNERS[source]))
     network.heads.load_state_dict(_translate(tensors, network.heads, source, file))
+    view = to_plain(ViewConfig(resize=_RESIZE[source]))
     with writing_into(output):
         if not is_unused(output):
             raise _not_empty(output)
-        save_model(output, network, {"imported": {"source": source, "file": file.name}})
+        save_model(output, network, {"view": view, "imported": {"source": source, "file": file.name}})
     return network.eval()
 
 

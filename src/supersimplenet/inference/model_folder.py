@@ -38,12 +38,12 @@ from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.weight_files import WeightsError, read_shapes, require_fit
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor
+from supersimplenet.preprocessing.images import read_image, read_mask
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
+from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.utils.documents import read_yaml
-from supersimplenet.utils.files import file_sha256, whole_file
-from supersimplenet.utils.files import write_text as write_text
-from supersimplenet.utils.serialization import from_plain as from_plain
-from supersimplenet.utils.serialization import to_plain as to_plain
+from supersimplenet.utils.files import file_sha256, whole_file, write_text
+from supersimplenet.utils.serialization import from_plain, to_plain
 
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "simplejpeg")
 Module = TypeVar("Module", bound=nn.Module)
@@ -209,7 +209,7 @@ def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfi
 
     Args:
         folder: the model folder.
-        record: its config.yaml; if it describes no preprocessor, images are only resized.
+        record: its config.yaml; if it describes no preprocessor, images are read over their full range and resized.
         model: settings of the network.
 
     Raises:
@@ -230,12 +230,21 @@ def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfi
             raise ModelFolderError(
                 f"{folder / name}: not the one of the training, so scores would be wrong; bring it back"
             )
-    own = replace(
-        config,
-        roi=None if config.roi is None else folder / ROI_FILE,
-        reference=None if config.reference is None else folder / REFERENCE_FILE,
+    roi = None if config.roi is None else folder / ROI_FILE
+    reference = None if config.reference is None else folder / REFERENCE_FILE
+    return Preprocessor(
+        replace(config, roi=roi, reference=reference),
+        size_px=model.size_px,
+        reading=read_config_of(record, folder),
+        strides=model.feature_strides,
+        roi=None if roi is None else read_mask(roi, image_size_px=None),
+        reference=None if reference is None else read_image(reference),
     )
-    return read_preprocessor(own, size_px=model.size_px, strides=model.feature_strides)
+
+
+def read_config_of(record: Mapping[str, Any], folder: Path) -> ReadConfig:
+    """Return how the images of a model are read, from its config.yaml; over their full range where it says nothing."""
+    return from_plain(ReadConfig, record.get("reading", {}), where=str(folder / CONFIG_FILE), name="reading")
 
 
 def read_calibration(
@@ -282,7 +291,7 @@ def hash_weights(folder: Path) -> str:
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write a YAML file that appears whole or not at all."""
-    write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+    write_text(path, yaml.safe_dump(to_plain(content), sort_keys=False, allow_unicode=True))
 
 
 def move_to(network: Module, device: torch.device) -> Module:

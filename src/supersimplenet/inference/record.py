@@ -12,6 +12,7 @@ from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
 from supersimplenet.model.config import COMPACT, ModelConfig, Origin, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
+from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.types import ScoreName, ScoreScale
 from supersimplenet.utils.documents import read_yaml
 from supersimplenet.utils.formatting import shown_value
@@ -35,6 +36,7 @@ _TYPES: dict[str, Any] = {
     "masks": str | list[str] | None,
     "view": ViewConfig,
     "view_files": dict[ViewFile, str],
+    "reading": ReadConfig,
     "recipe": Recipe,
     "trainer": dict[str, Any],
     "trainer.holdout_fraction": float,
@@ -53,7 +55,8 @@ _TYPES: dict[str, Any] = {
     "training.seconds": float,
 }
 _ALWAYS = ("model", "backbone.origin", "backbone.sha256")
-_NOT_YET = ("training.seconds", "score_scale", "view_files")  # missing before the training is finished, or since 0.1
+# Missing before the training is finished, or in folders of version 0.1.
+_NOT_YET = ("finished", "files", "training.seconds", "score_scale", "view_files", "reading")
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from supersimplenet.errors import MetricError
+from supersimplenet.metrics.anomalib_overlap import RegionCounts, anomalib_overlap
 from supersimplenet.metrics.part_tallies import PartTally
 from supersimplenet.metrics.ranking import (
     Metric,
@@ -86,18 +87,22 @@ class PixelTally:
     Args:
         pixel_logit: pixel threshold; a region with a pixel at or above it counts as found. None where there is none.
         bin_bits: leading bits of a float32 that tell bins apart, 18 to 24; each bin takes 8 bytes.
+        keep_regions: also keep the bins of each region, at most 16 bytes a defective pixel, for `anomalib_overlap`.
 
     Raises:
         MetricError: ``bin_bits`` outside these bounds.
     """
 
-    def __init__(self, *, pixel_logit: float | None = None, bin_bits: int = BIN_BITS) -> None:
+    def __init__(
+        self, *, pixel_logit: float | None = None, bin_bits: int = BIN_BITS, keep_regions: bool = False
+    ) -> None:
         if not _FEWEST_BITS <= bin_bits <= _MOST_BITS:
             raise MetricError(f"bin_bits: {bin_bits}; wanted {_FEWEST_BITS} to {_MOST_BITS}")
         self.pixel_logit = pixel_logit
         self.bin_bits = bin_bits
         self.normal = np.zeros(1 << bin_bits, dtype=np.int64)
         self.defective: dict[tuple[str, int], _Defective] = {}
+        self.regions_kept: list[RegionCounts] | None = [] if keep_regions else None
 
     def add(
         self,
@@ -142,6 +147,9 @@ class PixelTally:
         region, regions = ndimage.label(mask, structure=ndimage.generate_binary_structure(2, 2))
         region_at, bin_at = region[mask], bins[mask]
         area = np.bincount(region_at, minlength=regions + 1)
+        if self.regions_kept is not None:
+            in_turn = np.split(bin_at[np.argsort(region_at, kind="stable")], area[1:-1].cumsum())
+            self.regions_kept += [np.unique(of_region, return_counts=True) for of_region in in_turn]
         size_class = np.searchsorted(SIZE_EDGES, area / mask.size, side="right")
         hot = map_logit[mask] >= np.float32(np.inf if self.pixel_logit is None else self.pixel_logit)
         is_found = np.bincount(region_at[hot], minlength=regions + 1) > 0
@@ -172,6 +180,8 @@ class PixelTally:
         self.normal += other.normal
         for key, defective in other.defective.items():
             self.defective.setdefault(key, _Defective()).add(defective)
+        if self.regions_kept is not None and other.regions_kept is not None:
+            self.regions_kept += other.regions_kept
 
     def ranking(self, *, defect: str | None = None, size: int | None = None) -> Ranking:
         """Rank the defective pixels, of all regions or of those of a type or size class, against all normal pixels.
@@ -198,6 +208,13 @@ class PixelTally:
     def metrics(self, *, defect: str | None = None, size: int | None = None) -> dict[str, Metric]:
         """Compute `PIXEL_METRICS` by name; a metric that is not defined gives the reason."""
         return measure(PIXEL_METRICS, partial(self.ranking, defect=defect, size=size))
+
+    def anomalib_aupro(self) -> Metric:
+        """Compute `anomalib_overlap` of the regions kept; where it is not defined, give the reason."""
+        try:
+            return Metric(value=anomalib_overlap(self.normal, self.regions_kept or []))
+        except MetricError as error:
+            return Metric(value=None, reason=str(error))
 
     def regions(self, *, defect: str | None = None, size: int | None = None) -> tuple[int, int]:
         """Return the number of defective regions, of a type or size class, and how many of them were found."""

@@ -21,10 +21,12 @@ from torch.fx.experimental.optimization import fuse
 
 from supersimplenet.errors import BackboneError
 from supersimplenet.model.config import COMPACT, ModelConfig, Origin
+from supersimplenet.model.hub_record import record_fingerprint
 from supersimplenet.model.weight_files import read_state_dict
-from supersimplenet.utils.formatting import first_line
+from supersimplenet.utils.formatting import few, first_line
 
 _COMPACT_ARCHITECTURE = "resnet18"
+_COUNTER = "num_batches_tracked"
 _HUB_TIMEOUT_S = 10.0
 _WIDE_CHANNELS = 128  # from this many on, one thread runs a 1x1 convolution faster in oneDNN than in torch's own code
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -132,10 +134,16 @@ class Backbone(nn.Module):
             maps = list(maps.values())
         return tuple(feature if self.channels_last else feature.permute(0, 2, 3, 1) for feature in maps)
 
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of the weights' names, shapes and float32 values, in hex."""
+    def fingerprint(self, *, counters: bool = True) -> str:
+        """Return the SHA-256 of the weights' names, shapes and float32 values, in hex.
+
+        Args:
+            counters: include BatchNorm's counts of training batches, which inference does not use and some files lack.
+        """
         digest = hashlib.sha256()
         for name, value in sorted(self.net.state_dict().items()):
+            if name.endswith(_COUNTER) and not counters:
+                continue
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().float().contiguous().numpy().data)
         return digest.hexdigest()
@@ -175,7 +183,7 @@ def build_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbon
         else:
             origin = "hub"
     settings = _pretrained(architecture)
-    return Backbone(
+    backbone = Backbone(
         net,
         channels=channels,
         origin=origin,
@@ -183,6 +191,9 @@ def build_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbon
         std=settings.std,
         channels_last=getattr(net, "output_fmt", "NCHW") == "NHWC",
     )
+    if origin == "hub" and with_weights:
+        record_fingerprint(config.backbone, backbone.fingerprint(counters=False))
+    return backbone
 
 
 def wrap_module(net: nn.Module, image_size: tuple[int, int]) -> Backbone:
@@ -272,7 +283,7 @@ def _load_weights(net: nn.Module, path: Path) -> None:
     found, missing = {}, []
     for name, value in wanted.items():
         source = next((available[n] for n in (name, *_whole_model_names(name)) if n in available), None)
-        if source is None and name.endswith("num_batches_tracked"):
+        if source is None and name.endswith(_COUNTER):
             source = value  # not used in eval mode; older files lack it
         if source is None:
             missing.append(name)
@@ -285,8 +296,8 @@ def _load_weights(net: nn.Module, path: Path) -> None:
             found[name] = source.to(value.dtype)
     if missing:
         raise BackboneError(
-            f"{path}: lacks {len(missing)} of the {len(wanted)} weights the network needs: {', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}; give the weights of this architecture"
+            f"{path}: lacks {len(missing)} of the {len(wanted)} weights the network needs: {few(missing)}; "
+            "give the weights of this architecture"
         )
     net.load_state_dict(found)
 

@@ -15,6 +15,7 @@ from supersimplenet.types import Regime, ScoreName
 Variant = Literal["jims", "icpr"]
 Flips = Literal["none", "published", "symmetric"]
 SmallRegions = Literal["keep", "drop"]
+Sampling = Literal["even", "published"]
 Auto = Literal["auto"]
 Origin = Literal["package", "hub", "file", "module"]  # of a backbone's weights; see `Backbone`
 COMPACT = "compact"
@@ -83,6 +84,9 @@ class Recipe:
         flips: which images are also used flipped in training: upside down, left to right, and both. ``published``: only
             bad images, so that a flip reveals the label; ``symmetric``: good images too; ``none``: no image.
             ``auto``: none for unsupervised training, else symmetric (docs/decisions/0012-flips-and-scores.md).
+        sampling: how the images of an epoch are chosen. ``even``: beside bad images the good ones that were drawn least
+            often, in batches of equal size; ``published``: good ones at random, rarely drawn ones more likely, and one
+            several times where there are fewer than are drawn; the last batch has what is left over.
         most_repeats: where few bad images would make an epoch shorter than the good images alone do, the bad ones are
             repeated in it, up to this many times its steps; 1 for each once, as published.
         mask_dilation_px: side of the square by which masks are widened, in pixels of the mask's file; 1 leaves them
@@ -104,8 +108,8 @@ class Recipe:
         gradient_clip_norm: largest norm of the gradient, null for no clipping. ``auto``: null for unsupervised
             training, else 1.
 
-    Source: JIMS section 4.2 (implementation details). Differs: the defaults of ``flips``, ``most_repeats`` and
-    ``small_regions``.
+    Source: JIMS section 4.2 (implementation details). Differs: the defaults of ``flips``, ``sampling``,
+    ``most_repeats`` and ``small_regions``.
     """
 
     batch_size: int = 32
@@ -113,6 +117,7 @@ class Recipe:
     noise_std: float | Auto = "auto"
     stop_gradient: bool | Auto = "auto"
     flips: Flips | Auto = "auto"
+    sampling: Sampling = "even"
     most_repeats: int = 4
     mask_dilation_px: int | Auto = "auto"
     distance_weight: tuple[float, float] | Auto | None = "auto"
@@ -128,6 +133,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "recipe.batch_size", self.batch_size, "at least 1")
+        ways = get_args(Sampling)
+        _require(self.sampling in ways, "recipe.sampling", self.sampling, f"one of {', '.join(ways)}")
         _require(self.most_repeats >= 1, "recipe.most_repeats", self.most_repeats, "at least 1")
         if self.perlin_threshold != "auto":
             inside = -1 < self.perlin_threshold < 1

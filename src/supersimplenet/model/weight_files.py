@@ -68,7 +68,7 @@ def read_shapes(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         length = struct.unpack("<Q", start)[0]
         if length > _LARGEST_HEADER_BYTES:
             raise WeightsError(
-                f"{path}: damaged (a header of {length:,} bytes, at most {_LARGEST_HEADER_BYTES:,} are read); "
+                f"{path}: damaged (a header of {length:,} bytes; at most {_LARGEST_HEADER_BYTES:,} are read)"
             )
         shapes = {}
         with safe_open(path, framework="pt") as file:
@@ -143,22 +143,23 @@ def load_torch_file(path: Path, *, advice: str = _ADVICE) -> Any:
 
     Args:
         path: the file.
-        advice: what to do about a file that is damaged.
+        advice: what to do about a file that is damaged; empty where the caller says it.
 
     Raises:
         BackboneError: the file is damaged, or holds anything else.
     """
+    remedy = f"; {advice}" if advice else ""
     try:
         is_zip = check_torch_file(path, advice)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except BackboneError:
         raise
     except OSError as error:
-        raise BackboneError(f"{path}: cannot be read ({error.strerror or first_line(error)}); {advice}") from error
+        raise BackboneError(f"{path}: cannot be read ({error.strerror or first_line(error)}){remedy}") from error
     except Exception as error:  # torch passes on every error of its unpickler
         raise BackboneError(
-            f"{path}: holds something else than tensors, and objects are never unpickled here ({first_line(error)}); "
-            "save its state dict alone: torch.save(model.state_dict(), ...)"
+            f"{path}: holds something else than tensors, and objects are never unpickled here ({first_line(error)})"
+            + ("; save its state dict alone: torch.save(model.state_dict(), ...)" if advice else "")
         ) from error
 
 
@@ -173,7 +174,9 @@ def check_torch_file(path: Path, advice: str) -> bool:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _LARGEST_FILE_BYTES:
-            raise BackboneError(f"{path}: {size:,} bytes; at most {_LARGEST_FILE_BYTES:,} are read; {advice}")
+            raise BackboneError(
+                f"{path}: {size:,} bytes; at most {_LARGEST_FILE_BYTES:,} are read{'; ' if advice else ''}{advice}"
+            )
         is_zip = file.read(2) == b"PK"
         if not is_zip:
             file.seek(0)

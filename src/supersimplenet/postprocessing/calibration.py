@@ -7,7 +7,7 @@ in the model folder as calibration.yaml.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import get_args
 
@@ -86,7 +86,7 @@ class Calibration:
     weights_sha256: str
     date: str
     computation: Computation | None = None
-    applied_to: Computation | None = None
+    applied_to: Computation | None = field(default=None, compare=False)  # of the reader, not of the calibration
 
     def __post_init__(self) -> None:
         for name, wanted, holds in self._conditions():

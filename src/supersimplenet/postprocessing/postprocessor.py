@@ -94,5 +94,6 @@ class PostProcessor:
             map_logit=map_logit,
             placement=layout.placement,
             ignored=layout.ignored,
+            reading=layout.reading,
             alignment=layout.alignment,
         )

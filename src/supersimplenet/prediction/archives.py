@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from supersimplenet.errors import DataError, ImageError
-from supersimplenet.prediction.sources import TIMEOUTS, given, most_bytes, opened, reason_of
+from supersimplenet.prediction.sources import TIMEOUTS, given, opened, reason_of
 from supersimplenet.preprocessing.decoding import EncodedImage
+from supersimplenet.preprocessing.image_file import Limits, UnusableFileError
 from supersimplenet.preprocessing.listing import (
     IMAGE_SUFFIXES,
     IRREGULAR,
@@ -112,7 +113,7 @@ def _followed(
         name = _plain(member.name)
         if name in wanted and member.isreg():
             if name in found:
-                raise DataError(f"{file}: holds {name} twice, and a link to it: not clear to which; make it again")
+                raise DataError(f"{file}: holds {name} twice, and a link to it, which may mean either; pack it again")
             found.add(name)
             yield from map(image, wanted[name])
     for target, names in wanted.items():
@@ -143,9 +144,10 @@ def _image(file: ImageFile, member: tarfile.TarInfo, source: _Forward, name: str
     named = f"{file}/{name}"
     if member.issparse():
         return EncodedImage(named, partial(_refuse, f"{named}: a sparse file; pack it without --sparse"))
-    if member.size > most_bytes():
-        limit = f"{member.size:,} bytes; at most {most_bytes():,} are read"
-        return EncodedImage(named, partial(_refuse, f"{named}: {limit}"))
+    try:
+        Limits.from_environment().check_bytes(member.size)
+    except UnusableFileError as error:
+        return EncodedImage(named, partial(_refuse, f"{named}: {error}"))
     if is_plain:
         assert isinstance(file, Path)
         return EncodedImage(named, partial(_read_part, file, named, member.offset_data, member.size))
@@ -166,7 +168,7 @@ def _checked(file: ImageFile, step: Callable[[], Any]) -> Any:
     except Exception as error:  # tarfile, the decompressors and remote stores may raise any error
         if isinstance(error, TIMEOUTS) or getattr(error, "strerror", None):
             raise DataError(f"{file}: cannot be read ({reason_of(error)}); check the path") from error
-        raise DataError(f"{file}: not a readable tar archive ({first_line(error)}); make it again") from error
+        raise DataError(f"{file}: not a readable tar archive ({first_line(error)}); pack it again") from error
 
 
 class _StrictInfo(tarfile.TarInfo):
@@ -276,7 +278,7 @@ def _read_part(file: Path, name: str, offset: int, size: int) -> bytes:
         whole.seek(offset)
         content = whole.read(size)
     if len(content) < size:
-        raise ImageError(f"{name}: the archive ends within it; make the archive again")
+        raise ImageError(f"{name}: the archive ends within it; pack it again")
     return content
 
 

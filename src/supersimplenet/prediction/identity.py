@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from supersimplenet import __version__
 from supersimplenet.errors import OutputError
 from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, REFERENCE_FILE, ROI_FILE, WEIGHTS_FILE
 from supersimplenet.runtime.predictor import SupportsPredict
+from supersimplenet.utils.documents import read_json
 from supersimplenet.utils.files import file_sha256, write_text
 from supersimplenet.utils.formatting import differences
 
@@ -18,16 +20,23 @@ _MODEL_FILES = (WEIGHTS_FILE, CONFIG_FILE, CALIBRATION_FILE, ROI_FILE, REFERENCE
 
 
 def run_identity(
-    detector: SupportsPredict, model: Path, *, batch_size: int, overlays: bool, watched: str | None
+    detector: SupportsPredict,
+    model: Path,
+    *,
+    batch_size: int,
+    overlays: bool,
+    group_pattern: str | None,
+    watched: str | None,
 ) -> dict[str, Any]:
     """Return the identity of a run in plain values: content of the model, computation, options and package version."""
     files = [model] if model.is_file() else [model / name for name in _MODEL_FILES]
     return {
-        "supersimplenet": version("supersimplenet"),
+        "supersimplenet": __version__,
         "model": {path.name: file_sha256(path)[:16] for path in files if path.is_file()},
         "computation": detector.computed_by,
         "batch_size": batch_size,
         "overlays": overlays,
+        "group_pattern": group_pattern,
         "watched": watched,
     }
 
@@ -56,15 +65,11 @@ def check_identity(journal: Path, identity: dict[str, Any], *, model: Path) -> N
 
 
 def _read(path: Path, journal: Path) -> dict[str, Any]:
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OutputError):
+        earlier = read_json(path, advice="", error=OutputError)
         if isinstance(earlier, dict):
             return earlier
-        reason = "damaged"
-    except FileNotFoundError:
-        reason = "missing"
-    except (OSError, ValueError, RecursionError):
-        reason = "damaged"
+    reason = "damaged" if path.exists() else "missing"
     raise OutputError(
         f"{path}: {reason}, so the model of the interrupted run is not known; choose another --output, or remove "
         f"{path.name} and {journal.name}"

@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from supersimplenet.errors import DataError, ImageError
+from supersimplenet.errors import DataError
 from supersimplenet.prediction.sources import given, most_bytes, opened
 from supersimplenet.preprocessing.decoding import EncodedImage
 from supersimplenet.preprocessing.listing import PassedOver, note_passed_over
@@ -16,14 +16,16 @@ from supersimplenet.utils.formatting import first_line
 
 NO_ROW = "table without a row"
 _WANTED = "wanted a column image with the bytes of an image file, and maybe path"
+_PARTS = ("part", "group")  # columns with the name of the part that an image shows
 
 
 def images_in_table(file: ImageFile) -> Iterator[EncodedImage]:
     """Yield the images of a Parquet table: bytes from the column ``image``, names from the column ``path``.
 
-    Without a path, the name is ``table.parquet/12``. If ``image`` is a struct of ``bytes`` and ``path``, as in datasets
-    of the Hugging Face hub, the values of the struct are used. One row is in memory at a time, since a small file may
-    hold the same large value in many rows.
+    The part that an image shows comes from the column ``part`` or ``group``, if there is one. Without a path, the name
+    is ``table.parquet/12``. If ``image`` is a struct of ``bytes`` and ``path``, as in datasets of the Hugging Face hub,
+    the values of the struct are used. One row is in memory at a time, since a small file may hold the same large value
+    in many rows.
 
     Raises:
         DataError: the table cannot be read, or has no such column. Raised where this is noticed.
@@ -37,7 +39,8 @@ def images_in_table(file: ImageFile) -> Iterator[EncodedImage]:
         if image is not None and not isinstance(image, bytes):
             raise DataError(f"{file}: its column image holds {type(image).__name__}; {_WANTED}")
         named = str(name or f"{file}/{number}")
-        yield EncodedImage(named, partial(_bounded, named, image or b""))
+        part = next((str(row[column]) for column in _PARTS if row.get(column) is not None), None)
+        yield EncodedImage(named, partial(given, image or b""), part)
         number += 1
     if not number:
         passed_over = PassedOver()
@@ -53,7 +56,7 @@ def _rows(file: ImageFile) -> Iterator[dict[str, Any]]:
     with closing(opened(file)) as stream:
         try:
             table = pq.ParquetFile(stream, pre_buffer=False, page_checksum_verification=True)
-            columns = [name for name in ("path", "image") if name in table.schema_arrow.names]
+            columns = [name for name in ("path", "image", *_PARTS) if name in table.schema_arrow.names]
             if "image" not in columns:
                 raise DataError(f"{file}: has the columns {', '.join(table.schema_arrow.names)}; {_WANTED}")
             _check_sizes(file, table.metadata)
@@ -77,15 +80,9 @@ def _check_sizes(file: ImageFile, metadata: Any) -> None:
         if group.total_byte_size > most_bytes() * max(1, group.num_rows):
             raise DataError(
                 f"{file}: {group.num_rows:,} rows with {group.total_byte_size:,} bytes when unpacked; at most "
-                f"{most_bytes():,} are read for an image"
+                f"{most_bytes():,} are read for an image; write it with smaller images"
             )
 
 
 def _damaged(file: ImageFile, error: BaseException) -> DataError:
-    return DataError(f"{file}: not a readable Parquet file ({first_line(error)}); make it again")
-
-
-def _bounded(name: str, content: bytes) -> bytes:
-    if len(content) > most_bytes():
-        raise ImageError(f"{name}: {len(content):,} bytes; at most {most_bytes():,} are read")
-    return given(content)
+    return DataError(f"{file}: not a readable Parquet file ({first_line(error)}); write it again")

@@ -12,8 +12,10 @@ from typing import BinaryIO
 
 from supersimplenet.errors import ConfigError, OutputError
 from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.parts import given_pattern
+from supersimplenet.prediction.finish import FIRST, SEEN, Counts, PartCounts, write_tables
 from supersimplenet.prediction.identity import IDENTITY, check_identity, run_identity
-from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format, Row, results_in, table_file
+from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format, Row, table_file
 from supersimplenet.prediction.watch import Arrivals, Refresh, with_pauses
 from supersimplenet.preprocessing.loading import ImageFile, OnError
 from supersimplenet.runtime.predictor import IndexedPrediction, SupportsPredict
@@ -27,8 +29,6 @@ from supersimplenet.utils.locks import writing_into
 from supersimplenet.utils.names import short_stem
 
 _JOURNAL = "predictions.partial.jsonl"
-_SEEN = "seen"  # in the journal: size and date of a watched file when it was taken
-_FIRST = "path"  # first column of a row
 _TO_DISK_EVERY_S = 5.0  # a power cut loses no more; the images are predicted again
 OVERLAYS = "overlays"
 
@@ -41,8 +41,10 @@ class PredictionSummary:
         images: number of images.
         continued: number of these images that were already predicted by an earlier, interrupted run.
         verdicts: number of images by verdict: good, unsure and bad.
-        flagged: number of images called bad at the chosen false-discovery rate; None without such a rate.
+        flagged: number of parts, or of images where parts are not known, called bad at the chosen false-discovery rate;
+            None without such a rate.
         failed: number of images that could not be read; their rows hold an error.
+        parts: the parts in numbers; None where they are not known.
         table: file of results; the first if there are several.
         replaced: whether this file replaced the file of an earlier run.
         threshold_logit: threshold of the model: an image is ``bad`` from this score on.
@@ -56,6 +58,7 @@ class PredictionSummary:
     verdicts: dict[Verdict, int]
     flagged: int | None
     failed: int
+    parts: PartCounts | None
     table: Path
     replaced: bool
     threshold_logit: float
@@ -71,6 +74,7 @@ def predict_to_folder(
     model_folder: Path,
     formats: Sequence[Format] = DEFAULT_FORMATS,
     overlays: bool = False,
+    group_pattern: str | None = None,
     false_discovery_rate: float | None = None,
     batch_size: int | None = None,
     on_error: OnError = "stop",
@@ -92,8 +96,10 @@ def predict_to_folder(
         model_folder: the detector's model folder or exported file; a run is continued only with the same content.
         formats: file formats of the results.
         overlays: also write each image with its anomaly map.
-        false_discovery_rate: also give each image its p-value adjusted for the number of images, ``q_value``, and
-            count the images at or below this rate.
+        group_pattern: finds the part's name in a file's name: also write a table of parts, see
+            `supersimplenet.postprocessing.parts`. An image from a table may name its part itself.
+        false_discovery_rate: also give each part, or each image where parts are not known, its p-value adjusted for
+            their number, ``q_value``, and count those at or below this rate.
         batch_size: number of images that go through the network together; None for a default that suits the engine.
         on_error: ``stop`` raises at the first unreadable image, ``skip`` writes a row with the error for it.
         progress: called with the number of images done since the last call.
@@ -103,7 +109,7 @@ def predict_to_folder(
         ImageError: an image cannot be read and ``on_error`` is ``stop``; the results before this image are kept.
         OutputError: the folder holds an interrupted run with other images or another model, or another process writes
             into it.
-        ConfigError: a false-discovery rate is given, but the model is not calibrated.
+        ConfigError: a false-discovery rate is given, but the model is not calibrated; or the pattern cannot be used.
     """
     if false_discovery_rate is not None and not detector.is_calibrated:
         raise ConfigError(
@@ -118,6 +124,7 @@ def predict_to_folder(
             model_folder=model_folder,
             formats=formats,
             overlays=overlays,
+            group_pattern=group_pattern,
             false_discovery_rate=false_discovery_rate,
             batch_size=detector.images_at_once if batch_size is None else batch_size,
             on_error=on_error,
@@ -134,6 +141,7 @@ def _predict_to_folder(
     model_folder: Path,
     formats: Sequence[Format],
     overlays: bool,
+    group_pattern: str | None,
     false_discovery_rate: float | None,
     batch_size: int,
     on_error: OnError,
@@ -143,17 +151,25 @@ def _predict_to_folder(
     journal = output / _JOURNAL
     watched = str(images.folder) if isinstance(images, Arrivals) else None
     replaces = watched is None and (output / table_file(formats)).is_file()
-    identity = run_identity(detector, model_folder, batch_size=batch_size, overlays=overlays, watched=watched)
+    pattern = given_pattern(group_pattern)
+    identity = run_identity(
+        detector,
+        model_folder,
+        batch_size=batch_size,
+        overlays=overlays,
+        group_pattern=None if pattern is None else pattern.pattern,
+        watched=watched,
+    )
     check_identity(journal, identity, model=model_folder)
     if isinstance(images, Arrivals):
         ended_ns = journal.stat().st_mtime_ns if journal.is_file() else 0
-        kept = mend_journal(journal, first=_FIRST)
-        rows = read_journal(journal, first=_FIRST)
-        images.pass_over(((row["path"], row.get(_SEEN)) for row in rows), until_ns=ended_ns)
+        kept = mend_journal(journal, first=FIRST)
+        rows = read_journal(journal, first=FIRST)
+        images.pass_over(((row["path"], row.get(SEEN)) for row in rows), until_ns=ended_ns)
         left: Iterator[ImageFile | None] = iter(images)
     else:
         # Continue after a complete batch: in a batch with other images, results may differ in the last bit.
-        kept = cut_journal(journal, batch_size, first=_FIRST)
+        kept = cut_journal(journal, batch_size, first=FIRST)
         left = _after(journal, iter(images))
     _tell_damage(journal, kept)
     done = kept.rows
@@ -165,11 +181,17 @@ def _predict_to_folder(
             (output / OVERLAYS).rmdir()
     count, synced = done, time.monotonic()
 
-    def finish() -> tuple[dict[Verdict, int], int | None, int]:
-        names = columns(aligned=detector.aligned)
-        return _finish(output, formats, false_discovery_rate, names, stays=watched is not None)
+    def write() -> Counts:
+        return write_tables(
+            journal,
+            formats,
+            columns=columns(aligned=detector.aligned),
+            group_pattern=pattern,
+            false_discovery_rate=false_discovery_rate,
+            watched=watched is not None,
+        )
 
-    refresh = Refresh(finish, rows=done, wanted=watched is not None)
+    refresh = Refresh(write, rows=done, wanted=watched is not None)
     left = with_pauses(left, lambda: refresh(count))
     with _journal(journal) as lines:
 
@@ -178,8 +200,8 @@ def _predict_to_folder(
                 _write_overlay(item.file, item.prediction, output / OVERLAYS, done + item.index)
 
         for item in detector.predict_files(left, batch_size=batch_size, on_error=on_error, then=draw):
-            row = as_row(item, calibrated=detector.is_calibrated, aligned=detector.aligned)
-            seen = {_SEEN: images.state_of(Path(row["path"]))} if isinstance(images, Arrivals) else {}
+            row = as_row(item, calibrated=detector.is_calibrated, aligned=detector.aligned, group_pattern=pattern)
+            seen = {SEEN: images.state_of(Path(row["path"]))} if isinstance(images, Arrivals) else {}
             lines.write(as_line(row | seen))
             lines.flush()
             if time.monotonic() - synced > _TO_DISK_EVERY_S:
@@ -190,13 +212,17 @@ def _predict_to_folder(
             each(row)
             refresh(count)
         os.fsync(lines.fileno())
-    verdicts, flagged, failed = finish()
+    counts = write()
+    if watched is None:
+        journal.unlink()  # after the tables, which are on the disk now, so that no result is lost
+        (output / IDENTITY).unlink()  # last: a journal of which the model is not known is of no use
     return PredictionSummary(
         images=count,
         continued=done,
-        verdicts=verdicts,
-        flagged=flagged,
-        failed=failed,
+        verdicts=counts.verdicts,
+        flagged=counts.flagged,
+        failed=counts.failed,
+        parts=counts.parts,
         table=output / table_file(formats),
         replaced=replaces,
         threshold_logit=detector.threshold_logit,
@@ -232,7 +258,7 @@ def _after(journal: Path, images: Iterator[ImageFile | None]) -> Iterator[ImageF
     Raises:
         OutputError: the journal's images are not the first images of ``images``.
     """
-    for row in read_journal(journal, first=_FIRST):
+    for row in read_journal(journal, first=FIRST):
         image = next((image for image in images if image is not None), None)
         if image is None or row["path"] != str(image):
             raise OutputError(
@@ -241,41 +267,6 @@ def _after(journal: Path, images: Iterator[ImageFile | None]) -> Iterator[ImageF
                 f"--output, or remove {journal.name}"
             )
     return images
-
-
-def _finish(
-    output: Path,
-    formats: Sequence[Format],
-    false_discovery_rate: float | None,
-    names: Sequence[str],
-    *,
-    stays: bool,
-) -> tuple[dict[Verdict, int], int | None, int]:
-    """Turn the journal into the final files; return the numbers of verdicts, flagged images and failed images."""
-    journal = output / _JOURNAL
-    verdicts: dict[Verdict, int] = {"good": 0, "unsure": 0, "bad": 0}
-    flagged, failed = 0, 0
-    q_values: Iterator[float] = iter(())
-    if false_discovery_rate is not None:
-        from supersimplenet.metrics.thresholds import false_discovery  # needs scipy
-
-        adjusted = false_discovery(
-            [row["p_value"] for row in read_journal(journal, first=_FIRST) if row["error"] is None]
-        )
-        flagged, q_values = int((adjusted <= false_discovery_rate).sum()), iter(adjusted.tolist())
-    with results_in(output, formats, names) as sinks:
-        for row in read_journal(journal, first=_FIRST):
-            row.pop(_SEEN, None)
-            if row["error"] is None:
-                verdicts[row["verdict"]] += 1
-                row["q_value"] = next(q_values, None)
-            failed += row["error"] is not None
-            for add in sinks:
-                add(row)
-    if not stays:
-        journal.unlink()  # after the tables, which are on the disk now, so that no result is lost
-        (output / IDENTITY).unlink()  # last: a journal of which the model is not known is of no use
-    return verdicts, None if false_discovery_rate is None else flagged, failed
 
 
 def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index: int) -> None:

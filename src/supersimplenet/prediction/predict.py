@@ -30,6 +30,7 @@ def predict_files(
     watch_for_s: float | None = None,
     formats: Sequence[Format] = DEFAULT_FORMATS,
     overlays: bool = False,
+    group_pattern: str | None = None,
     false_discovery_rate: float | None = None,
     batch_size: int | None = None,
     compute: ComputeConfig = HERE,
@@ -49,6 +50,7 @@ def predict_files(
         watch_for_s: seconds after which watching ends; None for no limit.
         formats: file formats of the results.
         overlays: see `predict_to_folder`.
+        group_pattern: see `predict_to_folder`; by default that of the model's training, ``none`` for none.
         false_discovery_rate: see `predict_to_folder`.
         batch_size: see `predict_to_folder`.
         compute: the device, engine and precision to use, and the cluster if there is one.
@@ -76,6 +78,9 @@ def predict_files(
         if text := left_out.unsaid():
             console().print(text)
         detector = open_model(model, compute, trust=trust)
+        if group_pattern is None and detector.group_pattern is not None:
+            group_pattern = detector.group_pattern
+            console().print(f"parts are told apart as in the training: --group-pattern '{group_pattern}'")
         with nullcontext() if watch is None else stopped_by_signals() as stop, progress_bar() as bar:
             images: Arrivals | Inputs
             if watch is not None:
@@ -91,6 +96,7 @@ def predict_files(
                 model_folder=model,
                 formats=formats,
                 overlays=overlays,
+                group_pattern=group_pattern,
                 false_discovery_rate=false_discovery_rate,
                 batch_size=batch_size,
                 on_error=on_error if watch is None else "skip",

@@ -59,6 +59,7 @@ class Cluster:
         self.is_calibrated = local.is_calibrated
         self.threshold_logit = local.threshold_logit
         self.aligned = local.aligned
+        self.group_pattern = local.group_pattern
         self._config, self._trust = config, trust
         connect(config.address)
         import ray

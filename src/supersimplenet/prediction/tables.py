@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO, get_args
 
 from supersimplenet.errors import ConfigError
+from supersimplenet.postprocessing.parts import PartVerdict
 from supersimplenet.runtime.rows import COLUMNS
 from supersimplenet.types import Defect
 from supersimplenet.utils.files import whole_file
-from supersimplenet.utils.names import path_cell, unicode_text
+from supersimplenet.utils.names import label_cell, path_cell, unicode_text
 
 Format = Literal["csv", "jsonl", "parquet"]
 Row = dict[str, Any]
@@ -29,7 +30,10 @@ _FILES: dict[Format, tuple[str, ...]] = {
     "jsonl": (JSONL_FILE,),
     "parquet": (PARQUET_FILE,),
 }
+_PARTS_FILES: dict[Format, str] = {"csv": "parts.csv", "jsonl": "parts.jsonl", "parquet": "parts.parquet"}
+PART_COLUMNS = tuple(field.name for field in dataclasses.fields(PartVerdict))
 _DEFECT_COLUMNS = ("path", *(field.name for field in dataclasses.fields(Defect)))
+_TEXTS = ("path", "part", "error")  # may hold bytes of names that are not UTF-8
 _GROUP_ROWS = 4096  # rows in a row group of a Parquet file; so many are in memory
 
 
@@ -57,22 +61,40 @@ def table_file(formats: Sequence[Format]) -> str:
     return _FILES[formats[0]][0]
 
 
-def table_files(formats: Sequence[Format]) -> list[str]:
-    """Return the names of all files that these formats write."""
-    return [name for format_ in formats for name in _FILES[format_]]
+def table_files(formats: Sequence[Format], *, parts: bool) -> list[str]:
+    """Return the names of all files that these formats write, with or without tables of parts."""
+    own = [name for format_ in formats for name in _FILES[format_]]
+    return own + [_PARTS_FILES[format_] for format_ in formats if parts]
 
 
 @contextmanager
 def results_in(folder: Path, formats: Sequence[Format], names: Sequence[str] = COLUMNS) -> Iterator[list[_Sink]]:
-    """Yield a function for each format that writes a row.
+    """Yield functions that write a row each, one for each file.
 
     The files appear at the end, and replace the files of an earlier run in any format.
     """
     with ExitStack() as files:
-        yield [files.enter_context(_SINKS[format_](folder, names)) for format_ in formats]
-    for format_, own_files in _FILES.items():
-        for name in own_files if format_ not in formats else ():
-            (folder / name).unlink(missing_ok=True)
+        sinks = [files.enter_context(_SINKS[format_](folder / table_file([format_]), names)) for format_ in formats]
+        yield sinks + ([files.enter_context(_defects(folder / DEFECTS_FILE))] if "csv" in formats else [])
+    _remove(folder / name for format_, own in _FILES.items() for name in own if format_ not in formats)
+
+
+def write_parts(folder: Path, formats: Sequence[Format], parts: Sequence[PartVerdict] | None) -> None:
+    """Write the tables of parts, and remove those of an earlier run in other formats; all of them where it is None."""
+    wanted = () if parts is None else formats
+    with ExitStack() as files:
+        sinks = [
+            files.enter_context(_SINKS[format_](folder / _PARTS_FILES[format_], PART_COLUMNS)) for format_ in wanted
+        ]
+        for row in map(dataclasses.asdict, parts or ()):
+            for add in sinks:
+                add(row)
+    _remove(folder / name for format_, name in _PARTS_FILES.items() if format_ not in wanted)
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -86,26 +108,37 @@ def _text_file(path: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _csv(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
-    with _text_file(folder / DEFECTS_FILE) as defects_file, _text_file(folder / CSV_FILE) as table_file_:
-        table = csv.DictWriter(table_file_, fieldnames=names)
-        defects = csv.DictWriter(defects_file, fieldnames=_DEFECT_COLUMNS)
+def _csv(path: Path, names: Sequence[str]) -> Iterator[_Sink]:
+    with _text_file(path) as file:
+        table = csv.DictWriter(file, fieldnames=names)
         table.writeheader()
-        defects.writeheader()
 
         def add(row: Row) -> None:
-            found = row["defects"]
-            path, error = (None if row[name] is None else path_cell(row[name]) for name in ("path", "error"))
-            defects.writerows({"path": path, **defect} for defect in found or ())
-            table.writerow(row | {"path": path, "error": error, "defects": None if found is None else len(found)})
+            cells = {name: _CELLS[name](value) for name, value in row.items() if name in _CELLS and value is not None}
+            table.writerow(row | cells)
+
+        yield add
+
+
+_CELLS: dict[str, Callable[[Any], Any]] = {"path": path_cell, "error": path_cell, "part": label_cell, "defects": len}
+
+
+@contextmanager
+def _defects(path: Path) -> Iterator[_Sink]:
+    with _text_file(path) as file:
+        table = csv.DictWriter(file, fieldnames=_DEFECT_COLUMNS)
+        table.writeheader()
+
+        def add(row: Row) -> None:
+            table.writerows({"path": path_cell(row["path"]), **defect} for defect in row["defects"] or ())
 
         yield add
 
 
 @contextmanager
-def _jsonl(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
+def _jsonl(path: Path, names: Sequence[str]) -> Iterator[_Sink]:
     del names  # each row is written as it is
-    with _text_file(folder / JSONL_FILE) as lines:
+    with _text_file(path) as lines:
 
         def add(row: Row) -> None:
             lines.write(json.dumps(row) + "\n")
@@ -114,12 +147,12 @@ def _jsonl(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
 
 
 @contextmanager
-def _parquet(folder: Path, names: Sequence[str]) -> Iterator[_Sink]:
+def _parquet(path: Path, names: Sequence[str]) -> Iterator[_Sink]:
     import pyarrow.parquet as pq
 
     waiting: list[Row] = []
     with (
-        whole_file(folder / PARQUET_FILE) as temporary,
+        whole_file(path) as temporary,
         pq.ParquetWriter(temporary, row_schema(names)) as writer,
     ):
 
@@ -144,7 +177,8 @@ def row_schema(names: Sequence[str] = COLUMNS) -> Any:
     kinds = {"int": pa.int64(), "float": pa.float64()}
     defect = pa.struct([(field.name, kinds[str(field.type)]) for field in dataclasses.fields(Defect)])
     named = {"defects": pa.list_(defect), "calibrated": pa.bool_()}
-    named |= dict.fromkeys(("path", "verdict", "error"), pa.string())
+    named |= dict.fromkeys((*_TEXTS, "verdict"), pa.string())
+    named |= dict.fromkeys(("photographs", "failed"), pa.int64())
     return pa.schema([(name, named.get(name, pa.float64())) for name in names])
 
 
@@ -152,8 +186,5 @@ def as_table(rows: Iterable[Row], names: Sequence[str] = COLUMNS) -> Any:
     """Return rows as an Arrow table. Bytes of names that are not UTF-8 are escaped; see `unicode_text`."""
     import pyarrow as pa
 
-    plain = [
-        row | {name: None if row[name] is None else unicode_text(row[name]) for name in ("path", "error")}
-        for row in rows
-    ]
+    plain = [row | {name: unicode_text(row[name]) for name in _TEXTS if row[name] is not None} for row in rows]
     return pa.Table.from_pylist(plain, schema=row_schema(names))

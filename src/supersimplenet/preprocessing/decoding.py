@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -36,6 +36,20 @@ from supersimplenet.utils.files import open_regular
 _HEAD_BYTES = 16
 
 
+class Decoded(NamedTuple):
+    """The upright pixels of an image.
+
+    Attributes:
+        pixels: (H, W, 1, 3 or 4), uint8 (0..255) or uint16.
+        lossy: whether compression changed values.
+        range_open: whether the values have 16 bits, and nothing says how many of them count.
+    """
+
+    pixels: NDArray[Any]
+    lossy: bool
+    range_open: bool
+
+
 @dataclass(frozen=True)
 class EncodedImage:
     """An image file whose bytes are not in a file of their own, but in an archive, a table or a store.
@@ -43,18 +57,18 @@ class EncodedImage:
     Attributes:
         name: the image's name in results and errors.
         read: returns the bytes; called in the thread that decodes them, once each time the image is used.
+        part: name of the part that it shows, if its source gives one.
     """
 
     name: str
     read: Callable[[], bytes]
+    part: str | None = None
 
     def __str__(self) -> str:
         return self.name
 
 
-def decode(
-    path: Path | EncodedImage, *, limits: Limits | None = None, page: int | None = None
-) -> tuple[NDArray[Any], bool]:
+def decode(path: Path | EncodedImage, *, limits: Limits | None = None, page: int | None = None) -> Decoded:
     """Decode a file to upright pixels; the same bytes give the same pixels wherever they come from.
 
     Args:
@@ -62,17 +76,13 @@ def decode(
         limits: bounds of what it may cost; by default those of the environment.
         page: number of the page of a TIFF, from 0; None for the largest.
 
-    Returns:
-        (H, W, 1, 3 or 4) pixels, uint8 (0..255) or uint16 (0..65535); whether compression changed values.
-
     Raises:
         ImageError: the file cannot be read, is damaged, above the limits, or its pixels have no known meaning.
     """
     limits = Limits.from_environment() if limits is None else limits
     content = _bytes_of(path, limits)
     with image_errors(path, len(content)):
-        header = _read_header(content, limits, page)
-        return _upright(header.pixels(content), header.orientation), header.lossy
+        return _decoded(_read_header(content, limits, page), content)
 
 
 def image_size(
@@ -100,11 +110,16 @@ def name_of(image: Image.Image) -> str:
     return str(getattr(image, "filename", "") or "PIL image")
 
 
-def decode_opened(image: Image.Image, *, limits: Limits | None = None) -> NDArray[Any]:
-    """Decode an image of Pillow, and return the pixels as `decode` does.
+def decode_opened(image: Image.Image, *, limits: Limits | None = None, page: int | None = None) -> Decoded:
+    """Decode an image of Pillow as `decode` does a file.
 
     An image that Pillow has opened and not yet loaded is decoded from its file, so that it gives the same pixels as its
     path. An image that is loaded already gives the pixels that it holds.
+
+    Args:
+        image: the image.
+        limits: see `decode`.
+        page: number of the page of a TIFF, where the image stands at its first; see `decode`.
 
     Raises:
         ImageError: pixels without a known range, or a file that cannot be decoded.
@@ -116,15 +131,17 @@ def decode_opened(image: Image.Image, *, limits: Limits | None = None) -> NDArra
         # Pillow empties ``tile`` as it loads.
         if file is not None and getattr(image, "tile", None) and (frame == 0 or image.format == "TIFF"):
             content = _read_all(file, limits)
-            header = _read_header(content, limits, frame or None)
-            read = _upright(header.pixels(content), header.orientation)
+            read = _decoded(_read_header(content, limits, frame or page), content)
             if getattr(image, "_exclusive_fp", False) and getattr(image, "_close_exclusive_fp_after_loading", False):
                 image.load()  # which closes the file that Pillow opened
             return read
         pixels = pixels_of(image)
         limits.check_size((pixels.shape[0], pixels.shape[1]))
         # Pillow applies the orientation of a TIFF when it loads it, and of no other format.
-        return _upright(pixels, 1 if isinstance(image, TiffImageFile) else orientation_of(image))
+        upright = _upright(pixels, 1 if isinstance(image, TiffImageFile) else orientation_of(image))
+        if tiff.has_12_bits(image):
+            return Decoded(tiff.over_full_range(upright), False, False)
+        return Decoded(upright, False, upright.dtype.itemsize > 1)
 
 
 def read_file(path: Path, limits: Limits) -> bytes:
@@ -166,6 +183,11 @@ def image_errors(name: object, length: int) -> Iterator[None]:
         if isinstance(error, TruncatedFileError | EOFError) or "truncated" in text.lower():
             raise ImageError(f"{name}: truncated after {length:,} bytes; {REPAIR}") from error
         raise ImageError(f"{name}: damaged ({type(error).__name__}: {text}); {REPAIR}") from error
+
+
+def _decoded(header: Header, content: bytes) -> Decoded:
+    pixels = _upright(header.pixels(content), header.orientation)
+    return Decoded(pixels, header.lossy, pixels.dtype.itemsize > 1 and not header.range_stated)
 
 
 def _read_header(content: Content, limits: Limits, page: int | None) -> Header:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from supersimplenet.errors import ConfigError
+from supersimplenet.preprocessing.resizing import Resize, nearest_plane
 
 # (a, b, c, d, e, f): x' = a x + b y + c, y' = d x + e y + f. Pillow's order, and its convention of coordinates.
 Affine = tuple[float, float, float, float, float, float]
 Places = NDArray[np.float64]
+HALF = 0.5  # share of a pixel of a map from which on a resized mask marks it
 TOUCHED = 1e-3  # share of a pixel from which on a resized mask touches it
 
 
@@ -30,12 +32,14 @@ class Placement:
         image_size_px: (height, width) of the image.
         frame_size_px: (height, width) of the frame that the map covers from edge to edge.
         turn: transform from points in the frame to points in the image; None where the frame is the image.
+        resize: how the image was resized to the map, and masks of defects are.
     """
 
     map_size_px: tuple[int, int]
     image_size_px: tuple[int, int]
     frame_size_px: tuple[int, int]
     turn: Affine | None = None
+    resize: Resize = "antialiased"
 
     @classmethod
     def whole(cls, map_size_px: tuple[int, int], image_size_px: tuple[int, int]) -> Placement:
@@ -64,8 +68,8 @@ class Placement:
         """Move a plane of the image's size to the map's size; 0 where the frame reaches beyond the image."""
         return resize_plane(self.plane_on_frame(plane), self.map_size_px)
 
-    def mask_on_map(self, mask: NDArray[np.bool_], *, at_least: float = 0.5) -> NDArray[np.bool_]:
-        """Move a mask of the image's size to the map's size; False where the frame reaches beyond the image.
+    def mask_on_map(self, mask: NDArray[np.bool_], *, at_least: float = HALF) -> NDArray[np.bool_]:
+        """Move a mask of the image's size to the map's, antialiased; False where the frame reaches beyond the image.
 
         Args:
             mask: (H, W) of the image.
@@ -74,6 +78,13 @@ class Placement:
         if self.turn is None:
             return mask if mask.shape == self.map_size_px else resize_mask(mask, self.map_size_px, at_least=at_least)
         return self.plane_on_map(mask.astype(np.float32)) >= at_least
+
+    def defects_on_map(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Move a mask of defects to the map's size, resized as the image is; see `mask_on_map`."""
+        if self.resize == "antialiased":
+            return self.mask_on_map(mask)
+        on_frame = mask if self.turn is None else self.plane_on_frame(mask.astype(np.float32)) >= HALF
+        return nearest_plane(on_frame, self.map_size_px)
 
     def plane_on_image(
         self, plane: NDArray[np.float32], *, size_px: tuple[int, int] | None = None, outside: float
@@ -150,7 +161,7 @@ def inverse(affine: Affine) -> Affine:
     return (p, q, -(p * c + q * f), s, t, -(s * c + t * f))
 
 
-def resize_mask(mask: NDArray[np.bool_], size_px: tuple[int, int], *, at_least: float = 0.5) -> NDArray[np.bool_]:
+def resize_mask(mask: NDArray[np.bool_], size_px: tuple[int, int], *, at_least: float = HALF) -> NDArray[np.bool_]:
     """Resize a mask (H, W) to another (height, width): antialiased bilinear on floats 0 and 1.
 
     Args:

@@ -143,10 +143,12 @@ class Header:
         size_px: (height, width) as stored, before the orientation is applied.
         orientation: EXIF orientation, 1 to 8.
         lossy: whether compression changed values.
+        range_stated: whether the file says which of the 16 bits count; its values are scaled to all of them.
         pixels: decodes the stored pixels, given the file's bytes: (H, W, 1, 3 or 4), uint8 or uint16 of the full range.
     """
 
     size_px: tuple[int, int]
     orientation: int
     lossy: bool
+    range_stated: bool = False
     pixels: Callable[[bytes], NDArray[Any]]

@@ -45,7 +45,8 @@ def open_jpeg_2000(content: Content, limits: Limits) -> Header:
     image = opened(content, "JPEG2000")
     if image.mode not in {"L", "LA", "RGB", "RGBA", "I;16"}:
         raise UnusableFileError(f"JPEG 2000 of Pillow's mode {image.mode}; save it as grey or RGB")
-    return header_of(image, limits, lossy=True, pixels=partial(_decode, image=image, facts=facts))
+    pixels = partial(_decode, image=image, facts=facts)
+    return header_of(image, limits, lossy=True, range_stated=facts.bits < 16, pixels=pixels)
 
 
 def _decode(content: bytes, *, image: Image.Image, facts: _Facts) -> NDArray[Any]:

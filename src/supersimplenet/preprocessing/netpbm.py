@@ -48,7 +48,7 @@ def open_netpbm(content: Content, limits: Limits) -> Header:
         raise UnusableFileError(f"damaged (a largest value of {highest:,}; at most 65,535 is allowed); {REPAIR}")
     shape = (height, width, 3 if kind in (3, 6) else 1)
     decode = partial(_decode, start=found.end(), kind=kind, shape=shape, highest=highest)
-    return Header(size_px=(height, width), orientation=1, lossy=False, pixels=decode)
+    return Header(size_px=(height, width), orientation=1, lossy=False, range_stated=highest < 65535, pixels=decode)
 
 
 def _decode(content: bytes, *, start: int, kind: int, shape: tuple[int, int, int], highest: int) -> NDArray[Any]:

@@ -50,7 +50,14 @@ def open_with_pillow(content: Content, name: str, limits: Limits) -> Header:
     return header_of(image, limits, lossy=name == "WEBP", pixels=partial(_decode, image=image))
 
 
-def header_of(image: Image.Image, limits: Limits, *, lossy: bool, pixels: Callable[[bytes], NDArray[Any]]) -> Header:
+def header_of(
+    image: Image.Image,
+    limits: Limits,
+    *,
+    lossy: bool,
+    range_stated: bool = False,
+    pixels: Callable[[bytes], NDArray[Any]],
+) -> Header:
     """Return the header of an image that Pillow has opened.
 
     Raises:
@@ -58,7 +65,9 @@ def header_of(image: Image.Image, limits: Limits, *, lossy: bool, pixels: Callab
     """
     size_px = image.size[1], image.size[0]
     limits.check_size(size_px)
-    return Header(size_px=size_px, orientation=orientation_of(image), lossy=lossy, pixels=pixels)
+    return Header(
+        size_px=size_px, orientation=orientation_of(image), lossy=lossy, range_stated=range_stated, pixels=pixels
+    )
 
 
 def opened(content: Content, name: str) -> Image.Image:

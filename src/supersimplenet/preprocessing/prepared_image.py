@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from supersimplenet.preprocessing.alignment import Alignment
 from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.preprocessing.images import ImageFacts
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.preprocessing.tiling import TileGrid
 
 
@@ -40,6 +41,7 @@ class Layout:
         grid: the tiles of the map.
         ignored: (h, w) bool of the map, pixels that count nowhere; None for none.
         least_px: a tile has a score if all pixels of a square of this side in the tile count.
+        reading: how the image was read.
         alignment: how the image was aligned; None where images are not aligned.
     """
 
@@ -47,6 +49,7 @@ class Layout:
     grid: TileGrid
     ignored: NDArray[np.bool_] | None
     least_px: int
+    reading: ReadConfig = FULL_RANGE
     alignment: Alignment | None = None
 
     def ignored_in(self, tile: int) -> NDArray[np.bool_] | None:

@@ -3,7 +3,7 @@
 1. The image is read (`supersimplenet.preprocessing.images`).
 2. It is aligned with the reference, where there is one: the *frame* is then the area of the reference, else the image.
 3. The frame is resized to the size of the *map*: to the network's input size (``stretch``), to the largest size that
-   fits into it with the proportions kept (``pad``), or by ``scale`` (``tiles``).
+   fits into it with the proportions kept (``pad``), or by ``scale`` (``tiles``); antialiased, or as published.
 4. The map's area is cut into tiles of the network's input size, one or many; a tile that reaches beyond the area is
    filled up with its mirror image, which counts nowhere.
 
@@ -34,6 +34,8 @@ from supersimplenet.preprocessing.images import (
     read_with_facts,
 )
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
+from supersimplenet.preprocessing.resizing import Resize, bilinear_pixels
 from supersimplenet.preprocessing.tiling import TileGrid
 from supersimplenet.utils.documents import MAX_BYTES, parse_json
 from supersimplenet.utils.formatting import shown_px
@@ -57,6 +59,8 @@ class ViewConfig:
             the input size, so that small defects of large images are not lost in resizing.
         tile_overlap: smallest share of a tile that it has in common with the next tile.
         scale: factor by which an image is resized before it is cut into tiles.
+        resize: ``antialiased`` averages the pixels that become one; ``bilinear`` reads four pixels for each and the
+            nearest pixel of a mask, as published (OpenCV's default).
         roi: the region of interest: a mask image, white inside the region, or a JSON file with a polygon, which is a
             list of [x, y] in pixels. Outside the region nothing counts, and the network gets the reference, or one
             colour, instead of the image. Draw it on the reference where there is one, else on any image; images of
@@ -71,15 +75,16 @@ class ViewConfig:
     fit: Fit = "stretch"
     tile_overlap: float = _TILE_OVERLAP
     scale: float = 1.0
+    resize: Resize = "antialiased"
     roi: Path | None = None
     align: Motion = "none"
     reference: Path | None = None
     max_residual: float = _MAX_RESIDUAL
 
     def __post_init__(self) -> None:
-        for name, value, choices in (("fit", self.fit, get_args(Fit)), ("align", self.align, get_args(Motion))):
-            if value not in choices:
-                raise ConfigError(f"view.{name}: '{value}'; choose {', '.join(choices)}")
+        for name, choices in (("fit", get_args(Fit)), ("align", get_args(Motion)), ("resize", get_args(Resize))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"view.{name}: '{getattr(self, name)}'; choose {', '.join(choices)}")
         if not 0 <= self.tile_overlap <= _LARGEST_OVERLAP:
             raise ConfigError(f"view.tile_overlap: {self.tile_overlap}; wanted 0 to {_LARGEST_OVERLAP}")
         if not 0 < self.scale <= _LARGEST_SCALE:
@@ -101,6 +106,7 @@ class Preprocessor:
     Args:
         config: see `ViewConfig`; the contents of its files are given as arrays.
         size_px: (height, width) of the network's input.
+        reading: how image files and arrays become pixels.
         strides: of the network's feature maps, in pixels, ascending.
         roi: (H, W) bool, True inside the region of interest; None for the whole image.
         reference: (H, W, 3) uint8, RGB; None where images are not aligned.
@@ -115,12 +121,14 @@ class Preprocessor:
         config: ViewConfig,
         *,
         size_px: tuple[int, int],
+        reading: ReadConfig = FULL_RANGE,
         strides: tuple[int, ...] = (8, 16),
         roi: NDArray[np.bool_] | None = None,
         reference: NDArray[np.uint8] | None = None,
     ) -> None:
         self.config = config
         self.size_px = size_px
+        self.reading = reading
         self.step_px = max(strides)
         self.least_px = min(strides) + 2  # such a square holds a whole position of the map, which has half that stride
         self.roi = roi
@@ -142,7 +150,7 @@ class Preprocessor:
 
     @property
     def is_plain(self) -> bool:
-        """Whether images are only resized to the network's input size, and every pixel counts."""
+        """Whether images are only resized to the network's input size, in any way, and every pixel counts."""
         return self.config.fit == "stretch" and self.roi is None and self.aligner is None
 
     def prepare(
@@ -167,13 +175,14 @@ class Preprocessor:
             return self._prepare(image, ignored, with_facts=with_facts)
 
     def _prepare(self, image: AnyImage, ignored: NDArray[np.bool_] | None, *, with_facts: bool) -> PreparedImage:
-        resized_to = self.size_px if self.config.fit == "stretch" and self.aligner is None else None
+        at_once = self.config.fit == "stretch" and self.aligner is None and self.config.resize == "antialiased"
+        resized_to = self.size_px if at_once else None
         facts = None
         if with_facts and isinstance(image, str | Path):
-            pixels, image_size_px, facts = read_with_facts(image, size_px=resized_to)
+            pixels, image_size_px, facts = read_with_facts(image, size_px=resized_to, reading=self.reading)
             name = str(image)
         else:
-            pixels, image_size_px, name = read_any(image, size_px=resized_to)
+            pixels, image_size_px, name = read_any(image, size_px=resized_to, reading=self.reading)
         turn, alignment = None, None
         if self.aligner is not None:
             turn, alignment = self.aligner.align(pixels, name)
@@ -183,7 +192,7 @@ class Preprocessor:
             pixels = np.where(covered[..., None], warp_pixels(pixels, turn, frame_size_px), self.aligner.reference)
         layout = self._lay_out(image_size_px, ignored, name, turn=turn, alignment=alignment)
         if pixels.shape[:2] != layout.placement.map_size_px:
-            pixels = prepare_pixels(pixels, size_px=layout.placement.map_size_px)
+            pixels = self._resized(pixels, layout.placement.map_size_px)
         if self.roi is not None:
             pixels = self._without_outside(pixels, self._outside_roi(layout.placement, name))
         return PreparedImage(pixels=pixels, layout=layout, facts=facts)
@@ -192,7 +201,7 @@ class Preprocessor:
         """Return the layout of an image file, from its header alone unless images are aligned; see `prepare`."""
         if self.aligner is not None:
             return self.prepare(image, ignored).layout
-        return self._lay_out(image_size(image), ignored, str(image))
+        return self._lay_out(image_size(image, page=self.reading.page), ignored, str(image))
 
     def _lay_out(
         self,
@@ -209,12 +218,14 @@ class Preprocessor:
             image_size_px=image_size_px,
             frame_size_px=frame_size_px,
             turn=turn,
+            resize=self.config.resize,
         )
         layout = Layout(
             placement=placement,
             grid=self.grid(placement.map_size_px),
             ignored=self._ignored(placement, ignored, name),
             least_px=self.least_px,
+            reading=self.reading,
             alignment=alignment,
         )
         if not layout.holds_anything:
@@ -272,6 +283,11 @@ class Preprocessor:
             self._outside = kept
         return kept[1]
 
+    def _resized(self, pixels: NDArray[np.uint8], size_px: tuple[int, int]) -> NDArray[np.uint8]:
+        if self.config.resize == "bilinear":
+            return bilinear_pixels(pixels, size_px)
+        return prepare_pixels(pixels, size_px=size_px)
+
     def _without_outside(self, pixels: NDArray[np.uint8], outside: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Fill the pixels outside the region of interest with the reference, or with one colour.
 
@@ -281,24 +297,25 @@ class Preprocessor:
         if self.aligner is not None:
             kept = self._reference_on_map
             if kept is None or kept.shape != pixels.shape:
-                kept = prepare_pixels(self.aligner.reference, size_px=outside.shape)
+                kept = self._resized(self.aligner.reference, outside.shape)
                 self._reference_on_map = kept
             beyond = kept
         return np.where(outside[..., None], beyond, pixels)
 
 
-def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
+def read_roi(path: Path, size_px: tuple[int, int], *, reading: ReadConfig = FULL_RANGE) -> NDArray[np.bool_]:
     """Read a region of interest from its file: (H, W) bool, True inside the region.
 
     Args:
         path: a mask image, or a JSON file with a polygon: a list of [x, y], or a list of several such lists.
         size_px: (height, width) of the image on which a polygon lies.
+        reading: see `read_mask`.
 
     Raises:
         DataError: no such file, or the file holds neither a mask nor a polygon.
     """
     if path.suffix.lower() != ".json":
-        return read_mask(path, image_size_px=None)
+        return read_mask(path, image_size_px=None, reading=reading)
     wanted = "wanted a list of [x, y] in pixels, at least three of them, or a list of such lists"
     try:
         content = parse_json(read_text(path, max_bytes=MAX_BYTES))
@@ -321,7 +338,12 @@ def read_roi(path: Path, size_px: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def read_preprocessor(
-    config: ViewConfig, *, size_px: tuple[int, int], strides: tuple[int, ...], drawn_on: tuple[int, int] | None = None
+    config: ViewConfig,
+    *,
+    size_px: tuple[int, int],
+    strides: tuple[int, ...],
+    reading: ReadConfig = FULL_RANGE,
+    drawn_on: tuple[int, int] | None = None,
 ) -> Preprocessor:
     """Read the files of a config and return its preprocessor.
 
@@ -329,14 +351,15 @@ def read_preprocessor(
         config: names the files.
         size_px: see `Preprocessor`.
         strides: likewise.
+        reading: likewise; the files are read in the same way.
         drawn_on: (height, width) of the images, on which a polygon lies where there is no reference.
 
     Raises:
         DataError: a file cannot be read.
     """
-    reference = None if config.reference is None else read_image(config.reference)
+    reference = None if config.reference is None else read_image(config.reference, reading=reading)
     roi = None
     if config.roi is not None:
         size = drawn_on if reference is None else (reference.shape[0], reference.shape[1])
-        roi = read_roi(config.roi, (1, 1) if size is None else size)
-    return Preprocessor(config, size_px=size_px, strides=strides, roi=roi, reference=reference)
+        roi = read_roi(config.roi, (1, 1) if size is None else size, reading=reading)
+    return Preprocessor(config, size_px=size_px, reading=reading, strides=strides, roi=roi, reference=reference)

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from supersimplenet.preprocessing.image_file import (
     REPAIR,
@@ -141,6 +143,7 @@ def open_tiff(content: Content, limits: Limits, page: int | None) -> Header:
         size_px=chosen.size_px,
         orientation=orientation if 1 <= orientation <= 8 else 1,
         lossy=chosen.one(_Tag.COMPRESSION, 1) == _JPEG,
+        range_stated=chosen.one(_Tag.BITS, 1) < 16,
         pixels=partial(_decode, page=chosen),
     )
 
@@ -161,10 +164,20 @@ def _decode(content: bytes, *, page: _Page) -> NDArray[Any]:
         pixels = pixels_of(opened(patched, "TIFF"))
     if white_is_0 and bits == 16:
         pixels = 65535 - pixels
-    if bits == 12:  # 0..4095 to 0..65535, rounded
-        pixels = ((pixels.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
+    if bits == 12:
+        pixels = over_full_range(pixels)
     # Premultiplied colours are those over black already.
     return pixels[:, :, :3] if extra == (_PREMULTIPLIED,) else pixels
+
+
+def has_12_bits(image: Image.Image) -> bool:
+    """Return whether an image that Pillow has loaded holds the 12 bits of a TIFF, which Pillow does not scale."""
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(_Tag.BITS) == (12,)
+
+
+def over_full_range(pixels: NDArray[Any]) -> NDArray[np.uint16]:
+    """Scale 0..4095 to 0..65535, rounded."""
+    return ((pixels.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
 
 
 def _with_tags(content: bytes, page: _Page, changed: Mapping[int, int]) -> bytes:

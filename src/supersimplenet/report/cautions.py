@@ -11,9 +11,8 @@ from scipy import stats
 
 from supersimplenet.datasets.checks.findings import Finding
 from supersimplenet.errors import MetricError
-from supersimplenet.evaluation.evaluate import PREFIXES
 from supersimplenet.evaluation.rates import Numbers
-from supersimplenet.evaluation.results import Evaluation
+from supersimplenet.evaluation.results import PREFIXES, Evaluation
 from supersimplenet.metrics.bootstrap import paired_differences
 from supersimplenet.metrics.thresholds import Costs, guaranteed_rate, parts_needed, rate_upper_bound
 from supersimplenet.preprocessing.loading import ImageFile

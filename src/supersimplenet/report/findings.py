@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.registry import describe_source
-from supersimplenet.errors import DataError
+from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.evaluation.evaluate import (
     PartialEvaluation,
     evaluate_again,
     evaluate_samples,
     finish_evaluation,
-    write_metrics,
 )
-from supersimplenet.evaluation.results import Evaluation
+from supersimplenet.evaluation.results import Evaluation, write_metrics
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
-from supersimplenet.inference.image_records import trained_on
+from supersimplenet.inference.image_records import tested_on
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import Resolution, Sample
 from supersimplenet.utils.console import progress_bar
@@ -41,6 +40,7 @@ def evaluate_model(
     resolution: Resolution = "model",
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
+    anomalib_aupro: bool = False,
 ) -> Evaluation:
     """Evaluate a model folder; write metrics.json and a contact sheet of the best and worst findings.
 
@@ -51,21 +51,26 @@ def evaluate_model(
         resolution: size at which the pixel metrics are computed; see `evaluate`.
         compute: the device, engine and precision to use, and the cluster if there is one.
         on_error: whether an unreadable image stops the evaluation or is skipped.
+        anomalib_aupro: also compute AUPRO as anomalib does; see `evaluate`.
 
     Raises:
         SuperSimpleNetError: the subclass names the cause.
     """
     model = Path(model)
     detector = load_detector(model, compute)
-    source = data or trained_on(detector.record, model)
+    source = tested_on(data, detector.record, model)
     samples = source.samples()
     if compute.engine == "ray":
+        if anomalib_aupro:
+            raise ConfigError("anomalib_aupro: is computed on one machine; take another --engine than ray")
         from supersimplenet.prediction.ray_cluster import Cluster
 
         cluster = Cluster(model, compute)
         evaluation = _evaluate_on(cluster, detector, samples, resolution=resolution, on_error=on_error)
     else:
-        evaluation = evaluate_samples(detector, samples, resolution=resolution, on_error=on_error)
+        evaluation = evaluate_samples(
+            detector, samples, resolution=resolution, on_error=on_error, anomalib_aupro=anomalib_aupro
+        )
     folder = Path(output or model)
     best, worst = choose_outcomes(evaluation.outcomes)
     shown = list(evaluate_again(detector, [*best, *worst]))

@@ -15,9 +15,9 @@ from supersimplenet.datasets.checks.findings import Finding
 from supersimplenet.datasets.checks.light import Light
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.comparison import Comparison
-from supersimplenet.evaluation.evaluate import PREFIXES, evaluate_again
+from supersimplenet.evaluation.evaluate import evaluate_again
 from supersimplenet.evaluation.rates import Numbers, nearest_to_wrong, numbers_of, plain_images
-from supersimplenet.evaluation.results import Evaluation, shown_size_class
+from supersimplenet.evaluation.results import PREFIXES, Evaluation, shown_size_class
 from supersimplenet.metrics.thresholds import Costs
 from supersimplenet.report import figures
 from supersimplenet.report.cautions import CONTRADICTION, find_cautions

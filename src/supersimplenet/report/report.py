@@ -10,7 +10,7 @@ from supersimplenet.evaluation.comparison import compare
 from supersimplenet.evaluation.evaluate import evaluate_samples
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import load_detector
-from supersimplenet.inference.image_records import trained_on
+from supersimplenet.inference.image_records import tested_on
 from supersimplenet.metrics.thresholds import Costs
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.report.page import write_page
@@ -56,52 +56,29 @@ def write_report(
     """
     model, output = Path(model), Path(output)
     with writing_into(output):
-        return _write_report(
-            model,
-            output,
-            data=data,
-            other=other,
-            resolution=resolution,
+        models = [load_detector(Path(path), compute) for path in (model, other) if path]
+        detector = models[0]
+        source = tested_on(data, detector.record, model)
+        samples = source.samples()
+        evaluations = [evaluate_samples(one, samples, resolution=resolution, on_error=on_error) for one in models]
+        with progress_bar() as bar:
+            task = bar.add_task("checking the data", total=len(samples), detail="")
+            checked = check(
+                samples,
+                reading=detector.preprocessor.reading,
+                progress=lambda stage, images: bar.advance(task, images * (stage == "reading")),
+            )
+        return write_page(
+            output / REPORT,
+            evaluation=evaluations[0],
+            detector=detector,
+            title=source.name,
+            data_name=source.name,
+            model_name=str(model),
+            findings=checked.findings,
+            light=checked.light,
+            comparison=None if other is None else compare(*evaluations, names=(str(model), str(other))),
             pictures=pictures,
             costs=costs,
             bad_share=bad_share,
-            compute=compute,
-            on_error=on_error,
         )
-
-
-def _write_report(
-    model: Path,
-    output: Path,
-    *,
-    data: DataSource | None,
-    other: str | Path | None,
-    resolution: Resolution,
-    pictures: int,
-    costs: Costs | None,
-    bad_share: float | None,
-    compute: ComputeConfig,
-    on_error: OnError,
-) -> Path:
-    models = [load_detector(Path(path), compute) for path in (model, other) if path]
-    detector = models[0]
-    source = data or trained_on(detector.record, model)
-    samples = source.samples()
-    evaluations = [evaluate_samples(one, samples, resolution=resolution, on_error=on_error) for one in models]
-    with progress_bar() as bar:
-        task = bar.add_task("checking the data", total=len(samples), detail="")
-        checked = check(samples, progress=lambda stage, images: bar.advance(task, images * (stage == "reading")))
-    return write_page(
-        output / REPORT,
-        evaluation=evaluations[0],
-        detector=detector,
-        title=source.name,
-        data_name=source.name,
-        model_name=str(model),
-        findings=checked.findings,
-        light=checked.light,
-        comparison=None if other is None else compare(*evaluations, names=(str(model), str(other))),
-        pictures=pictures,
-        costs=costs,
-        bad_share=bad_share,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from supersimplenet.evaluation.evaluate import PREFIXES
+from supersimplenet.evaluation.results import PREFIXES
 from supersimplenet.utils.formatting import shown_rate
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from supersimplenet.evaluation.evaluate import EvaluatedImage
+from supersimplenet.evaluation.cases import EvaluatedImage
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.preprocessing.geometry import TOUCHED, Placement
 from supersimplenet.preprocessing.images import read_image
@@ -38,7 +38,8 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[
     """
     placement = case.prediction.placement
     own_size_px = placement.image_size_px
-    photograph = Image.fromarray(read_image(case.sample.image, size_px=_within(own_size_px, _LONG_SIDE_PX)))
+    drawn_px = _within(own_size_px, _LONG_SIDE_PX)
+    photograph = Image.fromarray(read_image(case.sample.image, size_px=drawn_px, reading=case.prediction.reading))
     heat = Image.fromarray(map_layer(case.prediction, _within(own_size_px, _HEAT_LONG_SIDE_PX)))
     return {
         "photograph": _data_url(photograph, _PHOTOGRAPH_QUALITY),

@@ -13,6 +13,7 @@ from typing import NoReturn
 import numpy as np
 
 from supersimplenet.errors import ConfigError, DataError, ImageError, SuperSimpleNetError
+from supersimplenet.postprocessing.parts import GROUP_PATTERN_HELP, given_pattern
 from supersimplenet.preprocessing.listing import counting, list_images, natural_key
 from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.runtime.inspector import Inspector
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         default="stop",
         help="what an unreadable image does: skip prints its error",
     )
+    parser.add_argument("--group-pattern", help=GROUP_PATTERN_HELP)
     parser.add_argument("--trust", action="store_true", help="open a torch program, which may run its maker's code")
     parser.add_argument("--graph", action="store_true", help="also print what the file's graph itself gives, by name")
     parser.add_argument("--about", action="store_true", help="print the file's metadata and certificate first")
@@ -87,8 +89,9 @@ def _check(options: argparse.Namespace) -> None:
     """Check what was typed before anything is loaded.
 
     Raises:
-        ConfigError: a path is missing, or no image is named.
+        ConfigError: a path is missing, no image is named, or the pattern cannot be used.
     """
+    given_pattern(options.group_pattern)
     if not options.file.exists():
         raise ConfigError(f"{options.file}: no such file; check the path")
     if not options.images and not options.about:
@@ -101,6 +104,7 @@ def _inspect(options: argparse.Namespace) -> None:
     _check(options)
     size_px = None if options.size is None else tuple(options.size)
     inspector = Inspector.load(options.file, size_px=size_px, threads=options.threads, trust=options.trust)
+    pattern = given_pattern(inspector.group_pattern if options.group_pattern is None else options.group_pattern)
     if options.maps is not None:
         options.maps.mkdir(parents=True, exist_ok=True)
     if options.about:
@@ -117,7 +121,7 @@ def _inspect(options: argparse.Namespace) -> None:
         seconds = time.perf_counter() - start
         if options.maps is not None and isinstance(item, IndexedPrediction):
             np.save(options.maps / f"{index:06d}.npy", item.prediction.map_logit)
-        row = as_row(item, calibrated=inspector.is_calibrated, aligned=inspector.aligned)
+        row = as_row(item, calibrated=inspector.is_calibrated, aligned=inspector.aligned, group_pattern=pattern)
         row["seconds"] = round(seconds, 5)
         if options.graph and isinstance(item, IndexedPrediction):
             outputs = inspector.graph_outputs(path)

@@ -17,6 +17,7 @@ from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.decoding import EncodedImage, decode
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.types import ScoreName, ScoreScale, Verdict
 from supersimplenet.utils.documents import UnreadableError, parse_json
 from supersimplenet.utils.formatting import shown_size, shown_value
@@ -107,6 +108,7 @@ class Bundle:
         step_px: height and width must be multiples of this number; None where ``size_px`` is fixed.
         strides: strides of the network's feature maps.
         view: how images are prepared for the network, as in config.yaml.
+        reading: how image files and arrays become pixels, as in config.yaml.
         view_images: the region of interest and the reference image, if any: PNG files in base64.
         masked: whether the graph has a second input, for the pixels that count in no score.
         preprocessing: the steps that are applied to an image's pixels, before the graph and inside it.
@@ -136,6 +138,7 @@ class Bundle:
     step_px: int | None = None
     strides: tuple[int, ...] = (8, 16)
     view: dict[str, Any] = field(default_factory=dict)
+    reading: ReadConfig = FULL_RANGE
     view_images: dict[ViewImage, str] = field(default_factory=dict)
     masked: bool = False
     preprocessing: dict[str, Any]
@@ -195,7 +198,10 @@ class Bundle:
         config = from_plain(ViewConfig, self.view, where="metadata", name="view")
         images = {name: decode_png(text, name) for name, text in self.view_images.items()}
         roi = images["roi"] > 0 if "roi" in images else None
-        return Preprocessor(config, size_px=size_px, strides=self.strides, roi=roi, reference=images.get("reference"))
+        reference = images.get("reference")
+        return Preprocessor(
+            config, size_px=size_px, reading=self.reading, strides=self.strides, roi=roi, reference=reference
+        )
 
     def as_json(self) -> str:
         """Return the JSON text that is stored in the file."""
@@ -244,7 +250,7 @@ def decode_png(text: str, name: str) -> NDArray[np.uint8]:
     where = f"metadata: view_images.{name}"
     try:
         content = base64.b64decode(text, validate=True)
-        pixels, _ = decode(EncodedImage(name=where, read=lambda: content))
+        pixels, *_ = decode(EncodedImage(name=where, read=lambda: content))
     except ImageError as error:
         raise ModelFolderError(f"{error}; export the model again") from error
     except ValueError as error:

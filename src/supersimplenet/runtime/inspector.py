@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from supersimplenet.errors import ConfigError
+from supersimplenet.postprocessing.parts import pattern_in
 from supersimplenet.preprocessing.images import AnyImage
 from supersimplenet.runtime.backends import FileBackend, open_file
 from supersimplenet.runtime.bundle import Bundle
@@ -32,6 +33,7 @@ class Inspector(Predictor):
             preprocessor=self.bundle.make_preprocessor(self.image_size),
             postprocessor=self.bundle.make_postprocessor(self.image_size),
             computation=self.bundle.computation,
+            group_pattern=pattern_in(self.bundle.config),
         )
         self.engine_version = backend.version()
         self.computed_by = self.engine_version

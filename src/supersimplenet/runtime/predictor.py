@@ -77,6 +77,10 @@ class SupportsPredict(Protocol):
         """Whether images are aligned with a reference, so that predictions contain an alignment."""
 
     @property
+    def group_pattern(self) -> str | None:
+        """What found the part's name in a file's name in the training; None where parts were not told apart."""
+
+    @property
     def images_at_once(self) -> int:
         """Number of images that go through the network together by default."""
 
@@ -103,6 +107,8 @@ class Predictor:
         preprocessor: turns images into the network's input.
         postprocessor: turns the network's outputs into a prediction.
         computation: how the backend computes; None where it is unknown.
+        group_pattern: what found the part's name in a file's name in the training; None where parts were not told
+            apart.
     """
 
     def __init__(
@@ -112,12 +118,14 @@ class Predictor:
         preprocessor: Preprocessor,
         postprocessor: PostProcessor,
         computation: Computation | None = None,
+        group_pattern: str | None = None,
     ) -> None:
         self.backend = backend
         self.computed_by = "the caller"
         self.preprocessor = preprocessor
         self.postprocessor = postprocessor
         self.computation = computation
+        self.group_pattern = group_pattern
         self.calibration = postprocessor.calibration
 
     def __repr__(self) -> str:

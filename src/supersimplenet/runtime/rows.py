@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
+from supersimplenet.postprocessing.parts import part_of
 from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.runtime.predictor import IndexedPrediction
 
@@ -21,16 +23,32 @@ COLUMNS = (
     "head_logit",
     "map_max_logit",
     "fused_logit",
+    "part",
     "error",
 )
 ALIGNMENT_COLUMNS = ("align_shift_px", "align_angle_deg", "align_residual")  # only where images are aligned
 
 
-def as_row(item: IndexedPrediction | Failure, *, calibrated: bool, aligned: bool = False) -> dict[str, Any]:
-    """Return a prediction or failure in plain values, by column name; defects as a list, None where unknown."""
+def as_row(
+    item: IndexedPrediction | Failure,
+    *,
+    calibrated: bool,
+    aligned: bool = False,
+    group_pattern: re.Pattern[str] | None = None,
+) -> dict[str, Any]:
+    """Return a prediction or failure in plain values, by column name; defects as a list, None where unknown.
+
+    Args:
+        item: the prediction or failure.
+        calibrated: whether thresholds with a guarantee decided.
+        aligned: whether images are aligned.
+        group_pattern: finds the part's name in a file's name.
+    """
     row: dict[str, Any] = dict.fromkeys(columns(aligned=aligned)) | {"calibrated": calibrated}
+    file = item.path if isinstance(item, Failure) else item.file
+    row["part"] = part_of(file, group_pattern)
     if isinstance(item, Failure):
-        return row | {"path": str(item.path), "error": item.reason}
+        return row | {"path": str(file), "error": item.reason}
     prediction = item.prediction
     own = {name: getattr(prediction, name) for name in COLUMNS if hasattr(prediction, name)}
     defects = None if prediction.defects is None else [dataclasses.asdict(defect) for defect in prediction.defects]

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from supersimplenet.errors import ModelFolderError
+from supersimplenet.errors import BackboneError, ModelFolderError
 from supersimplenet.model.weight_files import load_torch_file
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import to_disk, whole_file
-from supersimplenet.utils.formatting import first_line
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 PREVIOUS = CHECKPOINT.with_name("previous.ckpt")
@@ -73,8 +72,9 @@ def usable_checkpoint(folder: Path, identity: str) -> Usable | None:
             continue
         try:
             content = _read(path)
-        except Exception as error:  # zipfile and torch raise many kinds for damaged files
-            damaged.append(f"{path}: damaged ({first_line(error)})")
+        except BackboneError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            damaged.append(f"{path}: {reason if reason.startswith('damaged') else f'damaged ({reason})'}")
             continue
         if content.get(_IDENTITY, identity) != identity:  # version 0.1 wrote none
             raise ModelFolderError(
@@ -96,9 +96,9 @@ def _read(path: Path) -> dict[str, Any]:
     """Read a checkpoint, after comparing the check sum of each of its parts.
 
     Raises:
-        Exception: the file is damaged.
+        BackboneError: the file is damaged; the message says no remedy.
     """
     content = load_torch_file(path, advice="")
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
-        raise ValueError("holds no state of a training")
+        raise BackboneError(f"{path}: damaged (it holds no state of a training)")
     return content

@@ -16,6 +16,7 @@ from supersimplenet.errors import ImageError
 from supersimplenet.model.config import LabelRecipe
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.preprocessing.preprocessor import Preprocessor
+from supersimplenet.preprocessing.reading import FULL_RANGE
 from supersimplenet.training.tile_labels import TileLabels, label_tiles
 from supersimplenet.types import Sample
 
@@ -150,7 +151,7 @@ def read_pixel_labels(
     Source: JIMS sections 3.4 and 4.2. Differs: tiles, and what becomes of small regions, are this package's own; with
     ``recipe.small_regions`` ``drop`` they are trained on as normal, as published.
     """
-    masks = MaskReader() if masks is None else masks
+    masks = MaskReader(FULL_RANGE if preprocessor is None else preprocessor.reading) if masks is None else masks
     tiles: list[TrainingTile] = []
     planes = _Planes(size)
     place: list[int] = []

@@ -6,7 +6,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from supersimplenet.datasets.supervision import is_amount
+from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.bit_depth import decide_reading
+from supersimplenet.datasets.held_out import choose_held_out
+from supersimplenet.datasets.parts import digest_possible_copies
+from supersimplenet.datasets.supervision import Supervision, is_amount
 from supersimplenet.errors import ConfigError, OutputError
 from supersimplenet.inference.config import CONFIG_FILE
 from supersimplenet.inference.record import is_finished, read_record
 from supersimplenet.model.backbone import Backbone
 from supersimplenet.model.config import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
+from supersimplenet.model.hub_record import is_hub_file
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_roi
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.module import TrainingModule, build_optimizer
 from supersimplenet.training.sampler import EpochBatches
+from supersimplenet.types import Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.formatting import counted, differences, shown_duration
 from supersimplenet.utils.seeding import derive_seed
@@ -80,6 +87,30 @@ class Plan:
             )
 
 
+def plan_reading(
+    data: DataSource,
+    samples: Sequence[Sample],
+    choose: Callable[[Sequence[Sample]], Supervision],
+    holdout_fraction: float,
+    seed: int,
+) -> ReadConfig:
+    """Decide how the images of a dataset are read; held-out ones, which do nothing but calibrate, have no say in it.
+
+    Args:
+        data: the dataset.
+        samples: its samples.
+        choose: chooses those that are trained on.
+        holdout_fraction: share of the good images that are held out.
+        seed: seed of the choice of the held-out images.
+    """
+    if data.bit_depth != "auto":
+        return decide_reading(data, ())
+    training = choose(samples).training
+    digests = digest_possible_copies([sample.image for sample in training], bit_depth="auto", page=data.page)
+    held_out = choose_held_out(training, digests, holdout_fraction, seed).places
+    return decide_reading(data, [sample.image for place, sample in enumerate(training) if place not in held_out])
+
+
 def saved_plan(record: Mapping[str, Any], folder: Path) -> Plan:
     """Return the plan of an interrupted run from its config.yaml."""
     return from_plain(Plan, record["training"]["plan"], where=str(folder / CONFIG_FILE), name="training.plan")
@@ -88,11 +119,16 @@ def saved_plan(record: Mapping[str, Any], folder: Path) -> Plan:
 def resolve_noise_std(recipe: Recipe, model: ModelConfig, backbone: Backbone, feature_scale: float) -> float:
     """Return the noise in feature units: as given, as published, or in proportion to the features' scale.
 
-    The published value is used only for the published backbone with its own weights from the hub.
+    The published value is used only for the published backbone with its own weights, from the hub or a file.
     """
     if recipe.noise_std != "auto":
         return recipe.noise_std
-    if model.backbone == PUBLISHED_BACKBONE and backbone.origin == "hub":
+    file, published = model.backbone_weights, False
+    if backbone.origin == "hub":
+        published = model.backbone == PUBLISHED_BACKBONE
+    elif backbone.origin == "file" and file is not None:
+        published = is_hub_file(PUBLISHED_BACKBONE, file, backbone.fingerprint(counters=False))
+    if published:
         return PUBLISHED_NOISE_STD
     return NOISE_PER_FEATURE_SCALE * feature_scale
 
@@ -237,7 +273,9 @@ def require_same_view(
     for name, path, kept in (("roi", view.roi, own.roi), ("reference", view.reference, reference)):
         if path is None or kept is None or (str(path) == earlier["view"][name] and not path.is_file()):
             continue
-        named = read_roi(path, size_px) if name == "roi" else read_image(path)
+        is_own = path.parent == folder  # written by this package, in 8 bits
+        reading = FULL_RANGE if is_own else own.reading
+        named = read_roi(path, size_px, reading=reading) if name == "roi" else read_image(path, reading=reading)
         if not np.array_equal(named, kept):
             raise ConfigError(
                 f"view.{name}: {path} is not the file with which the run in {folder} began; name the run's own copy, "

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from supersimplenet.errors import ConfigError
+from supersimplenet.model.config import Sampling
 from supersimplenet.utils.seeding import derive_seed
 
 
@@ -23,17 +26,22 @@ class EpochBatches(Sampler[list[int]]):
 
     The batches of an epoch differ in size by at most one, so that no step is based on a few left-over images.
 
+    With ``published`` sampling, as in the authors' code: beside bad images the good ones are drawn at random, by
+    `draw_probability`, with replacement only where there are fewer of them than are drawn; the last batch of an epoch
+    has the images that are left over.
+
     Args:
         good: rows of each good image's views; one of these rows, drawn at random, stands for the image.
         bad: rows of each bad image's views.
         batch_size: number of images in a step, over all processes; no batch is larger.
         seed: the run's seed.
+        sampling: ``even`` or ``published``, as above.
         most_repeats: how many times the steps of bad images that come once each an epoch may have; 1 for as published.
         rank: rank of this process, which takes its share of each batch.
         world_size: number of processes, at most ``batch_size``.
 
-    Source: JIMS section 4.2 (sampling). Differs: draw counts are not stored; they follow from the epoch. Few bad images
-    are repeated.
+    Source: JIMS section 4.2 (sampling), and the authors' code. Differs: draw counts are not stored; they follow from
+    the epoch. Sampling that is ``even``, and repeats of few bad images, are this package's own.
     """
 
     def __init__(
@@ -43,6 +51,7 @@ class EpochBatches(Sampler[list[int]]):
         *,
         batch_size: int,
         seed: int,
+        sampling: Sampling = "even",
         most_repeats: int = 1,
         rank: int = 0,
         world_size: int = 1,
@@ -51,10 +60,14 @@ class EpochBatches(Sampler[list[int]]):
         self.bad = [row for rows in bad for row in rows]
         self.batch_size = batch_size
         self.seed = seed
+        self.sampling: Sampling = sampling
+        self._draws: list[NDArray[np.int64]] = []  # the good images of each epoch so far, for published sampling
         self.bad_drawn = _bad_drawn(len(good), len(self.bad), batch_size, most_repeats)
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         smallest = self.images // len(self)
+        if sampling == "published":
+            smallest = self.images % batch_size or batch_size
         if smallest < world_size:
             raise ConfigError(
                 f"recipe.batch_size: {batch_size}; a step would have {smallest} images for {world_size} processes; "
@@ -75,7 +88,10 @@ class EpochBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        drawn = self._drawn("round", len(self.good), self.images - self.bad_drawn)
+        if self.bad and self.sampling == "published":
+            drawn = self._drawn_by_chance()
+        else:
+            drawn = self._drawn("round", len(self.good), self.images - self.bad_drawn)
         bad = self.bad
         if self.bad:
             times, rest = divmod(self.bad_drawn, len(self.bad))
@@ -83,7 +99,8 @@ class EpochBatches(Sampler[list[int]]):
         views = torch.randint(1 << 30, (len(drawn),), generator=generator).tolist()
         rows = [self.good[i][view % len(self.good[i])] for i, view in zip(drawn, views, strict=True)] + bad
         order = torch.randperm(len(rows), generator=generator)
-        for batch in torch.tensor_split(order, len(self)):
+        published = self.sampling == "published"
+        for batch in torch.split(order, self.batch_size) if published else torch.tensor_split(order, len(self)):
             yield [rows[place] for place in batch[self.rank :: self.world_size].tolist()]
 
     def _drawn(self, name: str, total: int, count: int) -> list[int]:
@@ -96,8 +113,41 @@ class EpochBatches(Sampler[list[int]]):
         skipped = first % total
         return drawn[skipped : skipped + count]
 
+    def _drawn_by_chance(self) -> list[int]:
+        """Return this epoch's good images as the authors draw them: each draw makes the next ones less likely."""
+        total, count = len(self.good), self.bad_drawn
+        while len(self._draws) <= self.epoch:  # an epoch depends on those before it, also in a resumed run
+            times = np.bincount(np.concatenate([np.zeros(0, np.int64), *self._draws]), minlength=total)
+            generator = np.random.default_rng(derive_seed(self.seed, "draw", len(self._draws)))
+            probability = draw_probability(times)
+            self._draws.append(generator.choice(total, count, replace=count > total, p=probability))
+        drawn: list[int] = self._draws[self.epoch].tolist()
+        return drawn
+
+
+def draw_probability(times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Compute the probability of each of N good images from the number of times it has been drawn so far.
+
+    Args:
+        times: (N,) number of earlier draws.
+
+    Returns:
+        (N,), the sum is 1: ``(1 - f - median(1 - f) + 1) ** (4 ln N)``, normalised, with f the draws over their largest
+        number; all equal before the first draw.
+
+    Source: the authors' code (inverse frequency sampling). Differs: none.
+    """
+    if not times.any():
+        return np.full(times.size, 1 / times.size)
+    rarity = 1 - times / times.max()
+    weight = (rarity - np.median(rarity) + 1) ** (4 * np.log(times.size))
+    probability: NDArray[np.float64] = weight / weight.sum()
+    return probability
+
 
 def _bad_drawn(good: int, bad: int, batch_size: int, most_repeats: int) -> int:
     """Return the number of bad rows in an epoch: each once, or more where the good images alone give more steps."""
+    if bad == 0 or most_repeats == 1:
+        return bad
     most_steps = most_repeats * -(-2 * bad // batch_size)
-    return max(bad, min(-(-good // 2), most_steps * batch_size // 2)) if bad else 0
+    return max(bad, min(-(-good // 2), most_steps * batch_size // 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from supersimplenet.datasets.masks import MaskReader
-from supersimplenet.datasets.regions import HALF, Cover, Regions
+from supersimplenet.datasets.regions import Cover, Regions
 from supersimplenet.model.config import LabelRecipe
-from supersimplenet.preprocessing.geometry import TOUCHED, resize_mask, resize_plane, resize_weights
+from supersimplenet.preprocessing.geometry import HALF, TOUCHED, resize_mask, resize_plane, resize_weights
 from supersimplenet.preprocessing.prepared_image import Layout
 from supersimplenet.preprocessing.preprocessor import Preprocessor
+from supersimplenet.preprocessing.resizing import Resize, bilinear_plane, nearest_plane
 from supersimplenet.types import BAD, Sample
 
 _AS_MUCH = 0.9  # share of a region from which on a tile shows as much of it as another: it may be cut off by a pixel
@@ -56,8 +57,15 @@ class TileLabels:
         return replace(self, defective=defective, weight=weight, touched=touched & ~defective)
 
 
+_Plane = NDArray[np.float32]
+_Resizer = Callable[[_Plane, tuple[int, int]], _Plane]
 Tiles = list[tuple[int, tuple[slice, slice], TileLabels | str]]
 _ALL = (slice(None), slice(None))
+# How a mask comes to the size of the resized image, and from there to the network's map.
+_STEPS: dict[Resize, tuple[_Resizer, _Resizer]] = {
+    "antialiased": (resize_plane, resize_plane),
+    "bilinear": (nearest_plane, bilinear_plane),
+}
 
 
 def label_tiles(
@@ -74,7 +82,10 @@ def label_tiles(
         mask, ignored = masks.defects(sample) if is_bad else None, masks.ignored(sample, size)
         if mask is None or not mask.any():
             return [(0, _ALL, TileLabels(is_bad, not is_bad, ignored=ignored))], 0
-        labels, small = _whole_image(widen(mask, recipe.mask_dilation_px), ignored, recipe, size)
+        through = None
+        if preprocessor is not None and preprocessor.config.resize == "bilinear":
+            through = preprocessor.size_px
+        labels, small = _whole_image(widen(mask, recipe.mask_dilation_px), ignored, recipe, size, through=through)
         return [(0, _ALL, labels)], small
     layout = preprocessor.lay_out(sample.image, masks.ignored(sample))
     mask = masks.defects(sample) if is_bad else None
@@ -95,13 +106,24 @@ def label_tiles(
 
 
 def _whole_image(
-    mask: NDArray[np.bool_], ignored: NDArray[np.bool_] | None, recipe: LabelRecipe, size: tuple[int, int]
+    mask: NDArray[np.bool_],
+    ignored: NDArray[np.bool_] | None,
+    recipe: LabelRecipe,
+    size: tuple[int, int],
+    *,
+    through: tuple[int, int] | None,
 ) -> tuple[TileLabels, int]:
-    """Return the labels of a bad image from its widened mask at its own size, and its number of small regions."""
-    weight = (
-        None if recipe.distance_weight is None else resize_plane(distance_weight(mask, *recipe.distance_weight), size)
-    )
-    labels = TileLabels(True, defective=resize_mask(mask, size), ignored=ignored, weight=weight)
+    """Return the labels of a bad image from its widened mask at its own size, and its number of small regions.
+
+    The mask comes to the map at once, averaged; where ``through`` gives the network's input size, as published: first
+    its nearest pixels at that size.
+    """
+
+    def on_map(plane: _Plane) -> _Plane:
+        return resize_plane(plane, size) if through is None else bilinear_plane(nearest_plane(plane, through), size)
+
+    weight = None if recipe.distance_weight is None else on_map(distance_weight(mask, *recipe.distance_weight))
+    labels = TileLabels(True, defective=on_map(mask.astype(np.float32)) >= HALF, ignored=ignored, weight=weight)
     if recipe.small_regions == "drop":
         return labels, 0
     rows, columns = (resize_weights(length, side) for length, side in zip(mask.shape, size, strict=True))
@@ -118,17 +140,19 @@ def _cut_labels(
 ) -> tuple[dict[int, TileLabels | str], int]:
     """Return the labels of each tile of a bad image, or why it is left out, and the image's number of small regions."""
     grid, placement = layout.grid, layout.placement
+    to_image, to_positions = _STEPS[placement.resize]
     on_frame = placement.plane_on_frame(mask.astype(np.float32))
-    on_map = resize_plane(on_frame, placement.map_size_px)
+    on_map = to_image(on_frame, placement.map_size_px)
     weight_on_map = None
     if recipe.distance_weight is not None:
-        weight_on_map = placement.plane_on_map(distance_weight(mask, *recipe.distance_weight))
+        weight = placement.plane_on_frame(distance_weight(mask, *recipe.distance_weight))
+        weight_on_map = to_image(weight, placement.map_size_px)
     part_of = {tile: grid.plane(on_map, tile, beyond=0.0) for tile in ignored_in}
     labels_of = {}
     for tile, ignored in ignored_in.items():
-        weight = None if weight_on_map is None else resize_plane(grid.plane(weight_on_map, tile, beyond=1.0), size)
-        defective = resize_plane(part_of[tile], size) >= HALF
-        labels_of[tile] = TileLabels(True, defective=defective, ignored=ignored, weight=weight)
+        weighed = None if weight_on_map is None else to_positions(grid.plane(weight_on_map, tile, beyond=1.0), size)
+        defective = to_positions(part_of[tile], size) >= HALF
+        labels_of[tile] = TileLabels(True, defective=defective, ignored=ignored, weight=weighed)
     small = 0
     if recipe.small_regions == "keep":
         axes = list(zip(on_frame.shape, size, placement.map_size_px, grid.tile_size_px, strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from supersimplenet.datasets.base import relative_names
+from supersimplenet.datasets.bit_depth import unused_range
 from supersimplenet.datasets.held_out import choose_held_out
 from supersimplenet.datasets.masks import MaskReader
 from supersimplenet.datasets.splits import hold_out
@@ -176,6 +177,9 @@ def gather_training_set(
             progress=lambda images: bar.advance(task, images),
             facts=facts,
         )
+    highest = (fact.highest for fact in facts.values() if fact.range_open)
+    if warning := unused_range(highest, preprocessor.reading.bit_depth):
+        console().print(warning)
     failures = [*unreadable, *failures]
     if failures:
         console().print(

@@ -1,4 +1,4 @@
-"""Bounded readers of text, JSON and YAML, for every file that is loaded.
+"""Bounded readers of JSON and YAML, for every file that is loaded.
 
 A file that was damaged, or made to harm, costs little time and memory, and is refused in one line. Of YAML only what
 `yaml.safe_dump` writes for plain values is read: mappings, lists, text, numbers, booleans and null.
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from supersimplenet.errors import ModelFolderError, SuperSimpleNetError
-from supersimplenet.utils.files import read_regular
-from supersimplenet.utils.formatting import shown_value
+from supersimplenet.utils.formatting import first_line, printable, shown_value
+from supersimplenet.utils.text_files import read_text
 
 MAX_BYTES = 16 << 20
 _MAX_DEPTH = 32  # of lists and mappings inside each other; the deepest file that is written has 6
@@ -24,37 +24,10 @@ _LONGEST_INTEGER = 20  # characters of the longest int64, with its sign
 _PLAIN_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 _LONE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _LARGEST_SLOW_YAML = 1 << 18  # characters, which take a second
-_UNPRINTABLE = re.compile(r"\s+|[^ -~]")
 
 
 class UnreadableError(ValueError):
     """A text is not read; the message is one line and says why."""
-
-
-def read_text(
-    path: Path,
-    *,
-    advice: str,
-    error: type[SuperSimpleNetError] = ModelFolderError,
-    max_bytes: int = MAX_BYTES,
-) -> str:
-    """Read a text file in UTF-8, with or without a byte-order mark.
-
-    Args:
-        path: a regular file.
-        advice: what to do about a file that cannot be used; ends the error's message.
-        error: class of the error.
-        max_bytes: larger files are refused.
-
-    Raises:
-        SuperSimpleNetError: of the class ``error``: the file cannot be read, is too large, or is not UTF-8.
-    """
-    try:
-        return read_regular(path, max_bytes=max_bytes).decode("utf-8-sig")
-    except OSError as reason:
-        raise error(f"{path}: cannot be read ({reason.strerror}); {advice}") from reason
-    except UnicodeDecodeError as reason:
-        raise error(f"{path}: not UTF-8 text (byte {reason.start:,}); {advice}") from reason
 
 
 def read_json(
@@ -64,7 +37,17 @@ def read_json(
     error: type[SuperSimpleNetError] = ModelFolderError,
     max_bytes: int = MAX_BYTES,
 ) -> Any:
-    """Read a JSON file; see `read_text` and `parse_json`."""
+    """Read a JSON file in UTF-8; see `parse_json`.
+
+    Args:
+        path: a regular file.
+        advice: what to do about a file that cannot be used; ends the error's message.
+        error: class of the error.
+        max_bytes: larger files are refused.
+
+    Raises:
+        SuperSimpleNetError: of the class ``error``: the file cannot be read, is too large, or is not such JSON.
+    """
     return _read(parse_json, "JSON", path, advice, error, max_bytes)
 
 
@@ -75,7 +58,7 @@ def read_yaml(
     error: type[SuperSimpleNetError] = ModelFolderError,
     max_bytes: int = MAX_BYTES,
 ) -> Any:
-    """Read a YAML file; see `read_text` and `parse_yaml`."""
+    """Read a YAML file; see `read_json` and `parse_yaml`."""
     return _read(parse_yaml, "YAML", path, advice, error, max_bytes)
 
 
@@ -121,10 +104,10 @@ def parse_yaml(text: str, *, numbers_as_names: bool = False) -> Any:
     try:
         return _YamlReader(loader, yaml, numbers_as_names).read()
     except yaml.YAMLError as error:
-        problem = str(getattr(error, "problem", None) or error)
+        problem = printable(getattr(error, "problem", None) or first_line(error))
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}"
-        raise UnreadableError(f"{_one_line(problem)}{line}") from None
+        raise UnreadableError(f"{problem}{line}") from None
     finally:
         loader.dispose()
 
@@ -207,7 +190,7 @@ def _read(
     error: type[SuperSimpleNetError],
     max_bytes: int,
 ) -> Any:
-    text = read_text(path, advice=advice, error=error, max_bytes=max_bytes)
+    text = read_text(path, max_bytes=max_bytes, utf_16=False, advice=advice, error=error)
     try:
         return parse(text)
     except UnreadableError as reason:
@@ -239,7 +222,3 @@ def _checked_integer(value: int) -> int:
 
 def _too_deep() -> str:
     return f"more than {_MAX_DEPTH} lists or mappings inside each other"
-
-
-def _one_line(text: str) -> str:
-    return _UNPRINTABLE.sub(" ", text)[:120].strip()

@@ -35,7 +35,7 @@ def shown_px(shape: Sequence[int]) -> str:
 def few(things: Sequence[object], count: int | None = None) -> str:
     """List the first three things, and the number of further ones; ``count`` says how many there are in all."""
     rest = (len(things) if count is None else count) - len(things[:3])
-    return ", ".join(str(thing) for thing in things[:3]) + (f" and {rest} more" if rest else "")
+    return ", ".join(str(thing) for thing in things[:3]) + (f" and {rest:,} more" if rest else "")
 
 
 def per_cent(rate: float) -> str:

@@ -69,6 +69,8 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, int | float) and type(value) not in (int, float, bool):  # such as a number with a range
+        return int(value) if isinstance(value, int) else float(value)
     return value
 
 

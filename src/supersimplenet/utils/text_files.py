@@ -1,7 +1,7 @@
-"""Text files that people make: lists and tables, from any system and from a spreadsheet.
+"""Text files: the one place that turns their bytes into text; and what lists and tables of people need besides.
 
-A byte order mark decides the encoding (UTF-8 or UTF-16); without one it is UTF-8. Anything else is refused with what to
-do, since a guess may give wrong names. Needs only the standard library.
+Text is UTF-8, with or without a byte order mark. Lists and tables, which a spreadsheet may have written, may also be
+UTF-16 with its mark. Anything else is refused with what to do, since a guess may give wrong names.
 """
 
 from __future__ import annotations
@@ -11,44 +11,60 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from supersimplenet.errors import DataError
+from supersimplenet.errors import DataError, SuperSimpleNetError
 from supersimplenet.utils.files import exists, open_regular, read_regular
+from supersimplenet.utils.formatting import printable
+from supersimplenet.utils.names import unicode_text
 
 MAX_TEXT_BYTES = 256 << 20
 MAX_LINE_CHARACTERS = 1 << 16
 SEPARATORS = (",", ";", "\t")
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _BLOCK_BYTES = 1 << 16
+_CHECK = "check the path and its permissions"
 _SAVE = "save it as UTF-8"
 _YES_NO = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 _NAMED_SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n')  # Excel's first line
 
 
-def read_text(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> str:
+def read_text(
+    path: Path,
+    *,
+    max_bytes: int = MAX_TEXT_BYTES,
+    utf_16: bool = True,
+    advice: str | None = None,
+    error: type[SuperSimpleNetError] = DataError,
+) -> str:
     """Read a text file.
 
     Args:
-        path: a regular file in UTF-8, or in UTF-16 with a byte order mark.
+        path: a regular file in UTF-8, with or without a byte order mark.
         max_bytes: size of the largest file that is read.
+        utf_16: whether the file may also be in UTF-16 with a byte order mark.
+        advice: what to do about a file that cannot be used; by default to check its path, or to save it as UTF-8.
+        error: class of the error.
 
     Returns:
         The text, without a byte order mark.
 
     Raises:
-        DataError: the file cannot be read, is too large, or is no such text.
+        SuperSimpleNetError: of the class ``error``: the file cannot be read, is too large, or is no such text.
     """
     try:
         content = read_regular(path, max_bytes=max_bytes)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    encoding, start = _encoding_of(content)
+    except OSError as reason:
+        raise error(f"{path}: cannot be read ({reason.strerror}); {advice or _CHECK}") from reason
+    encoding, start = _encoding_of(content, utf_16=utf_16)
     try:
         text = content[start:].decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, start + error.start) + 1
-        raise DataError(f"{path}, line {line}: not {encoding.upper()} text ({error.reason}); {_SAVE}") from error
+    except UnicodeDecodeError as reason:
+        line = content.count(b"\n", 0, start + reason.start) + 1
+        raise error(
+            f"{path}, line {line}: not {encoding.upper()} text ({reason.reason}); {advice or _SAVE}"
+        ) from reason
     if "\0" in text:
-        raise DataError(f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL character; {_SAVE}")
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise error(f"{path}, line {line}: a NUL character; {advice or _SAVE}")
     return text
 
 
@@ -65,7 +81,7 @@ def read_lines(path: Path) -> Iterator[str]:
                 if line is not None:
                     yield line
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {_CHECK}") from error
 
 
 def arriving_lines(blocks: Iterable[bytes], *, name: str) -> Iterator[str | None]:
@@ -147,7 +163,7 @@ def existing_path(text: str, root: Path | None = None) -> Path:
     """
     own = Path(text) if root is None else root / text
     bare = text.strip().strip('"')
-    is_text = _is_unicode(text)
+    is_text = unicode_text(text) == text
     if (is_text and bare == text and "\\" not in text) or exists(own):
         return own
     for name in (bare, bare.replace("\\", "/")):
@@ -155,25 +171,18 @@ def existing_path(text: str, root: Path | None = None) -> Path:
         if exists(path):
             return path
     if not is_text:
-        shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        raise DataError(f"'{shown}' is not UTF-8 text, and no file has these bytes as its name; save the list as UTF-8")
+        raise DataError(
+            f"'{printable(text)}' is not UTF-8 text, and no file has these bytes as its name; save the list as UTF-8"
+        )
     return own
 
 
-def _encoding_of(head: bytes) -> tuple[str, int]:
+def _encoding_of(head: bytes, *, utf_16: bool = True) -> tuple[str, int]:
     """Return the encoding, and the length of the byte order mark."""
     for mark, encoding in _MARKS.items():
-        if head.startswith(mark):
+        if head.startswith(mark) and (utf_16 or encoding == "utf-8"):
             return encoding, len(mark)
     return "utf-8", 0
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _ended(blocks: Iterable[bytes]) -> Iterator[bytes | None]:

@@ -28,7 +28,7 @@ def opened_zip(
 
     Args:
         path: a regular file.
-        advice: what to do about a damaged file; ends the error's message.
+        advice: what to do about a damaged file; ends the error's message. Empty where the caller says it.
         error: class of the error.
 
     Raises:
@@ -42,7 +42,7 @@ def opened_zip(
                 yield archive
     except (*_BROKEN, struct.error) as reason:
         text = reason.strerror if isinstance(reason, OSError) else None
-        raise error(f"{path}: damaged ({text or first_line(reason)}); {advice}") from reason
+        raise error(f"{path}: damaged ({text or first_line(reason)}){'; ' if advice else ''}{advice}") from reason
 
 
 def require_plain(archive: zipfile.ZipFile, size: int) -> None:

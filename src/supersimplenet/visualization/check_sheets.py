@@ -13,6 +13,7 @@ from supersimplenet.datasets.checks.check import CheckReport
 from supersimplenet.datasets.checks.findings import Evidence, Finding
 from supersimplenet.errors import ImageError
 from supersimplenet.preprocessing.images import read_image
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.types import Sample
 from supersimplenet.utils.formatting import printable
 from supersimplenet.visualization.fonts import font
@@ -43,12 +44,12 @@ def draw_findings(report: CheckReport, samples: Sequence[Sample], folder: Path) 
     for finding in report.findings:
         if finding.evidence:
             path = folder / f"{finding.code}.png"
-            draw_finding(finding, sample_of).save(path)
+            draw_finding(finding, sample_of, reading=report.reading).save(path)
             paths.append(path)
     return paths
 
 
-def draw_finding(finding: Finding, sample_of: dict[Path, Sample]) -> Image.Image:
+def draw_finding(finding: Finding, sample_of: dict[Path, Sample], *, reading: ReadConfig = FULL_RANGE) -> Image.Image:
     """Draw the first images of a finding, images of one piece of evidence side by side, masks beside their images."""
     width = _COLUMNS * (_TILE_PX + _GAP_PX) + _GAP_PX
     title = _wrapped(printable(f"{finding.level}: {finding.message}"), font(14), width - 2 * _GAP_PX)
@@ -64,7 +65,7 @@ def draw_finding(finding: Finding, sample_of: dict[Path, Sample]) -> Image.Image
     for number, pieces in enumerate(rows):
         x, y = _GAP_PX, top + number * row_px
         for evidence in pieces:
-            panels = _panels(evidence, sample_of, with_masks=finding.code.startswith("mask-"))
+            panels = _panels(evidence, sample_of, reading, with_masks=finding.code.startswith("mask-"))
             span_px = len(panels) * (_TILE_PX + _GAP_PX) - _GAP_PX
             detail = _shortened(printable(_without_path(evidence, sample_of)), font(12), span_px, keep="start")
             draw.text((x, y + _DETAIL_PX / 2), detail, fill=_INK, font=font(12), anchor="lm")
@@ -102,7 +103,7 @@ def _rows(evidence: Sequence[Evidence], *, panels_each: int) -> tuple[list[list[
 
 
 def _panels(
-    evidence: Evidence, sample_of: dict[Path, Sample], *, with_masks: bool
+    evidence: Evidence, sample_of: dict[Path, Sample], reading: ReadConfig, *, with_masks: bool
 ) -> list[tuple[Image.Image, tuple[str, str]]]:
     """Return the tiles of one piece of evidence with their captions."""
     panels = []
@@ -111,7 +112,7 @@ def _panels(
         if sample is None:  # a mask without an image
             panels.append((_tile(path, stretch=True), ("mask", path.name)))
             continue
-        panels.append((_tile(path), (f"{sample.split} / {sample.defect}", path.name)))
+        panels.append((_tile(path, reading), (f"{sample.split} / {sample.defect}", path.name)))
         if with_masks and (sample.mask or sample.ignore):
             panels.append((_tile(sample.mask or sample.ignore, stretch=True), ("mask", (sample.mask or path).name)))
         elif with_masks:
@@ -119,10 +120,10 @@ def _panels(
     return panels
 
 
-def _tile(path: Path | None, *, stretch: bool = False) -> Image.Image:
+def _tile(path: Path | None, reading: ReadConfig = FULL_RANGE, *, stretch: bool = False) -> Image.Image:
     """Draw an image file into a tile; ``stretch`` makes the highest level white, so that a faint mask is visible."""
     try:
-        pixels = read_image(path) if path is not None else None
+        pixels = read_image(path, reading=reading) if path is not None else None
     except ImageError:
         pixels = None
     if pixels is None:

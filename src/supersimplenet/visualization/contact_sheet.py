@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from supersimplenet.evaluation.evaluate import EvaluatedImage
+from supersimplenet.evaluation.cases import EvaluatedImage
 from supersimplenet.evaluation.results import Outcome
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
 from supersimplenet.preprocessing.images import read_image
@@ -86,7 +86,7 @@ def choose_outcomes(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Ou
 
 
 def _panels(case: EvaluatedImage) -> tuple[Image.Image, Image.Image, Image.Image]:
-    pixels = read_image(case.sample.image, size_px=(_CELL_PX, _CELL_PX))
+    pixels = read_image(case.sample.image, size_px=(_CELL_PX, _CELL_PX), reading=case.prediction.reading)
     truth = Image.new("RGB", (_CELL_PX, _CELL_PX), (232, 234, 237))
     if case.mask is None:
         ImageDraw.Draw(truth).text((_CELL_PX / 2,) * 2, "not known", fill=INK, font=font(14), anchor="mm")

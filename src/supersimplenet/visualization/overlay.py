@@ -28,7 +28,7 @@ def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
         image: the image, in any form that `read_any` accepts.
         prediction: the prediction of this image.
     """
-    pixels = read_any(image)[0]
+    pixels = read_any(image, reading=prediction.reading)[0]
     picture = Image.fromarray(blend_map(pixels, prediction))
     for defect in prediction.defects or ():
         box = (defect.left, defect.top, defect.left + defect.width - 1, defect.top + defect.height - 1)

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.datasets.checks.file_rules import check_brightness, check_images, check_masks, check_orphans
+from supersimplenet.datasets.checks.file_rules import (
+    check_brightness,
+    check_images,
+    check_masks,
+    check_orphans,
+    check_range,
+)
 from supersimplenet.datasets.checks.findings import Finding, Inspected
 from supersimplenet.datasets.checks.inspection import inspect_samples
 from supersimplenet.datasets.checks.light import Light, check_light, measure_light
@@ -21,6 +27,7 @@ from supersimplenet.datasets.checks.set_rules import (
 )
 from supersimplenet.datasets.supervision import supervise
 from supersimplenet.errors import ConfigError, DataError, ModelFolderError, OutputError
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.types import BAD, Regime, Sample, Split
 from supersimplenet.utils.documents import read_json
 from supersimplenet.utils.files import write_text
@@ -55,6 +62,7 @@ class CheckReport:
         supervision: a line of text with that regime and its numbers of images.
         light: brightness and contrast of the good images of both splits; empty where there are too few images.
         findings: the findings, the worst first.
+        reading: how the images were read.
     """
 
     counts: tuple[TypeCount, ...]
@@ -64,6 +72,7 @@ class CheckReport:
     supervision: str
     light: tuple[Light, ...]
     findings: tuple[Finding, ...]
+    reading: ReadConfig = FULL_RANGE
 
     def of_level(self, level: str) -> list[Finding]:
         """Return the findings of one level."""
@@ -75,6 +84,7 @@ def check(
     *,
     orphans: Sequence[tuple[Path, str]] = (),
     size_px: tuple[int, int] | None = None,
+    reading: ReadConfig = FULL_RANGE,
     progress: Callable[[str, int], None] | None = None,
 ) -> CheckReport:
     """Inspect every file of a dataset once, and report mistakes. A broken file gives a finding, not an exception.
@@ -84,6 +94,7 @@ def check(
         orphans: masks that belong to no sample, each with what was wanted; see `DataSource.survey`.
         size_px: (height, width) of the network's input. If given, also find defects too small for this size, and
             images of very different proportions.
+        reading: how the dataset's images are read; see `decide_reading`.
         progress: called with the current stage, ``reading`` or ``comparing``, and the number of images done since the
             last call.
 
@@ -96,11 +107,12 @@ def check(
     def report(stage: str) -> Callable[[int], None] | None:
         return None if progress is None else lambda images: progress(stage, images)
 
-    inspections = inspect_samples(samples, size_px=size_px, progress=report("reading"))
+    inspections = inspect_samples(samples, size_px=size_px, reading=reading, progress=report("reading"))
     inspected: list[Inspected] = list(zip(samples, inspections, strict=True))
     light = measure_light(inspected)
     findings = [
         *check_images(inspected, size_px),
+        *check_range(inspected, reading.bit_depth),
         *check_masks(inspected, size_px),
         *check_orphans(orphans),
         *check_labels(samples),
@@ -120,6 +132,7 @@ def check(
         supervision=supervision,
         light=light,
         findings=tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.level))),
+        reading=reading,
     )
 
 

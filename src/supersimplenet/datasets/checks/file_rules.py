@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from supersimplenet.datasets.bit_depth import unused_range
 from supersimplenet.datasets.checks.findings import Evidence, Finding, Inspected, each
 from supersimplenet.datasets.checks.inspection import MaskInspection, map_size
 from supersimplenet.datasets.checks.light import LEAST_FOR_SPREAD, middle_and_spread
 from supersimplenet.types import BAD, GOOD, Sample
-from supersimplenet.utils.formatting import counted, shown_size
+from supersimplenet.utils.formatting import counted, few, shown_size
 
 _LONG = 3.0  # length divided by width; a square network size strongly distorts longer images
 _DISTORTED = 2.0
@@ -54,6 +55,18 @@ def check_images(inspected: Sequence[Inspected], size_px: tuple[int, int] | None
             )
             yield Finding(level="note", code="image-size", message=message)
     yield from _check_shapes(inspected, size_px)
+
+
+def check_range(inspected: Sequence[Inspected], bits: int) -> Iterator[Finding]:
+    """Yield a finding on 16-bit images whose values stay within a quarter of the range of so many bits."""
+    highest = [
+        (sample, inspection.image.highest)
+        for sample, inspection in inspected
+        if inspection.image is not None and inspection.image.highest is not None
+    ]
+    if message := unused_range((value for _, value in highest), bits):
+        evidence = each((sample, f"highest value {value:,}") for sample, value in highest)
+        yield Finding(level="warning", code="image-range", message=message, evidence=evidence)
 
 
 def check_masks(inspected: Sequence[Inspected], size_px: tuple[int, int] | None) -> Iterator[Finding]:
@@ -212,8 +225,7 @@ def _check_small(marking: Sequence[tuple[Sample, MaskInspection]], size_px: tupl
 
 
 def _listed_sizes(sizes: Sequence[tuple[tuple[int, int], int]]) -> str:
-    more = f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else ""
-    return ", ".join(f"{count} of {shown_size(size)}" for size, count in sizes[:3]) + more
+    return few([f"{count} of {shown_size(size)}" for size, count in sizes])
 
 
 def _few_levels(levels: tuple[int, ...]) -> str:

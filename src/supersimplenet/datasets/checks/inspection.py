@@ -18,7 +18,8 @@ from supersimplenet.datasets.masks import read_ignored
 from supersimplenet.datasets.regions import count_lost_regions
 from supersimplenet.errors import ImageError
 from supersimplenet.preprocessing.geometry import Placement, resize_mask
-from supersimplenet.preprocessing.images import pixel_digest, read_image, read_mask
+from supersimplenet.preprocessing.images import ImageFacts, read_mask, read_mask_levels, read_with_facts
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.types import Sample
 
 _THREADS = min(8, os.cpu_count() or 1)
@@ -51,6 +52,7 @@ class ImageInspection:
     Attributes:
         size_px: (height, width) of the upright image.
         digest: hash of the pixels; equal for equal pixels in any file format.
+        highest: highest of 16-bit values, where the file does not say how many bits count; None elsewhere.
         brightness: mean grey level, in [0, 255].
         contrast: standard deviation of the grey level.
         fingerprint: see `duplicates`.
@@ -58,6 +60,7 @@ class ImageInspection:
 
     size_px: tuple[int, int]
     digest: str
+    highest: int | None
     brightness: float
     contrast: float
     fingerprint: NDArray[np.float32]
@@ -83,19 +86,24 @@ class Inspection:
 
 
 def inspect_samples(
-    samples: Sequence[Sample], *, size_px: tuple[int, int] | None = None, progress: Callable[[int], None] | None = None
+    samples: Sequence[Sample],
+    *,
+    size_px: tuple[int, int] | None = None,
+    reading: ReadConfig = FULL_RANGE,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Inspection]:
     """Inspect the files of each sample, in order. A broken file is reported in the result and raises no error.
 
     Args:
         samples: the samples to inspect.
         size_px: (height, width) of the network's input; None where it is not known.
+        reading: how the dataset's images are read.
         progress: called with the number of samples inspected since the last call.
     """
     inspections = []
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="inspection") as pool:
         try:
-            for inspection in pool.map(lambda sample: _inspect(sample, size_px), samples):
+            for inspection in pool.map(lambda sample: _inspect(sample, size_px, reading), samples):
                 inspections.append(inspection)
                 if progress is not None:
                     progress(1)
@@ -113,44 +121,47 @@ def digests_of(samples: Sequence[Sample], inspections: Sequence[Inspection]) -> 
     }
 
 
-def _inspect(sample: Sample, size_px: tuple[int, int] | None) -> Inspection:
+def _inspect(sample: Sample, size_px: tuple[int, int] | None, reading: ReadConfig) -> Inspection:
     try:
-        image = _inspect_image(read_image(sample.image))
+        pixels, _, facts = read_with_facts(sample.image, reading=reading)
+        image = _inspect_image(pixels, facts)
     except ImageError as error:
         return Inspection(image_error=str(error))
     mask, mask_error, ignore_error = None, None, None
     if sample.mask is not None:
         try:
-            mask = _inspect_mask(sample, image.size_px, size_px)
+            mask = _inspect_mask(sample, image.size_px, size_px, reading)
         except ImageError as error:
             mask_error = str(error)
     if sample.ignore is not None:
         try:
-            read_ignored(sample, size_px or image.size_px)
+            read_ignored(sample, size_px or image.size_px, reading=reading)
         except ImageError as error:
             ignore_error = str(error)
     return Inspection(image=image, mask=mask, mask_error=mask_error, ignore_error=ignore_error)
 
 
-def _inspect_image(pixels: NDArray[np.uint8]) -> ImageInspection:
+def _inspect_image(pixels: NDArray[np.uint8], facts: ImageFacts) -> ImageInspection:
     grey = np.asarray(Image.fromarray(pixels).convert("L"))
     share = np.bincount(grey.ravel(), minlength=256) / grey.size  # (256,): no large array of floats
     levels = np.arange(256)
     brightness = float(share @ levels)
     return ImageInspection(
-        size_px=(pixels.shape[0], pixels.shape[1]),
-        digest=pixel_digest(pixels),
+        size_px=facts.size_px,
+        digest=facts.pixels,
+        highest=facts.highest if facts.range_open else None,
         brightness=brightness,
         contrast=float(np.sqrt(share @ (levels - brightness) ** 2)),
         fingerprint=fingerprint(grey),
     )
 
 
-def _inspect_mask(sample: Sample, image_size_px: tuple[int, int], size_px: tuple[int, int] | None) -> MaskInspection:
+def _inspect_mask(
+    sample: Sample, image_size_px: tuple[int, int], size_px: tuple[int, int] | None, reading: ReadConfig
+) -> MaskInspection:
     assert sample.mask is not None
-    marked = read_mask(sample.mask, image_size_px=image_size_px, any_value=sample.mask_any_value)
-    # Read the file again as an image, because `read_mask` does not return the grey levels.
-    levels = np.bincount(read_image(sample.mask).max(axis=2).ravel(), minlength=256)
+    marked = read_mask(sample.mask, image_size_px=image_size_px, any_value=sample.mask_any_value, reading=reading)
+    levels = np.bincount(read_mask_levels(sample.mask, reading=reading).ravel(), minlength=256)
     vanishes, small_regions = False, 0
     if size_px is not None and marked.any():
         vanishes, small_regions = not resize_mask(marked, size_px).any(), _small_regions(marked, size_px)
