@@ -400,9 +400,10 @@ def main() -> int:
     options = parser.parse_args()
     set_limits()
     if options.replay:
+        paths = [path.absolute() for path in options.replay]  # the working folder changes
         with tempfile.TemporaryDirectory() as scratch:
-            warm_up(sorted({unpacked(path)[0] for path in options.replay}), Path(scratch))
-            outcomes = [replay(path.absolute(), Path(scratch)) for path in options.replay]
+            warm_up(sorted({unpacked(path)[0] for path in paths}), Path(scratch))
+            outcomes = [replay(path, Path(scratch)) for path in paths]
         for path, outcome in zip(options.replay, outcomes, strict=True):
             print(f"{path}: {outcome.failure or 'as it should be'}\n{outcome.trace}".rstrip())
         return int(any(outcome.failure for outcome in outcomes))

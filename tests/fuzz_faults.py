@@ -43,7 +43,7 @@ class Fault:
 
 FAULTS = (
     Fault(
-        "the size of a PNG or BMP is not looked at before its pixels are made",
+        "the size of a PNG or BMP is not checked before its pixels are made",
         "preprocessing/pillow_formats.py",
         "    size_px = image.size[1], image.size[0]\n    limits.check_size(size_px)\n",
         "    size_px = image.size[1], image.size[0]\n",
@@ -64,7 +64,7 @@ FAULTS = (
         "pictures",
     ),
     Fault(
-        "the end of a tar archive is not looked at",
+        "the end of a tar archive is not checked",
         "prediction/archives.py",
         "        _checked(file, source.check_end)\n",
         "",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from supersimplenet.errors import DataError
+from supersimplenet.preprocessing.images import read_pillow
 from supersimplenet.utils.files import file_sha256, open_regular, read_regular
 
 
@@ -35,3 +39,22 @@ def test_pipes_devices_and_folders_are_refused_at_once(tmp_path: Path) -> None:
             open_regular(path)
     with pytest.raises(DataError, match="named pipe, not a regular file"):
         file_sha256(tmp_path / "pipe")
+
+
+def test_a_reader_allocates_what_a_file_has_and_not_what_it_may_have(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(path)
+    tracemalloc.start()
+    assert read_regular(path, max_bytes=1 << 30) == path.read_bytes()
+    with Image.open(path) as image:
+        assert read_pillow(image).shape == (8, 8, 3)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 8 << 20
+
+
+def test_a_message_is_one_printable_line_whatever_it_quotes():
+    message = str(DataError("a\nb\x1b[2J\u202e\udcff.png: " + "x" * 50_000 + "; remove it"))
+    assert message.startswith(r"a\nb\x1b[2J\u202e\xff.png: xxx")
+    assert message.endswith("xxx; remove it")
+    assert len(message) < 3000
