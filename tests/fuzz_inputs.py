@@ -97,12 +97,13 @@ def _with_check_sums(content: bytes) -> bytes:
 def read_picture(case: Case) -> None:
     from supersimplenet.preprocessing.decoding import EncodedImage, image_size
     from supersimplenet.preprocessing.images import read_any, read_image, read_mask, read_pillow, read_with_facts
+    from supersimplenet.preprocessing.reading import ReadConfig
 
     read = {}
     for path in sorted(case.here.iterdir()):
         page = re.match(r"page-(\d)", path.name)
-        options = {"page": int(page[1])} if page else {}
-        size = case.attempt(image_size, path, **options)
+        options = {"reading": ReadConfig(page=int(page[1]))} if page else {}
+        size = case.attempt(image_size, path, page=int(page[1]) if page else None)
         pixels = read[path.stem] = case.attempt(read_image, path, **options)
         if pixels is None:
             assert not read_or_none(case, path.read_bytes(), path, **options), "the bytes are read, the file is not"
