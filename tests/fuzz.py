@@ -227,13 +227,10 @@ def _work(pipe: Connection, job: dict[str, Any]) -> None:
     for descriptor in (1, 2):  # progress, and what native libraries print
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     set_limits()
-    import hostile
-
     known = targets()
     scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:
         warm_up(job["names"], scratch)
-        hostile.bound_memory(MEMORY_BYTES)
         numbers = dict(job["numbers"])
         while any(numbers[name] < job["inputs"] for name in job["names"]) and time.time() < job["until"]:
             for name in job["names"]:
@@ -241,6 +238,7 @@ def _work(pipe: Connection, job: dict[str, Any]) -> None:
                 while time.monotonic() < ends and time.time() < job["until"] and numbers[name] < job["inputs"]:
                     number = numbers[name]
                     pipe.send((name, number, None))
+                    _bound_memory()
                     outcome = run_case(known[name], files_of(name, job["seed"], number), scratch)
                     numbers[name] = number + job["step"]
                     pipe.send((name, number, outcome))
@@ -248,6 +246,17 @@ def _work(pipe: Connection, job: dict[str, Any]) -> None:
         os.chdir("/")
         shutil.rmtree(scratch, ignore_errors=True)
         pipe.close()
+
+
+def _bound_memory() -> None:
+    """Let this process have no more than `MEMORY_BYTES` beyond the address space that it has now."""
+    try:
+        import resource
+    except ImportError:
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES, hard))
 
 
 class Campaign:

@@ -18,6 +18,7 @@ from supersimplenet.utils.formatting import printable
 
 Files = dict[str, bytes]
 LONGEST_MESSAGE = 3000
+_TEXTS = {".txt", ".csv", ".parquet", ".yaml", ".json", ".jsonl", ".pckl"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Case:
         if any(path.name in message for path in (self.here, *paths)):
             return True
         first = message.partition(":")[0].strip("'")
-        contents = [path.read_bytes() for path in paths if path.is_file()]
+        contents = [path.read_bytes() for path in paths if path.suffix in _TEXTS]
         texts = [content.decode(encoding, "replace") for content in contents for encoding in ("utf-8", "utf-16")]
         return any(first in printable(text) for text in texts)
 

@@ -17,7 +17,7 @@ import coverage
 # What turns the bytes of a file into something that the package uses.
 READERS = (
     *("preprocessing/" + name for name in ("decoding", "image_file", "images", "jpeg", "jpeg_2000", "netpbm", "png")),
-    *("preprocessing/pillow_formats", "preprocessing/tiff"),
+    *("preprocessing/pillow_formats", "preprocessing/reading", "preprocessing/tiff"),
     *("prediction/archives", "prediction/identity", "prediction/image_tables", "prediction/inputs"),
     *("prediction/sources", "benchmark/journal"),
     *("datasets/annotations", "datasets/download/unpack", "datasets/split_files", "datasets/table"),

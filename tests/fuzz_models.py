@@ -423,8 +423,8 @@ def read_metadata(case: Case) -> None:
 # --- journals -----------------------------------------------------------------------------------------------------
 
 _RUN: dict[str, Any] = {
-    **dict.fromkeys(("masks", "masks_from")),
     **dict.fromkeys(("key", "dataset", "category", "regime"), "a"),
+    **dict.fromkeys(("masks", "masks_from")),
     **dict.fromkeys(("seed", "fold", "epochs", "steps"), 1),
     **dict.fromkeys(("train_seconds", "test_seconds"), 1.5),
     "metrics": {"AP-det": 0.5},

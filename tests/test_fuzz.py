@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fuzz import CORPUS, LIMITS, files_of, replay, run_case, set_limits, targets, warm_up
 
-INPUTS = {"models": 4, "exports": 40, "folders": 12, "documents": 30}  # the slow ones; of the others 60
+INPUTS = {"models": 4, "exports": 40, "documents": 30}  # the slow ones; of the others 60
 
 
 @pytest.fixture(scope="module", autouse=True)
