@@ -42,6 +42,7 @@ from supersimplenet.metrics.thresholds import guaranteed_rate, rate_upper_bound
 from supersimplenet.preprocessing import images as images_module
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.report.cautions import find_cautions
+from supersimplenet.training import run as run_module
 from supersimplenet.training import train as train_module
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.train import train
@@ -396,17 +397,19 @@ def test_nothing_is_chosen_by_held_out_images(trained_model, tmp_path, monkeypat
         gathered.append(train_module_gather(*args, **kwargs))
         return gathered[-1]
 
-    def note(name, function, rows_of):
+    def note(module, name, rows_of):
+        function = getattr(module, name)
+
         def noting(*args, **kwargs):
             received[name].update(rows_of(args))
             return function(*args, **kwargs)
 
-        monkeypatch.setattr(train_module, name, noting)
+        monkeypatch.setattr(module, name, noting)
 
-    train_module_gather = train_module.gather_training_set
-    monkeypatch.setattr(train_module, "gather_training_set", gather)
-    note("measure_feature_scale", train_module.measure_feature_scale, lambda args: args[1])
-    note("measure_score_scale", train_module.measure_score_scale, lambda args: [r for rows in args[2] for r in rows])
+    train_module_gather = run_module.gather_training_set
+    monkeypatch.setattr(run_module, "gather_training_set", gather)
+    note(run_module, "measure_feature_scale", lambda args: args[1])
+    note(train_module, "measure_score_scale", lambda args: [r for rows in args[2] for r in rows])
     source = Folder(good=data / "good", bad=data / "bad", bad_train_fraction=0.5)
     train(source, output=tmp_path / "model", model=MODEL, trainer=TrainerConfig(max_steps=1, accelerator="cpu"))
     (training_set,) = gathered

@@ -213,7 +213,7 @@ def test_an_output_that_is_a_file(tmp_path):
     with pytest.raises(OutputError) as caught:
         synthesize(taken, small())
     assert str(caught.value).startswith(f"{taken}: cannot be written (")
-    assert str(caught.value).endswith("); choose another --output")
+    assert str(caught.value).endswith("); choose another --output, or mend the cause")
 
 
 def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):

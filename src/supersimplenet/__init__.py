@@ -10,8 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from supersimplenet.utils.system import let_waiting_threads_sleep
-
-__version__ = "0.2.0"
+from supersimplenet.utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from supersimplenet.datasets.base import DataSource as DataSource

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from jsonargparse import Namespace
 
-from supersimplenet import __version__
 from supersimplenet.benchmark.protocol import with_protocol
 from supersimplenet.cli import (
     benchmark,
@@ -29,6 +28,7 @@ from supersimplenet.errors import ConfigError, ImageError, SuperSimpleNetError
 from supersimplenet.preprocessing.listing import counting
 from supersimplenet.utils.console import console, write_in_any_encoding
 from supersimplenet.utils.system import let_waiting_threads_sleep
+from supersimplenet.utils.version import __version__
 
 _GROUPS = {
     "data": "make, fetch, check and split datasets",

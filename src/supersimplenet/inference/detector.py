@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from supersimplenet import __version__
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import WEIGHTS_FILE, ComputeConfig
 from supersimplenet.inference.engines import build_engine
@@ -24,6 +23,7 @@ from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.types import ScoreName, ScoreScale
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.serialization import from_plain
+from supersimplenet.utils.version import __version__
 
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}  # names of number types, as exported files have them
 

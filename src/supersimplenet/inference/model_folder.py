@@ -60,7 +60,6 @@ def save_model(folder: Path, network: SuperSimpleNet, record: Mapping[str, Any])
     Raises:
         ModelFolderError: a weight is not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = {WEIGHTS_FILE: save_weights(folder, network)}
     write_yaml(folder / CONFIG_FILE, describe_model(network, record, files=files))
 
@@ -77,6 +76,7 @@ def save_weights(folder: Path, network: SuperSimpleNet) -> str:
     tensors = {prefix + name: value.detach().cpu().contiguous() for name, value in kept.state_dict().items()}
     _require_finite(tensors, str(folder), "train again, with smaller learning rates if it happens again")
     content = save(tensors)
+    folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / WEIGHTS_FILE) as temporary:
         temporary.write_bytes(content)  # a file written by safetensors itself is readable by its owner only
     return hashlib.sha256(content).hexdigest()

@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from supersimplenet import __version__
 from supersimplenet.errors import OutputError
 from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, REFERENCE_FILE, ROI_FILE, WEIGHTS_FILE
 from supersimplenet.runtime.predictor import SupportsPredict
 from supersimplenet.utils.documents import read_json
 from supersimplenet.utils.files import file_sha256, write_text
 from supersimplenet.utils.formatting import differences
+from supersimplenet.utils.version import __version__
 
 IDENTITY = "predictions.partial.json"
 _MODEL_FILES = (WEIGHTS_FILE, CONFIG_FILE, CALIBRATION_FILE, ROI_FILE, REFERENCE_FILE)
