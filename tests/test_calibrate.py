@@ -230,7 +230,7 @@ def test_a_damaged_calibration_is_refused(model, text, message):
 def test_a_calibration_of_another_score_is_refused(model, parts):
     calibration = calibrated(model, parts / "good").calibration
     write_calibration(model, replace(calibration, image_score="map"))
-    with pytest.raises(ConfigError, match="of the map score, but the head score decides here"):
+    with pytest.raises(ModelFolderError, match=r"calibration\.yaml: of the map score, but the head score decides here"):
         Detector.load(model)
 
 
