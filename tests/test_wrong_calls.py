@@ -31,6 +31,7 @@ RIGHT = {  # for each command a call that is right, as far as it can be told bef
     "data synthesize": ["--output", "out"],
     "data download": ["KSDD2", "--output", "out"],
     "data check": DATA,
+    "data convert": ["--images", "good", "--annotations", "good", "--format", "voc", "--output", "out"],
     "data split": [*DATA, "--output", "split.csv"],
     "benchmark speed": ["--output", "speed.json"],
     "benchmark accuracy": ["--data", "MVTecAD", "--data.root", "good", "--output", "out"],
@@ -196,6 +197,14 @@ def test_every_wrong_call_is_one_line_and_status_2(reported):
         if status != 2 or not is_line or says_types or not printed[:-1].isprintable():
             wrong.append(f"{status} {call}: {printed}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_message_names_the_option_as_it_is_typed(reported):
+    printed = [
+        text for call, _, text, _ in reported if call[:2] == ["data", "split"] and call[-2:-1] == ["--test-fraction"]
+    ]
+    assert printed
+    assert all(text.startswith("supersimplenet data split: --test-fraction: '2'; wanted") for text in printed)
 
 
 def test_no_wrong_call_waits_for_torch(reported):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 from rich.table import Table
 from rich.text import Text
 
@@ -176,8 +176,10 @@ def _convert_parser() -> OptionParser:
     parser.add_argument("--format", type=AnnotationFormat, required=True, help="of the annotations")
     parser.add_argument("--output", type=Path, required=True, help="folder for samples.csv and masks")
     parser.add_argument("--classes", type=str, help="only these are defects, such as scratch,dent; by default all")
-    parser.add_argument("--test-fraction", type=float, default=0.3, help="share of each type for the test split")
-    parser.add_argument("--seed", type=int, default=0, help="another one gives another split")
+    parser.add_argument(
+        "--test-fraction", type=OpenUnitInterval, default=0.3, help="share of each type for the test split"
+    )
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="another one gives another split")
     return parser
 
 
@@ -206,7 +208,9 @@ def _split_parser() -> OptionParser:
     )
     parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
     parser.add_argument("--output", type=Path, required=True, help="the table to write, such as split.csv")
-    parser.add_argument("--test-fraction", type=float, default=0.3, help="share of each type for the test split")
+    parser.add_argument(
+        "--test-fraction", type=OpenUnitInterval, default=0.3, help="share of each type for the test split"
+    )
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="another one gives another split")
     parser.add_argument(
         "--groups",

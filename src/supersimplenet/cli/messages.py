@@ -24,6 +24,7 @@ _KINDS = {
     "dict": "options and values",
     "PositiveInt": "a whole number of at least 1",
     "NonNegativeInt": "a whole number of at least 0",
+    "OpenUnitInterval": "a number above 0 and below 1",
     "tuple[int, int]": "two whole numbers, such as '[256,256]'",
     "tuple[float, float]": "two numbers, such as '[3,2]'",
 }
@@ -44,7 +45,9 @@ def in_plain_words(message: str, parser: ArgumentParser) -> str:
     """Return a message of the parser in one line: the option, what was found, what is wanted."""
     text = " ".join(message.split())
     keys = dict.fromkeys(re.findall(r'Parser key "(.*?)"', text))
-    option = f"--{'.'.join(keys)}" if keys else ""
+    key = ".".join(keys)
+    typed = (action.option_strings[0] for action in parser._actions if action.dest == key and action.option_strings)
+    option = next(typed, f"--{key}") if keys else ""
     for pattern, explain in _RULES:
         if match := re.search(pattern, text):
             return explain(match, option, parser)

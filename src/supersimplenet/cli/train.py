@@ -112,11 +112,14 @@ def take_over(parser: ArgumentParser, arguments: list[str]) -> None:
         ConfigError: the folder is not named, or the run stopped before it wrote its options and no dataset is named.
         ModelFolderError: the run's config.yaml cannot be read.
     """
-    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     known.add_argument("--resume", action="store_true")
     for name in ("--output", "--config", "--data"):
         known.add_argument(name)
-    options = known.parse_known_args(arguments)[0]
+    try:
+        options = known.parse_known_args(arguments)[0]
+    except argparse.ArgumentError:
+        return  # a wrong call, which the parser of the command refuses in its own words
     if not options.resume:
         return
     if options.output is None:
