@@ -16,6 +16,7 @@ from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.model.config import (
     PUBLISHED_BACKBONE,
     PUBLISHED_NOISE_STD,
+    PUBLISHED_STRIDES,
     LabelRecipe,
     ModelConfig,
     Recipe,
@@ -103,7 +104,7 @@ def deviations(lines: Sequence[Line]) -> list[str]:
         return []
     regimes = list(dict.fromkeys(line["regime"] for line in lines))
     groups: _Groups = {
-        "model": ModelConfig(variant=settings["model"]["variant"]),
+        "model": ModelConfig(variant=settings["model"]["variant"], feature_strides=PUBLISHED_STRIDES),
         **vars(protocol_settings("published")),
     }
     found = []
