@@ -6,7 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
 from supersimplenet.benchmark.config import Protocol
@@ -110,6 +110,8 @@ def deviations(lines: Sequence[Line]) -> list[str]:
     found = []
     for group, published in groups.items():
         ours = from_plain(type(published), settings.get(group, {}), where=f"settings.{group}")
+        if isinstance(ours, ModelConfig):
+            ours = replace(ours, feature_strides=ours.strides)
         for name in vars(published):
             if name in _NO_FIGURE or (group == "model" and name == "image_size"):
                 continue
