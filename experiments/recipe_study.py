@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from scipy.stats import rankdata
 
@@ -32,6 +33,7 @@ from supersimplenet.model.backbone import Backbone, build_backbone
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.model.folded import FoldedHeads
 from supersimplenet.model.heads import Heads
+from supersimplenet.model.layers import resolve_layers
 from supersimplenet.model.network import anomaly_map
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.training.feature_cache import CachedFeatures
@@ -114,8 +116,10 @@ def split(samples: list[Sample], fraction: float) -> tuple[list[Pixels], list[Pi
     return [p for is_held, p in pictures if not is_held], [p for is_held, p in pictures if is_held]
 
 
-def features(backbone: Backbone, pictures: list[Pixels]) -> CachedFeatures:
-    """Features of pictures, kept in memory."""
+def features(backbone: Backbone, pictures: list[Pixels], size_px: tuple[int, int] = SHAPE) -> CachedFeatures:
+    """Features of pictures, resized for the backbone, kept in memory."""
+    if size_px != SHAPE:
+        pictures = [np.asarray(Image.fromarray(p).resize(size_px[::-1], Image.Resampling.BICUBIC)) for p in pictures]
     batches = [torch.from_numpy(np.stack(pictures[start : start + 8])) for start in range(0, len(pictures), 8)]
     rows = torch.cat([torch.cat([f.flatten(1) for f in backbone(batch)], dim=1).bfloat16() for batch in batches])
     return CachedFeatures(rows, [f.shape[1:] for f in backbone(batches[0][:1])], "memory")
@@ -181,18 +185,23 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--run", type=Run.parse, action="append", help="such as noise=0.8,perlin=0.6,seed=1")
     parser.add_argument("--backbone", default="compact")
+    parser.add_argument("--layers", help="such as blocks.5,blocks.8,blocks.11")
+    parser.add_argument("--size", type=int, default=SIDE_PX, help="side of the backbone's images, which show 256 px")
     options = parser.parse_args()
     keep_freed_blocks()
-    backbone = build_backbone(ModelConfig(backbone=options.backbone))
+    size_px = (options.size, options.size)
+    config = ModelConfig(backbone=options.backbone, layers=options.layers, image_size=size_px)
+    backbone = build_backbone(resolve_layers(config))
     trained, held = split(Table(path=options.table).samples(), 0.25)
     shown, masks, kind = validation_set(held)
-    source, shown_source = features(backbone, trained), features(backbone, shown)
+    source, shown_source = features(backbone, trained, size_px), features(backbone, shown, size_px)
     scale = measure_feature_scale(source, range(len(trained)))
     print(f"{len(trained)} images to train on, {len(held)} held out, feature scale {scale:.4f}", flush=True)
     for run in options.run or [Run()]:
         begin = time.monotonic()
         heads, steps = train(run, source, backbone.channels, scale)
-        line = {**asdict(run), "scale": scale, "steps": steps, "seconds": round(time.monotonic() - begin, 1)}
+        line = {"backbone": options.backbone, "layers": options.layers, "size": options.size}
+        line |= {**asdict(run), "scale": scale, "steps": steps, "seconds": round(time.monotonic() - begin, 1)}
         line |= validate(heads, shown_source, masks, kind)
         with options.output.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -96,7 +96,7 @@ def test_lanes_of_threads_give_each_file_its_own_answer(tmp_path):
 
 def test_a_view_of_tiles(tmp_path):
     network = unsettled(SIZE)
-    preprocessor = Preprocessor(ViewConfig(fit="tiles"), size_px=SIZE, strides=network.config.feature_strides)
+    preprocessor = Preprocessor(ViewConfig(fit="tiles"), size_px=SIZE, strides=network.config.strides)
     image = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     found, wanted = (
         Detector(network, preprocessor=preprocessor, device=device).predict(image) for device in ("cuda", "cpu")

@@ -192,7 +192,7 @@ def changed(model: Path, name: str, value: object) -> None:
         ("model", [], r"model: \[\]; wanted names with values"),
         ("backbone", None, "backbone: None; wanted names with values"),
         ("backbone.sha256", ..., "lacks backbone.sha256; bring back the file that `train` wrote"),
-        ("backbone.origin", "moon", "backbone.origin: 'moon'; wanted package, hub, file or module"),
+        ("backbone.origin", "moon", "backbone.origin: 'moon'; wanted package, extra, hub, file or module"),
         ("backbone.origin", "package", "backbone.origin does not fit model.backbone"),
         ("training.plan", "long", "training.plan: 'long'; wanted names with values"),
         ("training.list_sha256", ..., "lacks training.list_sha256"),

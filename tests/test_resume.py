@@ -17,6 +17,7 @@ from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.datasets.supervision import names_of_masks, supervise
 from supersimplenet.errors import ConfigError, DataError, ModelFolderError
 from supersimplenet.inference.model_folder import load_preprocessor, save_model, save_preprocessor
+from supersimplenet.model.layers import resolve_layers
 from supersimplenet.preprocessing.preprocessor import ViewConfig, read_preprocessor
 from supersimplenet.training.checkpoints import CHECKPOINT, PREVIOUS, run_identity, usable_checkpoint
 from supersimplenet.training.config import TrainerConfig
@@ -101,7 +102,7 @@ def typed(folder: Path, *arguments: str):
 def test_typed_options_win_over_those_of_the_run_one_by_one(run, tmp_path):
     folder = unfinished(run, tmp_path / "model")
     kept = typed(folder)
-    assert (kept.trainer, kept.model, kept.recipe) == (OPTIONS["trainer"], MODEL, OPTIONS["recipe"])
+    assert (kept.trainer, kept.model, kept.recipe) == (OPTIONS["trainer"], resolve_layers(MODEL), OPTIONS["recipe"])
     assert (kept.data.root, kept.data.category) == (run / "data", "brushed_metal")
     other = typed(folder, "--trainer.devices", "2", "--data.root", "/moved", "--cache.memory_gib", "1")
     assert other.trainer == replace(OPTIONS["trainer"], devices=2)
@@ -147,7 +148,7 @@ def test_the_region_of_interest_of_a_run_is_compared_by_its_pixels(tmp_path):
     Image.fromarray(region).save(named)
     view = ViewConfig(roi=named)
     network = SuperSimpleNet(MODEL, seed=1)
-    shape = {"size_px": MODEL.size_px, "strides": MODEL.feature_strides}
+    shape = {"size_px": MODEL.size_px, "strides": MODEL.strides}
     hashes = save_preprocessor(tmp_path, read_preprocessor(view, **shape))
     earlier = {"view": {"fit": "stretch", "roi": str(named), "reference": None}, "view_files": hashes}
     own = load_preprocessor(tmp_path, earlier, network.config)
@@ -188,3 +189,16 @@ def test_a_training_that_cannot_begin_leaves_no_folder(run, tmp_path):
     with pytest.raises(DataError):
         train(data, output=tmp_path / "runs" / "model", **OPTIONS)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kept", ["float16", "bfloat16", None])
+def test_a_continued_run_keeps_the_type_of_its_features(run, tmp_path, kept):
+    folder = unfinished(run, tmp_path / "model")
+    record = yaml.safe_load((folder / "config.yaml").read_text())
+    assert record["training"].pop("feature_type") == "float16"
+    if kept is not None:
+        record["training"]["feature_type"] = kept
+    (folder / "config.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
+    train(MVTecAD(root=run / "data", category="brushed_metal"), output=folder, resume=True, **OPTIONS)
+    finished = yaml.safe_load((folder / "config.yaml").read_text())
+    assert finished["training"]["feature_type"] == (kept or "bfloat16")  # the only one before version 0.2

@@ -16,6 +16,7 @@ from supersimplenet.benchmark.runs import DataFamily, Run, plan_runs
 from supersimplenet.benchmark.summary import Figure, summarise
 from supersimplenet.datasets.registry import source_from
 from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.model.layers import resolve_layers
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.utils.console import console, progress_bar, results
@@ -74,7 +75,7 @@ def benchmark_accuracy(
     protocol = config.protocol or default_protocol(data.kind.__name__)
     usual = protocol_settings(protocol)
     settings: dict[str, Any] = {
-        "model": to_plain(model or ModelConfig()),
+        "model": to_plain(resolve_layers(model or ModelConfig())),
         "view": to_plain(view or usual.view),
         "recipe": to_plain(recipe or usual.recipe),
         "trainer": to_plain(trainer or usual.trainer),

@@ -6,7 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
 from supersimplenet.benchmark.config import Protocol
@@ -16,6 +16,7 @@ from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.model.config import (
     PUBLISHED_BACKBONE,
     PUBLISHED_NOISE_STD,
+    PUBLISHED_STRIDES,
     LabelRecipe,
     ModelConfig,
     Recipe,
@@ -103,12 +104,14 @@ def deviations(lines: Sequence[Line]) -> list[str]:
         return []
     regimes = list(dict.fromkeys(line["regime"] for line in lines))
     groups: _Groups = {
-        "model": ModelConfig(variant=settings["model"]["variant"]),
+        "model": ModelConfig(variant=settings["model"]["variant"], feature_strides=PUBLISHED_STRIDES),
         **vars(protocol_settings("published")),
     }
     found = []
     for group, published in groups.items():
         ours = from_plain(type(published), settings.get(group, {}), where=f"settings.{group}")
+        if isinstance(ours, ModelConfig):
+            ours = replace(ours, feature_strides=ours.strides)
         for name in vars(published):
             if name in _NO_FIGURE or (group == "model" and name == "image_size"):
                 continue

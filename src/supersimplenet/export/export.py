@@ -33,6 +33,7 @@ from supersimplenet.inference.image_records import (
 from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
 from supersimplenet.inference.record import stated_hash
 from supersimplenet.model.config import SMALLEST_SIDE_PX
+from supersimplenet.model.layers import require_fitting_size
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.preprocessing.preprocessor import Preprocessor
@@ -185,7 +186,7 @@ def _detector_at(model: Path, size_px: tuple[int, int] | None, *, dynamic: bool)
         preprocessor.config,
         size_px=size_px,
         reading=preprocessor.reading,
-        strides=network.config.feature_strides,
+        strides=network.config.strides,
         roi=preprocessor.roi,
         reference=None if preprocessor.aligner is None else preprocessor.aligner.reference,
     )
@@ -217,7 +218,7 @@ def _bundle(
         size_px=detector.image_size,
         trained_size_px=trained_size_px,
         step_px=step_px(network) if dynamic else None,
-        strides=network.config.feature_strides,
+        strides=network.config.strides,
         view=_named(preprocessor),
         reading=preprocessor.reading,
         view_images=_view_images(preprocessor),
@@ -269,6 +270,8 @@ def _check_size(network: SuperSimpleNet, size_px: tuple[int, int], *, dynamic: b
     least = SMALLEST_SIDE_PX
     if min(size_px) < least:
         raise ConfigError(f"size: {size_px[0]}x{size_px[1]} px; each side must be at least {least} px")
+    if network.backbone.origin != "module":
+        require_fitting_size(replace(network.config, image_size=size_px))
     step = step_px(network)
     if dynamic and (size_px[0] % step or size_px[1] % step):
         raise ConfigError(
@@ -377,7 +380,7 @@ def _preprocessing(network: SuperSimpleNet, preprocessor: Preprocessor) -> dict[
 
 def _backbone(network: SuperSimpleNet, record: dict[str, Any]) -> dict[str, Any]:
     name, origin = network.config.backbone, network.backbone.origin
-    if origin == "package":
+    if origin in ("package", "extra"):
         licence = "Apache-2.0"
     else:
         published = timm.get_pretrained_cfg(name) if origin == "hub" else None

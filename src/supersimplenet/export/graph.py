@@ -31,11 +31,12 @@ class ExportNetwork(nn.Module):
     Args:
         network: the trained network; it is copied.
         dtype: number format of the backbone and the wide matrices; see `FoldedNetwork`.
+        open_size: see `FoldedNetwork`.
     """
 
-    def __init__(self, network: SuperSimpleNet, *, dtype: torch.dtype) -> None:
+    def __init__(self, network: SuperSimpleNet, *, dtype: torch.dtype, open_size: bool = False) -> None:
         super().__init__()
-        self.folded = FoldedNetwork(network, dtype=dtype, dense=True)
+        self.folded = FoldedNetwork(network, dtype=dtype, dense=True, open_size=open_size)
         self.requires_grad_(False)
 
     def forward(self, image: Tensor, ignored: Tensor | None = None) -> dict[str, Tensor]:
@@ -78,7 +79,7 @@ def at_size(network: SuperSimpleNet, size_px: tuple[int, int]) -> SuperSimpleNet
 
 def step_px(network: SuperSimpleNet) -> int:
     """Return the step of the open size: height and width of the images must be multiples of it."""
-    return max(network.config.feature_strides)
+    return max(network.config.strides)
 
 
 def trace(network: SuperSimpleNet, *, precision: str, dynamic: bool = False, masked: bool = False) -> ExportedProgram:
@@ -94,7 +95,8 @@ def trace(network: SuperSimpleNet, *, precision: str, dynamic: bool = False, mas
     Raises:
         ExportError: torch cannot follow the network's code.
     """
-    module = ExportNetwork(network, dtype=torch.bfloat16 if precision == "bf16" else torch.float32).eval()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    module = ExportNetwork(network, dtype=dtype, open_size=dynamic).eval()
     if precision == "fp16":
         _keep_in_half(module)
     image, ignored = _example_inputs(network)

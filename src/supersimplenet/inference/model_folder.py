@@ -236,7 +236,7 @@ def load_preprocessor(folder: Path, record: Mapping[str, Any], model: ModelConfi
         replace(config, roi=roi, reference=reference),
         size_px=model.size_px,
         reading=read_config_of(record, folder),
-        strides=model.feature_strides,
+        strides=model.strides,
         roi=None if roi is None else read_mask(roi, image_size_px=None),
         reference=None if reference is None else read_image(reference),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from supersimplenet.datasets.supervision import SupervisionName
 from supersimplenet.errors import ModelFolderError
 from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
-from supersimplenet.model.config import COMPACT, ModelConfig, Origin, Recipe
+from supersimplenet.model.config import COMPACT, LITE0, TIMM_LITE0, ModelConfig, Origin, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.preprocessing.reading import ReadConfig
@@ -53,10 +54,11 @@ _TYPES: dict[str, Any] = {
     "training.plan.epochs": int,
     "training.plan.total_steps": int,
     "training.seconds": float,
+    "training.feature_type": Literal["float16", "bfloat16", "float32"],
 }
 _ALWAYS = ("model", "backbone.origin", "backbone.sha256")
 # Missing before the training is finished, or in folders of version 0.1.
-_NOT_YET = ("finished", "files", "training.seconds", "score_scale", "view_files", "reading")
+_NOT_YET = ("finished", "files", "training.seconds", "training.feature_type", "score_scale", "view_files", "reading")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -83,14 +85,18 @@ def read_record(folder: Path) -> dict[str, Any]:
             checked(kind, holder[last], where=str(path), name=name)
         elif name in _ALWAYS or (trained and name not in _NOT_YET) or (group == "data" and group in record):
             raise ModelFolderError(f"{path}: lacks {name}; {_ADVICE}")
-    if (record["backbone"]["origin"] == "package") != (record["model"].get("backbone") == COMPACT):
+    origin, backbone = record["backbone"]["origin"], record["model"].get("backbone")
+    if (origin == "package") != (backbone == COMPACT) or (origin == "extra" and backbone != LITE0):
         raise ModelFolderError(f"{path}: backbone.origin does not fit model.backbone; {_ADVICE}")
     return record
 
 
 def model_config(record: Mapping[str, Any], folder: Path) -> ModelConfig:
     """Return the settings of the network from a model folder's config.yaml."""
-    return from_plain(ModelConfig, record["model"], where=str(folder / CONFIG_FILE), name="model")
+    config = from_plain(ModelConfig, record["model"], where=str(folder / CONFIG_FILE), name="model")
+    if config.backbone == LITE0 and record["backbone"]["origin"] != "extra":  # before version 0.2 it was timm's model
+        return replace(config, backbone=TIMM_LITE0)
+    return config
 
 
 def is_finished(folder: Path, record: Mapping[str, Any]) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import socket
 from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from supersimplenet.errors import BackboneError
-from supersimplenet.model.config import COMPACT, ModelConfig, Origin
+from supersimplenet.model.config import COMPACT, LITE0, ModelConfig, Origin
 from supersimplenet.model.hub_record import record_fingerprint
+from supersimplenet.model.layers import architecture_of, chosen_layers, is_plain_vit, pretrained_settings
+from supersimplenet.model.lite0 import read_lite0
 from supersimplenet.model.weight_files import read_state_dict
 from supersimplenet.utils.formatting import few, first_line
 
-_COMPACT_ARCHITECTURE = "resnet18"
 _COUNTER = "num_batches_tracked"
 _HUB_TIMEOUT_S = 10.0
 _WIDE_CHANNELS = 128  # from this many on, one thread runs a 1x1 convolution faster in oneDNN than in torch's own code
@@ -39,10 +40,12 @@ class Backbone(nn.Module):
     Args:
         net: maps (B, 3, H, W) to a list, tuple or dict of (B, C_l, h_l, w_l) maps, largest first.
         channels: C_l of each map.
-        origin: where the weights can be loaded from again: the package, the hub, or nowhere (file, module).
+        origin: where the weights come from. Those of the package and the hub can be loaded again by the name alone.
         mean: mean colour of the training images, per channel, in [0, 1].
         std: standard deviation of the same, likewise.
         channels_last: whether the net returns (B, h_l, w_l, C_l) maps, as timm's windowed transformers do.
+        groups: numbers of consecutive maps of the net that are joined to one along their channels, because they have
+            the same size; None where each stays for itself. ``channels`` is that of the joined maps.
     """
 
     mean: Tensor
@@ -57,31 +60,38 @@ class Backbone(nn.Module):
         mean: Sequence[float] = _IMAGENET_MEAN,
         std: Sequence[float] = _IMAGENET_STD,
         channels_last: bool = False,
+        groups: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.net = net.eval().requires_grad_(False)
         self.channels = tuple(channels)
         self.origin: Origin = origin
         self.channels_last = channels_last
+        self.groups = (1,) * len(self.channels) if groups is None else tuple(groups)
         self.dtype: torch.dtype | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def folded(self, dtype: torch.dtype) -> Backbone:
+    def folded(self, dtype: torch.dtype, size_px: tuple[int, int] | None = None) -> Backbone:
         """Return a copy for inference, whose BatchNorms are merged into the convolutions before them.
 
         Where torch.fx cannot trace the net, it is copied as it is.
 
         Args:
             dtype: type of its weights and feature maps; pixels are normalised in float32.
+            size_px: (height, width) of all its images, for which a vision transformer's position embeddings are
+                resampled once; None where the size is open.
 
         Returns:
             A backbone whose outputs are the same up to rounding.
         """
-        try:
-            net = fuse(self.net)
-        except Exception:  # a net's own code may raise any error when traced; the net then stays as it is, only slower
-            net = copy.deepcopy(self.net)
+        if is_plain_vit(self.net):
+            net = _at_size(self.net, size_px)
+        else:
+            try:
+                net = fuse(self.net)
+            except Exception:  # a net's own code may raise any error when traced; then it stays as it is, only slower
+                net = copy.deepcopy(self.net)
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.in_channels >= _WIDE_CHANNELS:
                 layer.dilation = (2, 2)  # has no effect on a 1x1 kernel, but see `supersimplenet.model.ops.pointwise`
@@ -92,6 +102,7 @@ class Backbone(nn.Module):
             mean=self.mean.flatten().tolist(),
             std=self.std.flatten().tolist(),
             channels_last=self.channels_last,
+            groups=self.groups,
         )
         backbone.dtype = dtype
         return backbone
@@ -132,7 +143,9 @@ class Backbone(nn.Module):
         maps: Any = self.net(image if self.dtype is None else image.to(self.dtype))
         if isinstance(maps, Mapping):
             maps = list(maps.values())
-        return tuple(feature if self.channels_last else feature.permute(0, 2, 3, 1) for feature in maps)
+        each = iter([feature if self.channels_last else feature.permute(0, 2, 3, 1) for feature in maps])
+        grouped = [list(islice(each, number)) for number in self.groups]
+        return tuple(torch.cat(group, dim=-1) if len(group) > 1 else group[0] for group in grouped)
 
     def fingerprint(self, *, counters: bool = True) -> str:
         """Return the SHA-256 of the weights' names, shapes and float32 values, in hex.
@@ -153,46 +166,54 @@ def build_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbon
     """Build the backbone that a config names.
 
     Args:
-        config: names the model, its weights file and the strides that are used.
+        config: names the model, its weights file and the layers or strides that are used.
         with_weights: False builds only the architecture, for weights that are loaded next.
 
     Returns:
-        The backbone, built up to the last stage that is used.
+        The backbone, built up to the last layer that is used. Feature maps of one stride are joined to one map.
 
     Raises:
-        BackboneError: an unknown name, strides that the model does not have, weights that cannot be fetched or do not
-            match.
+        BackboneError: an unknown name, layers or strides that the model does not have, weights that cannot be fetched
+            or do not match.
+        ConfigError: layers and strides contradict each other.
     """
-    if config.backbone == COMPACT and config.backbone_weights is not None:
-        raise BackboneError("model.backbone_weights: 'compact' comes with its weights; name a timm model, or drop it")
-    architecture = _COMPACT_ARCHITECTURE if config.backbone == COMPACT else config.backbone
-    indices, channels = _stages(architecture, config.feature_strides)
-    origin: Origin
-    if config.backbone != COMPACT and config.backbone_weights is None and with_weights:
-        origin, net = "hub", _create_with_hub_weights(architecture, indices)
+    name, file = config.backbone, config.backbone_weights
+    if name in (COMPACT, LITE0) and file is not None:
+        raise BackboneError(f"model.backbone_weights: '{name}' comes with its weights; name a timm model, or drop it")
+    architecture, layers = architecture_of(name), chosen_layers(config)
+    indices = tuple(layer.place for layer in layers)
+    origin: Origin = "hub"
+    if name == COMPACT:
+        origin = "package"
+    elif name == LITE0:
+        origin = "extra"
+    elif file is not None:
+        origin = "file"
+    if origin == "hub" and with_weights:
+        net = _create_with_hub_weights(architecture, indices)
     else:
-        net = timm.create_model(architecture, pretrained=False, features_only=True, out_indices=indices)
-        if config.backbone == COMPACT:
-            origin = "package"
-            with as_file(files("supersimplenet.model") / "weights" / "compact.safetensors") as path:
-                _load_weights(net, path)
-        elif config.backbone_weights is not None:
-            origin = "file"
-            if with_weights:
-                _load_weights(net, config.backbone_weights)
-        else:
-            origin = "hub"
-    settings = _pretrained(architecture)
+        net = _create(architecture, indices)
+    if origin == "package":
+        with as_file(files("supersimplenet.model") / "weights" / "compact.safetensors") as path:
+            _load_weights(net, read_state_dict(path), path)
+    elif origin == "extra" and with_weights:
+        _load_weights(net, read_lite0(), name)
+    elif file is not None and with_weights:
+        _load_weights(net, read_state_dict(file), file)
+    settings = pretrained_settings(architecture)
+    strides = [layer.stride for layer in layers]
+    distinct = sorted(set(strides))
     backbone = Backbone(
         net,
-        channels=channels,
+        channels=[sum(layer.channels for layer in layers if layer.stride == stride) for stride in distinct],
         origin=origin,
         mean=settings.mean,
         std=settings.std,
         channels_last=getattr(net, "output_fmt", "NCHW") == "NHWC",
+        groups=[strides.count(stride) for stride in distinct],
     )
     if origin == "hub" and with_weights:
-        record_fingerprint(config.backbone, backbone.fingerprint(counters=False))
+        record_fingerprint(name, backbone.fingerprint(counters=False))
     return backbone
 
 
@@ -221,48 +242,39 @@ def wrap_module(net: nn.Module, image_size: tuple[int, int]) -> Backbone:
     return Backbone(net, channels=[m.shape[1] for m in values], origin="module")
 
 
-def _stages(architecture: str, strides: tuple[int, ...]) -> tuple[tuple[int, ...], list[int]]:
-    """Return the indices and channels of the stages with these strides."""
-    if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture.split(".")[0], timm.list_models(), n=5)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise BackboneError(
-            f"model.backbone: '{architecture}' is neither 'compact' nor a timm model{hint} "
-            "(timm.list_models() names them all)"
-        )
-    try:
-        with torch.device("meta"):  # no memory, no weights: only the description is needed
-            info: Any = timm.create_model(architecture, pretrained=False, features_only=True).feature_info
-    except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
-        raise BackboneError(f"model.backbone: timm's '{architecture}' gives no feature maps: {error}") from error
-    stages = {stage["reduction"]: (stage["index"], stage["num_chs"]) for stage in info.get_dicts()}
-    missing = [stride for stride in strides if stride not in stages]
-    if missing:
-        raise BackboneError(
-            f"model.feature_strides: '{architecture}' has no feature map of stride {missing}; it has {sorted(stages)}"
-        )
-    return tuple(stages[stride][0] for stride in strides), [stages[stride][1] for stride in strides]
+def _create(architecture: str, indices: tuple[int, ...], **options: Any) -> nn.Module:
+    """Create the model up to the last layer that is used, a vision transformer for images of any size."""
+    if is_plain_vit(architecture):
+        options["dynamic_img_size"] = True
+    net: nn.Module = timm.create_model(architecture, features_only=True, out_indices=indices, **options)
+    return net
 
 
-def _pretrained(architecture: str) -> Any:
-    """Return timm's record of a model's published weights: colour statistics, hub name."""
-    settings = timm.get_pretrained_cfg(architecture)
-    if settings is None:
-        raise BackboneError(f"model.backbone: timm publishes no weights for '{architecture}'; choose another model")
-    return settings
+def _at_size(net: nn.Module, size_px: tuple[int, int] | None) -> nn.Module:
+    """Return a copy of a vision transformer, for images of one size alone if that is given.
+
+    timm resamples learned position embeddings for each image of an open size, which engines cannot do. Rotary ones are
+    computed from the size alone, which they can.
+    """
+    net = copy.deepcopy(net)
+    vit: Any = net.model
+    if size_px is not None and getattr(vit, "pos_embed", None) is not None:
+        vit.set_input_size(img_size=size_px)
+        if getattr(vit, "rope", None) is None:
+            vit.dynamic_img_size = False
+            vit.patch_embed.flatten = True  # (B, N, C), which timm's code takes at a size that is not open
+    return net
 
 
 def _create_with_hub_weights(architecture: str, indices: tuple[int, ...]) -> nn.Module:
     """Create the model with the weights that timm publishes for it, from the hub or its local cache."""
-    repository = _pretrained(architecture).hf_hub_id
+    repository = pretrained_settings(architecture).hf_hub_id
     cached = try_to_load_from_cache(repository, "model.safetensors") if repository else None
     overlay = {"file": cached} if isinstance(cached, str) else None
     try:
         if overlay is None and repository:
             _require_host(constants.ENDPOINT)
-        net: nn.Module = timm.create_model(
-            architecture, pretrained=True, features_only=True, out_indices=indices, pretrained_cfg_overlay=overlay
-        )
+        net = _create(architecture, indices, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # the hub's client, its transport and the file system each raise their own errors
         raise BackboneError(_hub_message(architecture, error)) from error
     return net
@@ -276,9 +288,14 @@ def _require_host(endpoint: str) -> None:
         socket.create_connection((address.hostname, port), timeout=_HUB_TIMEOUT_S).close()
 
 
-def _load_weights(net: nn.Module, path: Path) -> None:
-    """Load the weights that the network needs; the file may hold more, under the names of the whole timm model."""
-    available = read_state_dict(path)
+def _load_weights(net: nn.Module, available: Mapping[str, Tensor], where: Path | str) -> None:
+    """Load the weights that the network needs; there may be more, under the names of the whole timm model.
+
+    Args:
+        net: the network.
+        available: weights by name.
+        where: the file they come from, for the error message.
+    """
     wanted = net.state_dict()
     found, missing = {}, []
     for name, value in wanted.items():
@@ -289,14 +306,14 @@ def _load_weights(net: nn.Module, path: Path) -> None:
             missing.append(name)
         elif source.shape != value.shape:
             raise BackboneError(
-                f"{path}: '{name}' has shape {tuple(source.shape)}, the network needs {tuple(value.shape)}; "
+                f"{where}: '{name}' has shape {tuple(source.shape)}, the network needs {tuple(value.shape)}; "
                 "these are weights of another architecture"
             )
         else:
             found[name] = source.to(value.dtype)
     if missing:
         raise BackboneError(
-            f"{path}: lacks {len(missing)} of the {len(wanted)} weights the network needs: {few(missing)}; "
+            f"{where}: lacks {len(missing)} of the {len(wanted)} weights the network needs: {few(missing)}; "
             "give the weights of this architecture"
         )
     net.load_state_dict(found)

@@ -17,11 +17,14 @@ Flips = Literal["none", "published", "symmetric"]
 SmallRegions = Literal["keep", "drop"]
 Sampling = Literal["even", "published"]
 Auto = Literal["auto"]
-Origin = Literal["package", "hub", "file", "module"]  # of a backbone's weights; see `Backbone`
+Origin = Literal["package", "extra", "hub", "file", "module"]  # of a backbone's weights; see `Backbone`
 COMPACT = "compact"
+LITE0 = "efficientnet_lite0"  # from the extra [imagenet]; timm's own model of this name is TIMM_LITE0
+TIMM_LITE0 = "efficientnet_lite0.ra_in1k"
 PUBLISHED_BACKBONE = "wide_resnet50_2.tv_in1k"
 PUBLISHED_NOISE_STD = 0.015
 PUBLISHED_SIZE_PX = (256, 256)
+PUBLISHED_STRIDES = (8, 16)  # layer2 and layer3 of a ResNet
 SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 32, 8192
 
 
@@ -30,20 +33,27 @@ class ModelConfig:
     """Settings of the network's architecture.
 
     Args:
-        backbone: ``compact`` (shipped with the package, works offline) or the name of any timm model that gives feature
-            maps, such as ``wide_resnet50_2.tv_in1k`` (the published backbone, fetched from the model hub).
+        backbone: ``compact`` (shipped with the package, works offline), ``efficientnet_lite0`` (ImageNet weights of the
+            extra ``[imagenet]``, no hub), or the name of any timm model that gives feature maps, such as
+            ``wide_resnet50_2.tv_in1k`` (the published backbone, fetched from the model hub) or
+            ``vit_small_patch14_dinov2.lvd142m``.
         backbone_weights: file with the backbone's weights (safetensors or a state dict), read instead of the hub's. It
             may hold fewer or more layers than the timm model has; the layers that are used must be there.
-        feature_strides: strides of the feature maps that are used, ascending. (8, 16) is layer2 and layer3 of a ResNet.
+        layers: the layers whose feature maps are used, by their names in timm, as a list or with commas between them,
+            such as ``layer2,layer3`` or ``blocks.5,blocks.8,blocks.11``. Null: those of ``feature_strides``.
+        feature_strides: strides of the feature maps that are used, ascending; with ``layers``, those of the layers.
+            Null: 8 and 16 (layer2 and layer3 of a ResNet), or, for a plain vision transformer, the blocks at the half,
+            three quarters and the end of its depth (docs/decisions/0028-backbones.md).
         image_size: height and width in pixels to which each image is resized. Null: the size for which results on the
-            dataset are published, or 256 by 256 where there is no such size.
+            dataset are published, or 256 by 256 where there is no such size; for a vision transformer, its own.
         variant: ``jims`` classifies the unadapted features (JIMS 2025), ``icpr`` the adapted ones (ICPR 2024).
         align_corners: how feature maps are upscaled: true as the authors do, false as anomalib does.
     """
 
     backbone: str = PUBLISHED_BACKBONE
     backbone_weights: Path | None = None
-    feature_strides: tuple[int, ...] = (8, 16)
+    layers: tuple[str, ...] | str | None = None
+    feature_strides: tuple[int, ...] | None = None
     image_size: tuple[int, int] | None = None
     variant: Variant = "jims"
     align_corners: bool = True
@@ -57,16 +67,31 @@ class ModelConfig:
                 f"{SMALLEST_SIDE_PX} px and at most {LARGEST_SIDE_PX:,} px, such as [256, 256]"
             )
         _require(self.variant in get_args(Variant), "model.variant", self.variant, " or ".join(get_args(Variant)))
-        if not self.feature_strides or list(self.feature_strides) != sorted(set(self.feature_strides)):
+        strides = self.feature_strides
+        if strides is not None and (not strides or list(strides) != sorted(set(strides))):
             raise ConfigError(
-                f"model.feature_strides: {list(self.feature_strides)}; give one or more strides in ascending order, "
-                "such as [8, 16]"
+                f"model.feature_strides: {list(strides)}; give one or more strides in ascending order, such as [8, 16]"
+            )
+        names = self.layer_names
+        if names is not None and (not all(names) or not names or len(set(names)) < len(names)):
+            raise ConfigError(
+                f"model.layers: {', '.join(names) or 'none'}; give one or more names, each once, such as layer2,layer3"
             )
 
     @property
     def size_px(self) -> tuple[int, int]:
         """Height and width to which each image is resized; the published size where none is given."""
         return PUBLISHED_SIZE_PX if self.image_size is None else self.image_size
+
+    @property
+    def layer_names(self) -> tuple[str, ...] | None:
+        """Names of the layers, each for itself; None where they are not given."""
+        return tuple(name.strip() for name in self.layers.split(",")) if isinstance(self.layers, str) else self.layers
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the feature maps, ascending; (8, 16) where they are not given."""
+        return PUBLISHED_STRIDES if self.feature_strides is None else self.feature_strides
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,12 +37,20 @@ class FoldedNetwork(nn.Module):
         network: the trained network; its weights are copied, so that later training does not change this module.
         dtype: type of the backbone and of the wide matrices; everything else stays float32.
         dense: write the upscaling as dense matrix products, for graph compilers; else as sparse sums, for torch.
+        open_size: take images of other sizes than the network's too.
     """
 
-    def __init__(self, network: SuperSimpleNet, *, dtype: torch.dtype = torch.float32, dense: bool = False) -> None:
+    def __init__(
+        self,
+        network: SuperSimpleNet,
+        *,
+        dtype: torch.dtype = torch.float32,
+        dense: bool = False,
+        open_size: bool = False,
+    ) -> None:
         super().__init__()
         self.image_size = network.config.size_px
-        self.backbone = network.backbone.folded(dtype)
+        self.backbone = network.backbone.folded(dtype, None if open_size else self.image_size)
         self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
 
     def forward(self, pixels: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, Tensor]:

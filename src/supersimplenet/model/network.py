@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from supersimplenet.model.anomalies import Anomalies
 from supersimplenet.model.backbone import Backbone, build_backbone
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.heads import HeadOutput, Heads
+from supersimplenet.model.layers import resolve_layers
 from supersimplenet.model.resample import smoothed_upscale
 
 SMOOTHING_SIGMA_PX = 4.0
@@ -21,7 +23,7 @@ class SuperSimpleNet(nn.Module):
     """The network, in the fast and exact order of computation.
 
     Args:
-        config: architecture and backbone.
+        config: architecture and backbone. The network's own config has its open layers, strides and size filled in.
         backbone: a backbone that is already built; by default the one that ``config`` names.
         seed: seed of the heads' initial weights.
 
@@ -34,8 +36,9 @@ class SuperSimpleNet(nn.Module):
 
     def __init__(self, config: ModelConfig, *, backbone: Backbone | None = None, seed: int = 0) -> None:
         super().__init__()
-        self.config = config
-        self.backbone = build_backbone(config) if backbone is None else backbone
+        is_own = backbone is not None and backbone.origin == "module"
+        self.config = replace(config, feature_strides=config.strides) if is_own else resolve_layers(config)
+        self.backbone = build_backbone(self.config) if backbone is None else backbone
         self.heads = Heads(
             self.backbone.channels,
             variant=config.variant,

@@ -149,6 +149,7 @@ class FeatureSource(Protocol):
     """Features of training images by row."""
 
     location: CacheLocation
+    dtype: torch.dtype
     flip_index: FlipIndex
 
     def read(self, row: Tensor) -> Tensor:
@@ -161,10 +162,10 @@ class FeatureSource(Protocol):
 
 
 class CachedFeatures:
-    """Features of all rows in one bfloat16 matrix, in memory or in a memory-mapped file.
+    """Features of all rows in one matrix, in memory or in a memory-mapped file.
 
     Args:
-        rows: (R, values of all maps) bfloat16.
+        rows: (R, values of all maps).
         shapes: (h_l, w_l, C_l) of each map.
         location: where the matrix is kept.
         flip_index: image and view of each row; by default each row is one image, not flipped.
@@ -174,6 +175,7 @@ class CachedFeatures:
         self, rows: Tensor, shapes: Sequence[torch.Size], location: CacheLocation, flip_index: FlipIndex | None = None
     ) -> None:
         self.rows = rows
+        self.dtype = rows.dtype
         self.shapes = shapes
         self.location: CacheLocation = location
         self.flip_index = FlipIndex.of([1] * len(rows)) if flip_index is None else flip_index
@@ -200,6 +202,7 @@ class RecomputedFeatures:
     """
 
     location: CacheLocation = "recomputed"
+    dtype = torch.float32
 
     def __init__(self, backbone: Backbone, pixels: Tensor | Callable[[Tensor], Tensor], flip_index: FlipIndex) -> None:
         self.backbone = backbone

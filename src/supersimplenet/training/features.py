@@ -37,7 +37,7 @@ from supersimplenet.utils.system import worker_threads
 
 _BACKBONE_BATCH = 8
 _SCALE_IMAGES = 64  # number of images on which the scale of the features is measured
-_CACHE_TYPE = torch.bfloat16
+_RANGE_MARGIN = 16.0  # features of real images may be this much larger than those of the drawn ones
 
 
 def gather_features(
@@ -48,6 +48,7 @@ def gather_features(
     tiles: Sequence[Sequence[int]] | None = None,
     flip_counts: Sequence[int] | None = None,
     cache: CacheConfig,
+    feature_type: torch.dtype | None = None,
     folder: Path,
     on_error: OnError = "stop",
     process_group: ProcessGroup = SINGLE_PROCESS,
@@ -64,6 +65,7 @@ def gather_features(
             image if images are not cut.
         flip_counts: number of wanted views of each tile, 1 or 4, tile by tile; by default 1.
         cache: the limits.
+        feature_type: type in which features are kept; None for the one that `choose_feature_type` chooses.
         folder: folder for the cache file; `remove_cache_files` deletes the file.
         on_error: ``stop`` raises at an unreadable image, ``skip`` reports it.
         process_group: the processes of the training. Local rank 0 reads and computes, and writes to a file that all
@@ -90,9 +92,11 @@ def gather_features(
     store = Store(folder, cache, process_group)
 
     def fill() -> Filled:
+        folded = move_to(backbone.folded(torch.float32, preprocessor.size_px), device)
         return _fill(
-            move_to(backbone.folded(torch.float32), device),
+            folded,
             paths,
+            feature_type=feature_type or choose_feature_type(folded, image_size, device),
             preprocessor=preprocessor,
             wanted=wanted,
             counts=counts,
@@ -120,6 +124,7 @@ def _fill(
     folded: torch.nn.Module,
     paths: Sequence[Path],
     *,
+    feature_type: torch.dtype,
     preprocessor: Preprocessor,
     wanted: Sequence[Sequence[int]],
     counts: Sequence[int],
@@ -132,11 +137,11 @@ def _fill(
 ) -> Filled:
     """Read the images once and keep their features, or else their pixels, where there is room."""
     store.remove()  # files of a killed run would count as used disk space
-    location = store.place(sum(counts) * row_values * _CACHE_TYPE.itemsize)
+    location = store.place(sum(counts) * row_values * feature_type.itemsize)
     if location == "recomputed":
         kept = store.allocate((len(counts), *preprocessor.size_px, 3), torch.uint8)
     else:
-        kept = store.allocate((sum(counts), row_values), _CACHE_TYPE)
+        kept = store.allocate((sum(counts), row_values), feature_type)
     first = list(accumulate((len(of_image) for of_image in wanted), initial=0))  # index of each image's first tile
     index: list[int] = []
     filled = 0
@@ -152,7 +157,7 @@ def _fill(
             return batch, torch.empty(0)
         if location == "recomputed":
             return batch, torch.from_numpy(np.stack([pixels for pixels, _ in inputs]))
-        return batch, _features_of(folded, inputs, device)
+        return batch, _features_of(folded, inputs, device, feature_type)
 
     batch_size = _BACKBONE_BATCH if preprocessor.config.fit != "tiles" else 1
     with worker_threads(device) as threads:
@@ -185,16 +190,39 @@ def _fill(
 
 
 def _features_of(
-    folded: torch.nn.Module, inputs: Sequence[tuple[NDArray[np.uint8], int]], device: torch.device
+    folded: torch.nn.Module,
+    inputs: Sequence[tuple[NDArray[np.uint8], int]],
+    device: torch.device,
+    feature_type: torch.dtype,
 ) -> Tensor:
-    """Compute features (R, values of all maps) bfloat16: one row per view of each input (pixels, number)."""
+    """Compute features (R, values of all maps): one row per view of each input (pixels, number).
+
+    Values beyond the type's range become its largest.
+    """
+    largest = torch.finfo(feature_type).max
     turned = [(pixels, axes) for pixels, count in inputs for axes in FLIPS[:count]]
     flat = []
     for start in range(0, len(turned), _BACKBONE_BATCH):
         part = [torch.from_numpy(pixels).flip(axes) for pixels, axes in turned[start : start + _BACKBONE_BATCH]]
         maps = folded(torch.stack(part).to(device))
-        flat.append(torch.cat([values.flatten(1) for values in maps], dim=1).to(_CACHE_TYPE).cpu())
+        values = torch.cat([of_map.flatten(1) for of_map in maps], dim=1).clamp_(-largest, largest)
+        flat.append(values.to(feature_type).cpu())
     return torch.cat(flat)
+
+
+def choose_feature_type(folded: torch.nn.Module, image_size: tuple[int, int], device: torch.device) -> torch.dtype:
+    """Return the 16-bit type in which a backbone's features are kept: float16 where its range allows, else bfloat16.
+
+    float16 has three more bits, but a range. That of the features is measured on drawn images, black, white, striped
+    and of noise, so that no image of the data decides anything.
+    """
+    height, width = image_size
+    drawn = torch.zeros(4, height, width, 3, dtype=torch.uint8)
+    drawn[1], drawn[2, :, ::2] = 255, 255
+    drawn[3] = torch.randint(256, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    largest = max(float(values.abs().amax()) for values in folded(drawn.to(device)))
+    half = torch.finfo(torch.float16)
+    return torch.float16 if half.tiny <= largest <= half.max / _RANGE_MARGIN else torch.bfloat16
 
 
 def feature_shapes(backbone: Backbone, image_size: tuple[int, int]) -> list[torch.Size]:

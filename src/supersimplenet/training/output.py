@@ -49,6 +49,7 @@ def describe(run: Run, labels: Labels, training_set: TrainingSet, plan: Plan) ->
             "left_out": labels.left_out,
             "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in training_set.failures],
             "features": training_set.source.location,
+            "feature_type": str(training_set.source.dtype).removeprefix("torch."),
             "plan": to_plain(plan),
         },
     }

@@ -149,7 +149,7 @@ def prepare(
     drawn_on = image_size(labels.supervision.training[0].image, page=reading.page)
     if earlier is None:
         preprocessor = read_preprocessor(
-            run.view, size_px=run.model.size_px, reading=reading, strides=run.model.feature_strides, drawn_on=drawn_on
+            run.view, size_px=run.model.size_px, reading=reading, strides=network.config.strides, drawn_on=drawn_on
         )
     else:
         preprocessor = load_preprocessor(run.folder, earlier, run.model)
@@ -174,6 +174,7 @@ def gather(run: Run, labels: Labels, ready: Ready, earlier: dict[str, Any] | Non
         seed=run.seed,
         folder=run.folder,
         cache=run.cache,
+        feature_type=None if earlier is None else _feature_type(earlier),
         on_error=run.on_error,
         process_group=ready.process_group,
     )
@@ -188,6 +189,12 @@ def gather(run: Run, labels: Labels, ready: Ready, earlier: dict[str, Any] | Non
         return list_sha256
 
     return replace(training_set, list_sha256=ready.process_group.on_rank_zero(hashed))
+
+
+def _feature_type(earlier: dict[str, Any]) -> torch.dtype | None:
+    """Return the type of the features that an interrupted run kept; None where it kept none."""
+    kept = earlier["training"].get("feature_type", "bfloat16")  # the only one before version 0.2
+    return None if kept == "float32" else getattr(torch, kept)
 
 
 def plan_training(

@@ -11,9 +11,11 @@ from pathlib import Path
 from torch import nn
 
 from supersimplenet.datasets.base import DataSource
+from supersimplenet.errors import ConfigError
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.image_records import as_recorded
 from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.model.layers import resolve_layers
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.checkpoints import run_identity
@@ -80,7 +82,7 @@ def train(
         folder=Path(output),
         supervision=supervision,
         masks=masks,
-        model=_with_size(model or ModelConfig(), data),
+        model=_resolved(model or ModelConfig(), data, backbone),
         view=view or ViewConfig(),
         recipe=recipe or Recipe(),
         trainer=trainer or TrainerConfig(),
@@ -129,5 +131,11 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
     return finish(run, labels, ready, training_set, record)
 
 
-def _with_size(model: ModelConfig, data: DataSource) -> ModelConfig:
-    return replace(model, image_size=model.image_size or data.image_size or model.size_px)
+def _resolved(model: ModelConfig, data: DataSource, backbone: nn.Module | None) -> ModelConfig:
+    """Return the settings of the network with layers, strides and size filled in."""
+    if backbone is None:
+        model = resolve_layers(model)
+    elif model.layers is not None:
+        raise ConfigError("model.layers: a module of your own gives its feature maps itself; leave layers out")
+    size_px = model.image_size or data.image_size or model.size_px
+    return replace(model, feature_strides=model.strides, image_size=size_px)

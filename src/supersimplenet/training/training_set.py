@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from supersimplenet.datasets.base import relative_names
 from supersimplenet.datasets.bit_depth import unused_range
 from supersimplenet.datasets.held_out import choose_held_out
@@ -130,6 +132,7 @@ def gather_training_set(
     seed: int,
     folder: Path,
     cache: CacheConfig,
+    feature_type: torch.dtype | None,
     on_error: OnError,
     process_group: ProcessGroup,
 ) -> TrainingSet:
@@ -145,6 +148,7 @@ def gather_training_set(
         seed: seed of the choice of the held-out images.
         folder: the model folder, for a cache on disk.
         cache: where features are kept.
+        feature_type: see `gather_features`.
         on_error: ``stop`` raises at an unreadable image or mask, ``skip`` reports it.
         process_group: the processes that share the work.
 
@@ -171,6 +175,7 @@ def gather_training_set(
             flip_counts=_flip_counts(labels, recipe, held_out),
             preprocessor=preprocessor,
             cache=cache,
+            feature_type=feature_type,
             folder=folder,
             on_error=on_error,
             process_group=process_group,

@@ -133,10 +133,11 @@ def _one_of(kinds: Sequence[Any], value: Any, name: str) -> Any:
     """Return the value as the first of the types that it has."""
     for kind in kinds:
         nested = not isinstance(kind, str) and isinstance(value, Mapping) and dataclasses.is_dataclass(kind)
+        nested |= isinstance(value, list | tuple) and get_args(kind)[1:] == (...,)
         try:
             return _converted(kind, value, name)
         except _MisfitError:
-            if nested:  # the field inside is what is wrong
+            if nested:  # the field or item inside is what is wrong
                 raise
     raise _MisfitError(f"{name}: {shown_value(value)}; wanted {_wanted(Union[tuple(kinds)])}")  # noqa: UP007
 
