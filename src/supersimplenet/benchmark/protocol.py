@@ -14,6 +14,7 @@ from supersimplenet.benchmark.journal import Line
 from supersimplenet.benchmark.published import published_datasets
 from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.model.config import (
+    NO_SHIFT,
     PUBLISHED_BACKBONE,
     PUBLISHED_NOISE_STD,
     LabelRecipe,
@@ -61,6 +62,7 @@ def protocol_settings(protocol: Protocol) -> Settings:
         most_repeats=1,
         small_regions="drop",
         image_score="head",
+        map_shift_px=NO_SHIFT,
     )
     return Settings(view=ViewConfig(resize="bilinear"), recipe=recipe, trainer=TrainerConfig(holdout_fraction=0.0))
 
