@@ -90,7 +90,7 @@ def with_protocol(arguments: Sequence[str]) -> list[str]:
         usual = type(value)()
         for name, chosen in vars(value).items():
             if chosen != getattr(usual, name):
-                options += [f"--{group}.{name}", str(chosen)]
+                options += [f"--{group}.{name}", str(to_plain(chosen))]
     return [*options, *arguments]
 
 
@@ -110,7 +110,10 @@ def deviations(lines: Sequence[Line]) -> list[str]:
     }
     found = []
     for group, published in groups.items():
-        ours = from_plain(type(published), settings.get(group, {}), where=f"settings.{group}")
+        given = settings.get(group, {})
+        if group == "recipe":
+            given = {"map_shift_px": NO_SHIFT, **given}  # versions that do not name it moved no map
+        ours = from_plain(type(published), to_plain(given), where=f"settings.{group}")
         for name in vars(published):
             if name in _NO_FIGURE or (group == "model" and name == "image_size"):
                 continue
