@@ -49,6 +49,7 @@ def make_model(folder: Path, **config: object) -> Path:
     for name, buffer in network.heads.named_buffers():  # BatchNorms away from their initial statistics
         if buffer.is_floating_point():
             buffer.copy_(torch.rand(buffer.shape, generator=generator) + ("var" in name))
+    network.map_shift_px = (2, 5)
     scale = {"head_mean": 0.1, "head_std": 0.7, "map_mean": 0.3, "map_std": 0.4, "images": 9}
     save_model(folder, network, {"image_score": "fused", "score_scale": scale, "seed": 3})
     return folder

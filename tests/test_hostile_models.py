@@ -201,6 +201,8 @@ def changed(model: Path, name: str, value: object) -> None:
         ("trainer.holdout_fraction", "a lot", "trainer.holdout_fraction: 'a lot'; wanted a finite number"),
         ("view_files", {"../../x": "0"}, r"a name in view_files: '../../x'; wanted roi.png or reference.png"),
         ("view.scale", 1e9, "view.scale: 1000000000.0; wanted above 0, at most 16"),
+        ("map_shift_px", [1, 2.5], r"map_shift_px\[1\]: 2.5; wanted a whole number"),
+        ("map_shift_px", [3, 9], r"map_shift_px: \[3, 9\]; wanted two whole numbers from 0 to 8"),
         ("score_scale.images", 1.5, "score_scale.images: 1.5; wanted a whole number"),
         ("versions", {"torch": 2}, "versions.torch: 2; wanted text"),
         ("format", "1" * 999, "format '1+...1+'; this version reads format 1"),

@@ -293,6 +293,22 @@ def test_anomaly_map_equals_resize_and_gaussian_blur(image_size):
     )
 
 
+@pytest.mark.parametrize("shift_px", [(0, 3), (8, 1)])
+def test_a_shifted_map_is_the_map_moved_back_with_its_border_extended(shift_px):
+    map_logit = torch.randn(2, 9, 13, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows, columns = (
+        (torch.arange(size) + shift).clamp(max=size - 1) for size, shift in zip((50, 70), shift_px, strict=True)
+    )
+    wanted = plain.anomaly_map(map_logit, (50, 70))[:, rows][:, :, columns]
+    moved = anomaly_map(map_logit, (50, 70), shift_px=shift_px)
+    torch.testing.assert_close(moved, wanted, rtol=1e-9, atol=1e-9)
+    ignored = torch.zeros(2, 9, 13, dtype=torch.bool)
+    ignored[1, 2:5, 6:] = True
+    wanted = anomaly_map(map_logit, (50, 70), ignored)[:, rows][:, :, columns]
+    moved = anomaly_map(map_logit, (50, 70), ignored, shift_px=shift_px)
+    torch.testing.assert_close(moved, wanted, rtol=1e-9, atol=1e-9)
+
+
 def test_initial_weights_are_xavier_normal_and_follow_the_seed():
     def heads(seed: int) -> Heads:
         return Heads((128, 256), variant="jims", align_corners=True, generator=torch.Generator().manual_seed(seed))

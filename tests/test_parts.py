@@ -44,6 +44,7 @@ from supersimplenet.metrics.thresholds import guaranteed_rate, rate_upper_bound
 from supersimplenet.preprocessing import images as images_module
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.report.cautions import find_cautions
+from supersimplenet.training import map_shift as map_shift_module
 from supersimplenet.training import run as run_module
 from supersimplenet.training import train as train_module
 from supersimplenet.training.config import TrainerConfig
@@ -391,7 +392,7 @@ def held_out_digests(model: Path) -> set[str]:
 
 
 def test_nothing_is_chosen_by_held_out_images(trained_model, tmp_path, monkeypatch):
-    """Scale of the features, scale of the scores: the rows that they receive, by the pixels of their images."""
+    """Scale of the features, scale of the scores, shift of the map: what they receive, by the pixels of the images."""
     _, data = trained_model
     gathered, received = [], defaultdict(set)
 
@@ -412,9 +413,11 @@ def test_nothing_is_chosen_by_held_out_images(trained_model, tmp_path, monkeypat
     monkeypatch.setattr(run_module, "gather_training_set", gather)
     note(run_module, "measure_feature_scale", lambda args: args[1])
     note(train_module, "measure_score_scale", lambda args: [r for rows in args[2] for r in rows])
+    note(map_shift_module, "painted_images", lambda args: args[0])
     source = Folder(good=data / "good", bad=data / "bad", bad_train_fraction=0.5)
     train(source, output=tmp_path / "model", model=MODEL, trainer=TrainerConfig(max_steps=1, accelerator="cpu"))
     (training_set,) = gathered
+    painted_on = {training_set.facts[path].pixels for path in received.pop("painted_images")}
     held_out = held_out_digests(tmp_path / "model")
     assert len(held_out) >= 2
     for rows in received.values():
@@ -423,6 +426,7 @@ def test_nothing_is_chosen_by_held_out_images(trained_model, tmp_path, monkeypat
         assert len(digests) > 5
         assert not digests & held_out
     assert len(received) == 2
+    assert painted_on == digests
 
 
 def test_scores_are_not_compared_by_held_out_images(trained_model, tmp_path, monkeypatch):

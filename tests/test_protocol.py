@@ -270,7 +270,7 @@ def test_the_published_settings_and_where_they_are_the_default():
     assert published.trainer == TrainerConfig(holdout_fraction=0)
     assert published.view == ViewConfig(resize="bilinear")
     recipe = {"noise_std": 0.015, "flips": "published", "sampling": "published", "most_repeats": 1}
-    assert published.recipe == Recipe(**recipe, small_regions="drop", image_score="head")
+    assert published.recipe == Recipe(**recipe, small_regions="drop", image_score="head", map_shift_px=(0, 0))
     ours = protocol_settings("ours")
     assert (ours.view, ours.recipe, ours.trainer) == (ViewConfig(), Recipe(), TrainerConfig())
     assert {name: default_protocol(name) for name in ("MVTecAD", "VisA", "KSDD2", "SensumSODF", "Folder", "Table")} == {
@@ -283,7 +283,8 @@ def test_the_published_settings_and_where_they_are_the_default():
 
 PUBLISHED = ["--protocol", "published", "--view.resize", "bilinear", "--recipe.noise_std", "0.015"]
 PUBLISHED += ["--recipe.flips", "published", "--recipe.sampling", "published", "--recipe.most_repeats", "1"]
-PUBLISHED += ["--recipe.small_regions", "drop", "--recipe.image_score", "head", "--trainer.holdout_fraction", "0.0"]
+PUBLISHED += ["--recipe.small_regions", "drop", "--recipe.image_score", "head", "--recipe.map_shift_px", "[0, 0]"]
+PUBLISHED += ["--trainer.holdout_fraction", "0.0"]
 
 
 @pytest.mark.parametrize(
@@ -342,6 +343,7 @@ FLIPPED_LATER = "masks of flipped images resized before the flip instead of afte
             [
                 "view.resize antialiased instead of bilinear",
                 "recipe.sampling even instead of published",
+                "recipe.map_shift_px auto instead of [0, 0]",
                 "trainer.holdout_fraction 0.2 instead of 0",
                 "AUPRO by every threshold instead of anomalib's way",
             ],
@@ -354,6 +356,7 @@ FLIPPED_LATER = "masks of flipped images resized before the flip instead of afte
                 "recipe.sampling even instead of published",
                 "recipe.most_repeats 4 instead of 1",
                 "recipe.small_regions keep instead of drop",
+                "recipe.map_shift_px auto instead of [0, 0]",
                 "trainer.holdout_fraction 0.2 instead of 0",
                 "AUPRO by every threshold instead of anomalib's way",
             ],
@@ -386,6 +389,12 @@ FLIPPED_LATER = "masks of flipped images resized before the flip instead of afte
 )
 def test_each_deviation_is_listed(of_line, wanted):
     assert deviations([of_line]) == wanted
+
+
+def test_runs_of_versions_that_moved_no_map_do_not_deviate_in_it():
+    earlier = line("MVTecAD", "unsupervised", "published")
+    del earlier["settings"]["recipe"]["map_shift_px"]
+    assert deviations([earlier]) == []
 
 
 def test_a_size_is_a_deviation_unless_it_is_the_datasets_own():

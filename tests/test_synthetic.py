@@ -12,8 +12,9 @@ from PIL import Image
 from scipy import ndimage
 
 from supersimplenet.datasets import synthetic, synthetic_config
-from supersimplenet.datasets.synthetic import FADE_PX, SyntheticConfig, defects_on, render, synthesize
-from supersimplenet.datasets.textures import READ_NOISE_LEVELS, SHOT_VARIANCE_PER_LEVEL, SURFACES
+from supersimplenet.datasets.drawn_defects import FADE_PX, VISIBLE_LEVELS
+from supersimplenet.datasets.synthetic import SyntheticConfig, defects_on, render, synthesize
+from supersimplenet.datasets.textures import READ_NOISE_LEVELS, SHOT_VARIANCE_PER_LEVEL, SURFACES, Camera, Scene
 from supersimplenet.errors import ConfigError, OutputError
 
 SIZE_PX = (96, 128)
@@ -58,7 +59,7 @@ def test_the_defect_changes_the_image_where_the_mask_says_and_nowhere_else(surfa
 @pytest.mark.parametrize(("surface", "defect"), EVERY_DEFECT)
 def test_nearly_all_that_can_be_seen_is_in_the_mask(surface, defect):
     good, bad, mask = pair(surface, defect, seed=5)
-    seen = np.abs(bad - good).max(axis=-1) >= synthetic.VISIBLE_LEVELS + 2 * LOUDEST_NOISE_LEVELS
+    seen = np.abs(bad - good).max(axis=-1) >= VISIBLE_LEVELS + 2 * LOUDEST_NOISE_LEVELS
     assert seen.any()
     assert (seen & mask).sum() >= 0.95 * seen.sum()  # what is left are specks smaller than a defect
 
@@ -83,8 +84,8 @@ def test_good_images_are_exposed_and_differ_from_part_to_part(surface):
 
 def test_the_noise_is_that_of_the_camera():
     """An even grey, through the camera, has the standard deviation that its constants guarantee."""
-    scene = synthetic.Scene(shape=(128, 128), light_rad=0.0)
-    picture = synthetic.Camera(scene, np.random.default_rng(0)).read_out(np.full((128, 128, 3), 100.0))
+    scene = Scene(shape=(128, 128), light_rad=0.0)
+    picture = Camera(scene, np.random.default_rng(0)).read_out(np.full((128, 128, 3), 100.0))
     wanted = (READ_NOISE_LEVELS**2 + 100 * SHOT_VARIANCE_PER_LEVEL + 1 / 12) ** 0.5  # 1/12: rounding
     assert picture.mean() == pytest.approx(100, abs=5 * wanted / picture.size**0.5)
     assert picture.std() == pytest.approx(wanted, rel=0.02)  # 4 times 1/sqrt(2 * 49152)

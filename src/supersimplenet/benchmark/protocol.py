@@ -14,6 +14,7 @@ from supersimplenet.benchmark.journal import Line
 from supersimplenet.benchmark.published import published_datasets
 from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.model.config import (
+    NO_SHIFT,
     PUBLISHED_BACKBONE,
     PUBLISHED_NOISE_STD,
     PUBLISHED_STRIDES,
@@ -62,6 +63,7 @@ def protocol_settings(protocol: Protocol) -> Settings:
         most_repeats=1,
         small_regions="drop",
         image_score="head",
+        map_shift_px=NO_SHIFT,
     )
     return Settings(view=ViewConfig(resize="bilinear"), recipe=recipe, trainer=TrainerConfig(holdout_fraction=0.0))
 
@@ -89,7 +91,7 @@ def with_protocol(arguments: Sequence[str]) -> list[str]:
         usual = type(value)()
         for name, chosen in vars(value).items():
             if chosen != getattr(usual, name):
-                options += [f"--{group}.{name}", str(chosen)]
+                options += [f"--{group}.{name}", str(to_plain(chosen))]
     return [*options, *arguments]
 
 
@@ -109,7 +111,10 @@ def deviations(lines: Sequence[Line]) -> list[str]:
     }
     found = []
     for group, published in groups.items():
-        ours = from_plain(type(published), settings.get(group, {}), where=f"settings.{group}")
+        given = settings.get(group, {})
+        if group == "recipe":
+            given = {"map_shift_px": NO_SHIFT, **given}  # versions that do not name it moved no map
+        ours = from_plain(type(published), to_plain(given), where=f"settings.{group}")
         if isinstance(ours, ModelConfig):
             ours = replace(ours, feature_strides=ours.strides)
         for name in vars(published):

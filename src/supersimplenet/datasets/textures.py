@@ -30,20 +30,24 @@ _ORANGE_INK = np.array([0.86, 0.34, 0.12])
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The size of the camera's image, and the direction of the light.
+    """The size of the camera's image, the direction of the light, and where and how large defects are drawn.
 
     Attributes:
         shape: (height, width) in pixels.
         light_rad: direction towards the light in the image plane; 0 is right, positive turns towards the bottom.
+        size: size of all that is drawn, 1 for a part that fills the image.
+        counted: (H, W) bool, where a defect may be placed; None for anywhere but near the border.
     """
 
     shape: tuple[int, int]
     light_rad: float
+    size: float = 1.0
+    counted: NDArray[np.bool_] | None = None
 
     @property
     def unit_px(self) -> float:
         """Pixels in one length unit: 1/256 of the shorter side, so that a part appears the same at any resolution."""
-        return min(self.shape) / 256
+        return self.size * min(self.shape) / 256
 
     def turned(self, angle_rad: float, centre: Plane | None = None) -> tuple[Plane, Plane]:
         """Return coordinates (H, W) in pixels along and across ``angle_rad``, from a point (y, x) or the middle."""
@@ -55,7 +59,10 @@ class Scene:
         return x * cos + y * sin, y * cos - x * sin
 
     def place(self, rng: Generator) -> Plane:
-        """Return a random point (y, x), at least an eighth of the image away from its border."""
+        """Return a random point (y, x): a counted pixel, else at least an eighth of the image away from its border."""
+        if self.counted is not None:
+            places = np.flatnonzero(self.counted)
+            return np.array(np.unravel_index(places[rng.integers(places.size)], self.shape), dtype=np.float64)
         point: Plane = rng.uniform(0.125, 0.875, size=2) * (np.array(self.shape) - 1)
         return point
 
@@ -69,11 +76,14 @@ class Scene:
         """Return the point of a path that is nearest to each pixel.
 
         Args:
-            path: (N, 2) of (y, x), in steps of half a pixel, at least partly in the image.
+            path: (N, 2) of (y, x), in steps of half a pixel.
         """
         inside = self.frames(path)
+        if not inside.any():
+            inside[0] = True  # what begins at the border may leave the image at once
+        cells = np.rint(path[inside]).astype(int).clip(0, np.array(self.shape) - 1)
         on_path = np.full(self.shape, -1)
-        on_path[tuple(np.rint(path[inside]).astype(int).T)] = np.flatnonzero(inside)
+        on_path[tuple(cells.T)] = np.flatnonzero(inside)
         cell = ndimage.distance_transform_edt(on_path < 0, return_distances=False, return_indices=True)
         index = on_path[tuple(cell)]
         step = np.gradient(path, axis=0)

@@ -15,7 +15,7 @@ from supersimplenet.errors import ExportError
 from supersimplenet.export.score_outputs import ScoreOutputs
 from supersimplenet.model.config import LARGEST_SIDE_PX, SMALLEST_SIDE_PX
 from supersimplenet.model.folded import FoldedNetwork
-from supersimplenet.model.network import SuperSimpleNet, anomaly_map
+from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.utils.formatting import first_line
 
@@ -51,7 +51,8 @@ class ExportNetwork(nn.Module):
         """
         if ignored is None:
             output = self.folded.heads(self.folded.backbone(image))
-            return {"map": anomaly_map(output.map_logit, image.shape[1:3]), "head_logit": output.score_logit}
+            smoothed = self.folded.finished_map(output.map_logit, image_size=image.shape[1:3])
+            return {"map": smoothed, "head_logit": output.score_logit}
         smoothed, head = self.folded(image, ignored > 0)
         return {"map": smoothed, "head_logit": head}
 

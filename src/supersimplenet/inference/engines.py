@@ -18,7 +18,7 @@ from supersimplenet.inference.config import EngineName, Precision
 from supersimplenet.inference.cuda_graphs import CudaGraphs
 from supersimplenet.inference.model_folder import move_to
 from supersimplenet.model.folded import FoldedNetwork
-from supersimplenet.model.network import SuperSimpleNet, anomaly_map
+from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.runtime.openvino_model import OpenVinoModel
 from supersimplenet.runtime.predictor import Backend
 from supersimplenet.runtime.tiles import Outputs
@@ -119,7 +119,7 @@ class TorchEngine:
         return {
             "backbone": alone(lambda: network.backbone(batch)),
             "heads": alone(lambda: network.heads(features)),
-            "post-processing": alone(lambda: anomaly_map(map_logit, network.image_size)),
+            "post-processing": alone(lambda: network.finished_map(map_logit)),
         }
 
 
@@ -183,7 +183,7 @@ class OpenVinoEngine:
         class Rest(nn.Module):
             def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
                 output = network.heads([f.permute(0, 2, 3, 1) for f in maps])
-                return anomaly_map(output.map_logit, network.image_size), output.score_logit
+                return network.finished_map(output.map_logit), output.score_logit
 
         batch = torch.from_numpy(pixels[:1])
         with torch.no_grad():

@@ -32,7 +32,7 @@ from torch import nn
 
 from supersimplenet.errors import ModelFolderError
 from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, REFERENCE_FILE, ROI_FILE, WEIGHTS_FILE
-from supersimplenet.inference.record import FORMAT, is_finished, model_config, read_record, stated_hash
+from supersimplenet.inference.record import FORMAT, is_finished, map_shift_px, model_config, read_record, stated_hash
 from supersimplenet.model.backbone import build_backbone, wrap_module
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
@@ -99,6 +99,7 @@ def describe_model(
         "files": dict(files or {}),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONED}},
         "model": to_plain(network.config),
+        "map_shift_px": list(network.map_shift_px),
         "backbone": {
             "origin": backbone.origin,
             "sha256": backbone.fingerprint(),
@@ -170,6 +171,7 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
             f"(sha256 {built.fingerprint()[:12]}…, trained with {record['backbone']['sha256'][:12]}…); "
             "scores would be wrong; bring back the old weights or train again"
         )
+    network.map_shift_px = map_shift_px(record)
     return network.eval(), record
 
 

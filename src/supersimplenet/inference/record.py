@@ -10,7 +10,17 @@ from typing import Any, Literal
 from supersimplenet.datasets.supervision import SupervisionName
 from supersimplenet.errors import ModelFolderError
 from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
-from supersimplenet.model.config import COMPACT, LITE0, TIMM_LITE0, ModelConfig, Origin, Recipe
+from supersimplenet.model.config import (
+    COMPACT,
+    LARGEST_SHIFT_PX,
+    LITE0,
+    NO_SHIFT,
+    TIMM_LITE0,
+    ModelConfig,
+    Origin,
+    Recipe,
+    is_shift,
+)
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.preprocessing.reading import ReadConfig
@@ -28,6 +38,7 @@ _TYPES: dict[str, Any] = {
     "files": dict[str, str],
     "versions": dict[str, str],
     "model": ModelConfig,
+    "map_shift_px": tuple[int, int],
     "backbone.origin": Origin,
     "backbone.sha256": str,
     "seed": int,
@@ -58,7 +69,16 @@ _TYPES: dict[str, Any] = {
 }
 _ALWAYS = ("model", "backbone.origin", "backbone.sha256")
 # Missing before the training is finished, or in folders of version 0.1.
-_NOT_YET = ("finished", "files", "training.seconds", "training.feature_type", "score_scale", "view_files", "reading")
+_NOT_YET = (
+    "finished",
+    "files",
+    "training.seconds",
+    "training.feature_type",
+    "score_scale",
+    "map_shift_px",
+    "view_files",
+    "reading",
+)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -85,6 +105,9 @@ def read_record(folder: Path) -> dict[str, Any]:
             checked(kind, holder[last], where=str(path), name=name)
         elif name in _ALWAYS or (trained and name not in _NOT_YET) or (group == "data" and group in record):
             raise ModelFolderError(f"{path}: lacks {name}; {_ADVICE}")
+    if not is_shift(map_shift_px(record)):
+        wanted = f"wanted two whole numbers from 0 to {LARGEST_SHIFT_PX}"
+        raise ModelFolderError(f"{path}: map_shift_px: {shown_value(record['map_shift_px'])}; {wanted}; {_ADVICE}")
     origin, backbone = record["backbone"]["origin"], record["model"].get("backbone")
     if (origin == "package") != (backbone == COMPACT) or (origin == "extra" and backbone != LITE0):
         raise ModelFolderError(f"{path}: backbone.origin does not fit model.backbone; {_ADVICE}")
@@ -97,6 +120,12 @@ def model_config(record: Mapping[str, Any], folder: Path) -> ModelConfig:
     if config.backbone == LITE0 and record["backbone"]["origin"] != "extra":  # before version 0.2 it was timm's model
         return replace(config, backbone=TIMM_LITE0)
     return config
+
+
+def map_shift_px(record: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how far the anomaly map is moved back; not at all where config.yaml does not say it (version 0.1)."""
+    down, right = record.get("map_shift_px", NO_SHIFT)
+    return down, right
 
 
 def is_finished(folder: Path, record: Mapping[str, Any]) -> bool:

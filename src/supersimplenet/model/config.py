@@ -5,6 +5,7 @@ Plain dataclasses without torch, so that the command line can show and check the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,6 +27,8 @@ PUBLISHED_NOISE_STD = 0.015
 PUBLISHED_SIZE_PX = (256, 256)
 PUBLISHED_STRIDES = (8, 16)  # layer2 and layer3 of a ResNet
 SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 32, 8192
+NO_SHIFT = (0, 0)
+LARGEST_SHIFT_PX = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,9 @@ class Recipe:
         image_score: which anomaly score decides the verdict: ``head`` (the classification head's), ``map`` (the map's
             maximum) or ``fused`` (their mean on one scale). All three are reported. ``auto``: the head's for weak
             supervision, else fused (docs/decisions/0012-flips-and-scores.md).
+        map_shift_px: how far (down, right) the anomaly map is moved back, in pixels of the input, each 0 to 8.
+            ``auto``: as measured on painted defects at the end of the training, 0 where it does not help
+            (docs/decisions/0029-place-and-outline.md).
         adaptor_lr: learning rate of the feature adaptor.
         adaptor_weight_decay: weight decay of the feature adaptor.
         heads_lr: learning rate of both heads.
@@ -148,6 +154,7 @@ class Recipe:
     distance_weight: tuple[float, float] | Auto | None = "auto"
     small_regions: SmallRegions = "keep"
     image_score: ScoreName | Auto = "auto"
+    map_shift_px: tuple[int, int] | Auto = "auto"
     adaptor_lr: float = 1e-4
     adaptor_weight_decay: float = 1e-2
     heads_lr: float = 2e-4
@@ -179,6 +186,9 @@ class Recipe:
         _require(given in kept_or_not, "recipe.small_regions", given, f"one of {', '.join(kept_or_not)}")
         scores = (*get_args(ScoreName), "auto")
         _require(self.image_score in scores, "recipe.image_score", self.image_score, f"one of {', '.join(scores)}")
+        if self.map_shift_px != "auto":
+            wanted = f"two whole numbers from 0 to {LARGEST_SHIFT_PX}, or auto"
+            _require(is_shift(self.map_shift_px), "recipe.map_shift_px", self.map_shift_px, wanted)
         for name in ("adaptor_lr", "heads_lr", "lr_decay"):
             _require(getattr(self, name) > 0, f"recipe.{name}", getattr(self, name), "more than 0")
         for name in ("adaptor_weight_decay", "heads_weight_decay"):
@@ -232,6 +242,11 @@ def resolve_recipe(
     )
     given = {field.name: getattr(recipe, field.name) for field in fields(LabelRecipe)}
     return replace(published, **{name: value for name, value in given.items() if value != "auto"})
+
+
+def is_shift(shift_px: Sequence[int]) -> bool:
+    """Return whether these numbers are a shift of the anomaly map (down, right)."""
+    return len(shift_px) == 2 and all(0 <= pixels <= LARGEST_SHIFT_PX for pixels in shift_px)
 
 
 def _require(condition: bool, name: str, value: object, wanted: str) -> None:

@@ -50,6 +50,7 @@ class FoldedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = network.config.size_px
+        self.map_shift_px = network.map_shift_px
         self.backbone = network.backbone.folded(dtype, None if open_size else self.image_size)
         self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
 
@@ -63,13 +64,23 @@ class FoldedNetwork(nn.Module):
         Returns:
             (B, H, W) smoothed map and (B,) score, float32 logits.
         """
+        output, touched = self.raw(pixels, ignored)
+        return self.finished_map(output.map_logit, touched), output.score_logit
+
+    def raw(self, pixels: Tensor, ignored: Tensor | None = None) -> tuple[HeadOutput, Tensor | None]:
+        """Compute the heads' outputs, and the positions (B, h, w) bool of the map that touch ignored pixels."""
         features = self.backbone(pixels)
         if ignored is None:
-            output = self.heads(features)
-            return anomaly_map(output.map_logit, self.image_size), output.score_logit
+            return self.heads(features), None
         touched = F.adaptive_max_pool2d(ignored[:, None].float(), output_size(features))[:, 0] > 0  # (B, h, w)
-        output = self.heads(features, touched)
-        return anomaly_map(output.map_logit, self.image_size, touched), output.score_logit
+        return self.heads(features, touched), touched
+
+    def finished_map(
+        self, map_logit: Tensor, ignored: Tensor | None = None, image_size: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return the map (B, H, W) that is shown and scored: upscaled, smoothed and moved; see `anomaly_map`."""
+        size = self.image_size if image_size is None else image_size
+        return anomaly_map(map_logit, size, ignored, shift_px=self.map_shift_px)
 
 
 class FoldedHeads(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from supersimplenet.model.anomalies import Anomalies
 from supersimplenet.model.backbone import Backbone, build_backbone
-from supersimplenet.model.config import ModelConfig
+from supersimplenet.model.config import NO_SHIFT, ModelConfig
 from supersimplenet.model.heads import HeadOutput, Heads
 from supersimplenet.model.layers import resolve_layers
 from supersimplenet.model.resample import smoothed_upscale
@@ -27,6 +27,10 @@ class SuperSimpleNet(nn.Module):
         backbone: a backbone that is already built; by default the one that ``config`` names.
         seed: seed of the heads' initial weights.
 
+    Attributes:
+        map_shift_px: how far (down, right) heat lies from its defect, in pixels of the input, measured after the
+            training (docs/decisions/0029-place-and-outline.md); the anomaly map is moved back by it.
+
     Raises:
         BackboneError: the backbone cannot be built or its weights cannot be loaded.
 
@@ -36,6 +40,7 @@ class SuperSimpleNet(nn.Module):
 
     def __init__(self, config: ModelConfig, *, backbone: Backbone | None = None, seed: int = 0) -> None:
         super().__init__()
+        self.map_shift_px = NO_SHIFT
         is_own = backbone is not None and backbone.origin == "module"
         self.config = replace(config, feature_strides=config.strides) if is_own else resolve_layers(config)
         self.backbone = build_backbone(self.config) if backbone is None else backbone
@@ -60,23 +65,30 @@ class SuperSimpleNet(nn.Module):
         return self.heads(self.backbone(pixels), anomalies, stop_gradient=stop_gradient)  # type: ignore[no-any-return]
 
 
-def anomaly_map(map_logit: Tensor, image_size: Sequence[int], ignored: Tensor | None = None) -> Tensor:
-    """Resize the map to the image's size and smooth it with a Gaussian of sigma 4 px.
+def anomaly_map(
+    map_logit: Tensor,
+    image_size: Sequence[int],
+    ignored: Tensor | None = None,
+    *,
+    shift_px: tuple[int, int] = NO_SHIFT,
+) -> Tensor:
+    """Resize the map to the image's size, smooth it with a Gaussian of sigma 4 px, and move it back by its shift.
 
     Args:
         map_logit: (N, h, w).
         image_size: H, W, more than 12 px each.
         ignored: (N, h, w) bool, positions that are left out of the smoothing; the weights of the other positions are
             scaled up to make up for them. None for none.
+        shift_px: how far (down, right) heat lies from its defect; the map's border values fill up the other edges.
 
     Returns:
         (N, H, W) logits.
 
-    Source: ICPR section 3.3. Differs: none; both steps are one matrix per axis.
+    Source: ICPR section 3.3. Differs: the shift is this package's own; all steps are one matrix per axis.
     """
     rows, columns = (
-        smoothed_upscale(size_in, size_out, SMOOTHING_SIGMA_PX, map_logit.device, map_logit.dtype)
-        for size_in, size_out in zip(map_logit.shape[1:], image_size, strict=True)
+        smoothed_upscale(size_in, size_out, SMOOTHING_SIGMA_PX, map_logit.device, map_logit.dtype, shift)
+        for size_in, size_out, shift in zip(map_logit.shape[1:], image_size, shift_px, strict=True)
     )
     if ignored is None:
         return rows @ map_logit @ columns.T

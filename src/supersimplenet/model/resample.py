@@ -107,7 +107,9 @@ def _tap_coverage(size: int, device: torch.device, dtype: torch.dtype) -> Tensor
     return inside.unfold(0, size, 1).T.contiguous()
 
 
-def smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+def smoothed_upscale(
+    size_in: int, size_out: int, sigma: float, device: torch.device, dtype: torch.dtype, shift_px: int = 0
+) -> Tensor:
     """Return the matrix of bilinear upscaling followed by Gaussian smoothing with reflected borders, for one axis.
 
     Args:
@@ -116,6 +118,7 @@ def smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.de
         sigma: standard deviation of the Gaussian, in image pixels.
         device: device of the matrix.
         dtype: type of the matrix.
+        shift_px: how far the smoothed map is moved towards the first pixel; its last value fills up the other end.
 
     Returns:
         (size_out, size_in); every row sums to 1.
@@ -126,19 +129,30 @@ def smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.de
     Source: ICPR section 3.3 (kernel of 2 ceil(3 sigma) + 1). Differs: none.
     """
     if _is_open(size_in, size_out):
-        return _smoothed(hat_upscale(size_in, size_out, False, device, dtype).T, sigma).contiguous()
-    return _smoothed_upscale(size_in, size_out, sigma, device, dtype)
+        smoothed = _smoothed(hat_upscale(size_in, size_out, False, device, dtype).T, sigma).contiguous()
+        return _moved(smoothed, size_out, shift_px)
+    return _smoothed_upscale(size_in, size_out, sigma, device, dtype, shift_px)
+
+
+def _moved(rows: Tensor, size: int, shift_px: int) -> Tensor:
+    """Return row ``i + shift_px`` in the place of row ``i``; the first or last row, where there is none."""
+    if shift_px == 0:
+        return rows
+    return rows[(torch.arange(size, device=rows.device) + shift_px).clamp(0, size - 1)]
 
 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)
-def _smoothed_upscale(size_in: int, size_out: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _smoothed_upscale(
+    size_in: int, size_out: int, sigma: float, device: torch.device, dtype: torch.dtype, shift_px: int
+) -> Tensor:
     radius = math.ceil(3 * sigma)
     if size_out <= radius:
         raise ConfigError(f"image_size: {size_out} px is too small for the smoothing; use more than {radius} px a side")
     identity = torch.eye(size_in, dtype=torch.float64)[:, None]  # (size_in, 1, size_in)
     upscaled = F.interpolate(identity, size=size_out, mode="linear", align_corners=False)
-    return _smoothed(upscaled[:, 0], sigma).contiguous().to(device=device, dtype=dtype)
+    smoothed = _smoothed(upscaled[:, 0], sigma).contiguous()
+    return _moved(smoothed, size_out, shift_px).to(device=device, dtype=dtype)
 
 
 def _smoothed(rows: Tensor, sigma: float) -> Tensor:

@@ -47,7 +47,7 @@ def measure_score_scale(
         ignored, counted = _counted(labels, source.flip_index.image[row], size_px)
         ignored = None if ignored is None else ignored.to(device)
         output = heads([values.to(device, torch.float32) for values in source.features(row)], ignored)
-        maps = anomaly_map(output.map_logit, size_px, ignored)
+        maps = anomaly_map(output.map_logit, size_px, ignored, shift_px=network.map_shift_px)
         if counted is not None:
             maps = maps.masked_fill(~counted.to(device), -torch.inf)
         head.append(output.score_logit.cpu())

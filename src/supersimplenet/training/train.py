@@ -23,6 +23,7 @@ from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_dur
 from supersimplenet.training.distributed import ProcessGroup, start
 from supersimplenet.training.features import remove_cache_files
 from supersimplenet.training.loop import fit
+from supersimplenet.training.map_shift import choose_map_shift
 from supersimplenet.training.output import begin, describe, finish
 from supersimplenet.training.plan import earlier_run
 from supersimplenet.training.run import Run, decide_labels, gather, plan_training, prepare
@@ -119,7 +120,18 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
             lambda: begin(run, labels, ready, training_set, record, earlier)
         )
         fit(module, plan, run.folder, run.trainer, batches, training_set.held_out, identity=run_identity(record))
-        # Not measured on the held-out images: they calibrate, and a scale measured on them would break the guarantee.
+        # Neither is measured on the held-out images: they calibrate, and what they choose would break the guarantee.
+        shift = process_group.on_rank_zero(
+            lambda: choose_map_shift(
+                run.recipe,
+                ready.network,
+                training_set.trained_good,
+                preprocessor=ready.preprocessor,
+                masks=training_set.masks,
+                seed=run.seed,
+            )
+        )
+        ready.network.map_shift_px = shift.shift_px
         scale = process_group.on_rank_zero(
             lambda: measure_score_scale(
                 ready.network, training_set.source, training_set.good_images, training_set.labels
@@ -128,6 +140,7 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
     finally:
         remove_cache_files(run.folder, process_group)
     record["score_scale"] = to_plain(scale)
+    record["training"]["map_shift"] = to_plain(shift)
     return finish(run, labels, ready, training_set, record)
 
 

@@ -71,6 +71,12 @@ class TrainingSet:
     masks: MaskReader = field(default_factory=MaskReader)
     list_sha256: str = ""
 
+    @property
+    def trained_good(self) -> list[Sample]:
+        """The good images that are trained on, in the order of ``good_images``."""
+        tiles, of_row = self.labels.tiles, self.source.flip_index.image
+        return [self.training[tiles[int(of_row[rows[0]])].sample] for rows in self.good_images]
+
     def sha256_of(self, path: Path) -> str:
         """Return the hash of an image or mask; only a file that was not read as an image is read again.
 
