@@ -13,10 +13,22 @@ from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.held_out import HELD_OUT
 from supersimplenet.errors import CalibrationError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.few_parts import (
+    BadScore,
+    FoldScores,
+    cross_calibrated,
+    score_unseen_bad,
+    with_expected_escapes,
+)
 from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
 from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
-from supersimplenet.inference.image_records import held_out_samples, read_known_images, trained_on
+from supersimplenet.inference.image_records import (
+    held_out_samples,
+    read_image_records,
+    read_known_images,
+    trained_on,
+)
 from supersimplenet.inference.model_folder import hash_weights, write_yaml
 from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.preprocessing.loading import OnError
@@ -38,6 +50,7 @@ def calibrate(
     bad: Paths = (),
     group_pattern: str | None = None,
     config: ThresholdConfig | None = None,
+    folds: FoldScores | None = None,
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
     draw: Callable[[Calibrated, Path], object] | None = None,
@@ -50,6 +63,7 @@ def calibrate(
         bad: folder or folders of bad parts that were not trained on, if there are any.
         group_pattern: finds the name of the physical part in a file's name; see `Folder`.
         config: the guarantees that the thresholds must give.
+        folds: scores of models of folds, which then set the thresholds; see `cross_calibrated`.
         compute: the device, engine and precision to use.
         on_error: whether an unreadable image stops the calibration or is skipped.
         draw: draws the calibration into a PNG file of the given name, which becomes calibration.png of the model
@@ -70,7 +84,7 @@ def calibrate(
         calibrated = set_thresholds(
             detector,
             samples,
-            config,
+            config if folds is None else replace(config or ThresholdConfig(), lenient=True),
             basis=basis,
             weights_sha256=hash_weights(model),
             on_error=on_error,
@@ -78,6 +92,11 @@ def calibrate(
         )
     _refuse_known_images(known, calibrated.pixels)
     _refuse_swapped(calibrated)
+    if folds is not None:
+        calibrated = cross_calibrated(calibrated, folds, config or ThresholdConfig())
+    else:
+        unseen = [] if as_paths(good) else _unseen_bad(detector, model, calibrated.calibration.min_area_px)
+        calibrated = with_expected_escapes(calibrated, others=unseen)
     with (
         writing_into(model, wait_s=WAIT_TO_WRITE_S, advice=""),
         whole_file(model / CALIBRATION_FILE) as thresholds,  # renamed last, when nothing can fail any more
@@ -111,6 +130,17 @@ def _calibration_parts(
         return held_out, HELD_OUT
     alone = Folder(good=bad, test_fraction=0, group_pattern=group_pattern).samples()  # Folder reads bad images, too
     return [*held_out, *(replace(sample, label=BAD, defect="bad") for sample in alone)], HELD_OUT
+
+
+def _unseen_bad(detector: Detector, model: Path, min_area_px: int) -> list[BadScore]:
+    """Score the bad images that the training did not use because it was unsupervised; they tell escapes."""
+    records = read_image_records(model)
+    if records is None or not any(record.role == "unused" for record in records):
+        return []
+    used = {record.sha256 for record in records if record.role not in ("unused", "test")}
+    samples = [s for s in trained_on(detector.record, model).samples() if s.split == "train" and s.image.is_file()]
+    known = {sample.image for sample in samples if file_sha256(sample.image) in used}
+    return score_unseen_bad(detector, samples, known, min_area_px=min_area_px, on_error="skip")
 
 
 def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:

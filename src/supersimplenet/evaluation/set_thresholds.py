@@ -12,25 +12,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.datasets.masks import read_ignored
-from supersimplenet.datasets.parts import describe_copies, merge_copies, require_one_label
 from supersimplenet.errors import CalibrationError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.scoring import Scored, score_images
 from supersimplenet.metrics.thresholds import (
     CostCurve,
     cost_curve,
     escape_threshold,
     false_alarm_threshold,
     guaranteed_rate,
-    part_scores,
     rate_upper_bound,
     uniform_upper_bound,
 )
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.postprocessing.defects import level_of_area
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.runtime.predictor import Predictor
-from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import file_sha256
 
@@ -47,6 +44,8 @@ class Calibrated:
         failures: images that could not be read.
         earlier: the earlier calibration that this one replaces; None for none.
         pixels: pixel digest of each image that was predicted.
+        scored: the scores of the images.
+        split: what the parts at hand alone would have set, where models of folds set the thresholds; else None.
     """
 
     calibration: Calibration
@@ -56,6 +55,8 @@ class Calibrated:
     failures: list[Failure]
     earlier: Calibration | None = None
     pixels: Mapping[Path, str] = field(default_factory=dict)
+    scored: Scored | None = None
+    split: Calibration | None = None
 
     def __repr__(self) -> str:
         return f"Calibrated({self.calibration.guarantee()})"
@@ -91,61 +92,33 @@ def set_thresholds(
     config = config or ThresholdConfig()
     if not any(sample.label == GOOD for sample in samples):
         raise DataError("no good image to calibrate with; name good parts that were not trained on, with --good")
-    logits: dict[int, float] = {}
-    levels: dict[int, float] = {}
-    pixels: dict[Path, str] = {}
-    failures = []
-    for item in detector.predict_files(
-        [sample.image for sample in samples],
-        ignored=lambda index: read_ignored(samples[index], reading=detector.preprocessor.reading),
-        with_facts=True,
-        on_error=on_error,
-    ):
-        progress(1)
-        if isinstance(item, Failure):
-            failures.append(item)
-            continue
-        sample = samples[item.index]
-        if item.facts is not None:  # never None for a path
-            pixels[sample.image] = item.facts.pixels
-        logits[item.index] = item.prediction.score_logit
-        if sample.label == GOOD:
-            ignored, map_logit = item.prediction.ignored, item.prediction.map_logit
-            counted = map_logit if ignored is None else np.where(ignored, map_logit.min(), map_logit)
-            levels[item.index] = level_of_area(counted, config.min_area_px)
-    good = [place for place in logits if samples[place].label == GOOD]
-    bad = [place for place in logits if samples[place].label == BAD]
-    if not good:
-        raise DataError(f"none of the good images could be read; the first: {failures[0].reason}")
-    require_one_label(samples, pixels)
-    copies = describe_copies(samples, pixels)
-    if copies is not None:
-        console().print(copies)
-    part_of = [sample.group for sample in merge_copies(samples, pixels)]
-    good_groups = [part_of[place] for place in good]
-    good_logits = part_scores([logits[place] for place in good], good_groups)
-    bad_groups = [part_of[place] for place in bad]
-    bad_logits = part_scores([logits[place] for place in bad], bad_groups, worst="min") if bad else np.zeros(0)
+    scored = score_images(detector, samples, min_area_px=config.min_area_px, on_error=on_error, progress=progress)
+    if not scored.good.size:
+        raise DataError(f"none of the good images could be read; the first: {scored.failures[0].reason}")
+    if scored.copies is not None:
+        console().print(scored.copies)
+    good_logits, bad_logits = scored.good_parts(scored.logits), scored.bad_parts()
     thresholds, curve = _choose(good_logits, bad_logits, config)
-    if config.max_escapes is None and config.costs is None and {*good_groups} & {*bad_groups} - {None}:
+    shared = {*scored.groups(scored.good)} & {*scored.groups(scored.bad)} - {None}
+    if config.max_escapes is None and config.costs is None and shared:
         # The threshold follows from good photographs of the same parts, so no bound on escapes holds, only their count.
         thresholds = replace(thresholds, max_escapes=None)
     calibration = Calibration(
         image_score=detector.image_score,
         threshold_logit=thresholds.reject,
         accept_logit=thresholds.accept,
-        pixel_logit=_pixel_threshold(part_scores([levels[place] for place in good], good_groups), config),
+        pixel_logit=_pixel_threshold(scored.good_parts(scored.levels), config),
         min_area_px=config.min_area_px,
         chosen_by="false-alarms" if config.costs is None else "costs",
         max_false_alarms=thresholds.max_false_alarms,
         max_escapes=thresholds.max_escapes,
         confidence=config.confidence,
         part_logits=tuple(sorted(good_logits.tolist())),
-        images=len(good),
+        images=scored.good.size,
         bad_parts=bad_logits.size,
         escapes=thresholds.escapes,
         basis=basis,
-        list_sha256=_list_hash(samples[place] for place in good),
+        list_sha256=_list_hash(s for s in samples if s.label == GOOD and s.image in scored.pixels),
         weights_sha256=weights_sha256,
         date=date.today().isoformat(),
         computation=detector.computation,
@@ -155,9 +128,10 @@ def set_thresholds(
         good_logits=good_logits,
         bad_logits=bad_logits,
         curve=curve,
-        failures=failures,
+        failures=scored.failures,
         earlier=detector.calibration,
-        pixels=pixels,
+        pixels=scored.pixels,
+        scored=scored,
     )
 
 
@@ -220,7 +194,14 @@ def _pixel_threshold(part_levels: NDArray[np.float64], config: ThresholdConfig) 
     """
     rate = _rate(part_levels.size, config if config.costs is None else replace(config, lenient=True))
     level = false_alarm_threshold(part_levels, max_false_alarms=rate, confidence=config.confidence)
-    # Anomaly maps are float32, and the float64 number just above a threshold is rounded to that threshold there.
+    return above_level(level)
+
+
+def above_level(level: float) -> float:
+    """Return the next float32 above a level.
+
+    Anomaly maps are float32, and the float64 number just above a threshold is rounded to that threshold there.
+    """
     return float(np.nextafter(np.float32(level), np.float32(np.inf)))
 
 

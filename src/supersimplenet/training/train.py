@@ -20,6 +20,7 @@ from supersimplenet.training.checkpoints import run_identity
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.training.distributed import ProcessGroup, start
 from supersimplenet.training.features import remove_cache_files
+from supersimplenet.training.folds import score_bad_of_folds
 from supersimplenet.training.loop import fit
 from supersimplenet.training.output import begin, describe, finish
 from supersimplenet.training.plan import earlier_run
@@ -123,10 +124,11 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
                 ready.network, training_set.source, training_set.good_images, training_set.labels
             )
         )
+        folds = process_group.on_rank_zero(lambda: score_bad_of_folds(run, labels, ready, training_set, plan))
     finally:
         remove_cache_files(run.folder, process_group)
     record["score_scale"] = to_plain(scale)
-    return finish(run, labels, ready, training_set, record)
+    return finish(run, labels, ready, training_set, record, folds)
 
 
 def _with_size(model: ModelConfig, data: DataSource) -> ModelConfig:
