@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from supersimplenet.errors import CalibrationError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.few_parts import FoldScores
@@ -17,15 +19,17 @@ from supersimplenet.inference.detector import choose_device
 from supersimplenet.inference.image_records import read_image_records, trained_on
 from supersimplenet.inference.model_folder import load_model, load_preprocessor, move_to
 from supersimplenet.inference.record import model_config
+from supersimplenet.metrics.cross_conformal import cross_threshold
 from supersimplenet.model.config import Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.config import CacheConfig, TrainerConfig
 from supersimplenet.training.distributed import SINGLE_PROCESS
-from supersimplenet.training.folds import score_folds
+from supersimplenet.training.folds import score_folds, trained_on_samples
 from supersimplenet.training.plan import saved_plan
 from supersimplenet.training.run import Ready, Run, decide_labels, gather
 from supersimplenet.training.training_set import TrainingSet
+from supersimplenet.types import GOOD
 from supersimplenet.utils.console import console
 from supersimplenet.utils.formatting import counted, shown_duration
 from supersimplenet.utils.serialization import from_plain
@@ -50,14 +54,15 @@ def score_folds_of(
         folds: number of folds.
         steps: number of training steps of each model; by default that of the model's own training.
         device: where to compute.
-        config: the smallest defect's area.
+        config: the rate of false alarms, and the smallest defect's area.
         on_error: whether an image that cannot be read stops.
 
     Raises:
-        CalibrationError: the model was not trained here, or held out no image.
+        CalibrationError: the model was not trained here, held out no image, or has too few good parts for the rate.
         DataError: the training images changed, or are fewer than the folds need.
         SuperSimpleNetError: of the class that names another cause.
     """
+    config = config or ThresholdConfig()
     network, record = load_model(model)
     if "training" not in record or "plan" not in record["training"]:
         raise CalibrationError(f"{model}: was not trained here, so no model of a fold can be; leave out --cross")
@@ -74,6 +79,8 @@ def score_folds_of(
     with tempfile.TemporaryDirectory(dir=model, prefix=".folds-") as folder:
         training_set = gather(replace(run, folder=Path(folder)), labels, ready, None)
         _require_same_images(model, record, training_set)
+        good = {s.group or s.image for s in trained_on_samples(training_set) if s.label == GOOD}
+        cross_threshold(np.zeros(len(good)), false_alarms=config.max_false_alarms)  # too few parts: said at once
         console().print(f"training {folds} models of folds, {counted(steps, 'step')} each")
         scores = score_folds(
             run,
@@ -83,7 +90,7 @@ def score_folds_of(
             folds=folds,
             steps=steps,
             image_score=record.get("image_score", "head"),
-            min_area_px=(config or ThresholdConfig()).min_area_px,
+            min_area_px=config.min_area_px,
             score_good=True,
             on_error=on_error,
         )
