@@ -30,7 +30,7 @@ from supersimplenet.evaluation.few_parts import (
     cross_calibrated,
     with_expected_escapes,
 )
-from supersimplenet.evaluation.scoring import Scored
+from supersimplenet.evaluation.scored_parts import PartScores
 from supersimplenet.evaluation.set_thresholds import Calibrated
 from supersimplenet.inference.image_records import read_image_records
 from supersimplenet.inference.model_folder import load_model, read_calibration
@@ -149,7 +149,7 @@ def fold_scores(good: np.ndarray, **changes: object) -> FoldScores:
     return FoldScores(**values | changes)  # type: ignore[arg-type]
 
 
-def by_hand(good: np.ndarray, bad: np.ndarray | None = None, scored: Scored | None = None) -> Calibrated:
+def by_hand(good: np.ndarray, bad: np.ndarray | None = None) -> Calibrated:
     """The calibration of given scores by themselves."""
     bad = np.zeros(0) if bad is None else bad
     rate = guaranteed_rate(good.size, 0.95)
@@ -172,7 +172,8 @@ def by_hand(good: np.ndarray, bad: np.ndarray | None = None, scored: Scored | No
         weights_sha256="0",
         date="2026-11-28",
     )
-    return Calibrated(calibration=calibration, good_logits=good, bad_logits=bad, curve=None, failures=[], scored=scored)
+    scores = {calibration.image_score: PartScores(good=good, bad=bad)}
+    return Calibrated(calibration=calibration, scores=scores, curve=None, failures=[])
 
 
 @pytest.mark.parametrize("shift", [-0.8, 0.0])

@@ -11,7 +11,7 @@ from scipy import stats
 
 from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.held_out import HELD_OUT
-from supersimplenet.errors import CalibrationError, DataError
+from supersimplenet.errors import CalibrationError, ConfigError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.few_parts import (
     BadScore,
@@ -20,6 +20,8 @@ from supersimplenet.evaluation.few_parts import (
     score_unseen_bad,
     with_expected_escapes,
 )
+from supersimplenet.evaluation.score_comparison import ScoreComparison, compare_scores
+from supersimplenet.evaluation.scored_parts import score_images
 from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
 from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
@@ -27,20 +29,22 @@ from supersimplenet.inference.image_records import (
     held_out_samples,
     read_image_records,
     read_known_images,
+    samples_to_choose_by,
     trained_on,
 )
 from supersimplenet.inference.model_folder import hash_weights, write_yaml
 from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.preprocessing.loading import OnError
-from supersimplenet.types import BAD, Sample
+from supersimplenet.types import BAD, GOOD, Sample, ScoreName
 from supersimplenet.utils.console import console, progress_bar
 from supersimplenet.utils.files import Paths, as_paths, file_sha256, whole_file
-from supersimplenet.utils.formatting import few
+from supersimplenet.utils.formatting import few, first_line
 from supersimplenet.utils.locks import WAIT_TO_WRITE_S, writing_into
 from supersimplenet.utils.serialization import to_plain
 
 _BAD_NAMES = {"bad", "ng", "nok", "defect", "defects", "defective", "anomaly", "anomalous"}
 _BY_CHANCE = 0.01
+_MOST_COMPARED = 500  # good images that were trained on, evenly spaced, as for the scale of the scores
 
 
 def calibrate(
@@ -50,6 +54,7 @@ def calibrate(
     bad: Paths = (),
     group_pattern: str | None = None,
     config: ThresholdConfig | None = None,
+    image_score: ScoreName | None = None,
     folds: FoldScores | None = None,
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
@@ -63,6 +68,8 @@ def calibrate(
         bad: folder or folders of bad parts that were not trained on, if there are any.
         group_pattern: finds the name of the physical part in a file's name; see `Folder`.
         config: the guarantees that the thresholds must give.
+        image_score: the score that decides from now on, whatever the training chose; by default the one that decides
+            now.
         folds: scores of models of folds, which then set the thresholds; see `cross_calibrated`.
         compute: the device, engine and precision to use.
         on_error: whether an unreadable image stops the calibration or is skipped.
@@ -85,6 +92,7 @@ def calibrate(
             detector,
             samples,
             config if folds is None else replace(config or ThresholdConfig(), lenient=True),
+            image_score=image_score,
             basis=basis,
             weights_sha256=hash_weights(model),
             on_error=on_error,
@@ -95,8 +103,11 @@ def calibrate(
     if folds is not None:
         calibrated = cross_calibrated(calibrated, folds, config or ThresholdConfig())
     else:
-        unseen = [] if as_paths(good) else _unseen_bad(detector, model, calibrated.calibration.min_area_px)
+        unseen = [] if as_paths(good) else _unseen_bad(detector, model, calibrated.calibration.image_score)
         calibrated = with_expected_escapes(calibrated, others=unseen)
+    calibrated = replace(
+        calibrated, comparison=_compared(calibrated, detector, model, config or ThresholdConfig(), on_error)
+    )
     with (
         writing_into(model, wait_s=WAIT_TO_WRITE_S, advice=""),
         whole_file(model / CALIBRATION_FILE) as thresholds,  # renamed last, when nothing can fail any more
@@ -132,7 +143,7 @@ def _calibration_parts(
     return [*held_out, *(replace(sample, label=BAD, defect="bad") for sample in alone)], HELD_OUT
 
 
-def _unseen_bad(detector: Detector, model: Path, min_area_px: int) -> list[BadScore]:
+def _unseen_bad(detector: Detector, model: Path, image_score: ScoreName) -> list[BadScore]:
     """Score the bad images that the training did not use because it was unsupervised; they tell escapes."""
     records = read_image_records(model)
     if records is None or not any(record.role == "unused" for record in records):
@@ -140,7 +151,32 @@ def _unseen_bad(detector: Detector, model: Path, min_area_px: int) -> list[BadSc
     used = {record.sha256 for record in records if record.role not in ("unused", "test")}
     samples = [s for s in trained_on(detector.record, model).samples() if s.split == "train" and s.image.is_file()]
     known = {sample.image for sample in samples if file_sha256(sample.image) in used}
-    return score_unseen_bad(detector, samples, known, min_area_px=min_area_px, on_error="skip")
+    return score_unseen_bad(detector, samples, known, image_score=image_score, on_error="skip")
+
+
+def _compared(
+    calibrated: Calibrated, detector: Detector, model: Path, config: ThresholdConfig, on_error: OnError
+) -> ScoreComparison:
+    """Compare the scores on the bad parts and, where they are at hand, on good images that were trained on.
+
+    Parts that calibrate must not choose, because a score that is chosen by them looks better on them than on parts to
+    come. Where there is no other good image, they are compared all the same, and the comparison says why.
+    """
+    others, why = None, None
+    if config.costs is not None:
+        why = "costs set each threshold by them"
+    elif any(scores.bad.size for scores in calibrated.scores.values()):
+        try:
+            samples = samples_to_choose_by(model, trained_on(detector.record, model).samples(), detector.record)
+        except (ConfigError, DataError) as error:
+            why = f"good images that were trained on are not at hand ({first_line(error)})"
+        else:
+            good = [sample for sample in samples if sample.label == GOOD]
+            chosen = score_images(detector, good[:: max(1, -(-len(good) // _MOST_COMPARED))], on_error=on_error)
+            others = chosen.of_parts()
+            if not others:
+                others, why = None, "no good image that was trained on is at hand"
+    return compare_scores(calibrated.scores, others, config, why_calibrating=why)
 
 
 def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from supersimplenet.errors import CalibrationError
 from supersimplenet.evaluation.config import ThresholdConfig
-from supersimplenet.evaluation.scoring import score_images
+from supersimplenet.evaluation.scored_parts import ScoredImages, score_images
 from supersimplenet.evaluation.set_thresholds import Calibrated, above_level
 from supersimplenet.metrics.cross_conformal import cross_bound, cross_threshold
 from supersimplenet.metrics.thresholds import (
@@ -24,7 +24,7 @@ from supersimplenet.metrics.thresholds import (
 from supersimplenet.postprocessing.calibration import CrossCalibration, EscapeCount, ExpectedEscapes
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.runtime.predictor import Predictor
-from supersimplenet.types import BAD, Sample
+from supersimplenet.types import BAD, Sample, ScoreName
 from supersimplenet.utils.formatting import counted
 
 Floats = NDArray[np.float64]
@@ -145,14 +145,8 @@ def with_expected_escapes(
     """
     calibration = calibrated.calibration
     accept = calibration.threshold_logit if calibration.accept_logit is None else calibration.accept_logit
-    scored = calibrated.scored
-    own = (
-        []
-        if scored is None
-        else [
-            BadScore(sample=scored.samples[place], logit=float(scored.logits[place]), fold=None) for place in scored.bad
-        ]
-    )
+    images = calibrated.images
+    own = [] if images is None else bad_scores(images, calibration.image_score, fold=None)
     own += others
     of_folds = [] if folds is None else [replace(bad, sample=_of_training(bad.sample)) for bad in folds.bad]
     thresholds: list[float] = []
@@ -182,7 +176,12 @@ def with_expected_escapes(
 
 
 def score_unseen_bad(
-    detector: Predictor, samples: Sequence[Sample], trained: Collection[Path], *, min_area_px: int, on_error: OnError
+    detector: Predictor,
+    samples: Sequence[Sample],
+    trained: Collection[Path],
+    *,
+    image_score: ScoreName,
+    on_error: OnError,
 ) -> list[BadScore]:
     """Score the bad training images that a model was not trained on, nor on a part of theirs: they tell escapes.
 
@@ -190,7 +189,7 @@ def score_unseen_bad(
         detector: the model.
         samples: samples of the dataset of the training; those of the test split are passed over.
         trained: the images of them that the training used or held out.
-        min_area_px: see `score_images`.
+        image_score: the score that decides.
         on_error: whether an unreadable image stops or is passed over.
     """
     known = {sample.group for sample in samples if sample.image in trained and sample.group is not None}
@@ -199,10 +198,15 @@ def score_unseen_bad(
         for sample in samples
         if sample.split == "train" and sample.label == BAD and sample.image not in trained and sample.group not in known
     ]
-    scored = score_images(detector, unseen, min_area_px=min_area_px, on_error=on_error)
+    scored = score_images(detector, unseen, on_error=on_error)
+    return [replace(bad, sample=_of_training(bad.sample)) for bad in bad_scores(scored, image_score, fold=None)]
+
+
+def bad_scores(scored: ScoredImages, image_score: ScoreName, *, fold: int | None) -> list[BadScore]:
+    """Return the bad images among some that were scored, by the model of a fold or (None) by the model itself."""
     return [
-        BadScore(sample=_of_training(sample), logit=float(logit), fold=None)
-        for sample, logit in zip(scored.samples, scored.logits, strict=True)
+        BadScore(sample=sample, logit=scored.scores[place][image_score], fold=fold)
+        for place, sample in zip(scored.places(BAD), scored.merged(BAD), strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from supersimplenet.errors import CalibrationError
 from supersimplenet.types import ScoreName, Verdict, is_finite
-from supersimplenet.utils.formatting import counted, per_cent, shown_rate, shown_value
+from supersimplenet.utils.formatting import counted, listed, per_cent, shown_rate, shown_value
 
 UNCALIBRATED_LOGIT = 0.0  # threshold of a model without calibration: as likely bad as good, by the model's own estimate
 UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `supersimplenet calibrate`"
@@ -125,7 +125,7 @@ class Calibration:
     """Thresholds, what they guarantee, and the scores of the good parts on which they are based.
 
     Attributes:
-        image_score: the score to which the thresholds apply.
+        image_score: the score to which the thresholds apply. It decides the verdict, whatever the training chose.
         threshold_logit: from this score on an image is ``bad``.
         accept_logit: below this an image is ``good``, from here to the threshold ``unsure``; None for no grey zone.
         pixel_logit: from this value on a pixel of the map belongs to a defect.
@@ -192,7 +192,7 @@ class Calibration:
             value = getattr(self, name)
             return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
-        yield "image_score", "head, map or fused", self.image_score in get_args(ScoreName)
+        yield "image_score", listed(get_args(ScoreName)), self.image_score in get_args(ScoreName)
         for name in ("threshold_logit", "pixel_logit"):
             yield name, "a finite number", is_finite(getattr(self, name))
         accept = self.accept_logit

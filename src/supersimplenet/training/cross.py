@@ -15,7 +15,7 @@ from supersimplenet.errors import CalibrationError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.few_parts import FoldScores
 from supersimplenet.inference.config import CONFIG_FILE
-from supersimplenet.inference.detector import choose_device
+from supersimplenet.inference.detector import Detector, choose_device
 from supersimplenet.inference.image_records import read_image_records, trained_on
 from supersimplenet.inference.model_folder import load_model, load_preprocessor, move_to
 from supersimplenet.inference.record import model_config
@@ -29,7 +29,7 @@ from supersimplenet.training.folds import score_folds, trained_on_samples
 from supersimplenet.training.plan import saved_plan
 from supersimplenet.training.run import Ready, Run, decide_labels, gather
 from supersimplenet.training.training_set import TrainingSet
-from supersimplenet.types import GOOD
+from supersimplenet.types import GOOD, ScoreName
 from supersimplenet.utils.console import console
 from supersimplenet.utils.formatting import counted, shown_duration
 from supersimplenet.utils.serialization import from_plain
@@ -40,6 +40,7 @@ def score_folds_of(
     folds: int,
     *,
     steps: int | None = None,
+    image_score: ScoreName | None = None,
     device: str = "auto",
     config: ThresholdConfig | None = None,
     on_error: OnError = "stop",
@@ -53,6 +54,7 @@ def score_folds_of(
         model: the model folder, in which the cache of features is kept meanwhile if it needs the disk.
         folds: number of folds.
         steps: number of training steps of each model; by default that of the model's own training.
+        image_score: the score that is to decide; by default the one that decides now.
         device: where to compute.
         config: the rate of false alarms, and the smallest defect's area.
         on_error: whether an image that cannot be read stops.
@@ -89,7 +91,7 @@ def score_folds_of(
             training_set,
             folds=folds,
             steps=steps,
-            image_score=record.get("image_score", "head"),
+            image_score=image_score or Detector.load(model, device="cpu").image_score,
             min_area_px=config.min_area_px,
             score_good=True,
             on_error=on_error,

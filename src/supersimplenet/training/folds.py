@@ -13,8 +13,8 @@ from supersimplenet.datasets.parts import merge_copies
 from supersimplenet.datasets.splits import split_in_folds
 from supersimplenet.errors import DataError, TrainingDivergedError
 from supersimplenet.evaluation.config import ThresholdConfig
-from supersimplenet.evaluation.few_parts import BadScore, FoldScores
-from supersimplenet.evaluation.scoring import Scored, score_images
+from supersimplenet.evaluation.few_parts import BadScore, FoldScores, bad_scores
+from supersimplenet.evaluation.scored_parts import Floats, score_images
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.model_folder import move_to
 from supersimplenet.model.network import SuperSimpleNet
@@ -71,7 +71,9 @@ def score_folds(
     fold_of = split_in_folds(samples, folds, seed=run.seed)
     held_out = [sample for sample in training_set.held_out_samples if sample.label == GOOD]
     place_of = {sample.image: place for place, sample in enumerate(training_set.training)}
-    good: list[Scored] = []
+    good: list[Floats] = []
+    levels: list[Floats] = []
+    images = 0
     bad: list[BadScore] = []
     held_out_logits = []
     with progress_bar() as bar:
@@ -90,19 +92,19 @@ def score_folds(
             )
             wanted = [sample for sample in members if score_good or sample.label == BAD]
             scored = score_images(detector, wanted, min_area_px=min_area_px, on_error=on_error)
-            good.append(scored)
-            bad += [
-                BadScore(sample=scored.samples[place], logit=float(scored.logits[place]), fold=fold)
-                for place in scored.bad
-            ]
-            of_held_out = score_images(detector, held_out, min_area_px=min_area_px, on_error=on_error)
-            held_out_logits.append(of_held_out.good_parts(of_held_out.logits))
+            bad += bad_scores(scored, image_score, fold=fold)
+            if score_good:
+                good.append(scored.of_parts()[image_score].good)
+                levels.append(scored.part_levels())
+                images += len(scored.places(GOOD))
+            of_held_out = score_images(detector, held_out, on_error=on_error)
+            held_out_logits.append(of_held_out.of_parts()[image_score].good)
     return FoldScores(
         folds=folds,
         steps=steps,
-        good_logits=np.concatenate([scored.good_parts(scored.logits) for scored in good]),
-        good_levels=np.concatenate([scored.good_parts(scored.levels) for scored in good]),
-        images=sum(scored.good.size for scored in good),
+        good_logits=np.concatenate(good or [np.zeros(0)]),
+        good_levels=np.concatenate(levels or [np.zeros(0)]),
+        images=images,
         bad=bad,
         held_out_logits=held_out_logits,
     )

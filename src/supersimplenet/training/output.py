@@ -133,7 +133,7 @@ def _calibrated(
         detector,
         labels.samples,
         {sample.image for sample in training_set.training},
-        min_area_px=config.min_area_px,
+        image_score=calibrated.calibration.image_score,
         on_error="skip",
     )
     calibration = with_expected_escapes(calibrated, folds=folds, others=unseen).calibration
