@@ -7,6 +7,9 @@
 - Fused: the score is (head + a map) / 2, a the ratio of both spreads, known beforehand or measured on the calibration
   parts themselves, over the same draws: the difference is what measuring it there costs.
 - Photographs: the same with several photographs of each part, counted as parts and counted as photographs.
+- Folds: a small model stands for the training, fitted without each fold in turn; a new good part is called bad by the
+  models of all folds together (CV+), or by one model of all parts at the threshold of the pooled scores; and 13 more
+  parts check that threshold: how often what they sign is true.
 - ``--puncc``: instead, p-values against the conformal anomaly detection of puncc. It needs numpy below 2, so an
   environment of its own:
 
@@ -26,7 +29,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from supersimplenet.metrics.thresholds import false_alarm_threshold, part_scores
+from supersimplenet.metrics.cross_conformal import cross_bound, cross_threshold
+from supersimplenet.metrics.thresholds import false_alarm_threshold, part_scores, rate_upper_bound
 from supersimplenet.postprocessing.calibration import p_values
 
 CONFIDENCE = 0.95
@@ -48,6 +52,7 @@ FUSED = {
 }
 MAP_VALUES = 4000  # quantiles that stand for the map's distribution
 PARTS, PHOTOGRAPHS = 59, 3
+CHECKING = 13  # good parts that check the threshold of folds
 
 
 def threshold(scores: np.ndarray, rate: float) -> float:
@@ -133,6 +138,49 @@ def photographs(draws: int, rng: np.random.Generator) -> None:
             print(f"| {spread} | {name} | {kept[0]:.4f} | {kept[1]:.4f} |")
 
 
+def distance(training: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Distance to the mean, in standard deviations."""
+    return np.linalg.norm((parts - training.mean(0)) / training.std(0), axis=1)
+
+
+def residual(training: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """What is left outside the four leading directions."""
+    _, _, directions = np.linalg.svd(training - training.mean(0), full_matrices=False)
+    left = parts - training.mean(0)
+    return np.linalg.norm(left - left @ directions[:4].T @ directions[:4], axis=1)
+
+
+def fickle(training: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """The more parts a model was fitted on, the higher it scores: models of folds say nothing of the finished one."""
+    return len(training) + np.linalg.norm(parts, axis=1) / 100
+
+
+def folds(draws: int, rng: np.random.Generator) -> None:
+    """The rate of each draw is that of 500 new parts."""
+    print("| model | good parts | folds | asked | proven | all folds (CV+) | finished model | signed is true |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for model in (distance, residual, fickle):
+        for parts, count, rate in ((40, 5, 0.1), (40, 40, 0.1), (55, 5, 0.05)):
+            by_folds, by_model, kept = np.empty((3, draws))
+            for index in range(draws):
+                known, new, check = (rng.normal(size=(size, 10)) for size in (parts, 500, CHECKING))
+                fold = rng.permutation(np.arange(parts) % count)
+                scores, at_least = np.empty(parts), np.zeros(len(new))
+                for number in range(count):
+                    inside = fold == number
+                    found = model(known[~inside], np.concatenate([known[inside], new]))
+                    scores[inside] = found[: inside.sum()]
+                    at_least += (scores[inside, None] >= found[inside.sum() :]).sum(0)
+                by_folds[index] = ((1 + at_least) / (parts + 1) <= rate).mean()
+                limit = cross_threshold(scores, false_alarms=rate)
+                by_model[index] = (model(known, new) >= limit).mean()
+                signed = rate_upper_bound(int((model(known, check) >= limit).sum()), CHECKING, CONFIDENCE)
+                kept[index] = by_model[index] <= signed
+            proven = cross_bound(parts, count, false_alarms=rate)
+            cells = f"{by_folds.mean():.2%} | {by_model.mean():.2%} | {kept.mean():.4f}"
+            print(f"| {model.__name__} | {parts} | {count} | {rate:.0%} | {proven:.1%} | {cells} |", flush=True)
+
+
 def against_puncc(rng: np.random.Generator) -> None:
     """Its verdict at level a against ours, p-value at most a, with and without ties; they must be the same.
 
@@ -180,6 +228,8 @@ def main() -> None:
     fused(options.draws, rng)
     print(f"\n{PARTS} parts of {PHOTOGRAPHS} photographs, at most 5 %\n")
     photographs(options.draws, rng)
+    print(f"\nFolds, {max(options.draws // 20, 20):,} draws\n")
+    folds(max(options.draws // 20, 20), rng)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,10 @@ from supersimplenet.utils.console import results
 from supersimplenet.utils.formatting import counted, few, shown_rate
 
 if TYPE_CHECKING:
+    from supersimplenet.evaluation.config import ThresholdConfig
     from supersimplenet.evaluation.score_comparison import ScoreComparison
     from supersimplenet.evaluation.set_thresholds import Calibrated
+    from supersimplenet.inference.config import ComputeConfig
 
 
 def command() -> Command:
@@ -86,6 +88,17 @@ def _parser() -> OptionParser:
         default=25,
         help="smallest defect that is listed, in pixels at the network's input size",
     )
+    parser.add_argument(
+        "--cross",
+        type=PositiveInt | None,
+        help="with few parts: number of folds of the training images; the thresholds come from models that are each "
+        "trained without one of them, and the held-out parts check them. Takes as many trainings, on cached features",
+    )
+    parser.add_argument(
+        "--cross-steps",
+        type=PositiveInt | None,
+        help="steps of each model of --cross, by default those of the training",
+    )
     add_engine(parser)
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
     return parser
@@ -113,10 +126,24 @@ def _run(options: Namespace) -> int:
     if options.group_pattern is not None:
         compile_group_pattern(options.group_pattern)
     compute = compute_config(options)
+    _check_cross(options, config, compute)
     from supersimplenet.evaluation.calibrate import calibrate
     from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, METRICS_FILE
     from supersimplenet.visualization.calibration_plot import draw_calibration
 
+    folds = None
+    if options.cross is not None:
+        from supersimplenet.training.cross import score_folds_of
+
+        folds = score_folds_of(
+            options.model,
+            options.cross,
+            steps=options.cross_steps,
+            image_score=options.image_score,
+            device=compute.device,
+            config=config,
+            on_error=options.on_error,
+        )
     calibrated = calibrate(
         options.model,
         good=options.good or (),
@@ -124,6 +151,7 @@ def _run(options: Namespace) -> int:
         group_pattern=options.group_pattern,
         config=config,
         image_score=options.image_score,
+        folds=folds,
         compute=compute,
         on_error=options.on_error,
         draw=draw_calibration,
@@ -147,6 +175,23 @@ def _run(options: Namespace) -> int:
     return 0
 
 
+def _check_cross(options: Namespace, config: ThresholdConfig, compute: ComputeConfig) -> None:
+    """Refuse options that do not go with --cross, before anything slow begins."""
+    if options.cross is None:
+        if options.cross_steps is not None:
+            raise ConfigError("cross-steps: belongs to --cross; give both, or leave it out")
+        return
+    if options.cross < 2:
+        raise ConfigError(f"cross: {options.cross}; wanted 2 folds or more")
+    if config.costs is not None or config.max_escapes is not None:
+        option = "costs" if config.costs is not None else "max-escapes"
+        raise ConfigError(
+            f"cross and {option}: models of folds set one threshold, by false alarms; give one of the two"
+        )
+    if compute.engine != "torch" or compute.precision != "float32":
+        raise ConfigError("cross and engine: models of folds compute with torch in float32; leave out the other engine")
+
+
 def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None:
     calibration = calibrated.calibration
     say = results().print
@@ -166,6 +211,16 @@ def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None
         say(f"expected cost of a part: {cost:.3g}, the least of any threshold")
         say("costs chose the threshold by these very parts, so the bounds below hold for any threshold, and are wide")
     print_guarantee(calibration)
+    split = calibrated.split
+    if split is not None:
+        say(
+            f"the {split.parts} parts that check it would alone set logit {split.threshold_logit:.4f}: "
+            f"{split.guarantee()}"
+        )
+        if split.expected_escapes is not None:
+            say(f"  there {split.expected_escapes.every} would be called good")
+    if calibration.expected_escapes is not None:
+        say(*calibration.expected_escapes.lines(), sep="\n")
     if calibrated.curve is not None and not bad_share_given:
         taken = calibrated.bad_logits.size / (calibrated.bad_logits.size + calibrated.good_logits.size)
         say(f"{taken * 100:.3g} % of parts are taken to be bad, as here; --bad-share names production's")

@@ -157,6 +157,39 @@ def _ordered_groups(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
     )
 
 
+def split_in_folds(samples: Sequence[Sample], folds: int, *, seed: int = 0) -> list[int]:
+    """Return the fold of each sample, from 0: whole groups, and each fold holds about equal numbers of each type.
+
+    Groups are taken one after the other, the largest first; the seed decides the order of equally large groups. Each
+    goes to the fold that has the smallest share of its types so far, and of those the one with the fewest samples.
+
+    Args:
+        samples: training samples; copies of one image are in one group.
+        folds: number of folds.
+        seed: seed of the order.
+
+    Raises:
+        DataError: there are too few parts with a good image to give each fold one.
+    """
+    total = Counter(sample.defect for sample in samples)
+    fold_of: dict[Path, int] = {}
+    seen = [Counter[str]() for _ in range(folds)]
+    good = [0] * folds  # parts with a good image
+    for members in _ordered_groups(samples, seed):
+        types = Counter(sample.defect for sample in members)
+        chosen = min(
+            range(folds), key=lambda fold: (sum(seen[fold][t] / total[t] for t in types), seen[fold].total(), fold)
+        )
+        seen[chosen].update(types)
+        good[chosen] += any(sample.label == GOOD for sample in members)
+        fold_of |= {sample.image: chosen for sample in members}
+    if not all(good) or folds < 2:
+        raise DataError(
+            f"folds: {sum(good)} parts with a good image for {folds} folds; wanted 2 folds or more, and a part for each"
+        )
+    return [fold_of[sample.image] for sample in samples]
+
+
 def hold_out(samples: Sequence[Sample], fraction: float, seed: int, *, bad_parts: bool = True) -> set[int]:
     """Return the indices of the held-out images: whole parts, drawn until the share of the good images is reached.
 

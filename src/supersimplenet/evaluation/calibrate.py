@@ -13,6 +13,13 @@ from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.held_out import HELD_OUT
 from supersimplenet.errors import CalibrationError, ConfigError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.few_parts import (
+    BadScore,
+    FoldScores,
+    cross_calibrated,
+    score_unseen_bad,
+    with_expected_escapes,
+)
 from supersimplenet.evaluation.score_comparison import ScoreComparison, compare_scores
 from supersimplenet.evaluation.scored_parts import score_images
 from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
@@ -20,6 +27,7 @@ from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTUR
 from supersimplenet.inference.detector import Detector, load_detector
 from supersimplenet.inference.image_records import (
     held_out_samples,
+    read_image_records,
     read_known_images,
     samples_to_choose_by,
     trained_on,
@@ -47,6 +55,7 @@ def calibrate(
     group_pattern: str | None = None,
     config: ThresholdConfig | None = None,
     image_score: ScoreName | None = None,
+    folds: FoldScores | None = None,
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
     draw: Callable[[Calibrated, Path], object] | None = None,
@@ -61,6 +70,7 @@ def calibrate(
         config: the guarantees that the thresholds must give.
         image_score: the score that decides from now on, whatever the training chose; by default the one that decides
             now.
+        folds: scores of models of folds, which then set the thresholds; see `cross_calibrated`.
         compute: the device, engine and precision to use.
         on_error: whether an unreadable image stops the calibration or is skipped.
         draw: draws the calibration into a PNG file of the given name, which becomes calibration.png of the model
@@ -81,7 +91,7 @@ def calibrate(
         calibrated = set_thresholds(
             detector,
             samples,
-            config,
+            config if folds is None else replace(config or ThresholdConfig(), lenient=True),
             image_score=image_score,
             basis=basis,
             weights_sha256=hash_weights(model),
@@ -90,6 +100,11 @@ def calibrate(
         )
     _refuse_known_images(known, calibrated.pixels)
     _refuse_swapped(calibrated)
+    if folds is not None:
+        calibrated = cross_calibrated(calibrated, folds, config or ThresholdConfig())
+    else:
+        unseen = [] if as_paths(good) else _unseen_bad(detector, model, calibrated.calibration.image_score)
+        calibrated = with_expected_escapes(calibrated, others=unseen)
     calibrated = replace(
         calibrated, comparison=_compared(calibrated, detector, model, config or ThresholdConfig(), on_error)
     )
@@ -126,6 +141,17 @@ def _calibration_parts(
         return held_out, HELD_OUT
     alone = Folder(good=bad, test_fraction=0, group_pattern=group_pattern).samples()  # Folder reads bad images, too
     return [*held_out, *(replace(sample, label=BAD, defect="bad") for sample in alone)], HELD_OUT
+
+
+def _unseen_bad(detector: Detector, model: Path, image_score: ScoreName) -> list[BadScore]:
+    """Score the bad images that the training did not use because it was unsupervised; they tell escapes."""
+    records = read_image_records(model)
+    if records is None or not any(record.role == "unused" for record in records):
+        return []
+    used = {record.sha256 for record in records if record.role not in ("unused", "test")}
+    samples = [s for s in trained_on(detector.record, model).samples() if s.split == "train" and s.image.is_file()]
+    known = {sample.image for sample in samples if file_sha256(sample.image) in used}
+    return score_unseen_bad(detector, samples, known, image_score=image_score, on_error="skip")
 
 
 def _compared(

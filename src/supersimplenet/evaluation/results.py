@@ -238,6 +238,7 @@ class Evaluation:
             },
             "image_score": self.image_score,
             "calibration": UNCALIBRATED if self.calibration is None else self.calibration.guarantee(),
+            "calibration_on_average": None if self.calibration is None else self.calibration.on_average(),
             "threshold_logit": self.threshold_logit,
             "false_alarms": good["bad"],
             "escapes": bad["good"],

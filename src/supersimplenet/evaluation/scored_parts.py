@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from supersimplenet.datasets.masks import read_ignored
 from supersimplenet.datasets.parts import merge_copies
 from supersimplenet.metrics.thresholds import part_scores
+from supersimplenet.postprocessing.defects import level_of_area
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.runtime.predictor import Predictor
-from supersimplenet.types import BAD, GOOD, Prediction, Sample, ScoreName
+from supersimplenet.types import BAD, GOOD, Sample, ScoreName
 
 Floats = NDArray[np.float64]
 
@@ -39,12 +40,14 @@ class ScoredImages:
     Attributes:
         samples: the images, of which some may be missing below because they could not be read.
         scores: scores of each image, by its place in ``samples``.
+        levels: lowest pixel threshold at which a good image has no defect to list, by its place; empty if not wanted.
         pixels: digest of each image's pixels.
         failures: images that could not be read.
     """
 
     samples: Sequence[Sample]
     scores: dict[int, dict[ScoreName, float]] = field(default_factory=dict)
+    levels: dict[int, float] = field(default_factory=dict)
     pixels: dict[Path, str] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
@@ -54,13 +57,22 @@ class ScoredImages:
 
     def groups(self, label: int) -> list[str | None]:
         """Return the part of each of these images; copies of one image are one part."""
-        part_of = [sample.group for sample in merge_copies(self.samples, self.pixels)]
-        return [part_of[place] for place in self.places(label)]
+        return [sample.group for sample in self.merged(label)]
+
+    def merged(self, label: int) -> list[Sample]:
+        """Return these images, copies of one image in one group."""
+        merged = merge_copies(self.samples, self.pixels)
+        return [merged[place] for place in self.places(label)]
 
     def of_parts(self) -> dict[ScoreName, PartScores]:
         """Return the scores of the parts by the name of the score, for all scores that the model gives."""
         names = list(next(iter(self.scores.values()), {}))
         return {name: PartScores(good=self._of(name, GOOD), bad=self._of(name, BAD)) for name in names}
+
+    def part_levels(self) -> Floats:
+        """Return (parts,) the highest level of each good part's photographs."""
+        values = [self.levels[place] for place in self.places(GOOD)]
+        return part_scores(values, self.groups(GOOD)) if values else np.zeros(0)
 
     def _of(self, name: ScoreName, label: int) -> Floats:
         values = [self.scores[place][name] for place in self.places(label)]
@@ -75,7 +87,7 @@ def score_images(
     *,
     on_error: OnError,
     progress: Callable[[int], None] = lambda images: None,
-    each: Callable[[int, Prediction], None] = lambda place, prediction: None,
+    min_area_px: int | None = None,
 ) -> ScoredImages:
     """Predict images and keep their scores.
 
@@ -84,7 +96,7 @@ def score_images(
         samples: the images, with the parts that they show.
         on_error: whether an unreadable image stops or is skipped.
         progress: called with the number of images done since the last call.
-        each: called with each image's place and its prediction.
+        min_area_px: area of the smallest defect, in pixels at the network's input size, for the levels; None for none.
 
     Raises:
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
@@ -103,5 +115,8 @@ def score_images(
         if item.facts is not None:  # never None for a path
             found.pixels[samples[item.index].image] = item.facts.pixels
         found.scores[item.index] = item.prediction.scores
-        each(item.index, item.prediction)
+        if min_area_px is not None and samples[item.index].label == GOOD:
+            ignored, map_logit = item.prediction.ignored, item.prediction.map_logit
+            counted = map_logit if ignored is None else np.where(ignored, map_logit.min(), map_logit)
+            found.levels[item.index] = level_of_area(counted, min_area_px)
     return found

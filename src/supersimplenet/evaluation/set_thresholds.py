@@ -16,22 +16,20 @@ from numpy.typing import NDArray
 from supersimplenet.datasets.parts import describe_copies, require_one_label
 from supersimplenet.errors import CalibrationError, ConfigError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
-from supersimplenet.evaluation.scored_parts import PartScores, score_images
+from supersimplenet.evaluation.scored_parts import PartScores, ScoredImages, score_images
 from supersimplenet.metrics.thresholds import (
     CostCurve,
     cost_curve,
     escape_threshold,
     false_alarm_threshold,
     guaranteed_rate,
-    part_scores,
     rate_upper_bound,
     uniform_upper_bound,
 )
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.postprocessing.defects import level_of_area
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.runtime.predictor import Predictor
-from supersimplenet.types import BAD, GOOD, Prediction, Sample, ScoreName
+from supersimplenet.types import BAD, GOOD, Sample, ScoreName
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import file_sha256
 from supersimplenet.utils.formatting import listed
@@ -52,6 +50,8 @@ class Calibrated:
         earlier: the earlier calibration that this one replaces; None for none.
         pixels: pixel digest of each image that was predicted.
         comparison: what each score would give; None where it was not asked for.
+        images: the images and their scores.
+        split: what the parts at hand alone would have set, where models of folds set the thresholds; else None.
     """
 
     calibration: Calibration
@@ -61,6 +61,8 @@ class Calibrated:
     earlier: Calibration | None = None
     pixels: Mapping[Path, str] = field(default_factory=dict)
     comparison: ScoreComparison | None = None
+    images: ScoredImages | None = None
+    split: Calibration | None = None
 
     @property
     def good_logits(self) -> NDArray[np.float64]:
@@ -110,15 +112,7 @@ def set_thresholds(
     config = config or ThresholdConfig()
     if not any(sample.label == GOOD for sample in samples):
         raise DataError("no good image to calibrate with; name good parts that were not trained on, with --good")
-    levels: dict[int, float] = {}
-
-    def measure_level(place: int, prediction: Prediction) -> None:
-        if samples[place].label == GOOD:
-            ignored, map_logit = prediction.ignored, prediction.map_logit
-            counted = map_logit if ignored is None else np.where(ignored, map_logit.min(), map_logit)
-            levels[place] = level_of_area(counted, config.min_area_px)
-
-    scored = score_images(detector, samples, on_error=on_error, progress=progress, each=measure_level)
+    scored = score_images(detector, samples, on_error=on_error, progress=progress, min_area_px=config.min_area_px)
     good = scored.places(GOOD)
     if not good:
         raise DataError(f"none of the good images could be read; the first: {scored.failures[0].reason}")
@@ -129,9 +123,9 @@ def set_thresholds(
     scores, image_score = scored.of_parts(), image_score or detector.image_score
     if image_score not in scores:
         raise ConfigError(f"image_score: '{image_score}'; this model gives {listed([*scores], 'and')}; choose one")
-    own, good_groups = scores[image_score], scored.groups(GOOD)
+    own = scores[image_score]
     thresholds, curve = choose_thresholds(own, config)
-    shared = {*good_groups} & {*scored.groups(BAD)} - {None}
+    shared = {*scored.groups(GOOD)} & {*scored.groups(BAD)} - {None}
     if config.max_escapes is None and config.costs is None and shared:
         # The threshold follows from good photographs of the same parts, so no bound on escapes holds, only their count.
         thresholds = replace(thresholds, max_escapes=None)
@@ -139,7 +133,7 @@ def set_thresholds(
         image_score=image_score,
         threshold_logit=thresholds.reject,
         accept_logit=thresholds.accept,
-        pixel_logit=_pixel_threshold(part_scores([levels[place] for place in good], good_groups), config),
+        pixel_logit=_pixel_threshold(scored.part_levels(), config),
         min_area_px=config.min_area_px,
         chosen_by="false-alarms" if config.costs is None else "costs",
         max_false_alarms=thresholds.max_false_alarms,
@@ -162,6 +156,7 @@ def set_thresholds(
         failures=scored.failures,
         earlier=detector.calibration,
         pixels=scored.pixels,
+        images=scored,
     )
 
 
@@ -228,7 +223,14 @@ def _pixel_threshold(part_levels: NDArray[np.float64], config: ThresholdConfig) 
     """
     rate = _rate(part_levels.size, config if config.costs is None else replace(config, lenient=True))
     level = false_alarm_threshold(part_levels, max_false_alarms=rate, confidence=config.confidence)
-    # Anomaly maps are float32, and the float64 number just above a threshold is rounded to that threshold there.
+    return above_level(level)
+
+
+def above_level(level: float) -> float:
+    """Return the next float32 above a level.
+
+    Anomaly maps are float32, and the float64 number just above a threshold is rounded to that threshold there.
+    """
     return float(np.nextafter(np.float32(level), np.float32(np.inf)))
 
 

@@ -27,9 +27,13 @@ def recalibrate(
 
     Returns:
         The calibration and what it changed, in words; None where it cannot be repeated, because its parts are not here
-        or were others than the held-out images, or because it needed bad parts, which are not recorded.
+        or were others than the held-out images, or because it needed bad parts, which are not recorded, or models of
+        folds, which are not kept.
     """
-    if calibration.chosen_by == "costs" or calibration.max_escapes is not None or "training" not in record:
+    needs_more = (
+        calibration.chosen_by == "costs" or calibration.max_escapes is not None or calibration.cross is not None
+    )
+    if needs_more or "training" not in record:
         return None
     try:
         samples = held_out_samples(model, trained_on(record, model), record)

@@ -50,7 +50,7 @@ def part_scores(scores: ArrayLike, groups: Sequence[str | None], *, worst: Liter
     Raises:
         CalibrationError: no score, one that is not finite, or a different number of groups.
     """
-    values = _checked(scores)
+    values = checked_scores(scores)
     part = part_numbers(groups)
     if part.shape != values.shape:
         raise CalibrationError(f"{values.size:,} scores, {part.size:,} groups; wanted a group (or None) for each score")
@@ -89,7 +89,7 @@ def false_alarm_threshold(scores: ArrayLike, *, max_false_alarms: float, confide
 
     Source: Wilks, Annals of Mathematical Statistics 12, 1941 (one-sided tolerance limit). Differs: none.
     """
-    values = np.sort(_checked(scores))
+    values = np.sort(checked_scores(scores))
     rank = _rank(values.size, "max_false_alarms", max_false_alarms, confidence, "good")
     return float(np.nextafter(values[rank - 1], np.inf))
 
@@ -113,7 +113,7 @@ def escape_threshold(bad_scores: ArrayLike, *, max_escapes: float, confidence: f
         CalibrationError: too few parts, or a score that is not finite.
         ConfigError: a rate or confidence outside (0, 1).
     """
-    values = np.sort(_checked(bad_scores))
+    values = np.sort(checked_scores(bad_scores))
     rank = _rank(values.size, "max_escapes", max_escapes, confidence, "bad")
     return float(values[values.size - rank])
 
@@ -151,6 +151,15 @@ def rate_upper_bounds(trials: int, confidence: float) -> Floats:
     _check_open("confidence", confidence)
     events = np.arange(trials)
     return np.append(stats.beta.ppf(confidence, events + 1, trials - events), 1.0)
+
+
+def rate_interval(events: int, trials: int, confidence: float) -> tuple[float, float]:
+    """Return an interval that holds a rate with at least this confidence, after ``events`` in ``trials``.
+
+    Source: Clopper and Pearson, Biometrika 26, 1934, both sides.
+    """
+    one_side = (1 + confidence) / 2
+    return 1 - rate_upper_bound(trials - events, trials, one_side), rate_upper_bound(events, trials, one_side)
 
 
 def uniform_upper_bound(rate: float, trials: int, confidence: float) -> float:
@@ -237,7 +246,7 @@ def cost_curve(good_scores: ArrayLike, bad_scores: ArrayLike, costs: Costs, *, b
         ConfigError: a share outside (0, 1).
     """
     _check_open("bad_share", bad_share)
-    good, bad = np.sort(_checked(good_scores, "good ")), np.sort(_checked(bad_scores, "bad "))
+    good, bad = np.sort(checked_scores(good_scores, "good ")), np.sort(checked_scores(bad_scores, "bad "))
     distinct = np.unique(np.concatenate([good, bad]))
     below, above = distinct[:-1], distinct[1:]
     # Halved first, so that it cannot overflow. Between adjacent floats it may round down: then the upper one is used.
@@ -295,7 +304,16 @@ def _shown(rate: float) -> str:
     return f"{math.ceil(rate / unit - 1e-9) * unit * 100:.4g} %"
 
 
-def _checked(scores: ArrayLike, kind: str = "") -> Floats:
+def checked_scores(scores: ArrayLike, kind: str = "") -> Floats:
+    """Return scores as float64.
+
+    Args:
+        scores: (N,) floats.
+        kind: of parts, for the message, such as ``good `` with its space.
+
+    Raises:
+        CalibrationError: no score, or one that is not finite.
+    """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
         raise CalibrationError(f"{kind}scores of shape {values.shape}; wanted one for each part, of at least one part")

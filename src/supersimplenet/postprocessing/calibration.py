@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from supersimplenet.errors import CalibrationError
 from supersimplenet.types import ScoreName, Verdict, is_finite
-from supersimplenet.utils.formatting import listed, shown_rate, shown_value
+from supersimplenet.utils.formatting import counted, listed, per_cent, shown_rate, shown_value
 
 UNCALIBRATED_LOGIT = 0.0  # threshold of a model without calibration: as likely bad as good, by the model's own estimate
 UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `supersimplenet calibrate`"
@@ -35,6 +35,89 @@ class Computation:
     engine: str
     precision: str
     version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EscapeCount:
+    """How many bad parts the threshold calls good, of parts that the model that scored them was not trained on.
+
+    Attributes:
+        parts: number of bad parts.
+        escapes: number of those that are called good by at least one of their photographs.
+        low: lower end of the 95 % interval of the rate.
+        high: its upper end.
+    """
+
+    parts: int
+    escapes: int
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.escapes <= self.parts and self.parts > 0 and 0 <= self.low <= self.high <= 1):
+            raise CalibrationError(
+                f"expected_escapes: {self.escapes} of {self.parts} parts, {shown_value(self.low)} to "
+                f"{shown_value(self.high)}; wanted at most as many escapes, and a range within 0 to 1; calibrate again"
+            )
+
+    def __str__(self) -> str:
+        rate = f"{per_cent(self.escapes / self.parts)}, 95 % interval {per_cent(self.low)} to {per_cent(self.high)}"
+        return f"{self.escapes} of {counted(self.parts, 'bad part')} ({rate})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedEscapes:
+    """What the threshold will cost: the escapes that are to be expected. An estimate; no guarantee.
+
+    Attributes:
+        every: of all types of defect together.
+        types: by type of defect.
+        basis: which bad parts these are and which model scored them, in words.
+    """
+
+    every: EscapeCount
+    types: dict[str, EscapeCount]
+    basis: str
+
+    def lines(self) -> Iterator[str]:
+        """Yield the estimate in words: all types together, then each."""
+        yield f"expected escapes: {self.every}: {self.basis}"
+        if len(self.types) > 1:
+            width = max(map(len, self.types))
+            yield from (f"  {name:<{width}}  {count}" for name, count in self.types.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossCalibration:
+    """How models of folds set the thresholds; the held-out parts then only check them.
+
+    Attributes:
+        folds: number of models, each trained without one fold of the good parts.
+        steps: number of training steps of each.
+        false_alarms: share of good parts called bad that is to be expected, on average over calibrations.
+        proven: what is proven of it for a part that the models of all folds score; see `cross_bound`.
+        checked_parts: number of good parts that neither the model nor those of the folds was trained on.
+        checked_false_alarms: number of these that are called bad.
+    """
+
+    folds: int
+    steps: int
+    false_alarms: float
+    proven: float
+    checked_parts: int
+    checked_false_alarms: int
+
+    def __post_init__(self) -> None:
+        for name, holds in (
+            ("folds", self.folds >= 2),
+            ("steps", self.steps >= 1),
+            ("false_alarms", 0 < self.false_alarms < 1),
+            ("proven", 0 < self.proven <= 1),
+            ("checked_parts", self.checked_parts >= 1),
+            ("checked_false_alarms", 0 <= self.checked_false_alarms <= self.checked_parts),
+        ):
+            if not holds:
+                raise CalibrationError(f"cross.{name}: {shown_value(getattr(self, name))}; calibrate again")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +146,10 @@ class Calibration:
         date: date of the calibration, such as 2026-11-25.
         computation: how the scores were computed that set the thresholds; None where it is unknown (version 0.1).
         applied_to: how the scores are computed to which the thresholds are applied; None for scores computed likewise.
+        cross: how models of folds set the thresholds; None where the parts that sign the guarantee set them. With it,
+            ``part_logits`` and ``images`` are those of the folds, and ``max_false_alarms`` follows from the parts that
+            check the threshold.
+        expected_escapes: what the thresholds will cost; None where no bad part could tell.
 
     Raises:
         CalibrationError: a value that no calibration has, such as a threshold that is not finite.
@@ -87,6 +174,8 @@ class Calibration:
     date: str
     computation: Computation | None = None
     applied_to: Computation | None = field(default=None, compare=False)  # of the reader, not of the calibration
+    cross: CrossCalibration | None = None
+    expected_escapes: ExpectedEscapes | None = None
 
     def __post_init__(self) -> None:
         for name, wanted, holds in self._conditions():
@@ -123,8 +212,13 @@ class Calibration:
 
     @property
     def parts(self) -> int:
-        """Number of good parts on which the guarantee is based."""
+        """Number of good parts whose scores set the thresholds."""
         return len(self.part_logits)
+
+    @property
+    def method(self) -> str:
+        """Return ``split``: the parts that sign the guarantee set the thresholds; or ``cross``: models of folds did."""
+        return "split" if self.cross is None else "cross"
 
     def p_value(self, score_logit: float) -> float:
         """Return how rarely a good part scores this high; see `p_values`."""
@@ -146,7 +240,10 @@ class Calibration:
                 f"{self.applied_to.precision}; calibrate in that precision, or export where the held-out images are"
             )
         sure = f"with {self.confidence * 100:g} % confidence"
-        of = f"{self.parts} good parts" + (f" in {self.images} photographs" if self.images != self.parts else "")
+        if self.cross is None:
+            of = f"{self.parts} good parts" + (f" in {self.images} photographs" if self.images != self.parts else "")
+        else:
+            of = f"{self.cross.checked_false_alarms} of {counted(self.cross.checked_parts, 'good part')} called bad"
         sentence = (
             f"at most {shown_rate(self.max_false_alarms)} of good parts are called bad, {sure} "
             f"({of}, {self.basis}, {self.date})"
@@ -159,6 +256,17 @@ class Calibration:
         elif self.bad_parts:
             sentence += f"; {self.escapes} of {self.bad_parts} bad parts at hand were called good, which bounds nothing"
         return sentence
+
+    def on_average(self) -> str | None:
+        """Return what a cross-calibration promises on average over calibrations, which nobody signs; None for none."""
+        if self.cross is None or not self.holds:
+            return None
+        return (
+            f"about {per_cent(self.cross.false_alarms)} of good parts are called bad, on average over calibrations and "
+            f"as far as the model scores like the {self.cross.folds} models of folds that set the threshold "
+            f"({self.parts} good parts, each scored by a model that was not trained on it); proven is at most "
+            f"{shown_rate(self.cross.proven)}, and only for a part that all {self.cross.folds} of them score"
+        )
 
     @cached_property
     def _rising(self) -> NDArray[np.float64]:

@@ -32,6 +32,8 @@ class TrainerConfig:
         holdout_fraction: share of the good training images that is held out: not trained on, with all images of a part
             together. The scores of the held-out images set the thresholds; their loss under fixed synthetic anomalies
             is logged after each epoch.
+        escapes_share: share of the training's steps that is spent afterwards on models of folds, which tell how many
+            bad parts will escape; 0 for none.
         num_workers: number of processes that read images ahead of the training steps; useful only where no cache holds
             the features. 0 for none.
     """
@@ -44,6 +46,7 @@ class TrainerConfig:
     strategy: Strategy = "auto"
     precision: Precision = "float32"
     holdout_fraction: float = 0.2
+    escapes_share: float = 0.25
     num_workers: int = 0
 
     def __post_init__(self) -> None:
@@ -53,6 +56,8 @@ class TrainerConfig:
             raise ConfigError(f"trainer.max_steps: {self.max_steps}; it must be at least 1, or -1 for no limit")
         if not 0 <= self.holdout_fraction < 1:
             raise ConfigError(f"trainer.holdout_fraction: {self.holdout_fraction}; it must be in [0, 1)")
+        if not 0 <= self.escapes_share <= 1:
+            raise ConfigError(f"trainer.escapes_share: {self.escapes_share}; it must be in [0, 1]")
         for name in ("devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name}: {getattr(self, name)}; it must be at least 1")

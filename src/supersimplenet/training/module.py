@@ -159,11 +159,15 @@ class TrainingModule(L.LightningModule):
         return self.labels.of(views.image[row], views.axes(row)).to(self.device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW with the published learning rates, and the steps at which the rates decay."""
+        """Return optimiser and schedule as Lightning wants them."""
+        optimizer, scheduler = self.build_optimisation()
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def build_optimisation(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """Build AdamW with the published learning rates, and the schedule of the steps at which the rates decay."""
         optimizer = build_optimizer(self.heads, self.recipe)
         milestones = [round(fraction * self.total_steps) for fraction in self.recipe.lr_milestones]
-        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=self.recipe.lr_decay)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=self.recipe.lr_decay)
 
 
 def build_optimizer(heads: Heads, recipe: Recipe) -> torch.optim.Optimizer:

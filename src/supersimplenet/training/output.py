@@ -8,6 +8,7 @@ from typing import Any
 from supersimplenet.datasets.held_out import HELD_OUT
 from supersimplenet.datasets.supervision import is_amount, names_of_masks
 from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.few_parts import FoldScores, score_unseen_bad, with_expected_escapes
 from supersimplenet.evaluation.set_thresholds import set_thresholds
 from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
 from supersimplenet.inference.detector import Detector
@@ -71,7 +72,14 @@ def begin(
     return hashes
 
 
-def finish(run: Run, labels: Labels, ready: Ready, training_set: TrainingSet, record: dict[str, Any]) -> Detector:
+def finish(
+    run: Run,
+    labels: Labels,
+    ready: Ready,
+    training_set: TrainingSet,
+    record: dict[str, Any],
+    folds: FoldScores | None,
+) -> Detector:
     """Write the model folder, calibrate with the held-out images, and return the detector.
 
     config.yaml comes last: before it is there, the folder says that it is not finished, and a continued run writes the
@@ -86,7 +94,7 @@ def finish(run: Run, labels: Labels, ready: Ready, training_set: TrainingSet, re
             IMAGES_FILE: file_sha256(run.folder / IMAGES_FILE),
         }
         finished = describe_model(ready.network, record, files=files)
-        calibration = _calibrated(run, ready, finished, training_set)
+        calibration = _calibrated(run, labels, ready, finished, training_set, folds)
         write_yaml(run.folder / CONFIG_FILE, finished)
         return finished, calibration
 
@@ -98,7 +106,14 @@ def finish(run: Run, labels: Labels, ready: Ready, training_set: TrainingSet, re
     return detector
 
 
-def _calibrated(run: Run, ready: Ready, record: dict[str, Any], training_set: TrainingSet) -> Calibration | None:
+def _calibrated(
+    run: Run,
+    labels: Labels,
+    ready: Ready,
+    record: dict[str, Any],
+    training_set: TrainingSet,
+    folds: FoldScores | None,
+) -> Calibration | None:
     """Calibrate the model folder; return the calibration (None where nothing was held out)."""
     held_out = training_set.held_out_samples
     if not any(sample.label == GOOD for sample in held_out):
@@ -106,14 +121,25 @@ def _calibrated(run: Run, ready: Ready, record: dict[str, Any], training_set: Tr
         console().print(f"{UNCALIBRATED} --good DIR (no image calibrates: {why})")
         return None
     detector = Detector.of(ready.network, record, preprocessor=ready.preprocessor, device=str(ready.device))
-    calibration = set_thresholds(
+    config = ThresholdConfig(lenient=True)
+    calibrated = set_thresholds(
         detector,
         held_out,
-        ThresholdConfig(lenient=True),
+        config,
         basis=HELD_OUT,
         weights_sha256=record["files"][WEIGHTS_FILE],
         on_error=run.on_error,
-    ).calibration
+    )
+    unseen = score_unseen_bad(
+        detector,
+        labels.samples,
+        {sample.image for sample in training_set.training},
+        image_score=calibrated.calibration.image_score,
+        on_error="skip",
+    )
+    calibration = with_expected_escapes(calibrated, folds=folds, others=unseen).calibration
     write_calibration(run.folder, calibration)
     console().print(f"calibrated: {calibration.guarantee()}")
+    if calibration.expected_escapes is not None:
+        console().print(*calibration.expected_escapes.lines(), sep="\n")
     return calibration

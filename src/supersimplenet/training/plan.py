@@ -45,7 +45,11 @@ _FEW_STEPS = 200  # a run with fewer steps prints a warning; the demo's surfaces
 _BUDGET_SHARE = 0.95  # share of a time budget for training steps; checkpoints, held-out images and saving take the rest
 # Settings that may change when a run is continued: they change nothing in the result, or, as the labels that `masks`
 # lists and the files of `view`, their content is compared instead.
-_FREE = ("cache", "on_error", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.num_workers")
+_FREE = (
+    *("cache", "on_error", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.num_workers"),
+    "trainer.escapes_share",
+)
+_FEWEST_FOLDS, _MOST_FOLDS = 2, 4  # of the models that tell how many bad parts will escape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,20 @@ class Plan:
                 f"only {counted(self.total_steps, 'step')}: expect little of this model before some {_FEW_STEPS}; give "
                 "it more epochs (--trainer.max_epochs), time or good images, or smaller batches (--recipe.batch_size)"
             )
+
+
+def plan_folds(total_steps: int, share: float) -> tuple[int, int] | None:
+    """Return number and steps of the models of folds that tell how many bad parts will escape; None for none.
+
+    Each has at least 200 steps, for a model of fewer says little of the one that is finished; more steps are shared by
+    up to 4 of them, of which each is trained on 3 in 4 of the bad parts.
+
+    Args:
+        total_steps: steps of the training.
+        share: share of these that may be spent.
+    """
+    folds = min(_MOST_FOLDS, int(share * total_steps) // _FEW_STEPS)
+    return None if folds < _FEWEST_FOLDS else (folds, int(share * total_steps) // folds)
 
 
 def plan_reading(

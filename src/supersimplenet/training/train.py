@@ -22,6 +22,7 @@ from supersimplenet.training.checkpoints import run_identity
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
 from supersimplenet.training.distributed import ProcessGroup, start
 from supersimplenet.training.features import remove_cache_files
+from supersimplenet.training.folds import score_bad_of_folds
 from supersimplenet.training.loop import fit
 from supersimplenet.training.map_shift import choose_map_shift
 from supersimplenet.training.output import begin, describe, finish
@@ -137,11 +138,12 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
                 ready.network, training_set.source, training_set.good_images, training_set.labels
             )
         )
+        folds = process_group.on_rank_zero(lambda: score_bad_of_folds(run, labels, ready, training_set, plan))
     finally:
         remove_cache_files(run.folder, process_group)
     record["score_scale"] = to_plain(scale)
     record["training"]["map_shift"] = to_plain(shift)
-    return finish(run, labels, ready, training_set, record)
+    return finish(run, labels, ready, training_set, record, folds)
 
 
 def _resolved(model: ModelConfig, data: DataSource, backbone: nn.Module | None) -> ModelConfig:
