@@ -20,13 +20,14 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from supersimplenet.model.axes import TAPS
 from supersimplenet.model.backbone import build_backbone
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.folded import FoldedNetwork
 from supersimplenet.model.heads import CONV, HIDDEN, convolve_map, output_size, pool, project, project_hidden
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.model.ops import pointwise
-from supersimplenet.model.resample import TAPS, resampling, upscale, upscale_taps
+from supersimplenet.model.resample import resampling, upscale, upscale_taps
 from supersimplenet.utils.system import keep_freed_blocks
 
 

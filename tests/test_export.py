@@ -28,7 +28,7 @@ from supersimplenet.export.export import export_model
 from supersimplenet.export.score_outputs import ScoreOutputs
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.model_folder import hash_weights, save_model, save_preprocessor, write_calibration
-from supersimplenet.model.resample import hat_upscale
+from supersimplenet.model.axes import hat_upscale
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from supersimplenet.model.axes import TAPS
 from supersimplenet.model.heads import (
     CONV,
     LEAKY_SLOPE,
@@ -26,7 +27,7 @@ from supersimplenet.model.heads import (
 )
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.model.ops import pointwise
-from supersimplenet.model.resample import TAPS, upscale_dense, upscale_taps, upscale_taps_dense
+from supersimplenet.model.resample import upscale_dense, upscale_taps, upscale_taps_dense
 from supersimplenet.model.segmentation_kernel import activate_project
 
 

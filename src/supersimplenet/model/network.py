@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from supersimplenet.model.anomalies import Anomalies
+from supersimplenet.model.axes import smoothed_upscale
 from supersimplenet.model.backbone import Backbone, build_backbone
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.heads import HeadOutput, Heads
-from supersimplenet.model.resample import smoothed_upscale
 
 SMOOTHING_SIGMA_PX = 4.0
 _SMALLEST_SHARE = 1e-4  # of the smoothing's weights; a pixel needs at least this share on counted positions
