@@ -55,7 +55,7 @@ def ceilings(dtype: torch.dtype, rounds: int) -> dict[str, float]:
 def stages(network: SuperSimpleNet, dtype: torch.dtype) -> dict[str, tuple[float, float, Callable[[], object]]]:
     """Multiply-adds, bytes and the stage itself, for one image."""
     folded = FoldedNetwork(network, dtype=dtype).eval()
-    heads, image_size = folded.heads, folded.image_size
+    heads, image_size = folded.measures.heads, folded.image_size
     pixels = torch.randint(0, 256, (1, *image_size, 3), dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter:
         features = folded.backbone(pixels)

@@ -7,13 +7,26 @@ import math
 import numpy as np
 import pytest
 import torch
+from networks import unsettled
 from torch import Tensor
 from torch.nn import functional as F
 
+from supersimplenet import Detector
+from supersimplenet.datasets.folder import Folder
+from supersimplenet.datasets.synthetic import synthesize
+from supersimplenet.datasets.synthetic_config import SyntheticConfig
+from supersimplenet.errors import ConfigError, ModelFolderError
+from supersimplenet.inference.image_records import read_image_records
+from supersimplenet.inference.model_folder import load_model, save_model
+from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.model.subspace import HIGHEST, Subspace, ignored_positions, pooled_features
+from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
+from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.feature_cache import CachedFeatures, FlipIndex
 from supersimplenet.training.pixel_labels import PixelLabels, TrainingTile
 from supersimplenet.training.subspace_fit import Moments, fit_on_rows, fit_subspace, measure_moments
+from supersimplenet.training.train import train
+from supersimplenet.types import SCORE_FIELDS, Prediction, ScoreScale
 
 CHANNELS = (6, 10)
 # Strides 8 and 16 on even, odd and not square images; 4 and 16; equal strides, as of a plain transformer.
@@ -194,3 +207,141 @@ def test_equal_features_everywhere_leave_every_direction_out():
     seen, other = torch.full((1, 5, 5, 4), 2.1), torch.full((1, 5, 5, 4), 3.1)
     found = [subspace([values]).position_logit[0, 2, 2].item() for values in (seen, other)]
     assert found == pytest.approx([math.log(1e-12) / 2, math.log(2)], abs=1e-3)
+
+
+SCALE = ScoreScale(
+    head_mean=1.0,
+    head_std=2.0,
+    map_mean=-1.0,
+    map_std=0.5,
+    subspace_mean=0.25,
+    subspace_std=0.125,
+    subspace_map_mean=0.5,
+    subspace_map_std=0.25,
+    head_weight=0.125,
+    map_weight=0.375,
+    subspace_weight=0.5,
+    shown_weight=0.75,
+)
+
+
+def test_joint_score_and_shown_map_by_hand():
+    scores = SCALE.scores(3.0, 0.0, 0.5)
+    assert scores == {"head": 3.0, "map": 0.0, "fused": 4.0, "subspace": 0.5, "joint": 1 + 2 * (0.125 + 0.75 + 1.0)}
+    shown = SCALE.shown_map(np.float32([0, 1]), np.float32([0.5, 1.0]))
+    assert shown.tolist() == [0.75 * -1.0, 0.25 * 1 + 0.75 * (-1 + 0.5 * 2)]
+    assert shown.dtype == np.float32
+
+
+def test_a_model_without_a_subspace_has_its_scores_and_its_own_map():
+    own = np.float32([0, 1])
+    assert SCALE.scores(3.0, 0.0, None) == {"head": 3.0, "map": 0.0, "fused": 4.0}
+    assert SCALE.shown_map(own, None) is own
+    assert ScoreScale().shown_map(own, own + 1) is own  # the weight is 0 unless a training chose another one
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shown_weight": 1.5}, "shown_weight: 1.5; wanted a number from 0 to 1"),
+        ({"head_weight": 0.5}, "head_weight, map_weight, subspace_weight: they add up to 1.5; wanted 1"),
+        ({"map_weight": -0.5, "head_weight": 1.0}, "map_weight: -0.5; wanted a finite number, 0 or more"),
+        ({"subspace_std": 0.0}, "subspace_std: 0.0; wanted a finite number above 0"),
+    ],
+)
+def test_a_scale_that_makes_no_score_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        ScoreScale(**changes)
+
+
+def test_a_score_that_the_model_does_not_have_is_named():
+    detector = Detector(unsettled((64, 64)), device="cpu", image_score="subspace")
+    image = np.zeros((64, 64, 3), np.uint8)
+    prediction = detector.predict(image)
+    assert prediction.score_logit == prediction.subspace_logit
+    detector.network.subspace = None
+    without = Detector(detector.network, device="cpu", image_score="joint")
+    with pytest.raises(ConfigError, match="image_score: joint; this model has head, map and fused alone"):
+        without.predict(image)
+    plain = Detector(detector.network, device="cpu").predict(image)
+    assert (plain.subspace_logit, plain.joint_logit) == (None, None)
+    with pytest.raises(ConfigError, match="subspace score: this model has none; models of earlier versions"):
+        plain.score_of("subspace")
+
+
+def test_an_image_in_tiles_has_the_highest_score_of_its_tiles_and_a_blended_map():
+    network = unsettled((64, 64))
+    image = np.random.default_rng(0).integers(0, 256, (64, 160, 3), dtype=np.uint8)
+    preprocessor = Preprocessor(ViewConfig(fit="tiles"), size_px=(64, 64))
+    scale = ScoreScale(head_weight=0, map_weight=0, subspace_weight=1, shown_weight=1)
+    detector = Detector(network, device="cpu", preprocessor=preprocessor, score_scale=scale)
+    prediction = detector.predict(image)
+    tiles = list(preprocessor.prepare(image).tiles())
+    each = detector.engine.run(np.stack([tile.pixels for tile in tiles]))
+    assert len(tiles) == 3
+    assert prediction.subspace_logit == pytest.approx(each.subspace_logit.max(), abs=1e-6)
+    assert prediction.map_logit.shape == (64, 160)
+    np.testing.assert_allclose(prediction.map_logit[:, :40], each.subspace_map[0][:, :40], rtol=0, atol=1e-6)
+    assert prediction.map_max_logit == pytest.approx(each.map.max(), abs=0.5)  # of the network's own map
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    root = tmp_path_factory.mktemp("trained")
+    config = SyntheticConfig(surfaces=("cast_grain",), size_px=(64, 64), train_good=14, test_good=1, test_per_defect=1)
+    (surface,) = synthesize(root / "data", config)
+    bad = next(folder for folder in (surface / "test").iterdir() if folder.name != "good")
+    return train(
+        Folder(good=surface / "train" / "good", bad=bad),
+        output=root / "model",
+        supervision="unsupervised",
+        model=ModelConfig(backbone="compact", image_size=(64, 64)),
+        recipe=Recipe(batch_size=4),
+        trainer=TrainerConfig(max_steps=1, accelerator="cpu"),
+    )
+
+
+def test_a_training_fits_the_good_images_that_it_trained_on(trained):
+    """Against the plain formula over the images whose role says so; the cache holds features in bfloat16."""
+    network, folder = trained.network, trained.folder
+    records = [record for record in read_image_records(folder) if record.role == "trained"]
+    names = {record.name for record in records}
+    paths = [p for p in folder.parent.rglob("*.png") if any(str(p).endswith(name) for name in names)]
+    assert 5 < len(paths) == len(names) < 14
+    prepared = [next(trained.preprocessor.prepare(path).tiles()).pixels for path in sorted(paths)]
+    maps = [values.double() for values in network.backbone(torch.from_numpy(np.stack(prepared)))]
+    mean, leading = plain_fit(plain_features([8, 16], maps).reshape(-1, 384), 0.99)
+    subspace = network.subspace
+    torch.testing.assert_close(subspace.mean.double(), torch.from_numpy(mean), rtol=0, atol=2e-3)
+    assert abs(384 - subspace.complement.shape[1] - leading.shape[1]) <= 1
+    centred = plain_features([8, 16], maps) - mean
+    wanted = np.log(np.linalg.norm(centred - centred @ leading @ leading.T, axis=3))
+    found = subspace([values.float() for values in maps]).position_logit
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=0.05)
+
+
+def test_a_model_folder_keeps_the_subspace_and_the_joint_score_decides(trained):
+    loaded = Detector.load(trained.folder, device="cpu")
+    assert (loaded.image_score, loaded.score_scale.shown_weight) == ("joint", 0.5)
+    for name, values in trained.network.subspace.state_dict().items():
+        torch.testing.assert_close(getattr(loaded.network.subspace, name), values, rtol=0, atol=0)
+    image = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
+    one, other = trained.predict(image), loaded.predict(image)
+    assert scores(one) == pytest.approx(scores(other), abs=1e-6)
+    assert one.score_logit == one.joint_logit
+
+
+def scores(prediction: Prediction) -> list[float]:
+    return [prediction.score_of(name) for name in SCORE_FIELDS]
+
+
+def test_weights_of_a_subspace_that_cannot_be_are_refused(trained, tmp_path):
+    network, _ = load_model(trained.folder)
+    network.subspace.stride.copy_(torch.tensor([16, 8]))
+    save_model(tmp_path / "a", network, {})
+    with pytest.raises(ModelFolderError, match=r"strides of the subspace \[16, 8\]; wanted whole numbers above 0"):
+        load_model(tmp_path / "a")
+    network.subspace = Subspace(torch.zeros(384), torch.zeros(384, 385), torch.tensor([8, 16]))
+    save_model(tmp_path / "b", network, {})
+    with pytest.raises(ModelFolderError, match=r"'subspace.complement' is \(384, 385\) float32, the network needs"):
+        load_model(tmp_path / "b")

@@ -29,10 +29,11 @@ from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.model.ops import pointwise
 from supersimplenet.model.resample import upscale_dense, upscale_taps, upscale_taps_dense
 from supersimplenet.model.segmentation_kernel import activate_project
+from supersimplenet.model.subspace import ignored_positions
 
 
 class FoldedNetwork(nn.Module):
-    """Network from pixels to the smoothed anomaly map and the score; BatchNorms are folded into the weights.
+    """Network from pixels to the smoothed anomaly maps and the scores; BatchNorms are folded into the weights.
 
     Args:
         network: the trained network; its weights are copied, so that later training does not change this module.
@@ -44,25 +45,76 @@ class FoldedNetwork(nn.Module):
         super().__init__()
         self.image_size = network.config.size_px
         self.backbone = network.backbone.folded(dtype)
-        self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
+        self.measures = FoldedMeasures(network, dtype=dtype, dense=dense)
 
-    def forward(self, pixels: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute anomaly map and score of each image.
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what `forward` returns, in its order."""
+        return self.measures.output_names
+
+    def forward(self, pixels: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Compute anomaly maps and scores of each image.
 
         Args:
             pixels: (B, H, W, 3) uint8, RGB.
             ignored: (B, H, W) bool, pixels that count in no score, never all pixels of an image; None for none.
 
         Returns:
-            (B, H, W) smoothed map and (B,) score, float32 logits.
+            See `FoldedMeasures.forward`.
         """
-        features = self.backbone(pixels)
-        if ignored is None:
-            output = self.heads(features)
-            return anomaly_map(output.map_logit, self.image_size), output.score_logit
-        touched = F.adaptive_max_pool2d(ignored[:, None].float(), output_size(features))[:, 0] > 0  # (B, h, w)
-        output = self.heads(features, touched)
-        return anomaly_map(output.map_logit, self.image_size, touched), output.score_logit
+        return self.of_features(self.backbone(pixels), self.image_size, ignored)
+
+    def of_features(
+        self, features: Sequence[Tensor], image_size: Sequence[int], ignored: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Compute the same from feature maps (B, h_l, w_l, C_l), for images of this size."""
+        touched = None
+        if ignored is not None:
+            touched = F.adaptive_max_pool2d(ignored[:, None].float(), output_size(features))[:, 0] > 0  # (B, h, w)
+        found: tuple[Tensor, ...] = self.measures(features, image_size, touched)
+        return found
+
+
+class FoldedMeasures(nn.Module):
+    """What the network makes of features: the heads' map and score, and those of the subspace where there is one.
+
+    Args:
+        network: see `FoldedNetwork`.
+        dtype: type of the wide matrices of the heads, and so of the features; None for the type of the heads.
+        dense: see `FoldedNetwork`.
+    """
+
+    def __init__(self, network: SuperSimpleNet, *, dtype: torch.dtype | None = None, dense: bool = False) -> None:
+        super().__init__()
+        self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
+        self.subspace = None if network.subspace is None else network.subspace.for_inference(dense=dense)
+        self.output_names = output_names_of(network)
+
+    def forward(
+        self, features: Sequence[Tensor], image_size: Sequence[int], ignored: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Compute maps and scores.
+
+        Args:
+            features: (B, h_l, w_l, C_l) feature maps, largest first.
+            image_size: H, W.
+            ignored: (B, h, w) bool, see `Heads.forward`.
+
+        Returns:
+            (B, H, W) smoothed map and (B,) score, float32 logits, and likewise of the subspace where there is one.
+        """
+        output = self.heads(features, ignored)
+        found = (anomaly_map(output.map_logit, image_size, ignored), output.score_logit)
+        if self.subspace is None:
+            return found
+        hidden = None if ignored is None else ignored_positions(ignored)
+        distance = self.subspace(features, hidden)
+        return (*found, anomaly_map(distance.position_logit, image_size, hidden), distance.score_logit)
+
+
+def output_names_of(network: SuperSimpleNet) -> tuple[str, ...]:
+    """Return the names of what a network computes, in order: those of `supersimplenet.runtime.tiles.Outputs`."""
+    return ("map", "head_logit", *(() if network.subspace is None else ("subspace_map", "subspace_logit")))
 
 
 class FoldedHeads(nn.Module):

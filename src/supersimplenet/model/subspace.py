@@ -11,6 +11,7 @@ own resolution, and only the projected channels are pooled and interpolated, by 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ class Subspace(nn.Module):
         dense: write the projection as a matrix product, for graph compilers; else as torch computes it fastest.
 
     Source: the residual of a principal component analysis of features, as in SubspaceAD (CVPR 2026); pooled features of
-    two layers on one grid: JIMS section 3.1 and PaDiM (ICPR 2020). docs/decisions/0027-subspace.md.
+    two layers on one grid: JIMS section 3.1 and PaDiM (ICPR workshops 2021). docs/decisions/0027-subspace.md.
     """
 
     mean: Tensor
@@ -74,7 +75,9 @@ class Subspace(nn.Module):
             features: (B, h_l, w_l, C_l) feature maps, largest first.
             ignored: (B, h, w) bool, positions that count in no score, never all of an image; see `ignored_positions`.
         """
-        parts = torch.split(self.complement, [feature.shape[-1] for feature in features])  # (C_l, K) each
+        ends = list(accumulate(feature.shape[-1] for feature in features))
+        # Slices, because graph optimisers would compute a split with several outputs for each image.
+        parts = [self.complement[end - f.shape[-1] : end] for end, f in zip(ends, features, strict=True)]  # (C_l, K)
         projected = [self._project(feature, part.T) for feature, part in zip(features, parts, strict=True)]
         residual = on_first_grid(projected, self.strides) - self.mean @ self.complement  # (B, h, w, K)
         position_logit = (residual.square().sum(-1) + _SMALLEST_SQUARE).log() / 2

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from supersimplenet.errors import CalibrationError
 from supersimplenet.types import ScoreName, Verdict, is_finite
-from supersimplenet.utils.formatting import shown_rate, shown_value
+from supersimplenet.utils.formatting import listed, shown_rate, shown_value
 
 UNCALIBRATED_LOGIT = 0.0  # threshold of a model without calibration: as likely bad as good, by the model's own estimate
 UNCALIBRATED = "not calibrated: no guarantee holds at this threshold; run `supersimplenet calibrate`"
@@ -103,7 +103,7 @@ class Calibration:
             value = getattr(self, name)
             return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
-        yield "image_score", "head, map or fused", self.image_score in get_args(ScoreName)
+        yield "image_score", listed(get_args(ScoreName)), self.image_score in get_args(ScoreName)
         for name in ("threshold_logit", "pixel_logit"):
             yield name, "a finite number", is_finite(getattr(self, name))
         accept = self.accept_logit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -14,6 +15,7 @@ from supersimplenet.postprocessing.calibration import UNCALIBRATED_LOGIT, Calibr
 from supersimplenet.postprocessing.defects import find_defects
 from supersimplenet.preprocessing.prepared_image import Layout
 from supersimplenet.types import Prediction, ScoreName, ScoreScale
+from supersimplenet.utils.formatting import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +50,33 @@ class PostProcessor:
         return UNCALIBRATED_LOGIT if self.calibration is None else self.calibration.threshold_logit
 
     def __call__(
-        self, map_logit: NDArray[np.float32], head_logit: float, *, layout: Layout, path: str | None
+        self,
+        map_logit: NDArray[np.float32] | None,
+        head_logit: float | None,
+        subspace_map: NDArray[np.float32] | None = None,
+        subspace_logit: float | None = None,
+        *,
+        layout: Layout,
+        path: str | None,
     ) -> Prediction:
         """Return the prediction for an image from the network's outputs.
 
         Args:
-            map_logit: (H, W) smoothed map, logits.
-            head_logit: the classification head's score.
+            map_logit: (H, W) the network's smoothed map, logits; None where its heads are not trained.
+            head_logit: the classification head's score; likewise.
+            subspace_map: (H, W) smoothed distance from the subspace of good images; None for a model without one.
+            subspace_logit: its score; likewise.
             layout: how the image was laid out.
             path: path of the image, None for an array.
 
         Raises:
             ImageError: a score is not finite. No threshold tells such a score from a good one.
+            ConfigError: the model does not have the score that decides.
         """
-        counted = map_logit if layout.ignored is None else np.where(layout.ignored, np.float32(-np.inf), map_logit)
-        map_max_logit = float(counted.max())
-        fused_logit = self.score_scale.fuse(head_logit, map_max_logit)
-        scores: dict[ScoreName, float] = {"head": head_logit, "map": map_max_logit, "fused": fused_logit}
+        map_max_logit = None if map_logit is None else float(_counted(map_logit, layout.ignored).max())
+        scores = self.score_scale.scores(head_logit, map_max_logit, subspace_logit)
+        shown = self.score_scale.shown_map(map_logit, subspace_map)
+        counted = _counted(shown, layout.ignored)
         for name, value in scores.items():
             if not math.isfinite(value):
                 raise ImageError(
@@ -72,12 +84,14 @@ class PostProcessor:
                     "its precision is too low for it: use the model folder in float32, or train again"
                 )
         calibration = self.calibration
-        score_logit = scores[self.image_score]
+        score_logit = self._deciding(scores)
         return Prediction(
             path=path,
             head_logit=head_logit,
             map_max_logit=map_max_logit,
-            fused_logit=fused_logit,
+            fused_logit=scores.get("fused"),
+            subspace_logit=subspace_logit,
+            joint_logit=scores.get("joint"),
             decides=self.image_score,
             verdict=verdict(score_logit, calibration),
             threshold_logit=None if calibration is None else calibration.threshold_logit,
@@ -91,9 +105,21 @@ class PostProcessor:
                 min_area_px=calibration.min_area_px,
                 placement=layout.placement,
             ),
-            map_logit=map_logit,
+            map_logit=shown,
             placement=layout.placement,
             ignored=layout.ignored,
             reading=layout.reading,
             alignment=layout.alignment,
         )
+
+    def _deciding(self, scores: Mapping[ScoreName, float]) -> float:
+        if self.image_score not in scores:
+            raise ConfigError(
+                f"image_score: {self.image_score}; this model has {listed(list(scores), 'and')} alone; choose one of "
+                "these, or train again"
+            )
+        return scores[self.image_score]
+
+
+def _counted(map_logit: NDArray[np.float32], ignored: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    return map_logit if ignored is None else np.where(ignored, np.float32(-np.inf), map_logit)

@@ -13,6 +13,9 @@ from supersimplenet.model.subspace import Subspace, ignored_positions, pooled_fe
 from supersimplenet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from supersimplenet.training.feature_cache import FeatureSource
 from supersimplenet.training.pixel_labels import PixelLabels
+from supersimplenet.training.training_set import TrainingSet
+from supersimplenet.utils.console import console
+from supersimplenet.utils.formatting import counted
 
 EXPLAINED = 0.99  # share of the variance that the subspace holds; docs/decisions/0027-subspace.md
 _BATCH = 8
@@ -128,6 +131,27 @@ def fit_on_rows(
     """
     own = measure_moments(source, rows[process_group.rank :: process_group.world_size], labels, strides=strides)
     return fit_subspace(own.everywhere(process_group), strides)
+
+
+def fit_to_training_set(
+    network: SuperSimpleNet, training_set: TrainingSet, process_group: ProcessGroup = SINGLE_PROCESS
+) -> Subspace:
+    """Fit the subspace to the good images that are trained on, in every view that they are trained in; print its size.
+
+    Held-out images are not among them: they calibrate.
+    """
+    source = training_set.source
+    tiles = source.flip_index.image
+    own = tiles[torch.tensor([row for rows in training_set.good_images for row in rows], dtype=torch.int64)]
+    rows: list[int] = torch.isin(tiles, own).nonzero()[:, 0].tolist()
+    strides = map_strides(network, source)
+    subspace = fit_on_rows(source, rows, training_set.labels, strides=strides, process_group=process_group)
+    channels, left_out = subspace.complement.shape
+    console().print(
+        f"subspace: {channels - left_out} of {channels} directions hold {100 * EXPLAINED:.0f} % of the variance of "
+        f"{counted(len(training_set.good_images), 'good image')}"
+    )
+    return subspace.to(next(network.heads.parameters()).device)
 
 
 def map_strides(network: SuperSimpleNet, source: FeatureSource) -> list[int]:

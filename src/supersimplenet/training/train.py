@@ -13,7 +13,7 @@ from torch import nn
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.image_records import as_recorded
-from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.model.config import SCORE_WEIGHTS, ModelConfig, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.checkpoints import run_identity
@@ -25,6 +25,7 @@ from supersimplenet.training.output import begin, describe, finish
 from supersimplenet.training.plan import earlier_run
 from supersimplenet.training.run import Run, decide_labels, gather, plan_training, prepare
 from supersimplenet.training.score_scale import measure_score_scale
+from supersimplenet.training.subspace_fit import fit_to_training_set
 from supersimplenet.utils.locks import writing_into
 from supersimplenet.utils.serialization import to_plain
 from supersimplenet.utils.system import keep_freed_blocks
@@ -117,10 +118,15 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
             lambda: begin(run, labels, ready, training_set, record, earlier)
         )
         fit(module, plan, run.folder, run.trainer, batches, training_set.held_out, identity=run_identity(record))
+        ready.network.subspace = fit_to_training_set(ready.network, training_set, process_group)
         # Not measured on the held-out images: they calibrate, and a scale measured on them would break the guarantee.
         scale = process_group.on_rank_zero(
             lambda: measure_score_scale(
-                ready.network, training_set.source, training_set.good_images, training_set.labels
+                ready.network,
+                training_set.source,
+                training_set.good_images,
+                training_set.labels,
+                SCORE_WEIGHTS[labels.supervision.regime],
             )
         )
     finally:

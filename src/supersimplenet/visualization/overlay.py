@@ -77,7 +77,8 @@ def _map_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.u
         counted = np.where(prediction.ignored, np.minimum(counted, 0), counted)  # ignored pixels have no colour
     resized = prediction.placement.plane_on_image(counted, size_px=size_px, outside=0.0)
     steps = np.empty(size_px, dtype=np.uint8)
+    hottest = max(float(counted.max()), _HOT_LOGIT)
     for top in range(0, len(resized), _ROWS):
-        strength = np.clip(resized[top : top + _ROWS] / max(prediction.map_max_logit, _HOT_LOGIT), 0, 1)
+        strength = np.clip(resized[top : top + _ROWS] / hottest, 0, 1)
         steps[top : top + _ROWS] = np.round(strength * 255)
     return steps
