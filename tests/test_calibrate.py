@@ -9,11 +9,14 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import yaml
+from networks import with_subspace
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, synthesize
 from supersimplenet.cli.main import main
@@ -22,6 +25,7 @@ from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import CalibrationError, ConfigError, DataError, ModelFolderError
 from supersimplenet.evaluation.calibrate import calibrate
 from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.score_comparison import ScoreComparison
 from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
 from supersimplenet.inference.config import ComputeConfig
 from supersimplenet.inference.image_records import held_out_samples, read_image_records, read_known_images
@@ -43,6 +47,7 @@ from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration,
 from supersimplenet.prediction.job import predict_to_folder
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.train import train
+from supersimplenet.types import ScoreName
 from supersimplenet.utils.files import file_sha256
 from supersimplenet.utils.formatting import shown_rate
 
@@ -73,7 +78,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
-    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval(), {})
+    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval()
+    save_model(folder, with_subspace(network), {})
     return folder
 
 
@@ -139,7 +145,11 @@ def test_no_more_good_parts_show_a_defect_than_may_be_called_bad(model, parts):
     assert [p.verdict for p in predictions] == ["good"] * 60
     lower = replace(detector.calibration, pixel_logit=float(np.median([p.map_max_logit for p in predictions])))
     detector.calibration = replace(lower, min_area_px=1)
-    assert sum(bool(p.defects) for p in detector.predict(sorted((parts / "good").iterdir()))) == 30
+    predictions = detector.predict(sorted((parts / "good").iterdir()))
+    assert sum(bool(p.regions) for p in predictions) == 30
+    assert [p.defects for p in predictions] == [()] * 60  # all are good
+    detector.list_all = True
+    assert [p.defects for p in detector.predict(sorted((parts / "good").iterdir()))] == [p.regions for p in predictions]
 
 
 def test_two_guarantees_make_a_grey_zone_where_one_threshold_cannot_hold_both(model, parts):
@@ -227,11 +237,87 @@ def test_a_damaged_calibration_is_refused(model, text, message):
         Detector.load(model)
 
 
-def test_a_calibration_of_another_score_is_refused(model, parts):
+def test_the_score_of_the_calibration_decides(model, parts):
     calibration = calibrated(model, parts / "good").calibration
+    assert (calibration.image_score, Detector.load(model).image_score) == ("head", "head")
     write_calibration(model, replace(calibration, image_score="map"))
-    with pytest.raises(ModelFolderError, match=r"calibration\.yaml: of the map score, but the head score decides here"):
-        Detector.load(model)
+    detector = Detector.load(model)
+    prediction = detector.predict(next((parts / "good").iterdir()))
+    assert (detector.image_score, prediction.decides) == ("map", "map")
+    assert prediction.score_logit == prediction.map_max_logit
+    detector.calibration = calibration  # as if it were loaded with it
+    assert detector.image_score == "head"
+    detector.calibration = None
+    assert detector.image_score == "head"
+    with pytest.raises(ConfigError, match="image_score: map, but the calibration is of the head score; leave image_sc"):
+        Detector(detector.network, calibration=calibration, image_score="map")
+
+
+def test_the_score_that_decides_is_chosen_when_calibrating(model, parts):
+    """By hand: the threshold of each score is the order statistic of its own scores."""
+    settings = (model / "config.yaml").read_bytes()
+    predictions = Detector.load(model).predict(sorted((parts / "good").iterdir()))
+    bad = Detector.load(model).predict(sorted((parts / "bad").iterdir()))
+    for name in get_args(ScoreName):
+        found = calibrate(model, good=[parts / "good"], bad=[parts / "bad"], image_score=name)
+        scores = [prediction.score_of(name) for prediction in predictions]
+        level = false_alarm_threshold(scores, max_false_alarms=0.05, confidence=0.95)
+        assert found.calibration.image_score == Detector.load(model).image_score == name
+        assert found.calibration.threshold_logit == pytest.approx(level, abs=1e-5)
+        assert found.calibration.escapes == sum(prediction.score_of(name) < level for prediction in bad)
+        assert np.allclose(np.sort(found.good_logits), np.sort(scores), atol=1e-5)
+    last = get_args(ScoreName)[-1]
+    again = calibrate(model, good=[parts / "good"]).calibration  # it decides until another one is named
+    assert (again.image_score, (model / "config.yaml").read_bytes()) == (last, settings)
+    with pytest.raises(ConfigError, match="image_score: 'nose'; this model gives head, map"):
+        calibrate(model, good=[parts / "good"], image_score="nose")
+    assert read_calibration(model) == again
+
+
+def test_scores_are_compared_side_by_side(model, parts):
+    """This model knows no image that it was trained on: those that calibrate are compared, and the result says so."""
+    found = calibrated(model, parts / "good", parts / "bad").comparison
+    assert [row.score for row in found.rows] == [*get_args(ScoreName)]
+    good = Detector.load(model).predict(sorted((parts / "good").iterdir()))
+    bad = Detector.load(model).predict(sorted((parts / "bad").iterdir()))
+    for row in found.rows:
+        ours, theirs = ([p.score_of(row.score) for p in kind] for kind in (good, bad))
+        assert row.auroc == pytest.approx(roc_auc_score([0] * 60 + [1] * 12, ours + theirs))
+        assert row.escapes == sum(score < row.threshold_logit for score in theirs)
+        assert (row.max_false_alarms, row.unsure) == (0.05, 0)
+    assert (found.good_parts, found.bad_parts) == (60, 12)
+    assert "not at hand (data: " in found.why_calibrating
+    scores = len(found.rows)
+    assert found.confidence_after_choice == pytest.approx(1 - 0.05 * scores)
+    assert 1 - scores * (1 - found.confidence_to_ask) == pytest.approx(0.95)
+
+
+def test_without_bad_parts_there_is_nothing_to_compare(model, parts, capsys):
+    found = calibrated(model, parts / "good").comparison
+    assert (found.good_parts, found.bad_parts) == (0, 0)
+    assert {(row.auroc, row.escapes, row.unsure) for row in found.rows} == {(None, None, None)}
+    assert main(["calibrate", "--model", str(model), "--good", str(parts / "good"), "--image-score", "map"]) == 0
+    said = capsys.readouterr().out
+    assert "no bad part is at hand, so nothing here says which score is better; name some with --bad" in said
+    assert re.search(r"^map +\S+ +5 % +decides$", said, re.MULTILINE)
+
+
+def test_a_choice_among_scores_by_their_own_parts_keeps_the_unions_confidence():
+    """Simulated: the score with the lowest threshold is taken, of three that are independent and worth the same."""
+    rng = np.random.default_rng(0)
+    kept = alone = 0
+    for _ in range(4000):
+        thresholds = [
+            false_alarm_threshold(rng.uniform(size=59), max_false_alarms=0.05, confidence=0.95) for _ in range(3)
+        ]
+        kept += min(thresholds) >= 0.95  # uniform: the false-alarm rate is 1 - threshold
+        alone += thresholds[0] >= 0.95
+    after = ScoreComparison(
+        rows=(None,) * 3, good_parts=59, bad_parts=1, why_calibrating="", confidence=0.95
+    ).confidence_after_choice
+    assert alone / 4000 == pytest.approx(1 - 0.95**59, abs=0.01)
+    assert after == pytest.approx(0.85)
+    assert after <= kept / 4000 < 0.88  # independent scores come near to the union bound: 0.9515 cubed is 0.861
 
 
 def test_the_threshold_itself_is_bad_and_the_number_below_is_not(model, parts):
@@ -468,6 +554,7 @@ def test_predictions_carry_p_values_defects_and_the_calibrated_verdict(model, pa
     half = float(np.median([prediction.map_max_logit for prediction in detector.predict(list(paths))]))
     write_calibration(model, replace(detector.calibration, pixel_logit=half, min_area_px=1))
     detector = Detector.load(model)
+    detector.list_all = True
     summary = predict_to_folder(detector, paths, tmp_path / "out", model_folder=model, false_discovery_rate=0.5)
     rows = read_table(tmp_path / "out" / "predictions.csv")
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]

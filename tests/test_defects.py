@@ -8,8 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from supersimplenet.postprocessing.defects import find_defects, find_runs, level_of_area
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.defects import (
+    counted_map,
+    find_defects,
+    find_peak,
+    find_runs,
+    level_of_area,
+    listed_defects,
+    region_mask,
+)
+from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.geometry import Placement
+from supersimplenet.preprocessing.prepared_image import Layout
+from supersimplenet.types import Defect
 
 
 def drawn(*blots: tuple[slice, slice, float]) -> np.ndarray:
@@ -149,3 +161,95 @@ def test_defects_are_those_of_scipys_measurements(seed, share, area):
     assert [row[:6] for row in rows] == [row[:6] for row in wanted]
     for row, expected in zip(rows, wanted, strict=True):
         assert row[6:] == pytest.approx(expected[6:], abs=0.1 + 1e-9)  # a tie may be rounded either way
+
+
+# --- one verdict: what is listed -----------------------------------------------------------------------------------
+
+WHOLE = Placement.whole((8, 12), (80, 60))  # 10 px high, 5 px wide
+LAYOUT = Layout(placement=WHOLE, grid=None, ignored=None, least_px=1)
+CALIBRATION = Calibration(
+    image_score="head",
+    threshold_logit=2.0,
+    accept_logit=1.0,
+    pixel_logit=1.0,
+    min_area_px=4,
+    chosen_by="false-alarms",
+    max_false_alarms=0.05,
+    max_escapes=None,
+    confidence=0.95,
+    part_logits=(0.0,),
+    images=1,
+    bad_parts=0,
+    escapes=0,
+    basis="drawn",
+    list_sha256="",
+    weights_sha256="",
+    date="2026-11-28",
+)
+LARGE, SMALL, LOW = ((slice(2, 4), slice(3, 6), 1.5), (slice(6, 7), slice(0, 3), 3.0), (slice(0, 8), slice(0, 12), 0.5))
+
+
+@pytest.mark.parametrize("head_logit", [0.0, 1.0, 2.0], ids=["good", "unsure", "bad"])
+@pytest.mark.parametrize("list_all", [False, True])
+@pytest.mark.parametrize("blots", [(LARGE,), (LARGE, SMALL), (SMALL,), (LOW,)], ids=["large", "both", "small", "low"])
+def test_a_part_has_a_listed_defect_exactly_where_it_is_not_good(head_logit, list_all, blots):
+    """The box, the peak or nothing: for each verdict and each kind of map; a region below the least area is none."""
+    postprocess = PostProcessor(calibration=CALIBRATION, list_all=list_all)
+    prediction = postprocess(drawn(*blots), head_logit, layout=LAYOUT, path=None)
+    has_region = LARGE in blots
+    assert len(prediction.regions) == has_region
+    if prediction.verdict == "good":
+        assert prediction.defects == (prediction.regions if list_all else ())
+    elif has_region:
+        assert prediction.defects == prediction.regions
+        assert not prediction.defects[0].below_threshold
+    else:
+        (peak,) = prediction.defects
+        assert (peak.below_threshold, peak.peak_logit) == (True, prediction.map_max_logit)
+    uncalibrated = PostProcessor(list_all=list_all)
+    none = uncalibrated(drawn(*blots), head_logit, layout=LAYOUT, path=None)
+    assert (none.defects, none.regions, none.pixel_logit, none.anomaly_map) == (None, None, None, None)
+
+
+def test_the_peak_is_one_pixel_of_the_map_and_ignored_pixels_have_none():
+    map_logit = drawn((slice(2, 3), slice(3, 4), 0.25), (slice(7, 8), slice(11, 12), 0.75))
+    assert find_peak(map_logit, placement=WHOLE) == Defect(
+        left=55,
+        top=70,
+        width=5,
+        height=10,
+        area_px=50.0,
+        peak_logit=0.75,
+        centroid_x=57.0,
+        centroid_y=74.5,
+        below_threshold=True,
+    )
+    ignored = np.zeros(map_logit.shape, dtype=bool)
+    ignored[7, 11] = True
+    peak = find_peak(counted_map(map_logit, ignored), placement=WHOLE)
+    assert (peak.left, peak.top, peak.peak_logit) == (15, 20, 0.25)
+    level = find_peak(np.full((8, 12), 0.5, np.float32), placement=WHOLE)
+    assert (level.left, level.top) == (0, 0)  # of equals the first
+
+
+def test_the_peak_is_looked_for_where_it_is_listed_alone():
+    def refuse() -> Defect:
+        raise AssertionError
+
+    region = find_peak(drawn(LARGE), placement=WHOLE)
+    assert listed_defects("good", (), refuse) == listed_defects("good", (), refuse, list_all=True) == ()
+    assert listed_defects("bad", (region,), refuse) == listed_defects("unsure", (region,), refuse) == (region,)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), share=st.floats(0, 0.99), area=st.integers(1, 12))
+def test_the_mask_of_regions_is_scipys(seed, share, area):
+    map_logit = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(30, 23)), 1).astype(np.float32)
+    level = float(np.quantile(map_logit, share))
+    region, _ = ndimage.label(map_logit >= level, np.ones((3, 3)))
+    large = np.bincount(region.ravel()) >= area
+    large[0] = False
+    found = region_mask(map_logit, pixel_logit=level, min_area_px=area)
+    np.testing.assert_array_equal(found, large[region])
+    boxes = find_defects(map_logit, pixel_logit=level, min_area_px=area, placement=Placement.whole((30, 23), (30, 23)))
+    assert found.sum() == sum(defect.area_px for defect in boxes)

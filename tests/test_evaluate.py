@@ -18,13 +18,13 @@ from supersimplenet.evaluation.results import Outcome, write_metrics
 from supersimplenet.inference.model_folder import save_model
 from supersimplenet.metrics.pixels import region_overlap
 from supersimplenet.metrics.ranking import auroc, average_precision, f1_max
-from supersimplenet.postprocessing.calibration import UNCALIBRATED
+from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
 from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.report.cautions import _of_lost_regions
 from supersimplenet.report.findings import evaluate_model
 from supersimplenet.types import Defect, Prediction, Sample
 from supersimplenet.visualization.contact_sheet import choose_outcomes, draw_contact_sheet
-from supersimplenet.visualization.overlay import draw_overlay
+from supersimplenet.visualization.overlay import draw_overlay, map_layer
 
 SIZE = (64, 64)
 NAMES = [
@@ -298,6 +298,58 @@ def test_ignored_pixels_are_in_no_score_and_no_metric(model, grain, tmp_path):
     assert len(evaluate(detector, [tested[0], *given[1:]], on_error="skip").failures) == len(given) - 1
 
 
+@pytest.mark.parametrize("resolution", ["model", "native"])
+def test_a_region_is_found_where_a_listed_defect_touches_it(resolution, tmp_path):
+    """By a map drawn by hand. Of an image that is called good nothing is found, because nothing is listed."""
+    Image.new("RGB", (128, 128), (90, 90, 90)).save(tmp_path / "part.png")
+    mask = np.zeros((128, 128), dtype=np.uint8)
+    mask[20:40, 20:40] = mask[80:100, 80:100] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    bad = Sample(image=tmp_path / "part.png", label=1, split="test", defect="stain", mask=tmp_path / "mask.png")
+    good = replace(bad, label=0, defect="good", mask=None)
+    map_logit = np.full(SIZE, -5, dtype=np.float32)
+    map_logit[12:18, 12:18] = 1.0  # in the first region
+    map_logit[42, 42] = 3.0  # in the second, smaller than the least area
+
+    def predict(image_threshold: float, *, list_all: bool = False) -> int | None:
+        network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1)
+        detector = Detector(network, calibration=calibration(image_threshold), device="cpu")
+        detector.list_all = list_all
+        detector.backend.run = lambda pixels, ignored=None: (
+            np.repeat(map_logit[None], len(pixels), 0),
+            np.zeros(len(pixels), np.float32),
+        )
+        (result,) = evaluate(detector, [good, bad], resolution=resolution).types
+        assert result.regions == 2
+        return result.found
+
+    assert predict(0.0) == 1
+    assert predict(0.5) == 0
+    assert predict(0.5, list_all=True) == 1
+
+
+def calibration(threshold_logit: float) -> Calibration:
+    return Calibration(
+        image_score="head",
+        threshold_logit=threshold_logit,
+        accept_logit=None,
+        pixel_logit=0.5,
+        min_area_px=4,
+        chosen_by="false-alarms",
+        max_false_alarms=0.05,
+        max_escapes=None,
+        confidence=0.95,
+        part_logits=(0.0,),
+        images=1,
+        bad_parts=0,
+        escapes=0,
+        basis="drawn",
+        list_sha256="",
+        weights_sha256="",
+        date="2026-11-28",
+    )
+
+
 def test_an_overlay_frames_each_defect(tmp_path):
     Image.new("RGB", (60, 50), (90, 90, 90)).save(tmp_path / "grey.png")
     box = Defect(left=10, top=5, width=20, height=12, area_px=200, peak_logit=1, centroid_x=20, centroid_y=11)
@@ -309,3 +361,26 @@ def test_an_overlay_frames_each_defect(tmp_path):
     frame[5:17, 10:30] = True
     frame[6:16, 11:29] = False
     assert np.array_equal((framed != 90).any(axis=2), frame)
+
+
+def test_an_overlay_rings_the_peak_where_no_region_reaches_the_pixel_threshold(tmp_path):
+    Image.new("RGB", (320, 160), (90, 90, 90)).save(tmp_path / "grey.png")
+    peak = Defect(
+        left=96, top=60, width=1, height=1, area_px=1, peak_logit=-5, centroid_x=96, centroid_y=60, below_threshold=True
+    )
+    overlay = np.asarray(draw_overlay(tmp_path / "grey.png", replace(make_prediction(-5.0), defects=(peak,))))
+    shift = (overlay.shape[1] - 320) // 2
+    y, x = np.nonzero((overlay[:160, shift : shift + 320] != 90).any(axis=2))
+    distance = np.hypot(x - 96, y - 60)
+    assert distance.size > 40
+    assert distance.min() >= 160 / 16 - 2  # a ring, not a disc, of a sixteenth of the shorter side
+    assert distance.max() <= 160 / 16 + 1
+
+
+def test_the_colours_of_a_calibrated_model_say_how_far_the_map_is_from_its_threshold():
+    """The same logit has the same colour in each picture; 0.5 at the pixel threshold is half the steps."""
+    low, high = (replace(make_prediction(level), pixel_logit=2.0) for level in (2.0, 40.0))
+    for prediction, opacity in ((low, 96), (high, 191)):  # 0.75 of 128 and of 255
+        layer = map_layer(prediction, (10, 12))
+        assert set(layer[..., 3].ravel().tolist()) == {opacity}
+    assert set(map_layer(make_prediction(2.0), (10, 12))[..., 3].ravel().tolist()) == {round(0.75 * 170)}  # 2 of 3

@@ -19,6 +19,7 @@ import yaml
 from networks import with_subspace
 from onnx import numpy_helper
 from PIL import Image
+from scipy import ndimage
 from torch.nn import functional as F
 
 import supersimplenet
@@ -218,6 +219,21 @@ def test_the_graphs_own_outputs_need_no_python_of_ours(files, detector, photogra
     np.testing.assert_array_equal(found["defects"], found["shown_map"] >= np.float32(detector.calibration.pixel_logit))
     metadata = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
     assert metadata["calibration"]["threshold_logit"] == detector.calibration.threshold_logit
+
+
+def test_the_list_of_the_runtime_follows_from_the_graphs_outputs(files, photographs):
+    """As docs/outputs.md says: nothing for a good image, else the large regions of the mask, else the map's peak."""
+    inspector = Inspector.load(files["onnx"])
+    least = inspector.bundle.calibration.min_area_px
+    for path in photographs:
+        found = {name: values[0] for name, values in inspector.graph_outputs(path).items()}
+        region, count = ndimage.label(found["defects"], np.ones((3, 3)))
+        large = [n for n in range(1, count + 1) if (region == n).sum() >= least]
+        peaks = [float(found["map"][region == n].max()) for n in large] or [float(found["map"].max())]
+        wanted = [] if found["verdict"] == 0 else sorted(peaks, reverse=True)
+        listed = inspector.predict(path).defects
+        assert [defect.peak_logit for defect in listed] == pytest.approx(wanted, abs=2e-5)
+        assert [defect.below_threshold for defect in listed] == [not large] * len(listed)
 
 
 def test_an_openvino_file_unpacks_to_the_pair_that_its_tools_read(files, photographs, tmp_path):

@@ -14,6 +14,8 @@ from PIL import Image
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.errors import DataError, ImageError, OutputError
+from supersimplenet.evaluation.calibrate import calibrate
+from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.inference.model_folder import save_model
 from supersimplenet.prediction.job import predict_to_folder
 from supersimplenet.prediction.watch import Arrivals
@@ -127,6 +129,8 @@ def test_a_watched_folder_keeps_the_rows_around_a_damaged_line(model, photograph
         ("precision", "computation torch float32 on cpu there, torch bfloat16 on cpu here"),
         ("batch", "batch_size 1 there, 3 here"),
         ("overlays", "overlays False there, True here"),
+        ("list_all", "list_all False there, True here"),
+        ("image_score", "model.calibration.yaml unset there"),
         ("version", "supersimplenet 0.0.1 there"),
     ],
 )
@@ -152,8 +156,12 @@ def test_a_run_is_not_continued_by_another(change, named, model, photographs, tm
     elif change == "version":
         identity = json.loads((output / IDENTITY).read_text())
         (output / IDENTITY).write_text(json.dumps({**identity, "supersimplenet": "0.0.1"}))
+    elif change == "image_score":
+        good = [photographs[0].parent]
+        calibrate(copy, good=good, image_score="map", config=ThresholdConfig(lenient=True))
     journal = (output / JOURNAL).read_bytes()
     detector = Detector.load(copy, device="cpu", precision=precision)
+    detector.list_all = change == "list_all"
     with pytest.raises(OutputError, match=named) as refused:
         predict_to_folder(detector, photographs, output, model_folder=copy, **options)
     assert "\n" not in str(refused.value)

@@ -65,7 +65,7 @@ def test_the_keys_of_a_run():
 
 
 def test_the_keys_of_metrics_json():
-    tally = PixelTally(pixel_logit=None)
+    tally = PixelTally()
     tally.add(np.zeros((4, 4), np.float32), np.eye(4, dtype=bool), defect="scratch", ignored=None)
     evaluation = Evaluation(
         metrics=tally.metrics(),

@@ -30,11 +30,13 @@ from supersimplenet.datasets.registry import describe_source, source_from
 from supersimplenet.datasets.splits import hold_out
 from supersimplenet.datasets.table import Table
 from supersimplenet.errors import DataError
+from supersimplenet.evaluation import calibrate as calibrate_module
 from supersimplenet.evaluation.calibrate import calibrate
 from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.evaluate import evaluate
 from supersimplenet.evaluation.gate import gate
 from supersimplenet.evaluation.rates import numbers_of
+from supersimplenet.evaluation.scored_parts import score_images
 from supersimplenet.export import export
 from supersimplenet.inference.image_records import held_out_samples, read_image_records, trained_on
 from supersimplenet.inference.model_folder import read_calibration, save_model
@@ -423,6 +425,36 @@ def test_nothing_is_chosen_by_held_out_images(trained_model, tmp_path, monkeypat
         assert len(digests) > 5
         assert not digests & held_out
     assert len(received) == 3
+
+
+def test_scores_are_not_compared_by_held_out_images(trained_model, tmp_path, monkeypatch):
+    """What a person chooses the deciding score by: good images that were trained on, and none that calibrates."""
+    model, _ = trained_model
+    received = []
+
+    def note(detector, samples, **how):
+        received.append({pixels_of(sample.image) for sample in samples})
+        assert {sample.label for sample in samples} == {0}
+        return score_images(detector, samples, **how)
+
+    def pixels_of(path: Path) -> str:
+        return images_module.pixel_digest(np.asarray(Image.open(path).convert("RGB")))
+
+    shutil.copytree(model, tmp_path / "model")
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+        (tmp_path / "bad").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "bad" / f"{number}.png")
+    monkeypatch.setattr(calibrate_module, "score_images", note)
+    config = ThresholdConfig(lenient=True)
+    found = calibrate_module.calibrate(tmp_path / "model", bad=[tmp_path / "bad"], config=config).comparison
+    (digests,) = received
+    trained = {image.pixels for image in read_image_records(model) if image.role == "trained"}
+    assert len(digests) > 5
+    assert digests <= trained
+    assert not digests & held_out_digests(model)
+    assert found.why_calibrating is None
+    assert (found.good_parts, found.bad_parts) == (len(digests), 3)
 
 
 def test_int8_is_not_chosen_by_held_out_images(trained_model, monkeypatch):

@@ -289,7 +289,7 @@ def test_memory_does_not_grow_with_the_number_of_maps():
 
 def test_types_and_sizes_of_defects_are_told_apart():
     rng = np.random.default_rng(2)
-    tally = PixelTally(pixel_logit=5.0)
+    tally = PixelTally()
     masks = np.zeros((3, 50, 50), bool)
     masks[0, 0, 0] = True  # 1 px of 2500: the smallest class
     masks[0, 10:20, 10:20] = True  # 4 %
@@ -298,7 +298,7 @@ def test_types_and_sizes_of_defects_are_told_apart():
     maps[0, 15, 15] = 6.0  # found
     maps[1][masks[1]] = 4.0  # not found
     for place, defect in enumerate(["scratch", "dent", "good"]):
-        tally.add(maps[place], masks[place], defect=defect)
+        tally.add(maps[place], masks[place], defect=defect, listed=maps[place] >= 5)
     assert tally.regions() == (3, 1)
     assert tally.regions(defect="scratch") == (2, 1)
     assert tally.regions(defect="dent") == (1, 0)

@@ -187,6 +187,28 @@ def test_a_picture_holds_photograph_heat_and_outlines(case, html):
     assert picture["size"] == [64, 64]
 
 
+def test_the_page_lists_by_the_verdict_at_its_slider(case, html):
+    """It holds all regions and the peak of each image; at the model's threshold its rule gives the model's own list."""
+    images, drawn = embedded(html, "numbers")["images"], embedded(html, "pictures")
+    names = ("left", "top", "width", "height", "area_px", "peak_logit", "centroid_x", "centroid_y")
+    seen = set()
+    for image, outcome in zip(images, case.evaluation.outcomes, strict=True):
+        bad = image["score"] >= case.evaluation.threshold_logit
+        listed = (image["regions"] or [image["peak"]]) if bad else []
+        assert listed == [[getattr(defect, name) for name in names] for defect in outcome.defects]
+        picture = drawn[str(image["id"])]
+        assert (picture["found"] == "") == (not image["regions"])
+        assert (picture["peak"] == "") == bool(image["regions"])
+        seen.add((bad, bool(image["regions"])))
+    assert len(seen) >= 3  # or this test shows little
+    ring = next(drawn[str(image["id"])]["peak"] for image in images if not image["regions"])
+    image = next(image for image in images if not image["regions"])
+    left, y, *arcs = map(float, re.findall(r"-?\d+\.?\d*", ring))
+    assert left + arcs[0] == pytest.approx(image["peak"][6] + 0.5, abs=0.11)  # the drawing is as large as the image
+    assert y == pytest.approx(image["peak"][7] + 0.5, abs=0.06)
+    assert arcs[0] == arcs[1] == 4.0
+
+
 def area_within(path: str) -> float:
     """By the shoelace formula; holes run the other way round and are taken off."""
     area = 0.0

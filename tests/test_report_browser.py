@@ -364,6 +364,30 @@ def test_the_defects_listed_are_those_of_the_outcome(browser, plain_case, plain_
         assert first[4] == f"{defect.centroid_x:.1f}, {defect.centroid_y:.1f}"
 
 
+def test_what_is_listed_follows_the_slider(browser, plain_case, plain_report):
+    """Above all scores every image is good and shows nothing; below all of them each shows regions or its peak."""
+    place, outcome = next((i, o) for i, o in enumerate(plain_case.evaluation.outcomes) if o.regions)
+    peak, lone = next((i, o) for i, o in enumerate(plain_case.evaluation.outcomes) if not o.regions)
+    with Opened(browser, plain_report) as page:
+        for level, shown, rows in ((1e6, place, 0), (-1e6, place, len(outcome.regions)), (-1e6, peak, 1)):
+            page.evaluate(
+                """(level) => { for (const id of ["accept-number", "reject-number"]) {
+                    const field = document.getElementById(id);
+                    if (field) { field.value = level; field.dispatchEvent(new Event("change")); } } }""",
+                level,
+            )
+            page.evaluate("(place) => { location.hash = `#image-${place}`; }", shown)
+            page.wait_for_selector("#viewer[open]")
+            assert page.locator("#viewer-defects tbody tr").count() == rows
+            assert (page.locator("#stage .layered.called-good").count() == 1) == (rows == 0)
+            note = page.locator("#viewer-defects").text_content()
+            assert ("Called good, so no defect is listed." in note) == (rows == 0)
+            assert ("No region reaches the pixel threshold" in note) == (shown == peak)
+            page.keyboard.press("Escape")
+            page.wait_for_function("() => !location.hash")
+    assert (lone.peak.below_threshold, lone.defects in ((), (lone.peak,))) == (True, True)
+
+
 def test_a_changed_verdict_links_to_its_image(browser, plain_report):
     with Opened(browser, plain_report) as page:
         link = page.locator("#comparison-title ~ * a, section:has(#comparison-title) a").first

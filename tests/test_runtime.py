@@ -26,7 +26,7 @@ from supersimplenet.runtime import Bundle, Inspector
 from supersimplenet.runtime.__main__ import main
 from supersimplenet.runtime.bundle import KEY, read_bundle
 from supersimplenet.runtime.predictor import IndexedPrediction
-from supersimplenet.types import ScoreScale
+from supersimplenet.types import Defect, ScoreScale
 
 VERSION_0_1 = Path(__file__).parent / "fixtures" / "version_0_1"
 SIZE = (32, 48)
@@ -130,7 +130,22 @@ def test_what_is_said_of_an_image_follows_from_map_and_score(inspector):
     (defect,) = bad.defects
     # The map is half as large, its box is given in the image's own pixels; antialiasing leaves the spot its size.
     assert (defect.left, defect.top, defect.width, defect.height) == (40, 16, 12, 8)
-    assert (unsure.defects, good.defects) == ((), ())
+    # No region reaches the pixel threshold: the first pixel of the level map stands for it, 2 px of the image.
+    assert [replace(peak, peak_logit=0.0) for peak in unsure.defects] == [
+        Defect(
+            left=0,
+            top=0,
+            width=2,
+            height=2,
+            area_px=4.0,
+            peak_logit=0.0,
+            centroid_x=0.5,
+            centroid_y=0.5,
+            below_threshold=True,
+        )
+    ]
+    assert unsure.defects[0].peak_logit == unsure.map_max_logit
+    assert (good.defects, bad.regions, unsure.regions) == ((), bad.defects, ())
     assert bad.map_logit.shape == SIZE
     assert bad.map_logit[0, 0] == pytest.approx(10)
 
@@ -229,6 +244,13 @@ def test_the_command_prints_a_line_an_image(tmp_path, capsys):
     assert (row["path"], row["verdict"], row["calibrated"]) == (str(tmp_path / "1.png"), "bad", True)
     assert row["defects"][0]["left"] == 40
     assert np.load(tmp_path / "maps" / "000000.npy").shape == SIZE
+    Image.fromarray(grey(10, spot=199)).save(tmp_path / "2.png")  # good, with a region
+    no_grey_zone = replace(BUNDLE, calibration=replace(CALIBRATION, accept_logit=None))
+    file = write(tmp_path / "two.onnx", no_grey_zone)
+    for more, listed in (([], []), (["--list-all"], [False])):
+        assert main([str(file), str(tmp_path / "2.png"), *more]) == 0
+        row = json.loads(capsys.readouterr().out)
+        assert (row["verdict"], [defect["below_threshold"] for defect in row["defects"]]) == ("good", listed)
     assert main([str(tmp_path / "gone.onnx")]) == 2
     assert "gone.onnx: no such file" in capsys.readouterr().err
 

@@ -261,7 +261,7 @@ def test_a_score_that_the_model_does_not_have_is_named():
     assert prediction.score_logit == prediction.subspace_logit
     detector.network.subspace = None
     without = Detector(detector.network, device="cpu", image_score="joint")
-    with pytest.raises(ConfigError, match="image_score: joint; this model has head, map and fused alone"):
+    with pytest.raises(ConfigError, match="image_score: 'joint'; this model gives head, map and fused; choose one"):
         without.predict(image)
     plain = Detector(detector.network, device="cpu").predict(image)
     assert (plain.subspace_logit, plain.joint_logit) == (None, None)

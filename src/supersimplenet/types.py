@@ -9,12 +9,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import numpy as np
+
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.utils.formatting import counted
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
@@ -37,6 +38,8 @@ SCORE_FIELDS: dict[ScoreName, str] = {
     "joint": "joint_logit",
 }
 _BELOW_HALF = math.nextafter(0.5, 0.0)
+_MAP_BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
+_ROWS = 256  # of a map that are computed in float64 at the same time: a whole one may need too much memory
 Resolution = Literal["model", "native"]  # of pixel metrics
 GroupsName = Literal["known", "found", "none"]  # which images `data split` keeps together
 
@@ -178,6 +181,8 @@ class ScoreScale:
 class Defect:
     """A region of the map at or above the pixel threshold; positions and sizes are in pixels of the image itself.
 
+    Of a part that is not good and has no such region, the map's peak stands here instead, marked ``below_threshold``.
+
     Attributes:
         left: position of the bounding box, from the image's left edge.
         top: position of the bounding box, from the image's upper edge.
@@ -187,6 +192,8 @@ class Defect:
         peak_logit: largest value of the map in the region.
         centroid_x: x of the centroid of the region's area, not weighted by the map.
         centroid_y: y of the centroid, likewise.
+        below_threshold: True for the map's peak, one pixel of the map, where no region reaches the pixel threshold over
+            the least area.
     """
 
     left: int
@@ -197,6 +204,7 @@ class Defect:
     peak_logit: float
     centroid_x: float
     centroid_y: float
+    below_threshold: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -218,7 +226,10 @@ class Prediction:
         p_value: how often a good part scores at least this high, (0, 1]; None where the model is not calibrated.
         threshold_logit: from this score on the image is ``bad``; None where the model is not calibrated.
         accept_logit: from this score on, up to the threshold, the image is ``unsure``; None without such a grey zone.
-        defects: the defects, by falling peak; None where the model is not calibrated.
+        pixel_logit: from this value on a pixel of the map belongs to a region; None where the model is not calibrated.
+        defects: what is listed, by falling peak: none for a good image, and at least one for any other; see
+            `supersimplenet.postprocessing.defects.listed_defects`. None where the model is not calibrated.
+        regions: all regions that reach the pixel threshold, whatever the verdict; likewise.
         map_logit: (H, W) float32, smoothed, higher is worse: the network's own map, or a mixture with the subspace's,
             see `ScoreScale.shown_map`; it has the network's input size where the image was
             resized to that size, else it is larger (tiles) or has the image's proportions; see `ViewConfig`.
@@ -239,7 +250,9 @@ class Prediction:
     p_value: float | None = None
     threshold_logit: float | None = None
     accept_logit: float | None = None
+    pixel_logit: float | None = None
     defects: tuple[Defect, ...] | None = None
+    regions: tuple[Defect, ...] | None = None
     map_logit: NDArray[np.float32]
     placement: Placement
     ignored: NDArray[np.bool_] | None = None
@@ -253,6 +266,11 @@ class Prediction:
             ConfigError: the model has no such score.
         """
         return score_in(self, name)
+
+    @property
+    def scores(self) -> dict[ScoreName, float]:
+        """All scores that the model has by name, in logits."""
+        return {name: self.score_of(name) for name, field in SCORE_FIELDS.items() if getattr(self, field) is not None}
 
     @property
     def score_logit(self) -> float:
@@ -270,6 +288,11 @@ class Prediction:
         if self.threshold_logit is None or self.accept_logit is None:
             return None
         return normalised(self.accept_logit, self.threshold_logit)
+
+    @property
+    def anomaly_map(self) -> NDArray[np.float32] | None:
+        """``map_logit`` from 0 to 1, 0.5 at the pixel threshold: (H, W) float32; None where there is no threshold."""
+        return None if self.pixel_logit is None else normalised_map(self.map_logit, self.pixel_logit)
 
     def shown_score(self) -> str:
         """Return the deciding score as text: from 0 to 1 where the model is calibrated, else in logits."""
@@ -295,6 +318,8 @@ class Prediction:
     def __repr__(self) -> str:
         p_value = "not calibrated" if self.p_value is None else f"p={self.p_value:.3g}"
         defects = "" if self.defects is None else f", {counted(len(self.defects), 'defect')}"
+        if any(defect.below_threshold for defect in self.defects or ()):
+            defects += " (the map's peak, below the pixel threshold)"
         return f"Prediction({self.path or 'array'}: {self.verdict}, score={self.shown_score()}, {p_value}{defects})"
 
     def _repr_html_(self) -> str:
@@ -347,3 +372,26 @@ def normalised(score_logit: float, threshold_logit: float) -> float:
         return 1.0 / (1.0 + math.exp(-distance))
     odds = math.exp(distance)
     return min(odds / (1.0 + odds), _BELOW_HALF)  # rounding must not lift a score to the threshold
+
+
+def normalised_map(map_logit: NDArray[np.float32], pixel_logit: float) -> NDArray[np.float32]:
+    """Return an anomaly map from 0 to 1 by the rule of `normalised`, with the pixel threshold in place of the other.
+
+    A pixel is 0.5 or more exactly where `find_defects` counts it: it compares float32 with the threshold as float32.
+
+    Args:
+        map_logit: (H, W), logits.
+        pixel_logit: the pixel threshold.
+
+    Returns:
+        (H, W) float32.
+    """
+    level = np.float64(np.float32(pixel_logit))
+    scaled = np.empty_like(map_logit)
+    for top in range(0, len(map_logit), _ROWS):
+        distance = map_logit[top : top + _ROWS] - level  # float64: neighbouring logits keep their order
+        odds = np.exp(-np.abs(distance))
+        reached = distance >= 0
+        rows = np.where(reached, 1.0, odds) / (1.0 + odds)
+        scaled[top : top + _ROWS] = np.where(reached, rows, np.minimum(rows, _MAP_BELOW_HALF))
+    return scaled

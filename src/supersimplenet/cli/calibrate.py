@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
@@ -26,11 +27,12 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.postprocessing.calibration import verdict
 from supersimplenet.postprocessing.parts import compile_group_pattern
 from supersimplenet.preprocessing.loading import OnError
-from supersimplenet.types import normalised
+from supersimplenet.types import ScoreName, normalised
 from supersimplenet.utils.console import results
-from supersimplenet.utils.formatting import few
+from supersimplenet.utils.formatting import counted, few, shown_rate
 
 if TYPE_CHECKING:
+    from supersimplenet.evaluation.score_comparison import ScoreComparison
     from supersimplenet.evaluation.set_thresholds import Calibrated
 
 
@@ -55,6 +57,12 @@ def _parser() -> OptionParser:
         "--good", type=Path, nargs="+", help="folders of good parts; by default those that the training held out"
     )
     parser.add_argument("--bad", type=Path, nargs="+", help="folders of bad parts, where there are any")
+    parser.add_argument(
+        "--image-score",
+        type=ScoreName | None,
+        help="score that decides from now on: {" + ",".join(get_args(ScoreName)) + "}; by default the one that decides "
+        "now. A table shows what each would give",
+    )
     parser.add_argument(
         "--group-pattern",
         type=str | None,
@@ -115,11 +123,16 @@ def _run(options: Namespace) -> int:
         bad=options.bad or (),
         group_pattern=options.group_pattern,
         config=config,
+        image_score=options.image_score,
         compute=compute,
         on_error=options.on_error,
         draw=draw_calibration,
     )
     _print_calibration(calibrated, bad_share_given=bad_share is not None)
+    if calibrated.comparison is not None:
+        _print_scores(
+            calibrated.comparison, calibrated.calibration.image_score, grey_zone=config.max_escapes is not None
+        )
     earlier = calibrated.earlier
     replaced = "" if earlier is None else f" (in place of the one of {earlier.date}: {earlier.parts} good parts)"
     say = results().print
@@ -159,3 +172,43 @@ def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None
     if calibrated.failures:
         names = few([failure.path for failure in calibrated.failures])
         say(f"{len(calibrated.failures)} images could not be read and were left out: {names}")
+
+
+def _print_scores(found: ScoreComparison, decides: ScoreName, *, grey_zone: bool) -> None:
+    """Print what each score would give, and what a choice by these figures costs."""
+    from rich.table import Table
+
+    say = results().print
+    heads = ["score", "threshold", "false alarms at most"]
+    if found.bad_parts:
+        heads += ["AUROC of parts", "escapes", *(["unsure"] if grey_zone else [])]
+    table = Table(*heads, "", box=None, pad_edge=False)
+    for row in found.rows:
+        cells = [row.score, f"{row.threshold_logit:.4f}", shown_rate(row.max_false_alarms)]
+        if row.auroc is not None:
+            cells += [f"{row.auroc:.4f}", f"{row.escapes} of {found.bad_parts}"]
+            cells += [str(row.unsure)] if grey_zone else []
+        table.add_row(*cells, "decides" if row.score == decides else "")
+    say("what each score would give if it decided (--image-score):")
+    say(table)
+    if not found.bad_parts:
+        say("no bad part is at hand, so nothing here says which score is better; name some with --bad")
+        return
+    after, before = f"{found.confidence_after_choice * 100:.4g} %", f"{found.confidence * 100:.4g} %"
+    say(f"AUROC and escapes: {counted(found.bad_parts, 'bad part')} against {counted(found.good_parts, 'good part')}")
+    if found.why_calibrating is None:
+        say(
+            "these good parts were trained on, and score too well: the head, and what it is fused into, look better "
+            "than in use",
+            "no part that calibrates is compared: a choice by this table leaves the guarantee on good parts as it is",
+            f"after such a choice, a bound on escapes from these bad parts holds with {after} confidence, not {before}",
+            sep="\n",
+        )
+        return
+    ask = f"{math.ceil(found.confidence_to_ask * 1e4 - 1e-9) / 100:g} %"
+    say(
+        f"these good parts are those that calibrate, because {found.why_calibrating}",
+        f"after a choice by this table, each guarantee holds with {after} confidence, not {before}; choose the score "
+        f"beforehand, or calibrate with --confidence {ask}",
+        sep="\n",
+    )

@@ -74,6 +74,11 @@ def _parser() -> OptionParser:
     )
     parser.add_argument("--overlays", action="store_true", help="also write each image with its anomaly map over it")
     parser.add_argument(
+        "--list-all",
+        action="store_true",
+        help="also list regions of the anomaly map in images that are good; by default these list no defect",
+    )
+    parser.add_argument(
         "--group-pattern",
         type=str | None,
         help=f"{GROUP_PATTERN_HELP}: a table of parts, each with one verdict, that of its worst photograph",
@@ -121,6 +126,7 @@ def _run(options: Namespace) -> int:
         watch_for_s=watch_for_s,
         formats=formats,
         overlays=options.overlays,
+        list_all=options.list_all,
         group_pattern=options.group_pattern,
         false_discovery_rate=rate,
         batch_size=options.batch_size,

@@ -11,24 +11,32 @@ from scipy import stats
 
 from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.held_out import HELD_OUT
-from supersimplenet.errors import CalibrationError, DataError
+from supersimplenet.errors import CalibrationError, ConfigError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.score_comparison import ScoreComparison, compare_scores
+from supersimplenet.evaluation.scored_parts import score_images
 from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
 from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
-from supersimplenet.inference.image_records import held_out_samples, read_known_images, trained_on
+from supersimplenet.inference.image_records import (
+    held_out_samples,
+    read_known_images,
+    samples_to_choose_by,
+    trained_on,
+)
 from supersimplenet.inference.model_folder import hash_weights, write_yaml
 from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.preprocessing.loading import OnError
-from supersimplenet.types import BAD, Sample
+from supersimplenet.types import BAD, GOOD, Sample, ScoreName
 from supersimplenet.utils.console import console, progress_bar
 from supersimplenet.utils.files import Paths, as_paths, file_sha256, whole_file
-from supersimplenet.utils.formatting import few
+from supersimplenet.utils.formatting import few, first_line
 from supersimplenet.utils.locks import WAIT_TO_WRITE_S, writing_into
 from supersimplenet.utils.serialization import to_plain
 
 _BAD_NAMES = {"bad", "ng", "nok", "defect", "defects", "defective", "anomaly", "anomalous"}
 _BY_CHANCE = 0.01
+_MOST_COMPARED = 500  # good images that were trained on, evenly spaced, as for the scale of the scores
 
 
 def calibrate(
@@ -38,6 +46,7 @@ def calibrate(
     bad: Paths = (),
     group_pattern: str | None = None,
     config: ThresholdConfig | None = None,
+    image_score: ScoreName | None = None,
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
     draw: Callable[[Calibrated, Path], object] | None = None,
@@ -50,6 +59,8 @@ def calibrate(
         bad: folder or folders of bad parts that were not trained on, if there are any.
         group_pattern: finds the name of the physical part in a file's name; see `Folder`.
         config: the guarantees that the thresholds must give.
+        image_score: the score that decides from now on, whatever the training chose; by default the one that decides
+            now.
         compute: the device, engine and precision to use.
         on_error: whether an unreadable image stops the calibration or is skipped.
         draw: draws the calibration into a PNG file of the given name, which becomes calibration.png of the model
@@ -71,6 +82,7 @@ def calibrate(
             detector,
             samples,
             config,
+            image_score=image_score,
             basis=basis,
             weights_sha256=hash_weights(model),
             on_error=on_error,
@@ -78,6 +90,9 @@ def calibrate(
         )
     _refuse_known_images(known, calibrated.pixels)
     _refuse_swapped(calibrated)
+    calibrated = replace(
+        calibrated, comparison=_compared(calibrated, detector, model, config or ThresholdConfig(), on_error)
+    )
     with (
         writing_into(model, wait_s=WAIT_TO_WRITE_S, advice=""),
         whole_file(model / CALIBRATION_FILE) as thresholds,  # renamed last, when nothing can fail any more
@@ -111,6 +126,31 @@ def _calibration_parts(
         return held_out, HELD_OUT
     alone = Folder(good=bad, test_fraction=0, group_pattern=group_pattern).samples()  # Folder reads bad images, too
     return [*held_out, *(replace(sample, label=BAD, defect="bad") for sample in alone)], HELD_OUT
+
+
+def _compared(
+    calibrated: Calibrated, detector: Detector, model: Path, config: ThresholdConfig, on_error: OnError
+) -> ScoreComparison:
+    """Compare the scores on the bad parts and, where they are at hand, on good images that were trained on.
+
+    Parts that calibrate must not choose, because a score that is chosen by them looks better on them than on parts to
+    come. Where there is no other good image, they are compared all the same, and the comparison says why.
+    """
+    others, why = None, None
+    if config.costs is not None:
+        why = "costs set each threshold by them"
+    elif any(scores.bad.size for scores in calibrated.scores.values()):
+        try:
+            samples = samples_to_choose_by(model, trained_on(detector.record, model).samples(), detector.record)
+        except (ConfigError, DataError) as error:
+            why = f"good images that were trained on are not at hand ({first_line(error)})"
+        else:
+            good = [sample for sample in samples if sample.label == GOOD]
+            chosen = score_images(detector, good[:: max(1, -(-len(good) // _MOST_COMPARED))], on_error=on_error)
+            others = chosen.of_parts()
+            if not others:
+                others, why = None, "no good image that was trained on is at hand"
+    return compare_scores(calibrated.scores, others, config, why_calibrating=why)
 
 
 def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:

@@ -12,6 +12,8 @@ from supersimplenet.datasets.masks import read_defects, read_ignored
 from supersimplenet.datasets.regions import count_lost_regions
 from supersimplenet.errors import ImageError
 from supersimplenet.inference.detector import Detector
+from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.defects import counted_map, region_mask
 from supersimplenet.preprocessing.images import ImageFacts
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.types import GOOD, Prediction, Resolution, Sample
@@ -103,6 +105,24 @@ def map_beside(case: EvaluatedImage) -> NDArray[np.float32]:
     if mask is None or mask.shape == prediction.map_logit.shape:
         return prediction.map_logit
     return prediction.placement.plane_on_image(prediction.map_logit, outside=float(prediction.map_logit.min()))
+
+
+def regions_of(prediction: Prediction, calibration: Calibration) -> NDArray[np.bool_]:
+    """Return the pixels of the map (H, W) in `Prediction.regions`, whatever the verdict."""
+    return region_mask(
+        counted_map(prediction.map_logit, prediction.ignored),
+        pixel_logit=calibration.pixel_logit,
+        min_area_px=calibration.min_area_px,
+    )
+
+
+def listed_beside(case: EvaluatedImage, calibration: Calibration) -> NDArray[np.bool_] | None:
+    """Return the pixels of the listed defects, resized to the mask where the mask has another size; None for none."""
+    prediction, mask = case.prediction, case.mask
+    if mask is None or all(defect.below_threshold for defect in prediction.defects or ()):
+        return None
+    regions = regions_of(prediction, calibration)
+    return regions if mask.shape == regions.shape else prediction.placement.mask_on_image(regions, outside=False)
 
 
 def _ignored_on_image(detector: Detector, sample: Sample, prediction: Prediction) -> NDArray[np.bool_] | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.errors import DataError, MetricError
-from supersimplenet.evaluation.cases import EvaluatedImage, map_beside, read_cases
+from supersimplenet.evaluation.cases import EvaluatedImage, listed_beside, map_beside, read_cases
 from supersimplenet.evaluation.known_images import find_trained_on, join_copies, warn_of_known_images
 from supersimplenet.evaluation.results import PREFIXES, Evaluation, Outcome, SizeResult, TypeResult, count_verdicts
 from supersimplenet.inference.detector import Detector
@@ -27,6 +27,7 @@ from supersimplenet.metrics.ranking import (
     ranked_average_precision,
     ranked_f1_max,
 )
+from supersimplenet.postprocessing.defects import counted_map, find_peak
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.types import BAD, GOOD, SCORE_FIELDS, Resolution, Sample
 from supersimplenet.utils.console import progress_bar
@@ -143,10 +144,7 @@ def evaluate_shard(
 ) -> PartialEvaluation:
     """Predict some of the test images; see `evaluate` for the arguments."""
     calibration = detector.calibration
-    pixel_logit = None if calibration is None else calibration.pixel_logit
-    shard = PartialEvaluation(
-        tally=PixelTally(pixel_logit=pixel_logit, keep_regions=anomalib_aupro), outcomes=[], failures=[]
-    )
+    shard = PartialEvaluation(tally=PixelTally(keep_regions=anomalib_aupro), outcomes=[], failures=[])
     for item in read_cases(detector, tested, resolution=resolution, batch_size=batch_size, on_error=on_error):
         progress(1)
         if isinstance(item, Failure):
@@ -154,7 +152,13 @@ def evaluate_shard(
             continue
         shard.outcomes.append(_outcome(item, detector.threshold_logit))
         if item.mask is not None:
-            tally = shard.tally.add(map_beside(item), item.mask, defect=item.sample.defect, ignored=item.ignored)
+            tally = shard.tally.add(
+                map_beside(item),
+                item.mask,
+                defect=item.sample.defect,
+                ignored=item.ignored,
+                listed=None if calibration is None else listed_beside(item, calibration),
+            )
             shard.count(item.sample, tally)
     return shard
 
@@ -177,8 +181,8 @@ def finish_evaluation(shard: PartialEvaluation, detector: Detector, *, resolutio
     evaluation = Evaluation(
         metrics={**_image_metrics(outcomes), **_pixel_metrics(shard)},
         outcomes=outcomes,
-        types=_types(outcomes, tally),
-        sizes=_sizes(tally),
+        types=_types(outcomes, tally, calibrated=detector.calibration is not None),
+        sizes=_sizes(tally, calibrated=detector.calibration is not None),
         overlap_curve=_overlap_curve(tally),
         failures=failures,
         calibration=detector.calibration,
@@ -215,6 +219,10 @@ def _outcome(case: EvaluatedImage, threshold_logit: float) -> Outcome:
         verdict=prediction.verdict,
         p_value=prediction.p_value,
         defects=prediction.defects,
+        regions=prediction.regions,
+        peak=None
+        if prediction.regions is None
+        else find_peak(counted_map(prediction.map_logit, prediction.ignored), placement=prediction.placement),
         has_pixel_labels=case.mask is not None,
         lost_regions=case.lost_regions,
         sha256="" if case.facts is None else case.facts.sha256,
@@ -258,7 +266,7 @@ def _pixel_metrics(shard: PartialEvaluation) -> dict[str, Metric]:
     }
 
 
-def _types(outcomes: Sequence[Outcome], tally: PixelTally) -> list[TypeResult]:
+def _types(outcomes: Sequence[Outcome], tally: PixelTally, *, calibrated: bool) -> list[TypeResult]:
     good = [outcome for outcome in outcomes if outcome.sample.label == GOOD]
     types = []
     for defect in sorted({outcome.sample.defect for outcome in outcomes if outcome.sample.label == BAD}):
@@ -273,14 +281,14 @@ def _types(outcomes: Sequence[Outcome], tally: PixelTally) -> list[TypeResult]:
                 images=len(bad),
                 verdicts=count_verdicts(bad),
                 regions=regions,
-                found=None if tally.pixel_logit is None else found,
+                found=found if calibrated else None,
                 metrics={**detection, **tally.metrics(defect=defect)},
             )
         )
     return types
 
 
-def _sizes(tally: PixelTally) -> list[SizeResult]:
+def _sizes(tally: PixelTally, *, calibrated: bool) -> list[SizeResult]:
     sizes = []
     for size, (at_least, below) in enumerate(zip((0.0, *SIZE_EDGES), (*SIZE_EDGES, None), strict=True)):
         regions, found = tally.regions(size=size)
@@ -290,7 +298,7 @@ def _sizes(tally: PixelTally) -> list[SizeResult]:
                     at_least=at_least,
                     below=below,
                     regions=regions,
-                    found=None if tally.pixel_logit is None else found,
+                    found=found if calibrated else None,
                     metrics=tally.metrics(size=size),
                 )
             )

@@ -21,10 +21,12 @@ from supersimplenet.metrics.thresholds import (
     rate_upper_bounds,
     uniform_upper_bound,
 )
-from supersimplenet.types import BAD, GOOD
+from supersimplenet.types import BAD, GOOD, Defect
 
 Floats = NDArray[np.float64]
 _CONFIDENCE = 0.95  # confidence of the bounds, where no calibration gives another
+# As assets/viewer.js reads them.
+_DEFECT_FIELDS = ("left", "top", "width", "height", "area_px", "peak_logit", "centroid_x", "centroid_y")
 _MARGIN = 0.02  # added to the range of scores on each side, as a share of it
 
 
@@ -149,7 +151,10 @@ def numbers_of(evaluation: Evaluation, *, costs: Costs | None = None, bad_share:
 
 
 def plain_images(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return the data of each image for the page, in plain values. Paths start at the folder common to all images."""
+    """Return the data of each image for the page, in plain values. Paths start at the folder common to all images.
+
+    All regions and the peak are there: which of them are listed follows from the verdict at the slider's threshold.
+    """
     names = relative_names(outcome.sample for outcome in outcomes)
     parts: dict[int, NDArray[np.int64]] = {}
     for label in (GOOD, BAD):
@@ -168,16 +173,16 @@ def plain_images(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                 "part": int(parts[sample.label][place[sample.label]]),
                 "score": outcome.score_logit,
                 "p": outcome.p_value,
-                "defects": None
-                if outcome.defects is None
-                else [
-                    [d.left, d.top, d.width, d.height, d.area_px, d.peak_logit, d.centroid_x, d.centroid_y]
-                    for d in outcome.defects
-                ],
+                "regions": None if outcome.regions is None else [_plain_defect(region) for region in outcome.regions],
+                "peak": None if outcome.peak is None else _plain_defect(outcome.peak),
             }
         )
         place[sample.label] += 1
     return plain
+
+
+def _plain_defect(defect: Defect) -> list[float]:
+    return [getattr(defect, name) for name in _DEFECT_FIELDS]
 
 
 def nearest_to_wrong(numbers: Numbers, outcomes: Sequence[Outcome]) -> list[int]:

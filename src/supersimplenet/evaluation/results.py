@@ -48,6 +48,8 @@ class Outcome:
         verdict: see `supersimplenet.types.Prediction`.
         p_value: see `supersimplenet.types.Prediction`.
         defects: see `supersimplenet.types.Prediction`.
+        regions: see `supersimplenet.types.Prediction`.
+        peak: where the map is highest; None where the model is not calibrated.
         has_pixel_labels: whether the image counts in the pixel metrics.
         lost_regions: number of regions of its mask that are too small to be seen at the resolution of the pixel
             metrics. If no region is seen, the image does not count in them.
@@ -68,6 +70,8 @@ class Outcome:
     p_value: float | None
     defects: tuple[Defect, ...] | None
     has_pixel_labels: bool
+    regions: tuple[Defect, ...] | None = None
+    peak: Defect | None = None
     lost_regions: int = 0
     sha256: str = ""
     pixels: str = ""
@@ -102,7 +106,8 @@ class TypeResult:
         images: number of test images with this type.
         verdicts: number of these images by verdict: good, unsure, bad.
         regions: number of defective regions in their masks.
-        found: number of these regions that reach the pixel threshold; None where the model is not calibrated.
+        found: number of these regions that a listed defect touches, so none of an image that is called good; None where
+            the model is not calibrated.
         metrics: ``I-AUROC`` of the deciding score for these images against all good images, and pixel metrics of
             these regions against all normal pixels.
     """

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from supersimplenet.datasets.masks import read_ignored
-from supersimplenet.datasets.parts import describe_copies, merge_copies, require_one_label
-from supersimplenet.errors import CalibrationError, DataError
+from supersimplenet.datasets.parts import describe_copies, require_one_label
+from supersimplenet.errors import CalibrationError, ConfigError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
+from supersimplenet.evaluation.scored_parts import PartScores, score_images
 from supersimplenet.metrics.thresholds import (
     CostCurve,
     cost_curve,
@@ -30,9 +31,13 @@ from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.defects import level_of_area
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.runtime.predictor import Predictor
-from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.types import BAD, GOOD, Prediction, Sample, ScoreName
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import file_sha256
+from supersimplenet.utils.formatting import listed
+
+if TYPE_CHECKING:
+    from supersimplenet.evaluation.score_comparison import ScoreComparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +46,31 @@ class Calibrated:
 
     Attributes:
         calibration: the calibration, as the model folder keeps it.
-        good_logits: (parts,) score of each good part.
-        bad_logits: (parts,) score of each bad part; may be empty.
+        scores: all scores of the parts, by name; the calibration's own, `image_score`, is one of them.
         curve: expected cost at each threshold; None where no costs were given.
         failures: images that could not be read.
         earlier: the earlier calibration that this one replaces; None for none.
         pixels: pixel digest of each image that was predicted.
+        comparison: what each score would give; None where it was not asked for.
     """
 
     calibration: Calibration
-    good_logits: NDArray[np.float64]
-    bad_logits: NDArray[np.float64]
+    scores: Mapping[ScoreName, PartScores]
     curve: CostCurve | None
     failures: list[Failure]
     earlier: Calibration | None = None
     pixels: Mapping[Path, str] = field(default_factory=dict)
+    comparison: ScoreComparison | None = None
+
+    @property
+    def good_logits(self) -> NDArray[np.float64]:
+        """(parts,) score of each good part."""
+        return self.scores[self.calibration.image_score].good
+
+    @property
+    def bad_logits(self) -> NDArray[np.float64]:
+        """(parts,) score of each bad part; may be empty."""
+        return self.scores[self.calibration.image_score].bad
 
     def __repr__(self) -> str:
         return f"Calibrated({self.calibration.guarantee()})"
@@ -66,6 +81,7 @@ def set_thresholds(
     samples: Sequence[Sample],
     config: ThresholdConfig | None = None,
     *,
+    image_score: ScoreName | None = None,
     basis: str,
     weights_sha256: str,
     on_error: OnError = "stop",
@@ -78,12 +94,15 @@ def set_thresholds(
         samples: good parts and, if there are any, bad parts, from any split. All images of one group are one part, and
             so are copies of one image.
         config: the guarantees that the thresholds must give.
+        image_score: the score that the thresholds are for, and that decides with them; by default the one that decides
+            now.
         basis: where the good parts came from, in words.
         weights_sha256: hash of the model folder's weights; see `hash_weights`.
         on_error: whether an unreadable image stops the calibration or is skipped.
         progress: called with the number of images done since the last call.
 
     Raises:
+        ConfigError: the model does not give this score.
         DataError: there is no good image, or none that can be read, or an image is labelled good and its copy bad.
         CalibrationError: there are too few parts for the guarantees.
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
@@ -91,47 +110,33 @@ def set_thresholds(
     config = config or ThresholdConfig()
     if not any(sample.label == GOOD for sample in samples):
         raise DataError("no good image to calibrate with; name good parts that were not trained on, with --good")
-    logits: dict[int, float] = {}
     levels: dict[int, float] = {}
-    pixels: dict[Path, str] = {}
-    failures = []
-    for item in detector.predict_files(
-        [sample.image for sample in samples],
-        ignored=lambda index: read_ignored(samples[index], reading=detector.preprocessor.reading),
-        with_facts=True,
-        on_error=on_error,
-    ):
-        progress(1)
-        if isinstance(item, Failure):
-            failures.append(item)
-            continue
-        sample = samples[item.index]
-        if item.facts is not None:  # never None for a path
-            pixels[sample.image] = item.facts.pixels
-        logits[item.index] = item.prediction.score_logit
-        if sample.label == GOOD:
-            ignored, map_logit = item.prediction.ignored, item.prediction.map_logit
+
+    def measure_level(place: int, prediction: Prediction) -> None:
+        if samples[place].label == GOOD:
+            ignored, map_logit = prediction.ignored, prediction.map_logit
             counted = map_logit if ignored is None else np.where(ignored, map_logit.min(), map_logit)
-            levels[item.index] = level_of_area(counted, config.min_area_px)
-    good = [place for place in logits if samples[place].label == GOOD]
-    bad = [place for place in logits if samples[place].label == BAD]
+            levels[place] = level_of_area(counted, config.min_area_px)
+
+    scored = score_images(detector, samples, on_error=on_error, progress=progress, each=measure_level)
+    good = scored.places(GOOD)
     if not good:
-        raise DataError(f"none of the good images could be read; the first: {failures[0].reason}")
-    require_one_label(samples, pixels)
-    copies = describe_copies(samples, pixels)
+        raise DataError(f"none of the good images could be read; the first: {scored.failures[0].reason}")
+    require_one_label(samples, scored.pixels)
+    copies = describe_copies(samples, scored.pixels)
     if copies is not None:
         console().print(copies)
-    part_of = [sample.group for sample in merge_copies(samples, pixels)]
-    good_groups = [part_of[place] for place in good]
-    good_logits = part_scores([logits[place] for place in good], good_groups)
-    bad_groups = [part_of[place] for place in bad]
-    bad_logits = part_scores([logits[place] for place in bad], bad_groups, worst="min") if bad else np.zeros(0)
-    thresholds, curve = _choose(good_logits, bad_logits, config)
-    if config.max_escapes is None and config.costs is None and {*good_groups} & {*bad_groups} - {None}:
+    scores, image_score = scored.of_parts(), image_score or detector.image_score
+    if image_score not in scores:
+        raise ConfigError(f"image_score: '{image_score}'; this model gives {listed([*scores], 'and')}; choose one")
+    own, good_groups = scores[image_score], scored.groups(GOOD)
+    thresholds, curve = choose_thresholds(own, config)
+    shared = {*good_groups} & {*scored.groups(BAD)} - {None}
+    if config.max_escapes is None and config.costs is None and shared:
         # The threshold follows from good photographs of the same parts, so no bound on escapes holds, only their count.
         thresholds = replace(thresholds, max_escapes=None)
     calibration = Calibration(
-        image_score=detector.image_score,
+        image_score=image_score,
         threshold_logit=thresholds.reject,
         accept_logit=thresholds.accept,
         pixel_logit=_pixel_threshold(part_scores([levels[place] for place in good], good_groups), config),
@@ -140,9 +145,9 @@ def set_thresholds(
         max_false_alarms=thresholds.max_false_alarms,
         max_escapes=thresholds.max_escapes,
         confidence=config.confidence,
-        part_logits=tuple(sorted(good_logits.tolist())),
+        part_logits=tuple(sorted(own.good.tolist())),
         images=len(good),
-        bad_parts=bad_logits.size,
+        bad_parts=own.bad.size,
         escapes=thresholds.escapes,
         basis=basis,
         list_sha256=_list_hash(samples[place] for place in good),
@@ -152,17 +157,16 @@ def set_thresholds(
     )
     return Calibrated(
         calibration=calibration,
-        good_logits=good_logits,
-        bad_logits=bad_logits,
+        scores=scores,
         curve=curve,
-        failures=failures,
+        failures=scored.failures,
         earlier=detector.calibration,
-        pixels=pixels,
+        pixels=scored.pixels,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Thresholds:
+class Thresholds:
     """Thresholds and their guarantees; see `Calibration`."""
 
     reject: float
@@ -172,9 +176,13 @@ class _Thresholds:
     escapes: int
 
 
-def _choose(
-    good: NDArray[np.float64], bad: NDArray[np.float64], config: ThresholdConfig
-) -> tuple[_Thresholds, CostCurve | None]:
+def choose_thresholds(scores: PartScores, config: ThresholdConfig) -> tuple[Thresholds, CostCurve | None]:
+    """Return the thresholds that a configuration wants for a score of parts, and its costs where they are given.
+
+    Raises:
+        CalibrationError: there are too few parts for the guarantees.
+    """
+    good, bad = scores.good, scores.bad
     if bad.size == 0 and (config.costs is not None or config.max_escapes is not None):
         option = "costs" if config.costs is not None else "max_escapes"
         raise CalibrationError(f"{option}: needs bad parts, and none were given; name some with --bad")
@@ -183,7 +191,7 @@ def _choose(
         curve = cost_curve(good, bad, config.costs, bad_share=share)
         at = curve.cheapest
         # The threshold was chosen by the same scores, so the bounds must hold at all thresholds simultaneously.
-        return _Thresholds(
+        return Thresholds(
             reject=float(curve.threshold_logit[at]),
             accept=None,
             max_false_alarms=uniform_upper_bound(float(curve.false_alarm_rate[at]), good.size, config.confidence),
@@ -195,10 +203,10 @@ def _choose(
     if config.max_escapes is None:
         escapes = int((bad < reject).sum())
         bound = rate_upper_bound(escapes, bad.size, config.confidence) if bad.size else None
-        return _Thresholds(reject=reject, accept=None, max_false_alarms=rate, max_escapes=bound, escapes=escapes), None
+        return Thresholds(reject=reject, accept=None, max_false_alarms=rate, max_escapes=bound, escapes=escapes), None
     accept = escape_threshold(bad, max_escapes=config.max_escapes, confidence=config.confidence)
     below = min(accept, reject)
-    return _Thresholds(
+    return Thresholds(
         reject=reject,
         accept=accept if accept < reject else None,  # else one threshold gives both guarantees
         max_false_alarms=rate,

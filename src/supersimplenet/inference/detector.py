@@ -35,8 +35,8 @@ class Detector(Predictor):
         network: the network; its weights are folded and copied.
         calibration: the thresholds and what they guarantee; without a calibration, an image is ``bad`` from logit 0
             on, which guarantees nothing.
-        image_score: the score that decides the verdict: the classification head's, the anomaly map's maximum, or both
-            fused.
+        image_score: the score that decides the verdict; None for the calibration's, and without a calibration for the
+            classification head's.
         score_scale: puts both scores on one scale.
         preprocessor: turns images into the network's input; by default each is resized to the network's input size.
         device: where to compute, such as ``cpu`` or ``cuda``; ``auto`` uses a GPU where there is one.
@@ -53,7 +53,7 @@ class Detector(Predictor):
         network: SuperSimpleNet,
         *,
         calibration: Calibration | None = None,
-        image_score: ScoreName = "head",
+        image_score: ScoreName | None = None,
         score_scale: ScoreScale | None = None,
         preprocessor: Preprocessor | None = None,
         device: str = "auto",
@@ -65,6 +65,8 @@ class Detector(Predictor):
         self.network = network.eval()
         self.engine = build_engine(network, name=engine, device=self.device, precision=precision)
         self.record = record or {}
+        if image_score is None:
+            image_score = "head" if calibration is None else calibration.image_score
         self.folder: Path | None = None  # the model folder that it was loaded from
         super().__init__(
             self.engine,
@@ -104,11 +106,7 @@ class Detector(Predictor):
         detector = cls.of(
             network,
             record,
-            read_calibration(
-                Path(folder),
-                weights_sha256=stated_hash(record, WEIGHTS_FILE),
-                image_score=record.get("image_score", "head"),
-            ),
+            read_calibration(Path(folder), weights_sha256=stated_hash(record, WEIGHTS_FILE)),
             preprocessor=load_preprocessor(Path(folder), record, network.config),
             device=device,
             engine=engine,
@@ -129,11 +127,14 @@ class Detector(Predictor):
         engine: str = "torch",
         precision: str = "float32",
     ) -> Detector:
-        """Return the detector of a network, its model folder's config.yaml, its calibration and its preprocessor."""
+        """Return the detector of a network, its model folder's config.yaml, its calibration and its preprocessor.
+
+        The calibration's score decides, also where the training chose another one.
+        """
         return cls(
             network,
             calibration=calibration,
-            image_score=record.get("image_score", "head"),
+            image_score=record.get("image_score", "head") if calibration is None else calibration.image_score,
             score_scale=from_plain(ScoreScale, record.get("score_scale", {}), where="config.yaml", name="score_scale"),
             preprocessor=preprocessor,
             device=device,

@@ -285,19 +285,15 @@ def read_config_of(record: Mapping[str, Any], folder: Path) -> ReadConfig:
     return from_plain(ReadConfig, record.get("reading", {}), where=str(folder / CONFIG_FILE), name="reading")
 
 
-def read_calibration(
-    folder: Path, *, weights_sha256: str | None = None, image_score: str | None = None
-) -> Calibration | None:
+def read_calibration(folder: Path, *, weights_sha256: str | None = None) -> Calibration | None:
     """Read the calibration of a model folder; None where there is none.
 
     Args:
         folder: the model folder.
         weights_sha256: hash of its weights, where it is known: else they are read for it.
-        image_score: the score that decides, where it is known.
 
     Raises:
-        ModelFolderError: the calibration cannot be read, or was made for other weights than the folder's or for another
-            score.
+        ModelFolderError: the calibration cannot be read, or was made for other weights than the folder's.
     """
     path = folder / CALIBRATION_FILE
     if not path.is_file():
@@ -307,10 +303,6 @@ def read_calibration(
         raise ModelFolderError(
             f"{path}: was made for other weights than {WEIGHTS_FILE}, so what it guarantees does not hold; "
             "run `supersimplenet calibrate` again, or remove it"
-        )
-    if image_score not in (None, calibration.image_score):
-        raise ModelFolderError(
-            f"{path}: of the {calibration.image_score} score, but the {image_score} score decides here; calibrate again"
         )
     return calibration
 

@@ -55,7 +55,7 @@ class _Defective:
         count: (K,) int64, pixels in each bin.
         weight: (K,) float64, pixels in each bin, each counted as 1 / (pixels of its region).
         regions: number of regions that the pixels belong to.
-        found: number of these regions that reach the pixel threshold.
+        found: number of these regions that a listed region touches.
     """
 
     bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -85,7 +85,6 @@ class PixelTally:
     """Histograms of normal and of defective pixels, by type and size of the defect; maps are added one by one.
 
     Args:
-        pixel_logit: pixel threshold; a region with a pixel at or above it counts as found. None where there is none.
         bin_bits: leading bits of a float32 that tell bins apart, 18 to 24; each bin takes 8 bytes.
         keep_regions: also keep the bins of each region, at most 16 bytes a defective pixel, for `anomalib_overlap`.
 
@@ -93,12 +92,9 @@ class PixelTally:
         MetricError: ``bin_bits`` outside these bounds.
     """
 
-    def __init__(
-        self, *, pixel_logit: float | None = None, bin_bits: int = BIN_BITS, keep_regions: bool = False
-    ) -> None:
+    def __init__(self, *, bin_bits: int = BIN_BITS, keep_regions: bool = False) -> None:
         if not _FEWEST_BITS <= bin_bits <= _MOST_BITS:
             raise MetricError(f"bin_bits: {bin_bits}; wanted {_FEWEST_BITS} to {_MOST_BITS}")
-        self.pixel_logit = pixel_logit
         self.bin_bits = bin_bits
         self.normal = np.zeros(1 << bin_bits, dtype=np.int64)
         self.defective: dict[tuple[str, int], _Defective] = {}
@@ -111,6 +107,7 @@ class PixelTally:
         *,
         defect: str = "bad",
         ignored: NDArray[np.bool_] | None = None,
+        listed: NDArray[np.bool_] | None = None,
     ) -> PartTally:
         """Count the pixels of an image; return a small tally of it alone, for intervals over parts.
 
@@ -119,11 +116,15 @@ class PixelTally:
             mask: (H, W) bool, True on defective pixels; its 8-connected regions have equal weight, whatever their size.
             defect: the type of its regions.
             ignored: (H, W) bool, pixels that are left out, of regions too; None for none.
+            listed: (H, W) bool, pixels of the defects that are listed: a region of the mask that they touch counts as
+                found. None for none.
 
         Raises:
             MetricError: shapes that differ, types other than float32 and bool, or a score that is not a number.
         """
         _check(map_logit, mask, ignored)
+        if listed is not None:
+            _check(map_logit, mask, listed)
         bins = _bins(map_logit, self.bin_bits)
         if ignored is not None:
             mask = mask & ~ignored
@@ -136,12 +137,12 @@ class PixelTally:
         occupied = np.flatnonzero(counts)
         bin_at, weight, regions = np.zeros(0, np.int64), np.zeros(0), 0
         if mask.any():
-            bin_at, weight, regions = self._add_regions(map_logit, bins, mask, defect)
+            bin_at, weight, regions = self._add_regions(bins, mask, defect, listed)
         normal = (occupied + first, counts[occupied])
         return PartTally.of(normal, (bin_at, weight), bits=self.bin_bits, regions=regions)
 
     def _add_regions(
-        self, map_logit: NDArray[np.float32], bins: NDArray[np.int64], mask: NDArray[np.bool_], defect: str
+        self, bins: NDArray[np.int64], mask: NDArray[np.bool_], defect: str, listed: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
         """Count the defective pixels; return the bin and the weight of each, and the number of regions."""
         region, regions = ndimage.label(mask, structure=ndimage.generate_binary_structure(2, 2))
@@ -151,8 +152,8 @@ class PixelTally:
             in_turn = np.split(bin_at[np.argsort(region_at, kind="stable")], area[1:-1].cumsum())
             self.regions_kept += [np.unique(of_region, return_counts=True) for of_region in in_turn]
         size_class = np.searchsorted(SIZE_EDGES, area / mask.size, side="right")
-        hot = map_logit[mask] >= np.float32(np.inf if self.pixel_logit is None else self.pixel_logit)
-        is_found = np.bincount(region_at[hot], minlength=regions + 1) > 0
+        touched = region_at[:0] if listed is None else region_at[listed[mask]]
+        is_found = np.bincount(touched, minlength=regions + 1) > 0
         for size in np.unique(size_class[1:]):
             of_size = size_class == size
             of_size[0] = False  # label 0 is no region

@@ -42,7 +42,7 @@ class Calibration:
     """Thresholds, what they guarantee, and the scores of the good parts on which they are based.
 
     Attributes:
-        image_score: the score to which the thresholds apply.
+        image_score: the score to which the thresholds apply. It decides the verdict, whatever the training chose.
         threshold_logit: from this score on an image is ``bad``.
         accept_logit: below this an image is ``good``, from here to the threshold ``unsure``; None for no grey zone.
         pixel_logit: from this value on a pixel of the map belongs to a defect.

@@ -1,14 +1,15 @@
-"""Defects from the anomaly map, and the highest level that a map reaches over an area. No torch."""
+"""Defects from the anomaly map, which of them are listed, and the level that a map reaches over an area. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.preprocessing.geometry import Placement
-from supersimplenet.types import Defect
+from supersimplenet.types import Defect, Verdict
 
 _HALVINGS = 16  # of the range of a map's values: a logit is found to 1/65 536 of this range
 
@@ -28,10 +29,15 @@ def find_defects(
         return ()
     above = map_logit >= pixel_logit
     runs = find_runs(above)
+    peaks = np.full(runs.regions, -np.inf, dtype=map_logit.dtype)
+    np.maximum.at(peaks, runs.region, np.maximum.reduceat(map_logit[above], np.cumsum(runs.length) - runs.length))
+    return _measured(runs, peaks, min_area_px=min_area_px, placement=placement)
+
+
+def _measured(runs: Runs, peaks: NDArray[np.float32], *, min_area_px: int, placement: Placement) -> tuple[Defect, ...]:
+    """Measure regions of at least an area on the image; they come by falling peak."""
     region, length = runs.region, runs.length
     areas = runs.areas()
-    peaks = np.full(runs.regions, -np.inf, dtype=map_logit.dtype)
-    np.maximum.at(peaks, region, np.maximum.reduceat(map_logit[above], np.cumsum(length) - length))
     ys = np.bincount(region, runs.row * length) / areas
     xs = np.bincount(region, (runs.start + runs.stop - 1) / 2 * length) / areas
     # The centre of a pixel lies half a pixel from its edge.
@@ -52,6 +58,54 @@ def find_defects(
         for place in np.flatnonzero(areas >= min_area_px).tolist()
     ]
     return tuple(sorted(defects, key=lambda defect: -defect.peak_logit))
+
+
+def counted_map(map_logit: NDArray[np.float32], ignored: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """Return a map (H, W) in which pixels that count in no score and no defect are minus infinity."""
+    return map_logit if ignored is None else np.where(ignored, np.float32(-np.inf), map_logit)
+
+
+def find_peak(map_logit: NDArray[np.float32], *, placement: Placement) -> Defect:
+    """Return where the map is highest: one pixel of the map, the first of equals, marked ``below_threshold``.
+
+    Args:
+        map_logit: (H, W); ignored pixels come as minus infinity.
+        placement: where the map lies on the image.
+    """
+    at = int(map_logit.argmax())
+    row, column = np.divmod(np.array([at]), map_logit.shape[1])
+    pixel = Runs(row=row, start=column, stop=column + 1, region=np.zeros(1, np.int64), regions=1)
+    (peak,) = _measured(pixel, map_logit.reshape(-1)[[at]], min_area_px=1, placement=placement)
+    return replace(peak, below_threshold=True)
+
+
+def listed_defects(
+    verdict: Verdict, regions: tuple[Defect, ...], peak: Callable[[], Defect], *, list_all: bool = False
+) -> tuple[Defect, ...]:
+    """Return which defects are listed for an image, so that list and verdict never contradict each other.
+
+    For a good image none; for a bad or unsure one all regions, and where there is none, the map's peak. The rule stands
+    here alone, and once more in the report's page, which follows it at the slider's threshold.
+    docs/decisions/0025-one-verdict.md gives the reasons.
+
+    Args:
+        verdict: the image's verdict.
+        regions: the regions that `find_defects` finds at the pixel threshold.
+        peak: returns where the map is highest; see `find_peak`.
+        list_all: also list the regions of a good image.
+    """
+    if verdict == "good":
+        return regions if list_all else ()
+    return regions or (peak(),)
+
+
+def region_mask(map_logit: NDArray[np.float32], *, pixel_logit: float, min_area_px: int) -> NDArray[np.bool_]:
+    """Return the pixels (H, W) of the regions that `find_defects` finds."""
+    above = map_logit >= pixel_logit
+    runs = find_runs(above)
+    large = runs.areas() >= min_area_px
+    above[above] = np.repeat(large[runs.region], runs.length)  # runs and pixels are in reading order
+    return above
 
 
 def _boxes(runs: Runs, placement: Placement) -> list[NDArray[np.int64]]:

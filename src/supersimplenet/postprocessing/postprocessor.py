@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.postprocessing.calibration import UNCALIBRATED_LOGIT, Calibration, verdict
-from supersimplenet.postprocessing.defects import find_defects
+from supersimplenet.postprocessing.defects import counted_map, find_defects, find_peak, listed_defects
 from supersimplenet.preprocessing.prepared_image import Layout
-from supersimplenet.types import Prediction, ScoreName, ScoreScale
+from supersimplenet.types import Prediction, ScoreName, ScoreScale, Verdict
 from supersimplenet.utils.formatting import listed
 
 
@@ -26,6 +26,7 @@ class PostProcessor:
         calibration: the thresholds and what they guarantee; without one (None), an image is ``bad`` from logit 0 on.
         image_score: the score that decides the verdict.
         score_scale: puts the scores on one scale.
+        list_all: also list the regions of the map in images that are good; see `listed_defects`.
 
     Raises:
         ConfigError: there is no such score, or the calibration is for another score.
@@ -34,14 +35,15 @@ class PostProcessor:
     calibration: Calibration | None = None
     image_score: ScoreName = "head"
     score_scale: ScoreScale = field(default_factory=ScoreScale)
+    list_all: bool = False
 
     def __post_init__(self) -> None:
         if self.image_score not in get_args(ScoreName):
             raise ConfigError(f"image_score: '{self.image_score}'; wanted one of {', '.join(get_args(ScoreName))}")
         if self.calibration is not None and self.calibration.image_score != self.image_score:
             raise ConfigError(
-                f"calibration: of the {self.calibration.image_score} score, but the {self.image_score} score decides "
-                "here; calibrate again"
+                f"image_score: {self.image_score}, but the calibration is of the {self.calibration.image_score} score; "
+                "leave image_score out, or calibrate by this score"
             )
 
     @property
@@ -73,18 +75,18 @@ class PostProcessor:
             ImageError: a score is not finite. No threshold tells such a score from a good one.
             ConfigError: the model does not have the score that decides.
         """
-        map_max_logit = None if map_logit is None else float(_counted(map_logit, layout.ignored).max())
+        map_max_logit = None if map_logit is None else float(counted_map(map_logit, layout.ignored).max())
         scores = self.score_scale.scores(head_logit, map_max_logit, subspace_logit)
         shown = self.score_scale.shown_map(map_logit, subspace_map)
-        counted = _counted(shown, layout.ignored)
+        counted = counted_map(shown, layout.ignored)
         for name, value in scores.items():
             if not math.isfinite(value):
                 raise ImageError(
                     f"{path or 'array'}: the {name} score is {value}, which is no verdict; the model is damaged, or "
                     "its precision is too low for it: use the model folder in float32, or train again"
                 )
-        calibration = self.calibration
         score_logit = self._deciding(scores)
+        found = verdict(score_logit, self.calibration)
         return Prediction(
             path=path,
             head_logit=head_logit,
@@ -93,18 +95,8 @@ class PostProcessor:
             subspace_logit=subspace_logit,
             joint_logit=scores.get("joint"),
             decides=self.image_score,
-            verdict=verdict(score_logit, calibration),
-            threshold_logit=None if calibration is None else calibration.threshold_logit,
-            accept_logit=None if calibration is None else calibration.accept_logit,
-            p_value=None if calibration is None else calibration.p_value(score_logit),
-            defects=None
-            if calibration is None
-            else find_defects(
-                counted,
-                pixel_logit=calibration.pixel_logit,
-                min_area_px=calibration.min_area_px,
-                placement=layout.placement,
-            ),
+            verdict=found,
+            **self._calibrated(score_logit, found, counted, layout),
             map_logit=shown,
             placement=layout.placement,
             ignored=layout.ignored,
@@ -114,12 +106,28 @@ class PostProcessor:
 
     def _deciding(self, scores: Mapping[ScoreName, float]) -> float:
         if self.image_score not in scores:
-            raise ConfigError(
-                f"image_score: {self.image_score}; this model has {listed(list(scores), 'and')} alone; choose one of "
-                "these, or train again"
-            )
+            has = listed(list(scores), "and")
+            raise ConfigError(f"image_score: '{self.image_score}'; this model gives {has}; choose one, or train again")
         return scores[self.image_score]
 
-
-def _counted(map_logit: NDArray[np.float32], ignored: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-    return map_logit if ignored is None else np.where(ignored, np.float32(-np.inf), map_logit)
+    def _calibrated(
+        self, score_logit: float, found: Verdict, counted: NDArray[np.float32], layout: Layout
+    ) -> dict[str, Any]:
+        """Return what a prediction has of a calibrated model alone."""
+        calibration = self.calibration
+        if calibration is None:
+            return {}
+        placement = layout.placement
+        regions = find_defects(
+            counted, pixel_logit=calibration.pixel_logit, min_area_px=calibration.min_area_px, placement=placement
+        )
+        return {
+            "threshold_logit": calibration.threshold_logit,
+            "accept_logit": calibration.accept_logit,
+            "pixel_logit": calibration.pixel_logit,
+            "p_value": calibration.p_value(score_logit),
+            "defects": listed_defects(
+                found, regions, lambda: find_peak(counted, placement=placement), list_all=self.list_all
+            ),
+            "regions": regions,
+        }

@@ -74,9 +74,7 @@ def write_tables(
     def rows() -> Iterator[Row]:
         for row in read_journal(journal, first=FIRST):
             row.pop(SEEN, None)
-            if "part" not in row:  # written by version 0.1
-                row["part"] = part_of(row["path"], group_pattern)
-            yield row
+            yield row if "part" in row else _row_of_0_1(row, group_pattern)
 
     parts: list[PartVerdict] | None = None
     if group_pattern is not None or any(row["part"] is not None for row in rows()):
@@ -106,6 +104,14 @@ def write_tables(
                 add(row)
     write_parts(journal.parent, formats, parts)
     return Counts(verdicts=verdicts, flagged=flagged, failed=failed, parts=None if parts is None else _counts_of(parts))
+
+
+def _row_of_0_1(row: Row, group_pattern: re.Pattern[str] | None) -> Row:
+    """Return a row of a journal that version 0.1 wrote, which listed the regions of good images, and no peaks."""
+    defects = row["defects"]
+    if defects is not None:
+        defects = [defect | {"below_threshold": False} for defect in defects if row["verdict"] != "good"]
+    return row | {"part": part_of(row["path"], group_pattern), "defects": defects}
 
 
 def _latest(rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:

@@ -36,6 +36,7 @@ def run_identity(
         "computation": detector.computed_by,
         "batch_size": batch_size,
         "overlays": overlays,
+        "list_all": detector.list_all,
         "group_pattern": group_pattern,
         "watched": watched,
     }
@@ -80,4 +81,5 @@ def _identity_of_0_1(identity: dict[str, Any], model: Path) -> dict[str, Any]:
     """Return the identity that version 0.1 wrote: name, size and time of the model's files."""
     files = [path for path in (model, model / WEIGHTS_FILE, model / CALIBRATION_FILE) if path.is_file()]
     stats = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    return {"files": stats, "overlays": identity["overlays"], "watched": identity["watched"]}
+    of_then = {"files": stats, "overlays": identity["overlays"], "watched": identity["watched"]}
+    return of_then | ({"list_all": True} if identity["list_all"] else {})

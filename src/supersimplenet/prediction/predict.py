@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import HERE, ComputeConfig
@@ -16,8 +17,11 @@ from supersimplenet.prediction.tables import DEFAULT_FORMATS, Format, Row
 from supersimplenet.prediction.watch import Arrivals, stopped_by_signals
 from supersimplenet.preprocessing.listing import counting
 from supersimplenet.preprocessing.loading import OnError
-from supersimplenet.runtime.predictor import SupportsPredict
+from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.utils.console import console, progress_bar
+
+if TYPE_CHECKING:
+    from supersimplenet.prediction.ray_cluster import Cluster
 
 
 def predict_files(
@@ -32,6 +36,7 @@ def predict_files(
     overlays: bool = False,
     group_pattern: str | None = None,
     false_discovery_rate: float | None = None,
+    list_all: bool = False,
     batch_size: int | None = None,
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
@@ -52,6 +57,7 @@ def predict_files(
         overlays: see `predict_to_folder`.
         group_pattern: see `predict_to_folder`; by default that of the model's training, ``none`` for none.
         false_discovery_rate: see `predict_to_folder`.
+        list_all: also list the regions of the map in images that are good; see `Predictor.list_all`.
         batch_size: see `predict_to_folder`.
         compute: the device, engine and precision to use, and the cluster if there is one.
         on_error: see `predict_to_folder`.
@@ -78,6 +84,7 @@ def predict_files(
         if text := left_out.unsaid():
             console().print(text)
         detector = open_model(model, compute, trust=trust)
+        detector.list_all = list_all
         if group_pattern is None and detector.group_pattern is not None:
             group_pattern = detector.group_pattern
             console().print(f"parts are told apart as in the training: --group-pattern '{group_pattern}'")
@@ -106,7 +113,7 @@ def predict_files(
         return replace(summary, left_out=left_out.counts())
 
 
-def open_model(model: Path, compute: ComputeConfig = HERE, *, trust: bool = False) -> SupportsPredict:
+def open_model(model: Path, compute: ComputeConfig = HERE, *, trust: bool = False) -> Predictor | Cluster:
     """Return a predictor for a model folder or an exported file, on this machine or on many.
 
     An exported file needs no torch, and torch is not imported for it.

@@ -59,6 +59,7 @@ class Cluster:
         self.is_calibrated = local.is_calibrated
         self.threshold_logit = local.threshold_logit
         self.aligned = local.aligned
+        self.list_all = False
         self.group_pattern = local.group_pattern
         self._config, self._trust = config, trust
         connect(config.address)
@@ -115,6 +116,7 @@ class Cluster:
             .map_batches(
                 _Worker,
                 fn_constructor_args=[self._files, self._config.device, self._config.precision, self._trust],
+                fn_constructor_kwargs={"list_all": self.list_all},
                 batch_size=batch_size or (16 if on_gpu else 1),
                 compute=ray.data.ActorPoolStrategy(size=workers),
                 **options,
@@ -204,8 +206,9 @@ def connect(address: str | None) -> None:
 class _Worker:
     """A process of the cluster that holds the model and predicts prepared images."""
 
-    def __init__(self, files: Sequence[Any], device: str, precision: str, trust: bool) -> None:
+    def __init__(self, files: Sequence[Any], device: str, precision: str, trust: bool, *, list_all: bool) -> None:
         self.detector = _load(files, device, precision, trust)
+        self.detector.list_all = list_all
 
     def __call__(self, batch: Batch) -> Batch:
         readable = [place for place, error in enumerate(batch["error"]) if not error]

@@ -174,7 +174,7 @@ def row_schema(names: Sequence[str] = COLUMNS) -> Any:
     """Return the Arrow schema of rows with these columns."""
     import pyarrow as pa
 
-    kinds = {"int": pa.int64(), "float": pa.float64()}
+    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
     defect = pa.struct([(field.name, kinds[str(field.type)]) for field in dataclasses.fields(Defect)])
     named = {"defects": pa.list_(defect), "calibrated": pa.bool_()}
     named |= dict.fromkeys((*_TEXTS, "verdict"), pa.string())

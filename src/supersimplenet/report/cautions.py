@@ -210,7 +210,8 @@ def _of_scores(evaluation: Evaluation) -> Iterator[Caution]:
                 level="doubt",
                 text=f"Another score tells good from bad better than the one that decides: the {SCORES[score]} has "
                 f"I-AUROC {value:.3f}, the {SCORES[deciding]} {own:.3f} (difference {found.low:.3f} to "
-                f"{found.high:.3f}). Picking the score by this very test would flatter it; try it on other parts.",
+                f"{found.high:.3f}). Picking the score by this very test would flatter it; try it on other parts "
+                "(supersimplenet calibrate --image-score).",
             )
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
-from supersimplenet.evaluation.cases import EvaluatedImage
+from supersimplenet.evaluation.cases import EvaluatedImage, regions_of
 from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.defects import counted_map, find_peak
 from supersimplenet.preprocessing.geometry import TOUCHED, Placement
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.report.contours import outline
-from supersimplenet.visualization.overlay import map_layer
+from supersimplenet.visualization.overlay import map_layer, ring_radius
 
 _LONG_SIDE_PX = 320
 _OUTLINE_LONG_SIDE_PX = 512
@@ -32,20 +32,24 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[
         calibration: gives the pixel threshold, above which a region is a defect; with None, no defect is outlined.
 
     Returns:
-        ``photograph`` and ``heat`` (the anomaly map, with opacity) as data URLs; ``truth``, ``found`` and ``ignored``
-        as SVG paths, in pixels of a picture whose height and width are in ``drawn``; ``size``: height and width of the
-        image. ``truth`` is None where the pixel labels are unknown, ``found`` is None without a calibration.
+        ``photograph`` and ``heat`` (the anomaly map, with opacity) as data URLs; ``truth``, ``found``, ``peak`` and
+        ``ignored`` as SVG paths, in pixels of a picture whose height and width are in ``drawn``; ``size``: height and
+        width of the image. ``truth`` is None where the pixel labels are unknown, ``found`` and ``peak`` without a
+        calibration. ``found`` holds all regions, ``peak`` a ring around the map's peak where there is no region: the
+        page shows them where the image is not called good.
     """
     placement = case.prediction.placement
     own_size_px = placement.image_size_px
     drawn_px = _within(own_size_px, _LONG_SIDE_PX)
+    regions = None if calibration is None else regions_of(case.prediction, calibration)
     photograph = Image.fromarray(read_image(case.sample.image, size_px=drawn_px, reading=case.prediction.reading))
     heat = Image.fromarray(map_layer(case.prediction, _within(own_size_px, _HEAT_LONG_SIDE_PX)))
     return {
         "photograph": _data_url(photograph, _PHOTOGRAPH_QUALITY),
         "heat": _data_url(heat, _HEAT_QUALITY),
         "truth": None if case.mask is None else outline(_to_draw(case.mask, placement)),
-        "found": None if calibration is None else outline(_to_draw(_found(case, calibration), placement)),
+        "found": None if regions is None else outline(_to_draw(regions, placement)),
+        "peak": None if regions is None else "" if regions.any() else _ring(case),
         "ignored": "" if case.ignored is None else outline(_to_draw(case.ignored, placement)),
         "drawn": list(_drawn_size(placement)),
         "size": list(own_size_px),
@@ -67,15 +71,16 @@ def _to_draw(mask: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]
     return placement.plane_on_image(mask.astype(np.float32), size_px=size_px, outside=0.0) >= TOUCHED
 
 
-def _found(case: EvaluatedImage, calibration: Calibration) -> NDArray[np.bool_]:
-    """Return the mask of the regions that `find_defects` lists, at the anomaly map's size."""
-    above = case.prediction.map_logit >= calibration.pixel_logit
-    if case.ignored is not None:
-        above &= ~case.ignored
-    region, _ = ndimage.label(above, structure=ndimage.generate_binary_structure(2, 2))
-    large = np.bincount(region.ravel()) >= calibration.min_area_px
-    large[0] = False
-    return large[region]
+def _ring(case: EvaluatedImage) -> str:
+    """Return the SVG path of a ring around the map's peak; it is round on the image, whatever the drawing's shape."""
+    prediction = case.prediction
+    placement = prediction.placement
+    peak = find_peak(counted_map(prediction.map_logit, prediction.ignored), placement=placement)
+    down, across = (drawn / own for drawn, own in zip(_drawn_size(placement), placement.image_size_px, strict=True))
+    x, y = (peak.centroid_x + 0.5) * across, (peak.centroid_y + 0.5) * down
+    radius = ring_radius(placement.image_size_px)
+    half = f"a{radius * across:.1f} {radius * down:.1f} 0 1 0"
+    return f"M{x - radius * across:.1f} {y:.1f}{half} {2 * radius * across:.1f} 0{half} {-2 * radius * across:.1f} 0Z"
 
 
 def _within(size_px: tuple[int, int], long_side_px: int) -> tuple[int, int]:

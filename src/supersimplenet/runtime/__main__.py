@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         default="stop",
         help="what an unreadable image does: skip prints its error",
     )
+    parser.add_argument("--list-all", action="store_true", help="also list regions of the map in good images")
     parser.add_argument("--group-pattern", help=GROUP_PATTERN_HELP)
     parser.add_argument("--trust", action="store_true", help="open a torch program, which may run its maker's code")
     parser.add_argument("--graph", action="store_true", help="also print what the file's graph itself gives, by name")
@@ -104,6 +105,7 @@ def _inspect(options: argparse.Namespace) -> None:
     _check(options)
     size_px = None if options.size is None else tuple(options.size)
     inspector = Inspector.load(options.file, size_px=size_px, threads=options.threads, trust=options.trust)
+    inspector.list_all = options.list_all
     pattern = given_pattern(inspector.group_pattern if options.group_pattern is None else options.group_pattern)
     if options.maps is not None:
         options.maps.mkdir(parents=True, exist_ok=True)

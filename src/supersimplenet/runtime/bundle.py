@@ -244,7 +244,8 @@ def describe_outputs(
     return outputs | {
         "score": "(B,) float32, 0 to 1: the score that decides, 0.5 at the threshold",
         "verdict": "(B,) uint8: 0 good, 1 unsure, 2 bad",
-        "defects": "(B, H, W) uint8: 1 where the shown map reaches the pixel threshold and the pixel is not ignored",
+        "defects": "(B, H, W) uint8: 1 where the shown map reaches the pixel threshold and the pixel is not ignored, "
+        "whatever the verdict and however small the region: `Inspector` lists by the verdict",
     }
 
 

@@ -73,6 +73,10 @@ class SupportsPredict(Protocol):
         """The threshold: an image is ``bad`` from this score on."""
 
     @property
+    def list_all(self) -> bool:
+        """Whether regions of the map are also listed as defects of images that are good."""
+
+    @property
     def aligned(self) -> bool:
         """Whether images are aligned with a reference, so that predictions contain an alignment."""
 
@@ -134,14 +138,15 @@ class Predictor:
 
     @property
     def calibration(self) -> Calibration | None:
-        """The thresholds and what they guarantee; None where there are none."""
+        """The thresholds and what they guarantee; None where there are none. Their score decides from then on."""
         return self.postprocessor.calibration
 
     @calibration.setter
     def calibration(self, calibration: Calibration | None) -> None:
+        score = self.image_score
         if calibration is not None:
-            calibration = replace(calibration, applied_to=self.computation)
-        self.postprocessor = replace(self.postprocessor, calibration=calibration)
+            calibration, score = replace(calibration, applied_to=self.computation), calibration.image_score
+        self.postprocessor = replace(self.postprocessor, calibration=calibration, image_score=score)
 
     @property
     def is_calibrated(self) -> bool:
@@ -152,6 +157,15 @@ class Predictor:
     def image_score(self) -> ScoreName:
         """The score that decides the verdict."""
         return self.postprocessor.image_score
+
+    @property
+    def list_all(self) -> bool:
+        """Whether regions of the map are also listed as defects of images that are good; False unless it is set."""
+        return self.postprocessor.list_all
+
+    @list_all.setter
+    def list_all(self, list_all: bool) -> None:
+        self.postprocessor = replace(self.postprocessor, list_all=list_all)
 
     @property
     def score_scale(self) -> ScoreScale:

@@ -16,7 +16,16 @@ from supersimplenet.preprocessing.images import read_image
 from supersimplenet.types import BAD
 from supersimplenet.utils.formatting import printable
 from supersimplenet.visualization.fonts import font
-from supersimplenet.visualization.overlay import AMBER, GREEN, INK, PAPER, RED, blend_map
+from supersimplenet.visualization.overlay import (
+    AMBER,
+    CALIBRATED_SCALE,
+    GREEN,
+    INK,
+    PAPER,
+    RED,
+    UNCALIBRATED_SCALE,
+    blend_map,
+)
 
 _CELL_PX = 176
 _GAP_PX = 8
@@ -41,9 +50,10 @@ def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[Evaluated
     sheet = Image.new("RGB", (width, header_px + len(halves) * half_px + _GAP_PX), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((16, header_px / 2 - 14), printable(title), fill=INK, font=font(20), anchor="lm")
-    scale = "anomaly map: no colour where the network takes a pixel for normal, yellow at the map's maximum"
+    calibrated = all(case.prediction.p_value is not None for _, cases in halves for case in cases)
+    scale = CALIBRATED_SCALE if calibrated else UNCALIBRATED_SCALE
     draw.text((16, header_px / 2 + 8), scale, fill=INK, font=font(12), anchor="lm")
-    if any(case.prediction.p_value is None for _, cases in halves for case in cases):
+    if not calibrated:
         draw.text((16, header_px / 2 + 26), UNCALIBRATED, fill=RED, font=font(12), anchor="lm")
     for half, (name, cases) in enumerate(halves):
         top = header_px + half * half_px

@@ -7,22 +7,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from supersimplenet.postprocessing.defects import counted_map
 from supersimplenet.preprocessing.images import AnyImage, read_any
 from supersimplenet.types import Prediction
 from supersimplenet.visualization.fonts import font
 
-# Colours run from logit 0 (normal and defective are equally likely: no colour) to the anomaly map's maximum, but at
-# least to this logit, so that a part without a defect gets little colour and a strong defect shows its shape.
+# Colours of a calibrated model run from 0 to 1 of `Prediction.anomaly_map`, so that pictures can be compared. Those of
+# one without thresholds run from logit 0 (normal and defective are equally likely: no colour) to the map's maximum, but
+# at least to this logit, so that a part without a defect gets little colour and a strong defect shows its shape.
 _HOT_LOGIT = 3.0
+CALIBRATED_SCALE = "anomaly map: no colour at 0, yellow at 1; 0.5 is the pixel threshold"
+UNCALIBRATED_SCALE = "anomaly map: no colour where the network takes a pixel for normal, yellow at the map's maximum"
 _OPACITY = 0.75
 INK, PAPER, GREEN, AMBER, RED = (32, 33, 36), (255, 255, 255), (24, 128, 56), (176, 96, 0), (197, 34, 31)
 _VERDICT_COLOURS = {"good": GREEN, "unsure": AMBER, "bad": RED}
 _COLOURS = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.float32)  # (256, 3)
+_RING = 1 / 16  # radius of the ring around a peak below the pixel threshold, as a share of the image's shorter side
 _ROWS = 256  # rows blended at the same time: a large image as floats would need too much memory
 
 
 def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
     """Draw the image with its anomaly map and a box around each defect; verdict and score are in a strip below.
+
+    The map's peak, which stands for the defects of a part where no region reaches the pixel threshold, gets a ring.
 
     Args:
         image: the image, in any form that `read_any` accepts.
@@ -30,13 +37,20 @@ def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
     """
     pixels = read_any(image, reading=prediction.reading)[0]
     picture = Image.fromarray(blend_map(pixels, prediction))
+    line_px = max(1, round(picture.height / 250))
     for defect in prediction.defects or ():
-        box = (defect.left, defect.top, defect.left + defect.width - 1, defect.top + defect.height - 1)
-        ImageDraw.Draw(picture).rectangle(box, outline=RED, width=max(1, round(picture.height / 250)))
+        if defect.below_threshold:
+            around = (defect.centroid_x, defect.centroid_y, ring_radius(picture.size))
+            ImageDraw.Draw(picture).circle(around[:2], around[2], outline=RED, width=line_px)
+        else:
+            box = (defect.left, defect.top, defect.left + defect.width - 1, defect.top + defect.height - 1)
+            ImageDraw.Draw(picture).rectangle(box, outline=RED, width=line_px)
+    below = any(defect.below_threshold for defect in prediction.defects or ())
     lettering = font(max(12, round(picture.height / 24)))
     calibrated = "" if prediction.p_value is not None else "  (not calibrated)"
     limit = "" if prediction.score is None else ", bad from 0.5"
-    text = f"{prediction.verdict}  score {prediction.shown_score()}{limit}{calibrated}"
+    ring = "; ring: peak of the map, below its threshold" if below else ""
+    text = f"{prediction.verdict}  score {prediction.shown_score()}{limit}{calibrated}{ring}"
     height = round(lettering.size * 1.8)
     # A small picture is centred above the strip, which must be wide enough for the text.
     width = max(picture.width, round(lettering.getlength(text)) + 16)
@@ -45,6 +59,11 @@ def draw_overlay(image: AnyImage, prediction: Prediction) -> Image.Image:
     colour = _VERDICT_COLOURS[prediction.verdict]
     ImageDraw.Draw(sheet).text((8, picture.height + height / 2), text, fill=colour, font=lettering, anchor="lm")
     return sheet
+
+
+def ring_radius(size_px: tuple[int, int]) -> float:
+    """Return the radius of the ring around a peak below the pixel threshold, in px of a picture of this size."""
+    return max(4.0, _RING * min(size_px))
 
 
 def map_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
@@ -72,13 +91,15 @@ def blend_map(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.u
 
 def _map_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the anomaly map as colour steps, 0 to 255, resized to (height, width)."""
-    counted = prediction.map_logit
+    scaled = prediction.anomaly_map
+    if scaled is None:
+        scaled = prediction.map_logit / np.float32(
+            max(float(counted_map(prediction.map_logit, prediction.ignored).max()), _HOT_LOGIT)
+        )
     if prediction.ignored is not None:
-        counted = np.where(prediction.ignored, np.minimum(counted, 0), counted)  # ignored pixels have no colour
-    resized = prediction.placement.plane_on_image(counted, size_px=size_px, outside=0.0)
+        scaled = np.where(prediction.ignored, np.float32(0), scaled)  # ignored pixels have no colour
+    resized = prediction.placement.plane_on_image(scaled, size_px=size_px, outside=0.0)
     steps = np.empty(size_px, dtype=np.uint8)
-    hottest = max(float(counted.max()), _HOT_LOGIT)
     for top in range(0, len(resized), _ROWS):
-        strength = np.clip(resized[top : top + _ROWS] / hottest, 0, 1)
-        steps[top : top + _ROWS] = np.round(strength * 255)
+        steps[top : top + _ROWS] = np.round(np.clip(resized[top : top + _ROWS], 0, 1) * 255)
     return steps

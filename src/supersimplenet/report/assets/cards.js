@@ -22,17 +22,30 @@ function pictureOf(image) {
   drawing.setAttribute("viewBox", `0 0 ${picture.drawn[1]} ${picture.drawn[0]}`);
   drawing.setAttribute("preserveAspectRatio", "none");
   drawing.setAttribute("aria-hidden", "true");
-  for (const layer of ["ignored", "truth", "found"]) {
+  for (const layer of ["ignored", "truth", "found", "peak"]) {
     if (!picture[layer]) continue;
     for (const part of ["halo", "stroke"]) {
       const path = document.createElementNS(SVG, "path");
       path.setAttribute("d", picture[layer]);
-      path.setAttribute("class", `${layer} ${part}`);
+      // The box of the layers that hides the regions hides the peak, too.
+      path.setAttribute("class", layer === "peak" ? `found peak ${part}` : `${layer} ${part}`);
       drawing.append(path);
     }
   }
   frame.append(drawing);
   return frame;
+}
+
+/** Regions and peak are shown where the image is not called good, as `listed_defects` has it. */
+function showListed(holder, image) {
+  const frame = holder.querySelector(".layered");
+  frame.classList.toggle("called-good", verdictOf(image.score, now) === "good");
+}
+
+/** The defects that are listed at the present threshold: [regions, or the peak alone, whether it is the peak]. */
+function listedOf(image) {
+  if (verdictOf(image.score, now) === "good") return [[], false];
+  return image.regions.length ? [image.regions, false] : [[image.peak], true];
 }
 
 function badgesOf(image) {
@@ -78,6 +91,7 @@ function cardOf(image, open) {
     card.append(pictureOf(image), caption);
   }
   const refresh = () => {
+    showListed(card, image);
     caption.replaceChildren(...captionOf(image));
     const photograph = card.querySelector("img.photograph");
     if (photograph) photograph.alt = wordsOf(image);

@@ -14,6 +14,7 @@ function showViewer(image) {
   const verdict = verdictOf(image.score, now);
   byId("viewer-title").textContent = image.path;
   byId("stage").replaceChildren(pictureOf(image));
+  showListed(byId("stage"), image);
   const facts = [
     ["Truth", image.bad ? `bad: ${image.type}` : "good"],
     ["Called", [verdict, mistakeOf(image, now), flips(image) ? "flips" : ""].filter(Boolean).join(", ")],
@@ -36,15 +37,18 @@ function showViewer(image) {
 }
 
 function defectsOf(image) {
-  if (image.defects === null) return make("p", { class: "note" }, "No list of defects: the model is not calibrated.");
-  if (!image.defects.length) return make("p", { class: "note" }, "No region reaches the pixel threshold.");
+  if (image.regions === null) return make("p", { class: "note" }, "No list of defects: the model is not calibrated.");
+  const [defects, isPeak] = listedOf(image);
+  if (!defects.length) return make("p", { class: "note" }, "Called good, so no defect is listed.");
   const cells = (tag, texts) => texts.map((text) => make(tag, tag === "th" ? { scope: "col" } : { class: "number" }, text));
-  const rows = image.defects.map(([left, top, width, height, area, peak, x, y]) =>
+  const rows = defects.map(([left, top, width, height, area, peak, x, y]) =>
     make("tr", {}, ...cells("td", [
       `${left}, ${top}`, `${width} \u00d7 ${height}`, whole(area), logit(peak), `${x.toFixed(1)}, ${y.toFixed(1)}`,
     ])));
   const table = make("table", {},
-    make("caption", {}, `${plural(image.defects.length, "defect")} found, in px of the image`),
+    make("caption", {}, isPeak
+      ? "No region reaches the pixel threshold: the map\u2019s peak, in px of the image"
+      : `${plural(defects.length, "defect")} found, in px of the image`),
     make("thead", {}, make("tr", {}, ...cells("th", ["left, top", "width \u00d7 height", "area", "peak", "middle x, y"]))),
     make("tbody", {}, ...rows));
   return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Found defects" }, table);
