@@ -20,13 +20,14 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from supersimplenet.model.axes import TAPS
 from supersimplenet.model.backbone import build_backbone
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.folded import FoldedNetwork
 from supersimplenet.model.heads import CONV, HIDDEN, convolve_map, output_size, pool, project, project_hidden
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.model.ops import pointwise
-from supersimplenet.model.resample import TAPS, resampling, upscale, upscale_taps
+from supersimplenet.model.resample import resampling, upscale, upscale_taps
 from supersimplenet.utils.system import keep_freed_blocks
 
 
@@ -54,7 +55,7 @@ def ceilings(dtype: torch.dtype, rounds: int) -> dict[str, float]:
 def stages(network: SuperSimpleNet, dtype: torch.dtype) -> dict[str, tuple[float, float, Callable[[], object]]]:
     """Multiply-adds, bytes and the stage itself, for one image."""
     folded = FoldedNetwork(network, dtype=dtype).eval()
-    heads, image_size = folded.heads, folded.image_size
+    heads, image_size = folded.measures.heads, folded.image_size
     pixels = torch.randint(0, 256, (1, *image_size, 3), dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter:
         features = folded.backbone(pixels)

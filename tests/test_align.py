@@ -25,6 +25,7 @@ from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, 
 from supersimplenet.report.report import write_report
 from supersimplenet.runtime.backends import FunctionBackend
 from supersimplenet.runtime.predictor import Predictor
+from supersimplenet.runtime.tiles import Outputs
 
 pytest.importorskip("cv2", reason="needs the extra align")
 
@@ -89,7 +90,7 @@ def test_boxes_are_in_the_image_as_it_was():
         """In the place of a network: hot where the aligned image is not the reference."""
         maps = np.abs(pixels[..., 0].astype(np.float32) - reference_map) / 20 - 2
         counted = maps if ignored is None else np.where(ignored, -np.inf, maps)
-        return maps, counted.max(axis=(1, 2))
+        return Outputs(maps, counted.max(axis=(1, 2)))
 
     image = draw_part(size_px, angle_deg=4, shift=(12, -8))
     image[120:140, 150:180] = 255

@@ -14,6 +14,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import yaml
+from networks import with_subspace
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -77,7 +78,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
-    save_model(folder, SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval(), {})
+    network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE), seed=1).eval()
+    save_model(folder, with_subspace(network), {})
     return folder
 
 

@@ -45,7 +45,8 @@ def test_an_engine_gives_the_networks_numbers(engine, variant, pixels):
         output = network(torch.from_numpy(pixels))
         wanted_maps = anomaly_map(output.map_logit, SIZE, shift_px=network.map_shift_px).numpy()
         wanted_scores = output.score_logit.numpy()
-    maps, scores = Detector(network, device="cpu", engine=engine).engine.run(pixels)
+    maps, scores, *none = Detector(network, device="cpu", engine=engine).engine.run(pixels)
+    assert none == [None, None]
     # Folding reorders float32 sums of a thousand terms.
     np.testing.assert_allclose(maps, wanted_maps, rtol=0, atol=1e-5)
     np.testing.assert_allclose(scores, wanted_scores, rtol=0, atol=1e-5)
@@ -72,7 +73,7 @@ def test_ignored_pixels_count_in_no_score(engine, variant, pixels):
         share = plain.anomaly_map((~touched).float(), SIZE)
         smooth = plain.anomaly_map(map_logit * ~touched, SIZE) / share
     detector = Detector(network, device="cpu", engine=engine, image_score="map")
-    maps, scores = detector.engine.run(pixels, ignored)
+    maps, scores, *_ = detector.engine.run(pixels, ignored)
     np.testing.assert_allclose(scores, wanted_scores.numpy(), rtol=0, atol=1e-5)
     near = share.numpy() > 0.01  # elsewhere hardly anything is left to divide by
     np.testing.assert_allclose(maps[near], smooth.numpy()[near], rtol=0, atol=1e-4)
@@ -88,12 +89,30 @@ def test_ignored_pixels_count_in_no_score(engine, variant, pixels):
     np.testing.assert_array_equal(maps[[0, 3]], detector.engine.run(pixels[[0, 3]], ignored[[0, 3]])[0])
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_an_engine_gives_the_subspaces_numbers(engine, masked, network, pixels):
+    ignored = np.zeros((5, *SIZE), dtype=bool)
+    ignored[1, 10:30, 40:70] = ignored[2, :, 50:] = ignored[4, 7, 9] = masked
+    hidden = torch.from_numpy(ignored.reshape(5, SIZE[0] // 8, 8, SIZE[1] // 8, 8).any(axis=(2, 4)))
+    with torch.no_grad():
+        distance = network.subspace(network.backbone(torch.from_numpy(pixels)), hidden)
+        wanted = anomaly_map(distance.position_logit, SIZE, hidden)
+    found = Detector(network, device="cpu", engine=engine).engine.run(pixels, *([ignored] * masked))
+    np.testing.assert_allclose(found.subspace_map, wanted.numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.subspace_logit, distance.score_logit.numpy(), rtol=0, atol=1e-5)
+    assert np.ptp(found.subspace_logit) > 0.001
+
+
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_bfloat16_moves_logits_by_its_rounding_only(engine, network, pixels, expected):
-    maps, scores = Detector(network, device="cpu", engine=engine, precision="bfloat16").engine.run(pixels)
+    found = Detector(network, device="cpu", engine=engine, precision="bfloat16").engine.run(pixels)
     # 8 bits through some twenty layers; the maps spread over about one logit here.
-    assert np.abs(maps - expected[0]).max() < 0.05
-    assert np.abs(scores - expected[1]).max() < 0.05
+    assert np.abs(found.map - expected[0]).max() < 0.05
+    assert np.abs(found.head_logit - expected[1]).max() < 0.05
+    exact = Detector(network, device="cpu").engine.run(pixels)
+    assert np.abs(found.subspace_map - exact.subspace_map).max() < 0.05
+    assert np.abs(found.subspace_logit - exact.subspace_logit).max() < 0.02
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
@@ -156,5 +175,5 @@ def test_a_backbone_that_cannot_be_traced_is_used_as_it_is(pixels):
     network = SuperSimpleNet(config, backbone=wrap_module(Hesitant(), SIZE)).eval()
     with torch.no_grad():
         output = network(torch.from_numpy(pixels))
-    _, scores = Detector(network, device="cpu").engine.run(pixels)
+    scores = Detector(network, device="cpu").engine.run(pixels).head_logit
     np.testing.assert_allclose(scores, output.score_logit.numpy(), rtol=0, atol=1e-5)

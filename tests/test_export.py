@@ -16,6 +16,7 @@ import onnx
 import pytest
 import torch
 import yaml
+from networks import with_subspace
 from onnx import numpy_helper
 from PIL import Image
 from scipy import ndimage
@@ -29,17 +30,25 @@ from supersimplenet.export.export import export_model
 from supersimplenet.export.score_outputs import ScoreOutputs
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.model_folder import hash_weights, save_model, save_preprocessor, write_calibration
-from supersimplenet.model.resample import hat_upscale
+from supersimplenet.model.axes import hat_upscale
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.bundle import KEY
+from supersimplenet.types import SCORE_FIELDS
 from supersimplenet.utils.serialization import to_plain
 
 SIZE = (64, 96)
 FORMATS = ("onnx", "openvino", "torch")
+SUBSPACE_SCALE = {
+    "subspace_mean": -0.2,
+    "subspace_map_std": 0.5,
+    "shown_weight": 0.25,
+    "head_weight": 0.5,
+    "map_weight": 0,
+}
 
 
 def make_model(folder: Path, **config: object) -> Path:
@@ -50,7 +59,8 @@ def make_model(folder: Path, **config: object) -> Path:
         if buffer.is_floating_point():
             buffer.copy_(torch.rand(buffer.shape, generator=generator) + ("var" in name))
     network.map_shift_px = (2, 5)
-    scale = {"head_mean": 0.1, "head_std": 0.7, "map_mean": 0.3, "map_std": 0.4, "images": 9}
+    with_subspace(network)
+    scale = {"head_mean": 0.1, "head_std": 0.7, "map_mean": 0.3, "map_std": 0.4, "images": 9} | SUBSPACE_SCALE
     save_model(folder, network, {"image_score": "fused", "score_scale": scale, "seed": 3})
     return folder
 
@@ -204,11 +214,10 @@ def test_the_graphs_own_outputs_need_no_python_of_ours(files, detector, photogra
     found = dict(
         zip([output.name for output in session.get_outputs()], session.run(None, {"image": pixels}), strict=True)
     )
-    maps, scores = detector.engine.run(pixels)
-    np.testing.assert_allclose(found["map"], maps, rtol=0, atol=2e-5)
-    np.testing.assert_allclose(found["head_logit"], scores, rtol=0, atol=2e-5)
+    for name, wanted in detector.engine.run(pixels)._asdict().items():
+        np.testing.assert_allclose(found[name], wanted, rtol=0, atol=2e-5, err_msg=name)
     assert found["defects"].dtype == np.uint8
-    np.testing.assert_array_equal(found["defects"], found["map"] >= np.float32(detector.calibration.pixel_logit))
+    np.testing.assert_array_equal(found["defects"], found["shown_map"] >= np.float32(detector.calibration.pixel_logit))
     metadata = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
     assert metadata["calibration"]["threshold_logit"] == detector.calibration.threshold_logit
 
@@ -489,9 +498,10 @@ def test_a_program_that_knows_only_the_graph_gives_the_models_verdicts(file_form
         found = {name: values[0] for name, values in inspector.graph_outputs(image).items()}
         verdicts.append(inspector.bundle.verdicts[found["verdict"]])
         assert verdicts[-1] == wanted.verdict
-        for name in ("head_logit", "map_max_logit", "fused_logit", "score_logit", "score"):
+        for name in (*SCORE_FIELDS.values(), "score_logit", "score"):
             assert found[name].dtype == np.float32
             assert float(found[name]) == pytest.approx(getattr(wanted, name), abs=2e-5)
+        np.testing.assert_allclose(found["shown_map"], wanted.map_logit, rtol=0, atol=2e-5)
         assert (found["score"] >= 0.5) == (wanted.verdict == "bad")
         assert (found["score"] >= wanted.unsure_from) == (wanted.verdict != "good")
     assert len(set(verdicts)) == 3
@@ -505,7 +515,7 @@ def test_a_score_that_is_just_the_threshold_is_bad_and_the_next_lower_one_is_not
 
     def outputs(threshold: float) -> dict[str, torch.Tensor]:
         postprocessor = PostProcessor(calibration=calibration_of(decides, threshold), image_score=decides)
-        return ScoreOutputs(postprocessor, gives_verdict=True)(smoothed, head)
+        return ScoreOutputs(postprocessor, inputs=("map", "head_logit"), gives_verdict=True)(smoothed, head)
 
     above = float(np.nextafter(score, np.inf))  # as `false_alarm_threshold` sets it: in float32 it is the score again
     for threshold, verdict in ((score, 2), (above, 0)):
@@ -538,6 +548,6 @@ def calibration_of(decides: str, threshold: float) -> Calibration:
 
 def test_a_graph_that_sees_less_than_the_image_gives_no_verdict_and_says_so(model, photographs, tmp_path):
     bundle = export_model(model, tmp_path / "open.onnx", file_format="onnx", dynamic=True, images=photographs[:1])
-    assert set(bundle.outputs) == {"map", "head_logit", "map_max_logit", "fused_logit", "score_logit"}
+    assert set(bundle.outputs) == {"map", "subspace_map", "shown_map", "score_logit", *SCORE_FIELDS.values()}
     assert "not always a whole image" in bundle.outputs["head_logit"]
     assert set(Inspector.load(tmp_path / "open.onnx").graph_outputs(photographs[0])) == set(bundle.outputs)

@@ -34,7 +34,11 @@ def named(heading: str, table: int = 0) -> list[str]:
 
 
 def test_the_outputs_of_a_graph():
-    assert named("The graph of an exported file") == list(describe_outputs("fused", whole=True, calibrated=True))
+    full = describe_outputs("joint", whole=True, calibrated=True, subspace=True, shown=True)
+    assert named("The graph of an exported file") == list(full)
+    assert [name for name in full if "subspace" not in name and name not in ("joint_logit", "shown_map")] == list(
+        describe_outputs("fused", whole=True, calibrated=True)
+    )
 
 
 def test_the_columns_of_predictions_defects_and_parts():
@@ -78,4 +82,6 @@ def test_the_keys_of_metrics_json():
     )
     detection = {"I-AUROC", "AP-det", "I-F1-max"}
     assert set(named("metrics.json")) == {*evaluation.summary(), *detection, ANOMALIB_AUPRO, "data"}
-    assert {f"{prefix}-" for prefix in ("seg", "fused")} == {prefix for prefix in PREFIXES.values() if prefix}
+    assert {f"{prefix}-" for prefix in ("seg", "fused", "subspace", "joint")} == {
+        prefix for prefix in PREFIXES.values() if prefix
+    }

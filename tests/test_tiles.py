@@ -30,6 +30,7 @@ from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.preprocessing.tiling import TileGrid
 from supersimplenet.runtime.backends import FunctionBackend
 from supersimplenet.runtime.predictor import Predictor
+from supersimplenet.runtime.tiles import Outputs
 from supersimplenet.training.config import CacheConfig
 from supersimplenet.training.features import gather_features
 from supersimplenet.training.pixel_labels import read_pixel_labels
@@ -93,11 +94,11 @@ def test_tiles_of_a_periodic_texture_have_the_map_of_the_whole(period_px):
     assert np.ptp(untiled) > 0.1  # not for being flat
 
 
-def blots(pixels: np.ndarray, ignored: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def blots(pixels: np.ndarray, ignored: np.ndarray | None = None) -> Outputs:
     """In the place of a network: hot where pixels are bright; the score counts them."""
     maps = (pixels[..., 0].astype(np.float32) - 127.5) / 25
     hot = maps > 0 if ignored is None else (maps > 0) & ~ignored
-    return maps, hot.sum(axis=(1, 2)).astype(np.float32)
+    return Outputs(maps, hot.sum(axis=(1, 2)).astype(np.float32))
 
 
 def looker(preprocessor: Preprocessor) -> Predictor:

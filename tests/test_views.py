@@ -21,6 +21,7 @@ from supersimplenet.preprocessing.images import read_image
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig, read_preprocessor, read_roi
 from supersimplenet.runtime.backends import FunctionBackend
 from supersimplenet.runtime.predictor import Predictor
+from supersimplenet.runtime.tiles import Outputs
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.visualization.overlay import map_layer
 
@@ -56,11 +57,11 @@ def calibration(**changes: object) -> Calibration:
     return Calibration(**values | changes)  # type: ignore[arg-type]
 
 
-def brightness(pixels: np.ndarray, ignored: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def brightness(pixels: np.ndarray, ignored: np.ndarray | None = None) -> Outputs:
     """In the place of a network: a map as hot as the pixels are bright, 0 at half, and its maximum as the score."""
     maps = (pixels[..., 0].astype(np.float32) - 127.5) / 25
     counted = maps if ignored is None else np.where(ignored, -np.inf, maps)
-    return maps, counted.max(axis=(1, 2))
+    return Outputs(maps, counted.max(axis=(1, 2)))
 
 
 def look(preprocessor: Preprocessor, *images: np.ndarray) -> list:
@@ -111,7 +112,7 @@ def test_stretch_gives_the_network_what_it_always_got(network, tmp_path):
     Image.fromarray(noise((50, 70))).save(tmp_path / "a.png")
     detector = Detector(network, device="cpu")
     prediction = detector.predict(tmp_path / "a.png")
-    maps, heads = detector.engine.run(read_image(tmp_path / "a.png", size_px=SIZE)[None])
+    maps, heads, *_ = detector.engine.run(read_image(tmp_path / "a.png", size_px=SIZE)[None])
     assert np.array_equal(prediction.map_logit, maps[0])
     assert prediction.head_logit == heads[0]
     assert prediction.map_max_logit == maps[0].max()
@@ -130,7 +131,7 @@ def test_pad_keeps_the_proportions_and_its_padding_counts_nowhere(network):
     assert (~tile.ignored).sum() == 21 * 64
     np.testing.assert_array_equal(tile.pixels[21:42], tile.pixels[20::-1])  # continued by its mirror image
     # Whatever stands in the padding, a 5 x 5 convolution and the backbone alone can see it: its pixels do not score.
-    maps, heads = detector.engine.run(tile.pixels[None], tile.ignored[None])
+    maps, heads, *_ = detector.engine.run(tile.pixels[None], tile.ignored[None])
     assert np.array_equal(prediction.map_logit, maps[0, :21])
     assert (prediction.head_logit, prediction.map_max_logit) == (heads[0], maps[0, :21].max())
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -23,13 +23,20 @@ if TYPE_CHECKING:
     from supersimplenet.preprocessing.geometry import Placement
     from supersimplenet.preprocessing.images import AnyImage
 
+T = TypeVar("T")
 GOOD = 0
 BAD = 1
 Split = Literal["train", "test"]
 Verdict = Literal["good", "unsure", "bad"]
 Regime = Literal["unsupervised", "weak", "mixed", "full"]
-ScoreName = Literal["head", "map", "fused"]
-SCORE_FIELDS: dict[ScoreName, str] = {"head": "head_logit", "map": "map_max_logit", "fused": "fused_logit"}
+ScoreName = Literal["head", "map", "fused", "subspace", "joint"]
+SCORE_FIELDS: dict[ScoreName, str] = {
+    "head": "head_logit",
+    "map": "map_max_logit",
+    "fused": "fused_logit",
+    "subspace": "subspace_logit",
+    "joint": "joint_logit",
+}
 _BELOW_HALF = math.nextafter(0.5, 0.0)
 _MAP_BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
 _ROWS = 256  # of a map that are computed in float64 at the same time: a whole one may need too much memory
@@ -66,14 +73,22 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreScale:
-    """Mean and standard deviation of both image scores over good training images, to make the scores comparable.
+    """Mean and standard deviation of the image scores over good training images, to make the scores comparable.
 
     Attributes:
         head_mean: mean of the classification head's score, in logits.
         head_std: standard deviation of the classification head's score, in logits.
         map_mean: mean of the map's maximum, in logits.
         map_std: standard deviation of the map's maximum, in logits.
-        images: number of images measured; 0 where nothing was measured, and both scores stay as they are.
+        images: number of images measured; 0 where nothing was measured, and the scores stay as they are.
+        subspace_mean: mean of the subspace's score, in logits.
+        subspace_std: standard deviation of the subspace's score, in logits.
+        subspace_map_mean: mean of the subspace map's maximum, in logits.
+        subspace_map_std: standard deviation of the subspace map's maximum, in logits.
+        head_weight: weight of the head's score in the joint score.
+        map_weight: weight of the map's score in it.
+        subspace_weight: weight of the subspace's score in it; the three add up to 1.
+        shown_weight: weight of the subspace map in the anomaly map that is shown and lists defects, 0 to 1.
     """
 
     head_mean: float = 0.0
@@ -81,20 +96,85 @@ class ScoreScale:
     map_mean: float = 0.0
     map_std: float = 1.0
     images: int = 0
+    subspace_mean: float = 0.0
+    subspace_std: float = 1.0
+    subspace_map_mean: float = 0.0
+    subspace_map_std: float = 1.0
+    head_weight: float = 0.0
+    map_weight: float = 0.5
+    subspace_weight: float = 0.5
+    shown_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("head_mean", "head_std", "map_mean", "map_std"):
-            value = getattr(self, name)
-            if not is_finite(value) or (name.endswith("std") and value <= 0):
-                wanted = "a finite number" + (" above 0" if name.endswith("std") else "")
+        for field in fields(self):
+            value, name = getattr(self, field.name), field.name
+            if name == "images":
+                continue
+            is_std, is_weight = name.endswith("std"), name.endswith("weight")
+            if not is_finite(value) or (is_std and value <= 0) or (is_weight and value < 0):
+                wanted = "a finite number" + (" above 0" if is_std else ", 0 or more" if is_weight else "")
                 raise ConfigError(f"{name}: {value!r}; wanted {wanted}")
         if not isinstance(self.images, int) or self.images < 0:
             raise ConfigError(f"images: {self.images!r}; wanted a whole number of 0 or more")
+        total = self.head_weight + self.map_weight + self.subspace_weight
+        if not math.isclose(total, 1, abs_tol=1e-6):
+            raise ConfigError(f"head_weight, map_weight, subspace_weight: they add up to {total:g}; wanted 1")
+        if self.shown_weight > 1:
+            raise ConfigError(f"shown_weight: {self.shown_weight!r}; wanted a number from 0 to 1")
 
-    def fuse(self, head_logit: float, map_max_logit: float) -> float:
+    def scores(self, head: T | None, map_max: T | None, subspace: T | None) -> dict[ScoreName, T]:
+        """Return all scores by name, from those that a model computes: numbers, or tensors of numbers.
+
+        ``fused`` is the mean of head and map, ``joint`` the weighted mean of all three, both on the head's scale.
+        """
+        found: dict[ScoreName, T] = {}
+        if head is not None:
+            found["head"] = head
+        if map_max is not None:
+            found["map"] = map_max
+        if head is not None and map_max is not None:
+            found["fused"] = self.fuse(head, map_max)
+        if subspace is not None:
+            found["subspace"] = subspace
+            found["joint"] = self.join(head, map_max, subspace)
+        return found
+
+    def fuse(self, head_logit: Any, map_max_logit: Any) -> Any:
         """Return the mean of both scores, after the map's score was put on the head's scale."""
         map_on_head_scale = self.head_mean + self.head_std * (map_max_logit - self.map_mean) / self.map_std
         return (head_logit + map_on_head_scale) / 2
+
+    def join(self, head_logit: Any, map_max_logit: Any, subspace_logit: Any) -> Any:
+        """Return the weighted mean of all scores, put on the head's scale; a score of weight 0 may be missing.
+
+        Raises:
+            ConfigError: a score with a weight is missing.
+        """
+        deviations = 0.0
+        for name, value in (("head", head_logit), ("map", map_max_logit), ("subspace", subspace_logit)):
+            weight = getattr(self, f"{name}_weight")
+            if weight > 0:
+                if value is None:
+                    raise ConfigError(f"{name}_weight: {weight:g}, but the model has no {name} score")
+                mean, std = getattr(self, f"{name}_mean"), getattr(self, f"{name}_std")
+                deviations = deviations + weight * (value - mean) / std
+        return self.head_mean + self.head_std * deviations
+
+    def shown_map(self, own: T | None, subspace_map: T | None) -> T:
+        """Return the anomaly map that is shown: the network's own, mixed with the subspace's on the scale of the first.
+
+        Args:
+            own: (..., H, W) the network's own map; None for a model whose heads are not trained.
+            subspace_map: likewise, the smoothed distance from the subspace; None for a model without one.
+        """
+        if subspace_map is None or (own is not None and self.shown_weight == 0):
+            assert own is not None  # every model computes one of both
+            return own
+        network: Any = own
+        of_subspace: Any = subspace_map
+        on_scale = self.map_mean + self.map_std * (of_subspace - self.subspace_map_mean) / self.subspace_map_std
+        shown: T = on_scale if own is None else (1 - self.shown_weight) * network + self.shown_weight * on_scale
+        return shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +213,14 @@ class Prediction:
 
     Attributes:
         path: path of the image, None for an array.
-        head_logit: the classification head's score, any real number, higher is worse.
-        map_max_logit: the largest value of ``map_logit``.
-        fused_logit: the mean of both scores, on the head's scale; see `ScoreScale`.
-        decides: name of the one of these three scores that is the image's score and decides the verdict.
+        head_logit: the classification head's score, any real number, higher is worse; None where the heads are not
+            trained.
+        map_max_logit: the largest value of the network's own map; likewise.
+        fused_logit: the mean of both scores, on the head's scale; see `ScoreScale`; likewise.
+        subspace_logit: the mean of the ten largest distances from the subspace of good images; None for a model without
+            one.
+        joint_logit: the weighted mean of head, map and subspace, on the head's scale; see `ScoreScale`; likewise.
+        decides: name of the one of these scores that is the image's score and decides the verdict.
         verdict: ``"bad"`` where the score reaches the model's threshold, ``"unsure"`` where it reaches only the second,
             lower threshold, if the model has one, else ``"good"``; see `supersimplenet.postprocessing.calibration`.
         p_value: how often a good part scores at least this high, (0, 1]; None where the model is not calibrated.
@@ -146,7 +230,8 @@ class Prediction:
         defects: what is listed, by falling peak: none for a good image, and at least one for any other; see
             `supersimplenet.postprocessing.defects.listed_defects`. None where the model is not calibrated.
         regions: all regions that reach the pixel threshold, whatever the verdict; likewise.
-        map_logit: (H, W) float32, smoothed, higher is worse; it has the network's input size where the image was
+        map_logit: (H, W) float32, smoothed, higher is worse: the network's own map, or a mixture with the subspace's,
+            see `ScoreScale.shown_map`; it has the network's input size where the image was
             resized to that size, else it is larger (tiles) or has the image's proportions; see `ViewConfig`.
         placement: where the map lies on the image.
         ignored: (H, W) bool of the map, pixels that count in no score and no defect; None for none.
@@ -155,9 +240,11 @@ class Prediction:
     """
 
     path: str | None
-    head_logit: float
-    map_max_logit: float
-    fused_logit: float
+    head_logit: float | None
+    map_max_logit: float | None
+    fused_logit: float | None
+    subspace_logit: float | None = None
+    joint_logit: float | None = None
     decides: ScoreName
     verdict: Verdict
     p_value: float | None = None
@@ -173,13 +260,17 @@ class Prediction:
     alignment: Alignment | None = None
 
     def score_of(self, name: ScoreName) -> float:
-        """Return one of the scores, in logits."""
-        return float(getattr(self, SCORE_FIELDS[name]))
+        """Return one of the scores, in logits.
+
+        Raises:
+            ConfigError: the model has no such score.
+        """
+        return score_in(self, name)
 
     @property
     def scores(self) -> dict[ScoreName, float]:
-        """All scores by name, in logits."""
-        return {name: self.score_of(name) for name in SCORE_FIELDS}
+        """All scores that the model has by name, in logits."""
+        return {name: self.score_of(name) for name, field in SCORE_FIELDS.items() if getattr(self, field) is not None}
 
     @property
     def score_logit(self) -> float:
@@ -246,6 +337,24 @@ class Prediction:
                 data = base64.b64encode(buffer.getvalue()).decode("ascii")
                 picture = f'<img style="max-width: 100%" alt="" src="data:image/png;base64,{data}"/><br/>'
         return f"<div>{picture}<code>{html.escape(repr(self))}</code></div>"
+
+
+def score_in(scored: object, name: ScoreName) -> float:
+    """Return a score, in logits, of a prediction or anything that has the fields of `SCORE_FIELDS`.
+
+    Raises:
+        ConfigError: the model has no such score.
+    """
+    value = getattr(scored, SCORE_FIELDS[name])
+    if value is None:
+        raise ConfigError(f"{name} score: this model has none; {_has_none(name)}")
+    return float(value)
+
+
+def _has_none(name: ScoreName) -> str:
+    if name in ("subspace", "joint"):
+        return "models of earlier versions have no subspace; train again, or take another score"
+    return "its heads are not trained (--trainer.max_epochs 0); take the subspace score"
 
 
 def is_finite(value: object) -> bool:

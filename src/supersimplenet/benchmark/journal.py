@@ -25,7 +25,8 @@ from supersimplenet.utils.serialization import checked
 
 RUNS_FILE = "runs.jsonl"
 FAILURES_FILE = "failures.jsonl"
-# Metrics kept from metrics.json, detection first: by the classification head, by the anomaly map's maximum, by both.
+# Metrics kept from metrics.json, detection first: by the classification head, by the anomaly map's maximum, by both,
+# by the subspace and by all together.
 METRICS = (
     "AP-det",
     "I-AUROC",
@@ -33,6 +34,10 @@ METRICS = (
     "seg-I-AUROC",
     "fused-AP-det",
     "fused-I-AUROC",
+    "subspace-AP-det",
+    "subspace-I-AUROC",
+    "joint-AP-det",
+    "joint-I-AUROC",
     "AP-loc",
     "P-AUROC",
     "AUPRO",

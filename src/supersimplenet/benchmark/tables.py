@@ -27,6 +27,8 @@ _READING = {
     "AP-det": "AP-det and I-AUROC rank images by the classification head's score",
     "seg-AP-det": ", seg- by the map's maximum",
     "fused-AP-det": ", fused- by both together",
+    "subspace-AP-det": ", subspace- by the distance from good images",
+    "joint-AP-det": ", joint- by all together",
     "AP-loc": "; AP-loc, P-AUROC and AUPRO are of pixels",
 }
 _NAMES = ("supervision", "metric", "category")  # headers of columns with text; all others hold numbers

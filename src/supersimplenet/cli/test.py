@@ -25,7 +25,13 @@ from supersimplenet.utils.console import results
 if TYPE_CHECKING:
     from supersimplenet.evaluation.results import Evaluation
 
-_SCORES = {"head": "classification head's score", "map": "anomaly map's maximum", "fused": "fused score"}
+_SCORES = {
+    "head": "classification head's score",
+    "map": "anomaly map's maximum",
+    "fused": "fused score",
+    "subspace": "subspace score",
+    "joint": "joint score",
+}
 
 
 def command() -> Command:

@@ -29,7 +29,7 @@ from supersimplenet.metrics.ranking import (
 )
 from supersimplenet.postprocessing.defects import counted_map, find_peak
 from supersimplenet.preprocessing.loading import Failure, OnError
-from supersimplenet.types import BAD, GOOD, Resolution, Sample
+from supersimplenet.types import BAD, GOOD, SCORE_FIELDS, Resolution, Sample
 from supersimplenet.utils.console import progress_bar
 
 _IMAGE_METRICS = {"I-AUROC": ranked_auroc, "AP-det": ranked_average_precision, "I-F1-max": ranked_f1_max}
@@ -212,6 +212,8 @@ def _outcome(case: EvaluatedImage, threshold_logit: float) -> Outcome:
         head_logit=prediction.head_logit,
         map_max_logit=prediction.map_max_logit,
         fused_logit=prediction.fused_logit,
+        subspace_logit=prediction.subspace_logit,
+        joint_logit=prediction.joint_logit,
         score_logit=prediction.score_logit,
         threshold_logit=threshold_logit,
         verdict=prediction.verdict,
@@ -233,6 +235,8 @@ def _image_metrics(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
     groups = [outcome.part for outcome in outcomes]
     metrics: dict[str, Metric] = {}
     for score, prefix in PREFIXES.items():
+        if getattr(outcomes[0], SCORE_FIELDS[score]) is None:
+            continue  # the model has no such score
         scores = np.array([outcome.score_of(score) for outcome in outcomes])
         found = measure(_IMAGE_METRICS, partial(rank, scores, labels))
         intervals, reason = {}, ""

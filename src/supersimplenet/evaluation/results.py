@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from supersimplenet.inference.config import METRICS_FILE
 from supersimplenet.metrics.ranking import Metric
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
-from supersimplenet.types import BAD, GOOD, SCORE_FIELDS, Defect, Resolution, Sample, ScoreName, Verdict
+from supersimplenet.types import BAD, GOOD, Defect, Resolution, Sample, ScoreName, Verdict, score_in
 from supersimplenet.utils.files import write_text
 from supersimplenet.utils.formatting import counted, few
 
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from supersimplenet.preprocessing.loading import Failure
 
 # Prefix of each score's metric names. The head's score has none: published results rank by it.
-PREFIXES: dict[ScoreName, str] = {"head": "", "map": "seg-", "fused": "fused-"}
+PREFIXES: dict[ScoreName, str] = {
+    "head": "",
+    "map": "seg-",
+    "fused": "fused-",
+    "subspace": "subspace-",
+    "joint": "joint-",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,8 @@ class Outcome:
         head_logit: see `supersimplenet.types.Prediction`.
         map_max_logit: see `supersimplenet.types.Prediction`.
         fused_logit: see `supersimplenet.types.Prediction`.
+        subspace_logit: see `supersimplenet.types.Prediction`.
+        joint_logit: see `supersimplenet.types.Prediction`.
         score_logit: the score that the verdict comes from.
         threshold_logit: the verdict is ``bad`` from this score on.
         verdict: see `supersimplenet.types.Prediction`.
@@ -51,9 +59,11 @@ class Outcome:
     """
 
     sample: Sample
-    head_logit: float
-    map_max_logit: float
-    fused_logit: float
+    head_logit: float | None
+    map_max_logit: float | None
+    fused_logit: float | None
+    subspace_logit: float | None = None
+    joint_logit: float | None = None
     score_logit: float
     threshold_logit: float
     verdict: Verdict
@@ -78,8 +88,8 @@ class Outcome:
         return self.lost_regions > 0 and not self.has_pixel_labels
 
     def score_of(self, name: ScoreName) -> float:
-        """Return one of the scores, in logits."""
-        return float(getattr(self, SCORE_FIELDS[name]))
+        """Return one of the scores, in logits; see `supersimplenet.types.score_in`."""
+        return score_in(self, name)
 
     @property
     def margin(self) -> float:

@@ -18,7 +18,7 @@ from supersimplenet.datasets.synthetic import synthesize
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.export.formats import convert
-from supersimplenet.export.graph import at_size, step_px, trace, trace_scores
+from supersimplenet.export.graph import at_size, score_inputs, step_px, trace, trace_scores
 from supersimplenet.export.quantization import QuantizationImages, quantize
 from supersimplenet.export.recalibration import recalibrate
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
@@ -33,6 +33,7 @@ from supersimplenet.inference.image_records import (
 from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
 from supersimplenet.inference.record import stated_hash
 from supersimplenet.model.config import SMALLEST_SIDE_PX
+from supersimplenet.model.folded import output_names_of
 from supersimplenet.model.layers import require_fitting_size
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.listing import list_images
@@ -135,6 +136,7 @@ def export_model(
                 artifact.model,
                 file_format,
                 chosen,
+                names=output_names_of(detector.network),
                 postprocessor=postprocessor,
                 preprocessor=preprocessor,
                 max_drop=max_drop,
@@ -155,7 +157,8 @@ def export_model(
                     gives_verdict=_sees_whole(preprocessor, dynamic=dynamic),
                     dynamic=dynamic,
                     masked=not preprocessor.is_plain,
-                )
+                ),
+                score_inputs(detector.network, masked=not preprocessor.is_plain),
             )
             artifact.write(file, bundle)
             certificate = _verified(
@@ -228,6 +231,8 @@ def _bundle(
             postprocessor.image_score,
             whole=_sees_whole(preprocessor, dynamic=dynamic),
             calibrated=postprocessor.calibration is not None,
+            subspace=network.subspace is not None,
+            shown=postprocessor.score_scale.shown_weight > 0,
         ),
         image_score=postprocessor.image_score,
         score_scale=postprocessor.score_scale,

@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from supersimplenet.errors import ConfigError, ExportError
-from supersimplenet.export.graph import INPUTS, SCORE_INPUTS, join
+from supersimplenet.export.graph import INPUTS, join
 from supersimplenet.runtime.bundle import KEY, Bundle, FileFormat
 from supersimplenet.runtime.file_kinds import BIN, XML
 from supersimplenet.runtime.seal import seal_onnx, seal_openvino, seal_zip
@@ -32,8 +32,8 @@ class Artifact(Protocol):
 
     model: Any
 
-    def append(self, scores: ExportedProgram) -> None:
-        """Append the outputs of `supersimplenet.export.graph.trace_scores`."""
+    def append(self, scores: ExportedProgram, inputs: Sequence[str]) -> None:
+        """Append the outputs of `supersimplenet.export.graph.trace_scores`, whose inputs have these names."""
 
     def write(self, path: Path, bundle: Bundle) -> None:
         """Write the network and its metadata into one file."""
@@ -73,9 +73,9 @@ class OnnxArtifact:
         self._onnx = onnx
         self.model = _onnx_model(program, INPUTS)
 
-    def append(self, scores: ExportedProgram) -> None:
+    def append(self, scores: ExportedProgram, inputs: Sequence[str]) -> None:
         """See `Artifact`."""
-        added = _onnx_model(scores, SCORE_INPUTS)
+        added = _onnx_model(scores, inputs)
         # Its own tensors get a prefix; those that both graphs name are the network's outputs and the pixels to ignore.
         self._onnx.compose.add_prefix(added, "scores.", rename_inputs=False, rename_outputs=False, inplace=True)
         for name in ("node", "initializer", "output", "value_info"):
@@ -122,9 +122,9 @@ class OpenVinoArtifact:
         self._openvino = openvino
         self.model = self._named(program, INPUTS)
 
-    def append(self, scores: ExportedProgram) -> None:
+    def append(self, scores: ExportedProgram, inputs: Sequence[str]) -> None:
         """See `Artifact`."""
-        added = self._named(scores, SCORE_INPUTS)
+        added = self._named(scores, inputs)
         given = {name: port.get_node().input_value(0) for port in self.model.outputs for name in port.get_names()}
         given |= {name: port for port in self.model.inputs for name in port.get_names()}
         for port in added.inputs:
@@ -158,8 +158,9 @@ class TorchArtifact:
     def __init__(self, program: ExportedProgram) -> None:
         self.model = program
 
-    def append(self, scores: ExportedProgram) -> None:
+    def append(self, scores: ExportedProgram, inputs: Sequence[str]) -> None:
         """See `Artifact`."""
+        del inputs
         self.model = join(self.model, scores)
 
     def write(self, path: Path, bundle: Bundle) -> None:

@@ -14,13 +14,13 @@ from torch.nn.utils import parametrize
 from supersimplenet.errors import ExportError
 from supersimplenet.export.score_outputs import ScoreOutputs
 from supersimplenet.model.config import LARGEST_SIDE_PX, SMALLEST_SIDE_PX
-from supersimplenet.model.folded import FoldedNetwork
+from supersimplenet.model.folded import FoldedNetwork, output_names_of
 from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.model.subspace import Subspace
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.utils.formatting import first_line
 
 INPUTS = ("image", "ignored")
-SCORE_INPUTS = ("map", "head_logit", "ignored")
 _LARGEST_BATCH = 1024
 _FEW_VALUES = 1024  # weights with fewer values are not worth compressing
 
@@ -47,14 +47,11 @@ class ExportNetwork(nn.Module):
             ignored: (B, H, W) uint8, not 0 on pixels that count in no score. With None, the graph has no such input.
 
         Returns:
-            ``map`` (B, H, W), the smoothed anomaly map, and ``head_logit`` (B,), both float32 logits.
+            The outputs of `FoldedNetwork` by name, float32 logits.
         """
-        if ignored is None:
-            output = self.folded.heads(self.folded.backbone(image))
-            smoothed = self.folded.finished_map(output.map_logit, image_size=image.shape[1:3])
-            return {"map": smoothed, "head_logit": output.score_logit}
-        smoothed, head = self.folded(image, ignored > 0)
-        return {"map": smoothed, "head_logit": head}
+        folded = self.folded
+        found = folded.of_features(folded.backbone(image), image.shape[1:3], None if ignored is None else ignored > 0)
+        return dict(zip(folded.output_names, found, strict=True))
 
 
 class _Joined(nn.Module):
@@ -67,7 +64,7 @@ class _Joined(nn.Module):
     def forward(self, image: Tensor, ignored: Tensor | None = None) -> dict[str, Tensor]:
         also = () if ignored is None else (ignored,)
         outputs: dict[str, Tensor] = self.network(image, *also)
-        outputs |= self.scores(outputs["map"], outputs["head_logit"], *also)
+        outputs |= self.scores(*outputs.values(), *also)
         return outputs
 
 
@@ -112,11 +109,18 @@ def trace_scores(
     dynamic: bool = False,
     masked: bool = False,
 ) -> ExportedProgram:
-    """Trace the outputs that follow from anomaly map and head's score; see `ScoreOutputs` and `trace`."""
+    """Trace the outputs that follow from those of the network; see `ScoreOutputs` and `trace`."""
     image, ignored = _example_inputs(network)
-    example = (image[..., 0].float(), torch.zeros(len(image)), *((ignored,) if masked else ()))
-    module = ScoreOutputs(postprocessor, gives_verdict=gives_verdict)
-    return _traced(module, example, _open_axes(network, dynamic=dynamic))
+    inputs = score_inputs(network, masked=masked)
+    examples = {name: torch.zeros(len(image)) if name.endswith("logit") else image[..., 0].float() for name in inputs}
+    given = tuple((examples | {"ignored": ignored})[name] for name in inputs)
+    module = ScoreOutputs(postprocessor, inputs=inputs, gives_verdict=gives_verdict)
+    return _traced(module, given, _open_axes(network, dynamic=dynamic), variadic=True)
+
+
+def score_inputs(network: SuperSimpleNet, *, masked: bool) -> tuple[str, ...]:
+    """Return the names of what the traced `ScoreOutputs` of a network are given."""
+    return (*output_names_of(network), *(["ignored"] if masked else []))
 
 
 def join(network: ExportedProgram, scores: ExportedProgram) -> ExportedProgram:
@@ -143,13 +147,22 @@ def _open_axes(network: SuperSimpleNet, *, dynamic: bool) -> dict[int, Any]:
     return axes
 
 
-def _traced(module: nn.Module, inputs: tuple[Tensor, ...], open_axes: dict[int, Any]) -> ExportedProgram:
-    """Trace a module for inputs with these open axes, as far as each input has them."""
+def _traced(
+    module: nn.Module, inputs: tuple[Tensor, ...], open_axes: dict[int, Any], *, variadic: bool = False
+) -> ExportedProgram:
+    """Trace a module for inputs with these open axes, as far as each input has them.
+
+    Args:
+        module: the module.
+        inputs: what its `forward` is given.
+        open_axes: axes that are open.
+        variadic: `forward` takes any number of inputs.
+    """
     shapes = tuple({axis: size for axis, size in open_axes.items() if axis < value.ndim} for value in inputs)
     with torch.no_grad():
         module(*inputs)  # creates the matrices kept between calls, with numbers and not symbols as sizes
         try:
-            program = export(module, inputs, dynamic_shapes=shapes)
+            program = export(module, inputs, dynamic_shapes=(shapes,) if variadic else shapes)
         except Exception as error:  # torch's tracer and the backbone's code may raise any error
             height, width = inputs[0].shape[1:3]
             is_dynamic = 1 in open_axes
@@ -168,8 +181,8 @@ class _Widened(nn.Module):
 
 
 def _keep_in_half(module: nn.Module) -> None:
-    """Store large weights in 16 bits, widened to 32 bits where they are used."""
-    for part in list(module.modules()):
+    """Store large weights in 16 bits, widened to 32 bits where they are used; those of the subspace stay in 32."""
+    for part in [part for part in module.modules() if not isinstance(part, Subspace)]:
         named = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
         for name, value in named:
             if value.dtype == torch.float32 and value.numel() > _FEW_VALUES:

@@ -63,18 +63,21 @@ def quantize(
     file_format: FileFormat,
     images: QuantizationImages,
     *,
+    names: Sequence[str],
     postprocessor: PostProcessor,
     preprocessor: Preprocessor,
     max_drop: float,
 ) -> tuple[Any, float, str]:
     """Quantise a model to int8; operations that lose too much accuracy return to float.
 
-    Matrix products stay in float: they upscale feature maps, and 8 bits are too few for interpolation weights.
+    Matrix products stay in float: they upscale feature maps, and 8 bits are too few for interpolation weights, as for
+    the projection of the subspace, whose residuals are small differences of large features.
 
     Args:
         model: the model, of ONNX or OpenVINO.
         file_format: the model's format, ``onnx`` or ``openvino``.
         images: images to measure value ranges and accuracy with.
+        names: names of the network's outputs.
         postprocessor: the model's postprocessor, with the deciding score.
         preprocessor: the model's preprocessor.
         max_drop: largest loss that is allowed. Where there are good and bad images, the loss of I-AUROC. Where there
@@ -99,7 +102,7 @@ def quantize(
 
     def scores(candidate: Any, places: Iterable[int]) -> NDArray[np.float64]:
         """Return the score of some of the images that measure the accuracy."""
-        backend = FunctionBackend(_run(candidate, file_format, masked=masked))
+        backend = FunctionBackend(_run(candidate, file_format, names=names, masked=masked))
         predictor = Predictor(backend, preprocessor=preprocessor, postprocessor=postprocessor)
         found = [predictor.predict_prepared([images.prepared[measured[place]]], [None])[0] for place in places]
         return np.array([prediction.score_logit for prediction in found if isinstance(prediction, Prediction)])
@@ -155,14 +158,15 @@ def quantize(
     return quantized, drop, of
 
 
-def _run(model: Any, file_format: FileFormat, *, masked: bool) -> Run:
+def _run(model: Any, file_format: FileFormat, *, names: Sequence[str], masked: bool) -> Run:
     """Return a function that runs a model of an engine; some of NNCF's models are compiled already."""
+    own = {name: name for name in names}
     if file_format == "onnx":
         session = onnx_session(model.SerializeToString()) if hasattr(model, "SerializeToString") else model
-        return lambda pixels, ignored=None: run_onnx(session, network_inputs(pixels, ignored, masked=masked))
+        return lambda pixels, ignored=None: run_onnx(session, network_inputs(pixels, ignored, masked=masked), own)
     import openvino
 
     if isinstance(model, openvino.Model):
         model = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    compiled = CompiledModel(model)
+    compiled = CompiledModel(model, names=own)
     return lambda pixels, ignored=None: compiled.run(network_inputs(pixels, ignored, masked=masked))

@@ -83,7 +83,8 @@ def verify(
     for found, wanted in zip(maps, wanted_maps, strict=True):
         if found.shape != wanted.shape:
             raise ExportError(f"{file.name}: gives maps {found.shape}; the model gives {wanted.shape}")
-    names = ("head_logit", "map_max_logit", "score_logit")
+    fields = ("head_logit", "map_max_logit", "subspace_logit", "score_logit")
+    names = [name for name in fields if getattr(expected[0], name) is not None]
     scores = np.array([[row[name] for name in names] for row in rows], dtype=np.float64)
     wanted_scores = np.array([[getattr(prediction, name) for name in names] for prediction in expected])
     by_score = np.abs(scores - wanted_scores)

@@ -96,8 +96,8 @@ class TorchEngine:
         inputs = [torch.from_numpy(values) for values in (pixels, ignored) if values is not None]
         batches = zip(*[torch.split(values, self.batch_size) for values in inputs], strict=True)
         outputs = [self._computed(batch) for batch in batches]
-        map_logit, score_logit = (torch.cat(values).numpy() for values in zip(*outputs, strict=True))
-        return map_logit, score_logit
+        whole = [torch.cat(values).numpy() for values in zip(*outputs, strict=True)]
+        return Outputs(**dict(zip(self.network.output_names, whole, strict=True)))
 
     def _computed(self, batch: Sequence[Tensor]) -> Sequence[Tensor]:
         if self._graphs is not None:
@@ -110,16 +110,18 @@ class TorchEngine:
 
     def stages(self, pixels: NDArray[np.uint8]) -> dict[str, Callable[[], object]]:
         """See `Engine`."""
-        network = self.network
+        network, heads, subspace = self.network, self.network.measures.heads, self.network.measures.subspace
         with torch.inference_mode():
             batch = torch.from_numpy(pixels).to(self.device)
             features = network.backbone(batch)
-            map_logit = network.heads(features).map_logit
+            map_logit = heads(features).map_logit
         alone = torch.inference_mode()
+        of_subspace = {} if subspace is None else {"subspace": alone(lambda: subspace(features))}
         return {
             "backbone": alone(lambda: network.backbone(batch)),
-            "heads": alone(lambda: network.heads(features)),
-            "post-processing": alone(lambda: network.finished_map(map_logit)),
+            "heads": alone(lambda: heads(features)),
+            **of_subspace,
+            "post-processing": alone(lambda: network.measures.finished_map(map_logit, network.image_size)),
         }
 
 
@@ -181,9 +183,8 @@ class OpenVinoEngine:
                 return tuple(f.permute(0, 3, 1, 2) for f in network.backbone(batch))  # the layout of the convolutions
 
         class Rest(nn.Module):
-            def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
-                output = network.heads([f.permute(0, 2, 3, 1) for f in maps])
-                return network.finished_map(output.map_logit), output.score_logit
+            def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
+                return network.of_features([f.permute(0, 2, 3, 1) for f in maps], network.image_size)
 
         batch = torch.from_numpy(pixels[:1])
         with torch.no_grad():
@@ -210,11 +211,18 @@ class OpenVinoEngine:
 
     def _named(self, model: Any, *, always_many: bool = False) -> OpenVinoModel:
         """Return a compiled network whose inputs and outputs have the same names as those of an exported file."""
-        for ports, names in ((model.inputs, ("image", "ignored")), (model.outputs, ("map", "head_logit"))):
+        for ports, names in ((model.inputs, ("image", "ignored")), (model.outputs, self._network.output_names)):
             for port, name in zip(ports, names, strict=False):  # there may be only one input
                 port.get_tensor().set_names({name})
         return self._compiled(model, always_many=always_many)
 
     def _compiled(self, model: Any, *, always_many: bool = False) -> OpenVinoModel:
         threads = torch.get_num_threads()
-        return OpenVinoModel(self._core, model, precision=self._precision, threads=threads, always_many=always_many)
+        return OpenVinoModel(
+            self._core,
+            model,
+            precision=self._precision,
+            threads=threads,
+            always_many=always_many,
+            names={name: name for name in self._network.output_names},
+        )

@@ -3,7 +3,7 @@
 ::
 
     runs/bottle/
-    ├── model.safetensors   the heads, and the backbone if it cannot be loaded again by its name
+    ├── model.safetensors   heads and subspace, and the backbone if it cannot be loaded again by its name
     ├── config.yaml         architecture, recipe, data, seed, versions, hash of the training list
     ├── calibration.yaml    thresholds and what they guarantee; written by `train` and `supersimplenet calibrate`
     ├── roi.png             region of interest, if there is one
@@ -36,15 +36,18 @@ from supersimplenet.inference.record import FORMAT, is_finished, map_shift_px, m
 from supersimplenet.model.backbone import build_backbone, wrap_module
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.model.weight_files import WeightsError, read_shapes, require_fit
+from supersimplenet.model.subspace import Subspace
+from supersimplenet.model.weight_files import Shapes, WeightsError, read_shapes, require_fit
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.preprocessing.images import read_image, read_mask
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.utils.documents import read_yaml
 from supersimplenet.utils.files import file_sha256, whole_file, write_text
+from supersimplenet.utils.formatting import shown_value
 from supersimplenet.utils.serialization import from_plain, to_plain
 
+_LARGEST_STRIDE = 1 << 10
 _VERSIONED = ("supersimplenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "simplejpeg")
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -70,16 +73,21 @@ def save_weights(folder: Path, network: SuperSimpleNet) -> str:
     Raises:
         ModelFolderError: a weight is not finite.
     """
-    backbone = network.backbone
-    kept = network.heads if backbone.refetchable else network
-    prefix = "heads." if backbone.refetchable else ""
-    tensors = {prefix + name: value.detach().cpu().contiguous() for name, value in kept.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in _kept(network).items()}
     _require_finite(tensors, str(folder), "train again, with smaller learning rates if it happens again")
     content = save(tensors)
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / WEIGHTS_FILE) as temporary:
         temporary.write_bytes(content)  # a file written by safetensors itself is readable by its owner only
     return hashlib.sha256(content).hexdigest()
+
+
+def _kept(network: SuperSimpleNet) -> dict[str, torch.Tensor]:
+    """Return the tensors that a model folder holds: all but those of a backbone that its name alone brings back."""
+    left_out = "backbone." if network.backbone.refetchable else None
+    return {
+        name: value for name, value in network.state_dict().items() if left_out is None or not name.startswith(left_out)
+    }
 
 
 def describe_model(
@@ -156,15 +164,14 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
         else:
             built = wrap_module(backbone, config.size_px)
         network = SuperSimpleNet(config, backbone=built)
-        target = network.heads if built.refetchable else network
-        prefix = "heads." if built.refetchable else ""
-        wanted = {prefix + name: value for name, value in target.state_dict().items()}
-        require_fit(shapes, wanted, f"{weights}: does not fit its {CONFIG_FILE}")
+        network.subspace = _room_for_subspace(network, shapes)
+        require_fit(shapes, _kept(network), f"{weights}: does not fit its {CONFIG_FILE}")
     except WeightsError as error:
         raise ModelFolderError(f"{error}; copy the folder again, or train the model again") from error
     tensors = load_file(weights)
     _require_finite(tensors, str(weights), "copy the file again, or train again")
-    target.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()})
+    network.load_state_dict(tensors, strict=False)  # a backbone that was loaded by its name is not in the file
+    _require_strides(network, weights)
     if built.fingerprint() != record["backbone"]["sha256"]:
         raise ModelFolderError(
             f"{folder}: the weights of backbone '{config.backbone}' are not those of the training "
@@ -173,6 +180,37 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
         )
     network.map_shift_px = map_shift_px(record)
     return network.eval(), record
+
+
+def _room_for_subspace(network: SuperSimpleNet, shapes: Shapes) -> Subspace | None:
+    """Return an empty subspace of the size that a file of weights has; None where it has none, as in version 0.1."""
+    if not any(name.startswith("subspace.") for name in shapes):
+        return None
+    channels = sum(network.backbone.channels)
+    shape, _ = shapes.get("subspace.complement", ((channels, 1), None))
+    directions = shape[1] if len(shape) == 2 and 1 <= shape[1] <= channels else 1
+    return Subspace(
+        torch.zeros(channels),
+        torch.zeros(channels, directions),
+        torch.ones(len(network.backbone.channels), dtype=torch.int64),
+    )
+
+
+def _require_strides(network: SuperSimpleNet, weights: Path) -> None:
+    """Take over the strides that the weights of the subspace have.
+
+    Raises:
+        ModelFolderError: they are not those of feature maps.
+    """
+    if network.subspace is None:
+        return
+    strides = network.subspace.stride.tolist()
+    if not (strides[0] >= 1 and strides == sorted(strides) and strides[-1] <= _LARGEST_STRIDE):
+        raise ModelFolderError(
+            f"{weights}: strides of the subspace {shown_value(strides)}; wanted whole numbers above 0, ascending; copy "
+            "the folder again, or train the model again"
+        )
+    network.subspace.strides = strides
 
 
 def _require_finite(tensors: Mapping[str, torch.Tensor], where: str, advice: str) -> None:

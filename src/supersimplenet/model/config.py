@@ -125,8 +125,9 @@ class Recipe:
             covers best, and the others that it touches count in no loss; ``drop`` trains on all of them as normal, as
             published (docs/decisions/0022-small-regions.md).
         image_score: which anomaly score decides the verdict: ``head`` (the classification head's), ``map`` (the map's
-            maximum) or ``fused`` (their mean on one scale). All three are reported. ``auto``: the head's for weak
-            supervision, else fused (docs/decisions/0012-flips-and-scores.md).
+            maximum), ``fused`` (their mean on one scale), ``subspace`` (the distance from the features of good images)
+            or ``joint`` (a weighted mean of head, map and subspace). All are reported. ``auto``: joint for unsupervised
+            training, the head's for weak supervision, else fused (docs/decisions/0012-flips-and-scores.md, 0027).
         map_shift_px: how far (down, right) the anomaly map is moved back, in pixels of the input, each 0 to 8.
             ``auto``: as measured on painted defects at the end of the training, 0 where it does not help
             (docs/decisions/0029-place-and-outline.md).
@@ -202,6 +203,29 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreWeights:
+    """Weights of a regime, see `supersimplenet.types.ScoreScale`: of the joint score, and of the subspace map."""
+
+    head_weight: float
+    map_weight: float
+    subspace_weight: float
+    shown_weight: float
+
+
+# Without bad images the head adds noise, and the subspace ranks best beside the map; with them its score is reported,
+# but does not decide. docs/decisions/0027-subspace.md.
+_UNSUPERVISED = ScoreWeights(head_weight=0.0, map_weight=0.5, subspace_weight=0.5, shown_weight=0.5)
+_SUPERVISED = ScoreWeights(head_weight=0.5, map_weight=0.25, subspace_weight=0.25, shown_weight=0.0)
+SCORE_WEIGHTS: dict[Regime, ScoreWeights] = {
+    "unsupervised": _UNSUPERVISED,
+    "weak": _SUPERVISED,
+    "mixed": _SUPERVISED,
+    "full": _SUPERVISED,
+}
+_IMAGE_SCORES: dict[Regime, ScoreName] = {"unsupervised": "joint", "weak": "head", "mixed": "fused", "full": "fused"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelRecipe:
     """Settings of a recipe that depend on the labels, with every ``auto`` resolved; see `Recipe` for each."""
 
@@ -237,7 +261,7 @@ def resolve_recipe(
         mask_dilation_px=7 if variant == "jims" else 1,
         distance_weight=(3.0, 2.0) if variant == "jims" else None,
         small_regions="drop",
-        image_score="head" if regime == "weak" else "fused",
+        image_score=_IMAGE_SCORES[regime],
         gradient_clip_norm=None if unsupervised else 1.0,
     )
     given = {field.name: getattr(recipe, field.name) for field in fields(LabelRecipe)}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from supersimplenet.model.axes import TAPS
 from supersimplenet.model.heads import (
     CONV,
     LEAKY_SLOPE,
@@ -26,12 +27,13 @@ from supersimplenet.model.heads import (
 )
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.model.ops import pointwise
-from supersimplenet.model.resample import TAPS, upscale_dense, upscale_taps, upscale_taps_dense
+from supersimplenet.model.resample import upscale_dense, upscale_taps, upscale_taps_dense
 from supersimplenet.model.segmentation_kernel import activate_project
+from supersimplenet.model.subspace import ignored_positions
 
 
 class FoldedNetwork(nn.Module):
-    """Network from pixels to the smoothed anomaly map and the score; BatchNorms are folded into the weights.
+    """Network from pixels to the smoothed anomaly maps and the scores; BatchNorms are folded into the weights.
 
     Args:
         network: the trained network; its weights are copied, so that later training does not change this module.
@@ -50,37 +52,92 @@ class FoldedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = network.config.size_px
-        self.map_shift_px = network.map_shift_px
         self.backbone = network.backbone.folded(dtype, None if open_size else self.image_size)
-        self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
+        self.measures = FoldedMeasures(network, dtype=dtype, dense=dense)
 
-    def forward(self, pixels: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute anomaly map and score of each image.
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what `forward` returns, in its order."""
+        return self.measures.output_names
+
+    def forward(self, pixels: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Compute anomaly maps and scores of each image.
 
         Args:
             pixels: (B, H, W, 3) uint8, RGB.
             ignored: (B, H, W) bool, pixels that count in no score, never all pixels of an image; None for none.
 
         Returns:
-            (B, H, W) smoothed map and (B,) score, float32 logits.
+            See `FoldedMeasures.forward`.
         """
-        output, touched = self.raw(pixels, ignored)
-        return self.finished_map(output.map_logit, touched), output.score_logit
+        return self.of_features(self.backbone(pixels), self.image_size, ignored)
+
+    def of_features(
+        self, features: Sequence[Tensor], image_size: Sequence[int], ignored: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Compute the same from feature maps (B, h_l, w_l, C_l), for images of this size."""
+        found: tuple[Tensor, ...] = self.measures(features, image_size, _touched(features, ignored))
+        return found
 
     def raw(self, pixels: Tensor, ignored: Tensor | None = None) -> tuple[HeadOutput, Tensor | None]:
         """Compute the heads' outputs, and the positions (B, h, w) bool of the map that touch ignored pixels."""
         features = self.backbone(pixels)
-        if ignored is None:
-            return self.heads(features), None
-        touched = F.adaptive_max_pool2d(ignored[:, None].float(), output_size(features))[:, 0] > 0  # (B, h, w)
-        return self.heads(features, touched), touched
+        touched = _touched(features, ignored)
+        return self.measures.heads(features, touched), touched
 
-    def finished_map(
-        self, map_logit: Tensor, ignored: Tensor | None = None, image_size: Sequence[int] | None = None
-    ) -> Tensor:
-        """Return the map (B, H, W) that is shown and scored: upscaled, smoothed and moved; see `anomaly_map`."""
-        size = self.image_size if image_size is None else image_size
-        return anomaly_map(map_logit, size, ignored, shift_px=self.map_shift_px)
+
+def _touched(features: Sequence[Tensor], ignored: Tensor | None) -> Tensor | None:
+    """Return the positions (B, h, w) bool of the map that touch ignored pixels (B, H, W)."""
+    if ignored is None:
+        return None
+    return F.adaptive_max_pool2d(ignored[:, None].float(), output_size(features))[:, 0] > 0
+
+
+class FoldedMeasures(nn.Module):
+    """What the network makes of features: the heads' map and score, and those of the subspace where there is one.
+
+    Args:
+        network: see `FoldedNetwork`.
+        dtype: type of the wide matrices of the heads, and so of the features; None for the type of the heads.
+        dense: see `FoldedNetwork`.
+    """
+
+    def __init__(self, network: SuperSimpleNet, *, dtype: torch.dtype | None = None, dense: bool = False) -> None:
+        super().__init__()
+        self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
+        self.subspace = None if network.subspace is None else network.subspace.for_inference(dense=dense)
+        self.map_shift_px = network.map_shift_px
+        self.output_names = output_names_of(network)
+
+    def forward(
+        self, features: Sequence[Tensor], image_size: Sequence[int], ignored: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Compute maps and scores.
+
+        Args:
+            features: (B, h_l, w_l, C_l) feature maps, largest first.
+            image_size: H, W.
+            ignored: (B, h, w) bool, see `Heads.forward`.
+
+        Returns:
+            (B, H, W) smoothed map and (B,) score, float32 logits, and likewise of the subspace where there is one.
+        """
+        output = self.heads(features, ignored)
+        found = (self.finished_map(output.map_logit, image_size, ignored), output.score_logit)
+        if self.subspace is None:
+            return found
+        hidden = None if ignored is None else ignored_positions(ignored)
+        distance = self.subspace(features, hidden)
+        return (*found, anomaly_map(distance.position_logit, image_size, hidden), distance.score_logit)
+
+    def finished_map(self, map_logit: Tensor, image_size: Sequence[int], ignored: Tensor | None = None) -> Tensor:
+        """Return the heads' map (B, H, W) upscaled, smoothed and moved back; see `anomaly_map`."""
+        return anomaly_map(map_logit, image_size, ignored, shift_px=self.map_shift_px)
+
+
+def output_names_of(network: SuperSimpleNet) -> tuple[str, ...]:
+    """Return the names of what a network computes, in order: those of `supersimplenet.runtime.tiles.Outputs`."""
+    return ("map", "head_logit", *(() if network.subspace is None else ("subspace_map", "subspace_logit")))
 
 
 class FoldedHeads(nn.Module):

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supersimplenet.model.anomalies import Anomalies
+from supersimplenet.model.axes import TAPS, tap_coverage
 from supersimplenet.model.classification_kernel import normalise_activate_pool
 from supersimplenet.model.config import Variant
 from supersimplenet.model.ops import AllReduce, identity, pointwise, update_running_statistics
-from supersimplenet.model.resample import TAPS, SparseMatrix, tap_coverage, upscale, upscale_taps
+from supersimplenet.model.resample import SparseMatrix, upscale, upscale_taps
 from supersimplenet.model.segmentation_kernel import normalise_activate_project
 
 HIDDEN = 1024  # channels of the segmentation head's hidden layer

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from supersimplenet.model.anomalies import Anomalies
+from supersimplenet.model.axes import smoothed_upscale
 from supersimplenet.model.backbone import Backbone, build_backbone
 from supersimplenet.model.config import NO_SHIFT, ModelConfig
 from supersimplenet.model.heads import HeadOutput, Heads
 from supersimplenet.model.layers import resolve_layers
-from supersimplenet.model.resample import smoothed_upscale
+from supersimplenet.model.subspace import Subspace
 
 SMOOTHING_SIGMA_PX = 4.0
 _SMALLEST_SHARE = 1e-4  # of the smoothing's weights; a pixel needs at least this share on counted positions
@@ -50,6 +51,8 @@ class SuperSimpleNet(nn.Module):
             align_corners=config.align_corners,
             generator=torch.Generator().manual_seed(seed),
         )
+        self.subspace: Subspace | None
+        self.register_module("subspace", None)  # fitted after the training; models of version 0.1 have none
 
     def forward(self, pixels: Tensor, anomalies: Anomalies | None = None, *, stop_gradient: bool = False) -> HeadOutput:
         """Compute map and score of each image.

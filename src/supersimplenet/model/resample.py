@@ -1,15 +1,13 @@
-"""Upscaling, average pooling and the taps of a 5x5 convolution, each as one small matrix per axis.
+"""Upscaling, average pooling and the taps of a 5x5 convolution of whole maps, by one small matrix per axis.
 
-All three are linear, separable and the same for every channel, so ``out = Y @ x @ X.T`` with one matrix per axis. The
-matrices come from `torch.nn.functional.interpolate` itself, applied to an identity matrix, so that both conventions of
-``align_corners`` are right to the last bit of the formula. Each row has four or five nonzero entries per tap, so the
-matrices are multiplied as sparse ones: first the columns' matrix, then the rows'.
+All three are linear, separable and the same for every channel, so ``out = Y @ x @ X.T`` with one matrix per axis
+(`supersimplenet.model.axes`). Each row has four or five nonzero entries per tap, so on a CPU the matrices are
+multiplied as sparse ones: first the columns' matrix, then the rows'.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -21,175 +19,8 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
-from supersimplenet.errors import ConfigError
+from supersimplenet.model.axes import TAPS, pooled_upscale, tap_matrix
 from supersimplenet.utils.system import is_cpu
-
-TAPS = 5  # side of the classification head's convolution
-_POOL = 3  # side of the average pooling
-
-
-def pooled_upscale(
-    size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Return the matrix of bilinear upscaling followed by 3-wide average pooling, for one axis.
-
-    Args:
-        size_in: length of the feature map's axis.
-        size_out: length of the upscaled axis.
-        align_corners: the convention of `torch.nn.functional.interpolate`.
-        device: device of the matrix.
-        dtype: type of the matrix.
-
-    Returns:
-        (size_out, size_in). A row at the border sums to 2/3: padded zeros count, as in the published network.
-
-    Source: JIMS section 3.1 (upscaling, neighbourhood aggregation). Differs: none.
-    """
-    if _is_open(size_in, size_out):
-        upscaled = hat_upscale(size_in, size_out, align_corners, device, dtype)
-        before, after = F.pad(upscaled, (0, 0, 1, 0))[:-1], F.pad(upscaled, (0, 0, 0, 1))[1:]
-        return (before + upscaled + after) / _POOL
-    return _pooled_upscale(size_in, size_out, align_corners, device, dtype)
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # a cached matrix must serve training too
-def _pooled_upscale(
-    size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    identity = torch.eye(size_in, dtype=torch.float64)[None]  # (1, size_in as channels, size_in)
-    upscaled = F.interpolate(identity, size=size_out, mode="linear", align_corners=align_corners)
-    pooled = F.avg_pool1d(upscaled, _POOL, stride=1, padding=_POOL // 2, count_include_pad=True)
-    return pooled[0].T.contiguous().to(device=device, dtype=dtype)
-
-
-def _is_open(*sizes: int) -> bool:
-    """Check whether any size is symbolic, as in a graph that is exported for images of any size."""
-    return any(isinstance(size, torch.SymInt) for size in sizes)
-
-
-def hat_upscale(size_in: int, size_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the matrix (size_out, size_in) of bilinear upscaling by its formula, for graphs with symbolic sizes.
-
-    Output ``i`` reads input ``j`` with the weight ``max(0, 1 - |p(i) - j|)``, where ``p(i)`` is its coordinate among
-    the inputs. Integers split ``p(i)`` into a whole number and a fraction, because float32 would leave few digits to
-    the fraction.
-    """
-    step, first = torch.arange(size_out, device=device), torch.arange(size_in, device=device)
-    if align_corners:
-        part, whole = step * (size_in - 1), size_out - 1
-    else:
-        whole = 2 * size_out
-        part = torch.clamp((2 * step + 1) * size_in - size_out, min=0)
-        part = torch.minimum(part, torch.full_like(part, (size_in - 1) * whole))
-    below = torch.div(part, whole, rounding_mode="floor")
-    fraction = (part - below * whole).to(dtype) / whole
-    return F.relu(1 - ((below[:, None] - first).to(dtype) + fraction[:, None]).abs())
-
-
-def tap_coverage(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return where each tap of a 5-wide 'same' convolution falls inside the axis.
-
-    Returns:
-        (size, 5) of ones and zeros: what a constant contributes under the zero padding.
-    """
-    if _is_open(size):
-        read = torch.arange(size, device=device)[:, None] + torch.arange(TAPS, device=device) - TAPS // 2
-        return ((read >= 0) & (read < size)).to(dtype)
-    return _tap_coverage(size, device, dtype)
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # a cached matrix must serve training too
-def _tap_coverage(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    radius = TAPS // 2
-    inside = F.pad(torch.ones(size, device=device, dtype=dtype), (radius, radius))
-    return inside.unfold(0, size, 1).T.contiguous()
-
-
-def smoothed_upscale(
-    size_in: int, size_out: int, sigma: float, device: torch.device, dtype: torch.dtype, shift_px: int = 0
-) -> Tensor:
-    """Return the matrix of bilinear upscaling followed by Gaussian smoothing with reflected borders, for one axis.
-
-    Args:
-        size_in: length of the map's axis.
-        size_out: length of the image's axis; longer than the kernel's radius, ``ceil(3 * sigma)``.
-        sigma: standard deviation of the Gaussian, in image pixels.
-        device: device of the matrix.
-        dtype: type of the matrix.
-        shift_px: how far the smoothed map is moved towards the first pixel; its last value fills up the other end.
-
-    Returns:
-        (size_out, size_in); every row sums to 1.
-
-    Raises:
-        ConfigError: the axis is too short for its border to be reflected.
-
-    Source: ICPR section 3.3 (kernel of 2 ceil(3 sigma) + 1). Differs: none.
-    """
-    if _is_open(size_in, size_out):
-        smoothed = _smoothed(hat_upscale(size_in, size_out, False, device, dtype).T, sigma).contiguous()
-        return _moved(smoothed, size_out, shift_px)
-    return _smoothed_upscale(size_in, size_out, sigma, device, dtype, shift_px)
-
-
-def _moved(rows: Tensor, size: int, shift_px: int) -> Tensor:
-    """Return row ``i + shift_px`` in the place of row ``i``; the first or last row, where there is none."""
-    if shift_px == 0:
-        return rows
-    return rows[(torch.arange(size, device=rows.device) + shift_px).clamp(0, size - 1)]
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
-def _smoothed_upscale(
-    size_in: int, size_out: int, sigma: float, device: torch.device, dtype: torch.dtype, shift_px: int
-) -> Tensor:
-    radius = math.ceil(3 * sigma)
-    if size_out <= radius:
-        raise ConfigError(f"image_size: {size_out} px is too small for the smoothing; use more than {radius} px a side")
-    identity = torch.eye(size_in, dtype=torch.float64)[:, None]  # (size_in, 1, size_in)
-    upscaled = F.interpolate(identity, size=size_out, mode="linear", align_corners=False)
-    smoothed = _smoothed(upscaled[:, 0], sigma).contiguous()
-    return _moved(smoothed, size_out, shift_px).to(device=device, dtype=dtype)
-
-
-def _smoothed(rows: Tensor, sigma: float) -> Tensor:
-    """Smooth rows (R, size) along themselves and return them transposed: (size, R)."""
-    radius = math.ceil(3 * sigma)
-    offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(rows)
-    padded = F.pad(rows[:, None], (radius, radius), mode="reflect")
-    return F.conv1d(padded, kernel[None, None])[:, 0].T
-
-
-def _tap_matrix(
-    length_in: int, length_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Return `pooled_upscale` for each tap of a 5-wide 'same' convolution.
-
-    Returns:
-        (out, in, 5); ``[i, :, t]`` reads ``i + t - 2``.
-    """
-    make = _shifted if _is_open(length_in, length_out) else _kept_tap_matrix
-    return make(length_in, length_out, align_corners, device, dtype)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _kept_tap_matrix(
-    length_in: int, length_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    return _shifted(length_in, length_out, align_corners, device, dtype)
-
-
-def _shifted(length_in: int, length_out: int, align_corners: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
-    matrix = pooled_upscale(length_in, length_out, align_corners, device, dtype)
-    radius = TAPS // 2
-    padded = F.pad(matrix, (0, 0, radius, radius))  # zeros are shifted in: a tap outside the map reads nothing
-    return torch.stack([padded[tap : tap + length_out] for tap in range(TAPS)], dim=2)
 
 
 @dataclass(frozen=True)
@@ -298,7 +129,7 @@ def resampling(
 
     def axis(length_in: int, length_out: int) -> NDArray[np.float64]:
         kind = (length_in, length_out, align_corners, torch.device("cpu"), torch.float64)
-        matrix = pooled_upscale(*kind)[:, :, None] if taps == 1 else _tap_matrix(*kind)  # (out, in, tap)
+        matrix = pooled_upscale(*kind)[:, :, None] if taps == 1 else tap_matrix(*kind)  # (out, in, tap)
         values: NDArray[np.float64] = matrix.numpy()
         return values
 
@@ -356,11 +187,29 @@ def upscale_taps(maps: Sequence[Tensor], size: tuple[int, int], align_corners: b
 
 def upscale_dense(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
     """Compute `upscale` with dense matrix products alone, which graph compilers make fast."""
+
+    def axis(layer: int, size_in: int, size_out: int) -> Tensor:
+        return pooled_upscale(size_in, size_out, align_corners, maps[layer].device, maps[layer].dtype)
+
+    return resample_dense(maps, size, axis)
+
+
+def resample_dense(maps: Sequence[Tensor], size: tuple[int, int], axis: Callable[[int, int, int], Tensor]) -> Tensor:
+    """Resample feature maps by one dense matrix per axis; return the sum over the maps.
+
+    Args:
+        maps: (B, h_l, w_l, K) each.
+        size: (h, w).
+        axis: returns the matrix (size_out, size_in) of an axis from the map's number, size_in and size_out.
+
+    Returns:
+        (B, h, w, K).
+    """
     combined, operators = [], []
-    for values in maps:
-        (rows, columns), kind = values.shape[1:3], (align_corners, values.device, values.dtype)
-        combined.append(pooled_upscale(columns, size[1], *kind) @ values)  # (B, h_l, w, K)
-        operators.append(pooled_upscale(rows, size[0], *kind))
+    for layer, values in enumerate(maps):
+        rows, columns = values.shape[1:3]
+        combined.append(axis(layer, columns, size[1]) @ values)  # (B, h_l, w, K)
+        operators.append(axis(layer, rows, size[0]))
     stacked = torch.cat(combined, dim=1).flatten(2)  # (B, sum of h_l, w * K)
     return (torch.cat(operators, dim=1) @ stacked).view(stacked.shape[0], *size, maps[0].shape[-1])
 
@@ -379,8 +228,8 @@ def upscale_taps_dense(maps: Sequence[Sequence[Tensor]], size: tuple[int, int], 
     combined, operators = [], []
     for taps in maps:
         (rows, columns), kind = taps[0].shape[1:3], (align_corners, taps[0].device, taps[0].dtype)
-        across = _tap_matrix(columns, size[1], *kind).flatten(1)  # (w, w_l * x)
-        down = _tap_matrix(rows, size[0], *kind)  # (h, h_l, y)
+        across = tap_matrix(columns, size[1], *kind).flatten(1)  # (w, w_l * x)
+        down = tap_matrix(rows, size[0], *kind)  # (h, h_l, y)
         for tap, values in enumerate(taps):
             channels = values.shape[-1] // TAPS
             by_tap = values.reshape(values.shape[0], rows, columns * TAPS, channels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from supersimplenet.postprocessing.calibration import UNCALIBRATED_LOGIT, Calibr
 from supersimplenet.postprocessing.defects import counted_map, find_defects, find_peak, listed_defects
 from supersimplenet.preprocessing.prepared_image import Layout
 from supersimplenet.types import Prediction, ScoreName, ScoreScale, Verdict
+from supersimplenet.utils.formatting import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,45 +52,63 @@ class PostProcessor:
         return UNCALIBRATED_LOGIT if self.calibration is None else self.calibration.threshold_logit
 
     def __call__(
-        self, map_logit: NDArray[np.float32], head_logit: float, *, layout: Layout, path: str | None
+        self,
+        map_logit: NDArray[np.float32] | None,
+        head_logit: float | None,
+        subspace_map: NDArray[np.float32] | None = None,
+        subspace_logit: float | None = None,
+        *,
+        layout: Layout,
+        path: str | None,
     ) -> Prediction:
         """Return the prediction for an image from the network's outputs.
 
         Args:
-            map_logit: (H, W) smoothed map, logits.
-            head_logit: the classification head's score.
+            map_logit: (H, W) the network's smoothed map, logits; None where its heads are not trained.
+            head_logit: the classification head's score; likewise.
+            subspace_map: (H, W) smoothed distance from the subspace of good images; None for a model without one.
+            subspace_logit: its score; likewise.
             layout: how the image was laid out.
             path: path of the image, None for an array.
 
         Raises:
             ImageError: a score is not finite. No threshold tells such a score from a good one.
+            ConfigError: the model does not have the score that decides.
         """
-        counted = counted_map(map_logit, layout.ignored)
-        map_max_logit = float(counted.max())
-        fused_logit = self.score_scale.fuse(head_logit, map_max_logit)
-        scores: dict[ScoreName, float] = {"head": head_logit, "map": map_max_logit, "fused": fused_logit}
+        map_max_logit = None if map_logit is None else float(counted_map(map_logit, layout.ignored).max())
+        scores = self.score_scale.scores(head_logit, map_max_logit, subspace_logit)
+        shown = self.score_scale.shown_map(map_logit, subspace_map)
+        counted = counted_map(shown, layout.ignored)
         for name, value in scores.items():
             if not math.isfinite(value):
                 raise ImageError(
                     f"{path or 'array'}: the {name} score is {value}, which is no verdict; the model is damaged, or "
                     "its precision is too low for it: use the model folder in float32, or train again"
                 )
-        score_logit = scores[self.image_score]
+        score_logit = self._deciding(scores)
         found = verdict(score_logit, self.calibration)
         return Prediction(
             path=path,
             head_logit=head_logit,
             map_max_logit=map_max_logit,
-            fused_logit=fused_logit,
+            fused_logit=scores.get("fused"),
+            subspace_logit=subspace_logit,
+            joint_logit=scores.get("joint"),
             decides=self.image_score,
             verdict=found,
             **self._calibrated(score_logit, found, counted, layout),
-            map_logit=map_logit,
+            map_logit=shown,
             placement=layout.placement,
             ignored=layout.ignored,
             reading=layout.reading,
             alignment=layout.alignment,
         )
+
+    def _deciding(self, scores: Mapping[ScoreName, float]) -> float:
+        if self.image_score not in scores:
+            has = listed(list(scores), "and")
+            raise ConfigError(f"image_score: '{self.image_score}'; this model gives {has}; choose one, or train again")
+        return scores[self.image_score]
 
     def _calibrated(
         self, score_logit: float, found: Verdict, counted: NDArray[np.float32], layout: Layout

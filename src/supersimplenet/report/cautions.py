@@ -190,6 +190,8 @@ def _of_scores(evaluation: Evaluation) -> Iterator[Caution]:
         return
     better: list[tuple[float, ScoreName]] = []
     for score in SCORES:
+        if f"{PREFIXES[score]}I-AUROC" not in evaluation.metrics:
+            continue  # the model has no such score
         value = evaluation.metrics[f"{PREFIXES[score]}I-AUROC"].value
         if score != deciding and value is not None and value > own + _MUCH_BETTER:
             better.append((value, score))

@@ -17,6 +17,8 @@ SCORES: dict[ScoreName, str] = {
     "head": "classification head's score",
     "map": "map's maximum",
     "fused": "fused score (mean of the head's and the map's)",
+    "subspace": "subspace score (distance from the features of good images)",
+    "joint": "joint score (weighted mean of the head's, the map's and the subspace's)",
 }
 _MEANINGS = {
     "I-AUROC": "how often a bad image scores above a good one",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -119,9 +119,8 @@ class OnnxBackend:
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """See `FileBackend`."""
-        return run_onnx(
-            self._active, network_inputs(pixels, ignored, masked=self.bundle.masked), self.bundle.head_output
-        )
+        inputs = network_inputs(pixels, ignored, masked=self.bundle.masked)
+        return run_onnx(self._active, inputs, self.bundle.network_outputs)
 
     def outputs(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> NamedOutputs:
         """See `FileBackend`."""
@@ -192,7 +191,7 @@ class OpenVinoBackend:
             self._model.reshape({name: shapes[name] for name in ("image", "ignored")[: len(self._model.inputs)]})
         precision = "bf16" if self.bundle.precision == "bf16" else "f32"
         self._compiled = OpenVinoModel(
-            self._core, self._model, precision=precision, threads=self._threads, head=self.bundle.head_output
+            self._core, self._model, precision=precision, threads=self._threads, names=self.bundle.network_outputs
         )
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
@@ -245,7 +244,7 @@ class TorchBackend:
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """See `FileBackend`."""
         found = self.outputs(pixels, ignored)
-        return found["map"], found[self.bundle.head_output]
+        return Outputs(**{name: found[own] for name, own in self.bundle.network_outputs.items()})
 
     def outputs(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> NamedOutputs:
         """See `FileBackend`."""
@@ -280,10 +279,10 @@ def onnx_session(model: str | bytes, *, threads: int | None = None) -> Any:
     return engine.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_onnx(session: Any, inputs: dict[str, NDArray[np.uint8]], head: str = "head_logit") -> Outputs:
-    """Run a session; return maps and the classification head's scores, the output named ``head``."""
-    anomaly_map, score = session.run(["map", head], inputs)
-    return anomaly_map, score
+def run_onnx(session: Any, inputs: dict[str, NDArray[np.uint8]], names: Mapping[str, str]) -> Outputs:
+    """Run a session; ``names`` are those of the network's outputs in it, by their names in `Outputs`."""
+    found = session.run(list(names.values()), inputs)
+    return Outputs(**dict(zip(names, found, strict=True)))
 
 
 def network_inputs(
@@ -321,7 +320,7 @@ def _bundle(text: str | None, path: Path, engine: FileFormat, *, has_seal: bool)
 
 def _require_ports(names: set[str], bundle: Bundle, path: Path) -> None:
     """Refuse a graph without the inputs and outputs by which it is run."""
-    wanted = ("image", *(["ignored"] if bundle.masked else []), "map", bundle.head_output)
+    wanted = ("image", *(["ignored"] if bundle.masked else []), *bundle.network_outputs.values())
     missing = [name for name in wanted if name not in names]
     if missing:
         raise ModelFolderError(f"{path}: its graph has no {' and no '.join(missing)}; {RUN_AGAIN}")

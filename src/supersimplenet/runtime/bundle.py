@@ -177,9 +177,11 @@ class Bundle:
         )
 
     @property
-    def head_output(self) -> str:
-        """Name of the graph's output with the classification head's score."""
-        return "head_logit" if "head_logit" in self.outputs else "score"
+    def network_outputs(self) -> dict[str, str]:
+        """Names of the network's own outputs in the graph, by their names in `supersimplenet.runtime.tiles.Outputs`."""
+        head = "head_logit" if "head_logit" in self.outputs else "score"
+        of_subspace = [name for name in ("subspace_map", "subspace_logit") if name in self.outputs]
+        return {"map": "map", "head_logit": head} | {name: name for name in of_subspace}
 
     def __repr__(self) -> str:
         size = shown_size(self.size_px)
@@ -208,7 +210,9 @@ class Bundle:
         return json.dumps({"format": _FORMAT, **to_plain(self)})
 
 
-def describe_outputs(image_score: ScoreName, *, whole: bool, calibrated: bool) -> dict[str, str]:
+def describe_outputs(
+    image_score: ScoreName, *, whole: bool, calibrated: bool, subspace: bool = False, shown: bool = False
+) -> dict[str, str]:
     """Return the outputs of an exported graph: what each is, by its name.
 
     Args:
@@ -216,21 +220,31 @@ def describe_outputs(image_score: ScoreName, *, whole: bool, calibrated: bool) -
         whole: whether the graph sees whole images at the size of the training; if not, it sees a tile, or its size is
             open, and gives no verdict.
         calibrated: whether the model has thresholds.
+        subspace: whether the model has a subspace of good images.
+        shown: whether the anomaly map that is shown is a mixture of the network's own and the subspace's.
     """
     of = "the image" if whole else "what the graph sees, which is not always a whole image: `Inspector` gives verdicts"
     outputs = {
-        "map": "(B, H, W) float32, logits: the smoothed anomaly map",
+        "map": "(B, H, W) float32, logits: the network's smoothed anomaly map",
         "head_logit": f"(B,) float32, logits: the classification head's score of {of}",
         "map_max_logit": "(B,) float32, logits: the largest value of the map, over pixels that are not ignored",
         "fused_logit": "(B,) float32, logits: the mean of both scores, on the head's scale",
         "score_logit": f"(B,) float32, logits: the score that decides, here the {image_score} score",
     }
+    if subspace:
+        outputs |= {
+            "subspace_map": "(B, H, W) float32, logits: the smoothed distance from the subspace of good images",
+            "subspace_logit": f"(B,) float32, logits: the mean of the ten largest distances in {of}",
+            "joint_logit": "(B,) float32, logits: the weighted mean of head, map and subspace, on the head's scale",
+        }
+    if subspace and shown:
+        outputs["shown_map"] = "(B, H, W) float32, logits: the map that is shown, mixed of map and subspace_map"
     if not (whole and calibrated):
         return outputs
     return outputs | {
         "score": "(B,) float32, 0 to 1: the score that decides, 0.5 at the threshold",
         "verdict": "(B,) uint8: 0 good, 1 unsure, 2 bad",
-        "defects": "(B, H, W) uint8: 1 where the map reaches the threshold of pixels and the pixel is not ignored, "
+        "defects": "(B, H, W) uint8: 1 where the shown map reaches the pixel threshold and the pixel is not ignored, "
         "whatever the verdict and however small the region: `Inspector` lists by the verdict",
     }
 

@@ -16,28 +16,21 @@ Hint = Literal["LATENCY", "THROUGHPUT"]
 
 
 class CompiledModel:
-    """A compiled model that has an output ``map``; each thread has a request of its own.
+    """A compiled model; each thread has a request of its own.
 
     Args:
         compiled: OpenVINO's compiled model.
-        head: name of the output with the classification head's score.
+        names: names of the network's outputs in the model, by their names in `Outputs`.
     """
 
-    def __init__(self, compiled: Any, *, head: str = "head_logit") -> None:
-        self._compiled, self._head = compiled, head
+    def __init__(self, compiled: Any, *, names: Mapping[str, str]) -> None:
+        self._compiled, self._names = compiled, names
         self._requests = threading.local()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Outputs:
         """Turn inputs (B, ...) by name into maps (B, H, W) and scores (B,), image by image."""
-        request = self._request()
-        images, height, width = next(iter(inputs.values())).shape[:3]
-        maps = np.empty((images, height, width), dtype=np.float32)
-        scores = np.empty(images, dtype=np.float32)
-        for place in range(images):
-            request.infer({name: values[place : place + 1] for name, values in inputs.items()}, share_inputs=True)
-            maps[place] = request.get_tensor("map").data[0]
-            scores[place] = request.get_tensor(self._head).data[0]
-        return maps, scores
+        found = self.outputs(inputs, self._names.values())
+        return Outputs(**{name: found[own] for name, own in self._names.items()})
 
     def outputs(self, inputs: Mapping[str, NDArray[Any]], names: Iterable[str]) -> NamedOutputs:
         """Turn inputs (B, ...) by name into the outputs (B, ...) of these names, image by image."""
@@ -63,7 +56,7 @@ class OpenVinoModel:
         precision: ``f32`` or ``bf16``; OpenVINO's own choice for the CPU might be less exact.
         threads: number of threads for one image; in `worker_threads`, this number of images is computed at once.
         always_many: always compute as in `worker_threads`.
-        head: see `CompiledModel`.
+        names: see `CompiledModel`.
     """
 
     def __init__(
@@ -74,9 +67,9 @@ class OpenVinoModel:
         precision: str,
         threads: int,
         always_many: bool = False,
-        head: str = "head_logit",
+        names: Mapping[str, str],
     ) -> None:
-        self._core, self._model, self._head = core, model, head
+        self._core, self._model, self._names = core, model, names
         self._precision, self._threads = precision, threads
         self._always_many = self._many = always_many
         self._compiled: dict[Hint, CompiledModel] = {}
@@ -94,7 +87,7 @@ class OpenVinoModel:
         hint: Hint = "THROUGHPUT" if self._many and self._threads > 1 else "LATENCY"
         with self._lock:
             if hint not in self._compiled:
-                self._compiled[hint] = CompiledModel(self.compile(hint), head=self._head)
+                self._compiled[hint] = CompiledModel(self.compile(hint), names=self._names)
         return self._compiled[hint]
 
     @contextmanager

@@ -21,7 +21,7 @@ from supersimplenet.preprocessing.images import AnyImage, ImageFacts
 from supersimplenet.preprocessing.loading import Failure, ImageBatch, ImageFile, OnError, map_in_threads
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.preprocessor import Preprocessor
-from supersimplenet.runtime.tiles import Outputs, TileRunner
+from supersimplenet.runtime.tiles import ImageOutputs, Outputs, TileRunner
 from supersimplenet.types import Prediction, ScoreName, ScoreScale
 
 _IMAGE_TYPES = (str, Path, EncodedImage, PillowImage.Image, np.ndarray)
@@ -38,7 +38,7 @@ class Backend(Protocol):
     batch_size: int
 
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
-        """Turn (B, H, W, 3) uint8 into maps (B, H, W) and scores (B,), logits. May be called from any thread.
+        """Turn (B, H, W, 3) uint8 into maps (B, H, W) and scores (B,). May be called from any thread.
 
         Pixels of ``ignored`` (B, H, W) count in no score, and do not affect the map at any other pixel.
         """
@@ -316,25 +316,24 @@ class Predictor:
     ) -> list[Prediction | Failure]:
         if not prepared:
             return []
-        maps, heads = runner.outputs(prepared)
+        outputs = runner.outputs(prepared)
         layouts = [image.layout for image in prepared]
         return [
-            self._postprocess(index, *outputs, on_error=on_error)
-            for index, outputs in enumerate(zip(maps, heads, layouts, paths, strict=True))
+            self._postprocess(index, *of_image, on_error=on_error)
+            for index, of_image in enumerate(zip(outputs, layouts, paths, strict=True))
         ]
 
     def _postprocess(
         self,
         index: int,
-        map_logit: NDArray[np.float32],
-        head_logit: float,
+        outputs: ImageOutputs,
         layout: Layout,
         path: str | None,
         *,
         on_error: OnError,
     ) -> Prediction | Failure:
         try:
-            return self.postprocessor(map_logit, head_logit, layout=layout, path=path)
+            return self.postprocessor(*outputs, layout=layout, path=path)
         except ImageError as error:
             if on_error == "stop":
                 raise

@@ -23,6 +23,8 @@ COLUMNS = (
     "head_logit",
     "map_max_logit",
     "fused_logit",
+    "subspace_logit",
+    "joint_logit",
     "part",
     "error",
 )

@@ -17,6 +17,7 @@ from supersimplenet.evaluation.few_parts import BadScore, FoldScores, bad_scores
 from supersimplenet.evaluation.scored_parts import Floats, score_images
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.model_folder import move_to
+from supersimplenet.model.config import SCORE_WEIGHTS
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.training.features import measure_feature_scale
@@ -25,6 +26,7 @@ from supersimplenet.training.plan import Plan, plan_folds, resolve_noise_std
 from supersimplenet.training.run import Labels, Ready, Run
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.training.score_scale import measure_score_scale
+from supersimplenet.training.subspace_fit import fit_to_images
 from supersimplenet.training.training_set import TrainingSet
 from supersimplenet.types import BAD, GOOD, Sample, ScoreName
 from supersimplenet.utils.console import console, progress_bar
@@ -171,7 +173,8 @@ def fit_fold(
 ) -> Detector:
     """Train a model on all training images but some; whatever is fitted on training images is fitted here anew.
 
-    That is: the noise, by the scale of the features; the heads, from the same initial weights; the scale of the scores.
+    That is: the noise, by the scale of the features; the heads, from the same initial weights; the subspace; the scale
+    of the scores.
 
     Args:
         run: the training.
@@ -214,10 +217,12 @@ def fit_fold(
         most_repeats=run.recipe.most_repeats,
     )
     fit_heads(module, batches, progress=progress)
+    network.subspace = fit_to_images(network, training_set, good_images)
+    weights = SCORE_WEIGHTS[labels.supervision.regime]
     return Detector(
         network,
         image_score=image_score,
-        score_scale=measure_score_scale(network, source, good_images, training_set.labels),
+        score_scale=measure_score_scale(network, source, good_images, training_set.labels, weights),
         preprocessor=ready.preprocessor,
         device=str(ready.device),
     )

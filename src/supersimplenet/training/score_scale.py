@@ -1,20 +1,23 @@
-"""The scale of both image scores, measured on good images that were trained on; held-out images only calibrate."""
+"""The scale of the image scores, measured on good images that were trained on; held-out images only calibrate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
-from supersimplenet.model.folded import FoldedHeads
-from supersimplenet.model.network import SuperSimpleNet, anomaly_map
+from supersimplenet.model.config import ScoreWeights
+from supersimplenet.model.folded import FoldedMeasures
+from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.training.feature_cache import FeatureSource
 from supersimplenet.training.pixel_labels import PixelLabels
 from supersimplenet.types import ScoreScale
 
 _BATCH = 8
 _MOST_IMAGES = 500
+_NAMES = {"map": "map", "head_logit": "head", "subspace_map": "subspace_map", "subspace_logit": "subspace"}
 
 
 @torch.inference_mode()
@@ -23,8 +26,9 @@ def measure_score_scale(
     source: FeatureSource,
     images: Sequence[Sequence[int]],
     labels: PixelLabels | None = None,
+    weights: ScoreWeights | None = None,
 ) -> ScoreScale:
-    """Measure mean and standard deviation of both image scores over some images, so that the scores can be added.
+    """Measure mean and standard deviation of the image scores over some images, so that the scores can be added.
 
     Args:
         network: the trained network.
@@ -33,36 +37,34 @@ def measure_score_scale(
             fewer than two images, the scores stay on their own scales. docs/decisions/0014-thresholds.md explains the
             choice of images.
         labels: labels of the source's tiles, with the pixels that count in no score; None where every pixel counts.
+        weights: of the joint score and of the shown map; by default those of `ScoreScale`.
     """
+    weighed = {} if weights is None else asdict(weights)
     images = images[:: max(1, -(-len(images) // _MOST_IMAGES))]
     if len(images) < 2:
-        return ScoreScale()
-    heads = FoldedHeads(network.heads)
-    device = heads.map_weight.device
+        return ScoreScale(**weighed)
+    measures = FoldedMeasures(network)
+    device = next(measures.buffers()).device
     size_px = network.config.size_px
     image_of = torch.cat([torch.full((len(rows),), place) for place, rows in enumerate(images)])
     every_row = torch.tensor([row for rows in images for row in rows])
-    head, peak = [], []
+    found: dict[str, list[Tensor]] = {name: [] for name in measures.output_names}
     for row in torch.split(every_row, _BATCH):
         ignored, counted = _counted(labels, source.flip_index.image[row], size_px)
         ignored = None if ignored is None else ignored.to(device)
-        output = heads([values.to(device, torch.float32) for values in source.features(row)], ignored)
-        maps = anomaly_map(output.map_logit, size_px, ignored, shift_px=network.map_shift_px)
-        if counted is not None:
-            maps = maps.masked_fill(~counted.to(device), -torch.inf)
-        head.append(output.score_logit.cpu())
-        peak.append(maps.amax((1, 2)).cpu())
-    lowest = torch.full((len(images),), -torch.inf, dtype=torch.float64)
-    heads_logit, map_max_logit = (
-        lowest.scatter_reduce(0, image_of, torch.cat(values).double(), "amax") for values in (head, peak)
-    )
-    return ScoreScale(
-        head_mean=float(heads_logit.mean()),
-        head_std=float(heads_logit.std()) or 1.0,  # the standard deviation is 0 where all are copies of one image
-        map_mean=float(map_max_logit.mean()),
-        map_std=float(map_max_logit.std()) or 1.0,
-        images=len(images),
-    )
+        features = [values.to(device, torch.float32) for values in source.features(row)]
+        for name, values in zip(found, measures(features, size_px, ignored), strict=True):
+            if values.ndim == 3:
+                values = values if counted is None else values.masked_fill(~counted.to(device), -torch.inf)
+                values = values.amax((1, 2))
+            found[name].append(values.cpu())
+    scale: dict[str, float] = {}
+    for name, each in found.items():
+        lowest = torch.full((len(images),), -torch.inf, dtype=torch.float64)
+        of_image = lowest.scatter_reduce(0, image_of, torch.cat(each).double(), "amax")
+        scale[f"{_NAMES[name]}_mean"] = float(of_image.mean())
+        scale[f"{_NAMES[name]}_std"] = float(of_image.std()) or 1.0  # it is 0 where all are copies of one image
+    return ScoreScale(images=len(images), **scale, **weighed)
 
 
 def _counted(

@@ -14,7 +14,7 @@ from supersimplenet.datasets.base import DataSource
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.image_records import as_recorded
-from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.model.config import SCORE_WEIGHTS, ModelConfig, Recipe
 from supersimplenet.model.layers import resolve_layers
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
@@ -29,6 +29,7 @@ from supersimplenet.training.output import begin, describe, finish
 from supersimplenet.training.plan import earlier_run
 from supersimplenet.training.run import Run, decide_labels, gather, plan_training, prepare
 from supersimplenet.training.score_scale import measure_score_scale
+from supersimplenet.training.subspace_fit import fit_to_training_set
 from supersimplenet.utils.locks import writing_into
 from supersimplenet.utils.serialization import to_plain
 from supersimplenet.utils.system import keep_freed_blocks
@@ -121,7 +122,7 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
             lambda: begin(run, labels, ready, training_set, record, earlier)
         )
         fit(module, plan, run.folder, run.trainer, batches, training_set.held_out, identity=run_identity(record))
-        # Neither is measured on the held-out images: they calibrate, and what they choose would break the guarantee.
+        # Nothing of this is measured on the held-out images: they calibrate, and what they choose breaks the guarantee.
         shift = process_group.on_rank_zero(
             lambda: choose_map_shift(
                 run.recipe,
@@ -133,9 +134,14 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
             )
         )
         ready.network.map_shift_px = shift.shift_px
+        ready.network.subspace = fit_to_training_set(ready.network, training_set, process_group)
         scale = process_group.on_rank_zero(
             lambda: measure_score_scale(
-                ready.network, training_set.source, training_set.good_images, training_set.labels
+                ready.network,
+                training_set.source,
+                training_set.good_images,
+                training_set.labels,
+                SCORE_WEIGHTS[labels.supervision.regime],
             )
         )
         folds = process_group.on_rank_zero(lambda: score_bad_of_folds(run, labels, ready, training_set, plan))

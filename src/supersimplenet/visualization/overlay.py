@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from supersimplenet.postprocessing.defects import counted_map
 from supersimplenet.preprocessing.images import AnyImage, read_any
 from supersimplenet.types import Prediction
 from supersimplenet.visualization.fonts import font
@@ -92,7 +93,9 @@ def _map_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.u
     """Return the anomaly map as colour steps, 0 to 255, resized to (height, width)."""
     scaled = prediction.anomaly_map
     if scaled is None:
-        scaled = prediction.map_logit / np.float32(max(prediction.map_max_logit, _HOT_LOGIT))
+        scaled = prediction.map_logit / np.float32(
+            max(float(counted_map(prediction.map_logit, prediction.ignored).max()), _HOT_LOGIT)
+        )
     if prediction.ignored is not None:
         scaled = np.where(prediction.ignored, np.float32(0), scaled)  # ignored pixels have no colour
     resized = prediction.placement.plane_on_image(scaled, size_px=size_px, outside=0.0)
