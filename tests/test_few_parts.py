@@ -477,7 +477,7 @@ def test_cross_calibration_from_the_command_line(copied, capsys):
     parts = {name.removesuffix(".png").split("_")[0] for name in names_of(model, "held-out")}
     assert calibration.cross.checked_parts == len(parts)
     wrong = {
-        prediction.path.stem.split("_")[0]
+        Path(prediction.path).stem.split("_")[0]
         for prediction in own
         if prediction.score_logit >= calibration.threshold_logit
     }
