@@ -79,7 +79,8 @@ def calibrate(
     Raises:
         SuperSimpleNetError: the subclass names the cause.
     """
-    model = Path(model)
+    model, config = Path(model), config or ThresholdConfig()
+    of_held_out = config if folds is None else replace(config, lenient=True)  # these parts check the folds' threshold
     detector = load_detector(model, compute)
     samples, basis = _calibration_parts(detector, model, as_paths(good), as_paths(bad), group_pattern)
     known = read_known_images(model)
@@ -91,7 +92,7 @@ def calibrate(
         calibrated = set_thresholds(
             detector,
             samples,
-            config if folds is None else replace(config or ThresholdConfig(), lenient=True),
+            of_held_out,
             image_score=image_score,
             basis=basis,
             weights_sha256=hash_weights(model),
@@ -101,13 +102,11 @@ def calibrate(
     _refuse_known_images(known, calibrated.pixels)
     _refuse_swapped(calibrated)
     if folds is not None:
-        calibrated = cross_calibrated(calibrated, folds, config or ThresholdConfig())
+        calibrated = cross_calibrated(calibrated, folds, config)
     else:
         unseen = [] if as_paths(good) else _unseen_bad(detector, model, calibrated.calibration.image_score)
         calibrated = with_expected_escapes(calibrated, others=unseen)
-    calibrated = replace(
-        calibrated, comparison=_compared(calibrated, detector, model, config or ThresholdConfig(), on_error)
-    )
+    calibrated = replace(calibrated, comparison=_compared(calibrated, detector, model, of_held_out, on_error))
     with (
         writing_into(model, wait_s=WAIT_TO_WRITE_S, advice=""),
         whole_file(model / CALIBRATION_FILE) as thresholds,  # renamed last, when nothing can fail any more
