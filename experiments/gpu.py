@@ -103,7 +103,7 @@ def equality(case: Case) -> Report:
             (f"{device} float32", device, "float32"),
             (f"{device} bfloat16", device, "bfloat16"),
         ):
-            maps, scores = Detector(network, device=where, precision=precision).engine.run(pixels)
+            maps, scores, *_ = Detector(network, device=where, precision=precision).engine.run(pixels)
             outputs[key] = np.asarray(maps, np.float64), np.asarray(scores, np.float64)
         published = published_inference(network.cpu(), pixels, torch.device("cpu"))()
         outputs["published order"] = tuple(values.double().numpy() for values in published)
