@@ -476,7 +476,7 @@ def read_journal(case: Case) -> None:
         assert all(row in rows for row in left), "a damaged row was kept"
     journals.append_line(journal, rows[0])
     assert list(journals.read_journal(journal, **first))[-1] == rows[0]
-    identity = {"supersimplenet": "0.2.0", "watched": None, "overlays": False}
+    identity = {"supersimplenet": "0.2.0", "watched": None, "overlays": False, "list_all": False}
     case.attempt(lambda: [check_identity(journal, identity, model=case.here)])
 
 
