@@ -154,10 +154,14 @@ def test_an_unknown_deciding_score_is_refused(model, tmp_path):
     (model / "calibration.yaml").unlink()
     path = model / "config.yaml"
     path.write_text(path.read_text().replace("image_score: fused", "image_score: best"))
-    with pytest.raises(ModelFolderError, match=r"config\.yaml: image_score: 'best'; wanted head, map, fused, subspace or joint"):
+    with pytest.raises(
+        ModelFolderError, match=r"config\.yaml: image_score: 'best'; wanted head, map, fused, subspace or joint"
+    ):
         Detector.load(model)
     file = write(tmp_path / "drawn.onnx", replace(BUNDLE, image_score="best", calibration=None))
-    with pytest.raises(ModelFolderError, match=r"drawn\.onnx: image_score: 'best'; wanted head, map, fused, subspace or joint"):
+    with pytest.raises(
+        ModelFolderError, match=r"drawn\.onnx: image_score: 'best'; wanted head, map, fused, subspace or joint"
+    ):
         Inspector.load(file)
 
 

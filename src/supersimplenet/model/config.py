@@ -126,8 +126,8 @@ class Recipe:
             published (docs/decisions/0022-small-regions.md).
         image_score: which anomaly score decides the verdict: ``head`` (the classification head's), ``map`` (the map's
             maximum), ``fused`` (their mean on one scale), ``subspace`` (the distance from the features of good images)
-            or ``joint`` (a weighted mean of head, map and subspace). All are reported. ``auto``: joint for unsupervised
-            training, the head's for weak supervision, else fused (docs/decisions/0012-flips-and-scores.md, 0027).
+            or ``joint`` (a weighted mean of head, map and subspace). All are reported. ``auto``: the head's for weak
+            supervision, else fused (docs/decisions/0012-flips-and-scores.md, 0027).
         map_shift_px: how far (down, right) the anomaly map is moved back, in pixels of the input, each 0 to 8.
             ``auto``: as measured on painted defects at the end of the training, 0 where it does not help
             (docs/decisions/0029-place-and-outline.md).
@@ -212,9 +212,10 @@ class ScoreWeights:
     shown_weight: float
 
 
-# Without bad images the head adds noise, and the subspace ranks best beside the map; with them its score is reported,
-# but does not decide. docs/decisions/0027-subspace.md.
-_UNSUPERVISED = ScoreWeights(head_weight=0.0, map_weight=0.5, subspace_weight=0.5, shown_weight=0.5)
+# Without bad images the head adds noise, and the subspace ranks best beside the map. The joint score is reported and does
+# not decide, and the shown map is the network's, until the subspace's scale is that of images that it was not fitted to:
+# docs/decisions/0027-subspace.md.
+_UNSUPERVISED = ScoreWeights(head_weight=0.0, map_weight=0.5, subspace_weight=0.5, shown_weight=0.0)
 _SUPERVISED = ScoreWeights(head_weight=0.5, map_weight=0.25, subspace_weight=0.25, shown_weight=0.0)
 SCORE_WEIGHTS: dict[Regime, ScoreWeights] = {
     "unsupervised": _UNSUPERVISED,
@@ -222,7 +223,7 @@ SCORE_WEIGHTS: dict[Regime, ScoreWeights] = {
     "mixed": _SUPERVISED,
     "full": _SUPERVISED,
 }
-_IMAGE_SCORES: dict[Regime, ScoreName] = {"unsupervised": "joint", "weak": "head", "mixed": "fused", "full": "fused"}
+_IMAGE_SCORES: dict[Regime, ScoreName] = {"unsupervised": "fused", "weak": "head", "mixed": "fused", "full": "fused"}
 
 
 @dataclass(frozen=True, kw_only=True)
