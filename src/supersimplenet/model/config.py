@@ -212,9 +212,9 @@ class ScoreWeights:
     shown_weight: float
 
 
-# Without bad images the head adds noise, and the subspace ranks best beside the map. The joint score is reported and does
-# not decide, and the shown map is the network's, until the subspace's scale is that of images that it was not fitted to:
-# docs/decisions/0027-subspace.md.
+# Without bad images the head adds noise, and the subspace ranks best beside the map. The joint score does not decide,
+# and the shown map is the network's, until the subspace's scale is that of images to which it was not fitted.
+# docs/decisions/0027-subspace.md has the reasons.
 _UNSUPERVISED = ScoreWeights(head_weight=0.0, map_weight=0.5, subspace_weight=0.5, shown_weight=0.0)
 _SUPERVISED = ScoreWeights(head_weight=0.5, map_weight=0.25, subspace_weight=0.25, shown_weight=0.0)
 SCORE_WEIGHTS: dict[Regime, ScoreWeights] = {
