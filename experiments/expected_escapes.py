@@ -1,4 +1,4 @@
-"""Whether the escapes that are expected come true: resplits of a data set's training images. Prints Markdown.
+"""Whether the escapes that are expected come true: resplits of a dataset's training images. Prints Markdown.
 
     python experiments/expected_escapes.py --table samples.csv --resplits 20
     python experiments/expected_escapes.py --table samples.csv --resplits 20 --steps 200

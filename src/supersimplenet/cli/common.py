@@ -146,8 +146,8 @@ def print_guarantee(calibration: Calibration | None) -> None:
     else:
         kind, style = ("calibrated", None) if calibration.holds else ("guarantee", "bold red")
         results().print(f"{kind}: {calibration.guarantee()}", style=style)
-        if (promise := calibration.on_average()) is not None:
-            results().print(f"not to be signed: {promise}")
+        if (on_average := calibration.on_average()) is not None:
+            results().print(f"not to be signed: {on_average}")
 
 
 def parse_share(text: str, option: str) -> float:

@@ -83,8 +83,8 @@ class FoldScores:
 def cross_calibrated(split: Calibrated, folds: FoldScores, config: ThresholdConfig) -> Calibrated:
     """Set the thresholds by the scores of all folds; the parts at hand, which no model was trained on, check them.
 
-    The threshold is fixed before these parts are looked at, so the number of them that it calls bad bounds the rate of
-    false alarms with the confidence asked: that is what is signed. What the folds promise is marginal, and is not.
+    The threshold is fixed before these parts are predicted, so the number of them that it calls bad bounds the rate of
+    false alarms with the confidence asked: that is what is signed. What the folds guarantee is marginal, and is not.
 
     Args:
         split: the calibration by the parts at hand.

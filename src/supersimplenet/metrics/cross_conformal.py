@@ -1,4 +1,4 @@
-"""The threshold of a cross-calibration, and what it promises: pure functions of scores, no torch.
+"""The threshold of a cross-calibration, and what it guarantees: pure functions of scores, no torch.
 
 K models are trained, each without one fold of the good parts, and each gives the scores of its own fold; so every good
 part calibrates, and none by a model that knows it. docs/decisions/0026-few-parts.md derives the bound.
