@@ -258,7 +258,7 @@ class Calibration:
         return sentence
 
     def on_average(self) -> str | None:
-        """Return what a cross-calibration guarantees on average over calibrations, which nobody signs; None for none."""
+        """Return what a cross-calibration guarantees on average over calibrations, not to be signed; None for none."""
         if self.cross is None or not self.holds:
             return None
         return (
