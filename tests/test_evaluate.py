@@ -378,9 +378,10 @@ def test_an_overlay_rings_the_peak_where_no_region_reaches_the_pixel_threshold(t
 
 
 def test_the_colours_of_a_calibrated_model_say_how_far_the_map_is_from_its_threshold():
-    """The same logit has the same colour in each picture; 0.5 at the pixel threshold is half the steps."""
-    low, high = (replace(make_prediction(level), pixel_logit=2.0) for level in (2.0, 40.0))
-    for prediction, opacity in ((low, 96), (high, 191)):  # 0.75 of 128 and of 255
+    """The same logit has the same colour in each picture: half the steps at the threshold, 3/4 at 4 logits above it."""
+    cases = ((-40.0, 0), (2.0, 96), (6.0, 143), (38.0, 182))  # 0.75 of 0, 128, 191 and 242 (0.5 + 0.5 * 36 / 40)
+    for level, opacity in cases:
+        prediction = replace(make_prediction(level), pixel_logit=2.0)
         layer = map_layer(prediction, (10, 12))
         assert set(layer[..., 3].ravel().tolist()) == {opacity}
     assert set(map_layer(make_prediction(2.0), (10, 12))[..., 3].ravel().tolist()) == {round(0.75 * 170)}  # 2 of 3

@@ -12,11 +12,14 @@ from supersimplenet.preprocessing.images import AnyImage, read_any
 from supersimplenet.types import Prediction
 from supersimplenet.visualization.fonts import font
 
-# Colours of a calibrated model run from 0 to 1 of `Prediction.anomaly_map`, so that pictures can be compared. Those of
-# one without thresholds run from logit 0 (normal and defective are equally likely: no colour) to the map's maximum, but
-# at least to this logit, so that a part without a defect gets little colour and a strong defect shows its shape.
+# Colours of a calibrated model follow the distance from the pixel threshold, so that pictures can be compared. Above it
+# they rise to three quarters of the scale over this many logits and ever slower then, so that a strong defect shows its
+# shape; `Prediction.anomaly_map` would be 1 all over it.
+_RISE_LOGITS = 4.0
+# Those of a model without thresholds run from logit 0 (normal and defective are equally likely: no colour) to the map's
+# maximum, but at least to this logit, so that a part without a defect gets little colour and a strong one its shape.
 _HOT_LOGIT = 3.0
-CALIBRATED_SCALE = "anomaly map: no colour at 0, yellow at 1; 0.5 is the pixel threshold"
+CALIBRATED_SCALE = "anomaly map: red at the pixel threshold, yellow far above it, no colour far below"
 UNCALIBRATED_SCALE = "anomaly map: no colour where the network takes a pixel for normal, yellow at the map's maximum"
 _OPACITY = 0.75
 INK, PAPER, GREEN, AMBER, RED = (32, 33, 36), (255, 255, 255), (24, 128, 56), (176, 96, 0), (197, 34, 31)
@@ -92,7 +95,10 @@ def blend_map(pixels: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.u
 def _map_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the anomaly map as colour steps, 0 to 255, resized to (height, width)."""
     scaled = prediction.anomaly_map
-    if scaled is None:
+    if scaled is not None:
+        above = np.maximum(prediction.map_logit - np.float32(prediction.pixel_logit), 0)
+        scaled = np.where(above > 0, 0.5 + 0.5 * above / (above + np.float32(_RISE_LOGITS)), scaled)
+    else:
         scaled = prediction.map_logit / np.float32(
             max(float(counted_map(prediction.map_logit, prediction.ignored).max()), _HOT_LOGIT)
         )
