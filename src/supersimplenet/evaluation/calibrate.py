@@ -106,7 +106,8 @@ def calibrate(
     else:
         unseen = [] if as_paths(good) else _unseen_bad(detector, model, calibrated.calibration.image_score)
         calibrated = with_expected_escapes(calibrated, others=unseen)
-    calibrated = replace(calibrated, comparison=_compared(calibrated, detector, model, of_held_out, on_error))
+        # Not with folds: their models were scored by one score alone.
+        calibrated = replace(calibrated, comparison=_compared(calibrated, detector, model, config, on_error))
     with (
         writing_into(model, wait_s=WAIT_TO_WRITE_S, advice=""),
         whole_file(model / CALIBRATION_FILE) as thresholds,  # renamed last, when nothing can fail any more
