@@ -255,6 +255,12 @@ def test_best_findings_take_turns_over_the_defect_types_and_worst_are_the_wronge
     assert worst == [false_alarm, pits[5], pits[4], quiet]  # wrong by 2.5 and 1.5, right by 4.5 (both)
 
 
+def test_a_bad_image_that_is_missed_is_no_best_finding():
+    found, missed, quiet = make_outcome(9.0, 1, "pit"), make_outcome(-1.0, 1, "crack"), make_outcome(-4.0, 0)
+    assert choose_outcomes([missed, quiet, found]) == ([found], [missed, quiet])
+    assert choose_outcomes([missed, quiet]) == ([], [missed, quiet])
+
+
 def test_overlay_is_the_image_where_the_map_is_cold_and_bright_where_it_is_hot(tmp_path):
     path = tmp_path / "grey.png"
     Image.fromarray(np.full((64, 200, 3), 90, dtype=np.uint8)).save(path)

@@ -178,7 +178,7 @@ def plan_run(
             console().print("the time budget does not hold one epoch; one is trained all the same")
         console().print(
             f"time budget {budget_s:.0f} s: a step takes {seconds_per_step:.2f} s, "
-            f"{steps_per_epoch} steps an epoch; number of epochs: {epochs}"
+            f"{counted(steps_per_epoch, 'step')} an epoch; number of epochs: {epochs}"
         )
     total_steps = epochs * steps_per_epoch
     if trainer.max_steps != -1 and trainer.max_steps < total_steps:

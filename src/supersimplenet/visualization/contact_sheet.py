@@ -79,11 +79,12 @@ def draw_contact_sheet(best: Sequence[EvaluatedImage], worst: Sequence[Evaluated
 def choose_outcomes(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
     """Return the best and the worst findings for a contact sheet.
 
-    The best are the bad images with the largest margin, taken from each defect type in turn. The worst are the images
-    furthest on the wrong side of the threshold, or nearest to the threshold if no verdict is wrong; the best images are
-    left out here.
+    The best are the bad images that are found with the largest margin, taken from each defect type in turn. The worst
+    are the images furthest on the wrong side of the threshold, or nearest to the threshold if no verdict is wrong; the
+    best images are left out here.
     """
-    bad = sorted((outcome for outcome in outcomes if outcome.sample.label == BAD), key=lambda outcome: -outcome.margin)
+    found = (outcome for outcome in outcomes if outcome.sample.label == BAD and outcome.margin >= 0)
+    bad = sorted(found, key=lambda outcome: -outcome.margin)
     rank_in_type: dict[str, int] = {}
     order = []
     for outcome in bad:
