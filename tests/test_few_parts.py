@@ -1,4 +1,4 @@
-"""Few parts: thresholds of cross-calibration, what they promise, who sees what, and the escapes that are expected."""
+"""Few parts: thresholds of cross-calibration, what is proven, who sees what, and the escapes that are expected."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_parts_scored_by_all_folds_are_called_bad_as_rarely_as_is_proven(algorit
     if algorithm is smooth:  # where models are alike, the model itself keeps the rate that was asked for
         assert by_model <= stats.binom.ppf(0.9999, calibrations, RATE)
         assert by_model >= stats.binom.ppf(0.0001, calibrations, RATE / 2)
-    else:  # where they are not, nothing holds for it: so this promise is not signed
+    else:  # where they are not, nothing holds for it: so this rate is not signed
         assert by_model == calibrations
 
 
