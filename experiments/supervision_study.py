@@ -3,13 +3,15 @@ that it was never shown.
 
     python experiments/supervision_study.py --table samples.csv --output runs.jsonl --fold 0/4 --supervision weak
     python experiments/supervision_study.py --table samples.csv --output runs.jsonl --leave-out crack
+    python experiments/supervision_study.py --table samples.csv --output runs.jsonl --leave-out crack --fold 0/4
     python experiments/supervision_study.py --table samples.csv --output runs.jsonl --model bench/runs/*/model
 
 ``--fold I/N`` trains on the training split but for the I-th of N parts of its groups, and tests on that part: the test
 split is never opened. ``--leave-out TYPE`` trains on the whole training split but for one type of defect, and tests on
-the test split, type by type. ``--model`` tests on the test split with models that are trained already, as they are and
+the test split, type by type; with ``--fold`` on that part of the training split instead. ``--model`` tests on the test split with models that are trained already, as they are and
 without the test images of parts that were trained on under another name (``--without GROUP``). Each appends a line:
-settings, metrics of each image score by type, and every image's scores, from which other ways to fuse can be tried.
+settings, metrics of each image score by type, every image's scores, from which other ways to fuse can be tried, and the
+metrics of the pixels with several shares of the subspace in the anomaly map.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ from supersimplenet.metrics.ranking import auroc, average_precision
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.train import train
-from supersimplenet.types import BAD, GOOD, Sample
+from supersimplenet.types import BAD, GOOD, SCORE_FIELDS, Sample
 from supersimplenet.utils.seeding import derive_seed
 
-SCORES = {"head": "head_logit", "map": "map_max_logit", "fused": "fused_logit"}
+SHARES = (0.25, 0.5)  # of the subspace in the anomaly map, beside the model's own share
+PIXELS = ("P-AUROC", "AUPRO", "AP-loc")
 
 
 class Given(DataSource):
@@ -76,7 +79,7 @@ def by_type(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
         chosen = good + [outcome for outcome in bad if name in ("all", outcome.sample.defect)]
         label = [outcome.sample.label for outcome in chosen]
         result[name] = {"images": float(sum(label))}
-        for score, attribute in SCORES.items():
+        for score, attribute in SCORE_FIELDS.items():
             values = [getattr(outcome, attribute) for outcome in chosen]
             result[name][f"{score} AUROC"] = auroc(values, label)
             result[name][f"{score} AP"] = average_precision(values, label)
@@ -90,10 +93,26 @@ def line_of(evaluation: Evaluation) -> dict[str, Any]:
         "by_type": by_type(evaluation.outcomes),
         "images": [
             {"image": str(outcome.sample.image), "defect": outcome.sample.defect}
-            | {name: getattr(outcome, name) for name in SCORES.values()}
+            | {name: getattr(outcome, name) for name in SCORE_FIELDS.values()}
             for outcome in evaluation.outcomes
         ],
     }
+
+
+def with_shares(detector: Detector, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Metrics of the pixels by share of the subspace in the anomaly map."""
+    found = {}
+    for share in SHARES:
+        scale = replace(detector.score_scale, shown_weight=share)
+        other = Detector(
+            detector.network,
+            image_score=detector.image_score,
+            score_scale=scale,
+            preprocessor=detector.preprocessor,
+        )
+        metrics = evaluate(other, samples).metrics
+        found[str(share)] = {name: metrics[name].value for name in PIXELS}
+    return found
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
@@ -117,9 +136,8 @@ def study(options: argparse.Namespace, samples: list[Sample]) -> None:
     source = Given()
     if options.fold:
         part, parts = map(int, options.fold.split("/"))
-        source.given = hold_out_fold(samples, part, parts)
-    else:
-        source.given = leave_out(samples, options.leave_out)
+        samples = hold_out_fold(samples, part, parts)
+    source.given = leave_out(samples, options.leave_out) if options.leave_out else samples
     names = ("fold", "leave_out", "supervision", "masks", "flips", "steps", "batch", "backbone", "seed")
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -139,17 +157,17 @@ def study(options: argparse.Namespace, samples: list[Sample]) -> None:
         "seconds": round(time.monotonic() - begin, 1),
         "score_scale": detector.record["score_scale"],
     }
-    append(options.output, {**line, **line_of(evaluate(detector, source.samples()))})
+    line |= {**line_of(evaluate(detector, source.samples()))}
+    append(options.output, {**line, "shares": with_shares(detector, source.samples())})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="JSON lines, appended to")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--fold", help="such as 0/4")
-    what.add_argument("--leave-out", help="a type of defect")
-    what.add_argument("--model", type=Path, nargs="+", help="model folders")
+    parser.add_argument("--fold", help="such as 0/4; without, tests on the test split")
+    parser.add_argument("--leave-out", help="a type of defect")
+    parser.add_argument("--model", type=Path, nargs="+", help="model folders, to test as they are")
     parser.add_argument("--without", nargs="*", default=[], help="groups of test images to pass over, with --model")
     parser.add_argument("--supervision", default="auto")
     parser.add_argument("--masks", help="with mixed, as for the train command")

@@ -217,12 +217,13 @@ def fit_fold(
         most_repeats=run.recipe.most_repeats,
     )
     fit_heads(module, batches, progress=progress)
-    network.subspace = fit_to_images(network, training_set, good_images)
+    subspaces = fit_to_images(network, training_set, good_images, seed=run.seed)
+    network.subspace = subspaces.whole
     weights = SCORE_WEIGHTS[labels.supervision.regime]
     return Detector(
         network,
         image_score=image_score,
-        score_scale=measure_score_scale(network, source, good_images, training_set.labels, weights),
+        score_scale=measure_score_scale(network, training_set, good_images, subspaces, weights),
         preprocessor=ready.preprocessor,
         device=str(ready.device),
     )

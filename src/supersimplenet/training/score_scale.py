@@ -13,6 +13,8 @@ from supersimplenet.model.folded import FoldedMeasures
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.training.feature_cache import FeatureSource
 from supersimplenet.training.pixel_labels import PixelLabels
+from supersimplenet.training.subspace_fit import CrossFit
+from supersimplenet.training.training_set import TrainingSet
 from supersimplenet.types import ScoreScale
 
 _BATCH = 8
@@ -23,29 +25,50 @@ _NAMES = {"map": "map", "head_logit": "head", "subspace_map": "subspace_map", "s
 @torch.inference_mode()
 def measure_score_scale(
     network: SuperSimpleNet,
-    source: FeatureSource,
+    training_set: TrainingSet,
     images: Sequence[Sequence[int]],
-    labels: PixelLabels | None = None,
-    weights: ScoreWeights | None = None,
+    subspaces: CrossFit,
+    weights: ScoreWeights,
 ) -> ScoreScale:
     """Measure mean and standard deviation of the image scores over some images, so that the scores can be added.
 
     Args:
         network: the trained network.
-        source: features by row.
+        training_set: the features, and the pixels that count in no score.
         images: rows of each good image's tiles, one row per tile; at most 500 images are used, evenly spaced. With
             fewer than two images, the scores stay on their own scales. docs/decisions/0014-thresholds.md explains the
             choice of images.
-        labels: labels of the source's tiles, with the pixels that count in no score; None where every pixel counts.
-        weights: of the joint score and of the shown map; by default those of `ScoreScale`.
+        subspaces: fitted to these images; each is scored by the one that was fitted without it.
+        weights: of the joint score and of the shown map.
     """
-    weighed = {} if weights is None else asdict(weights)
-    images = images[:: max(1, -(-len(images) // _MOST_IMAGES))]
-    if len(images) < 2:
-        return ScoreScale(**weighed)
+    every = range(0, len(images), max(1, -(-len(images) // _MOST_IMAGES)))
+    if len(every) < 2:
+        return ScoreScale(**asdict(weights))
     measures = FoldedMeasures(network)
+    of_images: dict[str, list[Tensor]] = {name: [] for name in measures.output_names}
+    for fold, subspace in enumerate(subspaces.without):
+        members = [images[place] for place in every if subspaces.fold[place] == fold]
+        if members:
+            measures.subspace = subspace.for_inference(dense=False)
+            found = _highest(measures, members, training_set.source, training_set.labels, network.config.size_px)
+            for name, values in found.items():
+                of_images[name].append(values)
+    scale: dict[str, float] = {}
+    for name, each in of_images.items():
+        scale[f"{_NAMES[name]}_mean"] = float(torch.cat(each).mean())
+        scale[f"{_NAMES[name]}_std"] = float(torch.cat(each).std()) or 1.0  # it is 0 where all are copies of one image
+    return ScoreScale(images=len(every), **scale, **asdict(weights))
+
+
+def _highest(
+    measures: FoldedMeasures,
+    images: Sequence[Sequence[int]],
+    source: FeatureSource,
+    labels: PixelLabels,
+    size_px: tuple[int, int],
+) -> dict[str, Tensor]:
+    """Return each score of each image, and the maximum of each map, in float64; of several tiles the highest."""
     device = next(measures.buffers()).device
-    size_px = network.config.size_px
     image_of = torch.cat([torch.full((len(rows),), place) for place, rows in enumerate(images)])
     every_row = torch.tensor([row for rows in images for row in rows])
     found: dict[str, list[Tensor]] = {name: [] for name in measures.output_names}
@@ -58,24 +81,15 @@ def measure_score_scale(
                 values = values if counted is None else values.masked_fill(~counted.to(device), -torch.inf)
                 values = values.amax((1, 2))
             found[name].append(values.cpu())
-    scale: dict[str, float] = {}
-    for name, each in found.items():
-        lowest = torch.full((len(images),), -torch.inf, dtype=torch.float64)
-        of_image = lowest.scatter_reduce(0, image_of, torch.cat(each).double(), "amax")
-        scale[f"{_NAMES[name]}_mean"] = float(of_image.mean())
-        scale[f"{_NAMES[name]}_std"] = float(of_image.std()) or 1.0  # it is 0 where all are copies of one image
-    return ScoreScale(images=len(images), **scale, **weighed)
+    lowest = torch.full((len(images),), -torch.inf, dtype=torch.float64)
+    return {name: lowest.scatter_reduce(0, image_of, torch.cat(each).double(), "amax") for name, each in found.items()}
 
 
-def _counted(
-    labels: PixelLabels | None, places: Tensor, size_px: tuple[int, int]
-) -> tuple[Tensor | None, Tensor | None]:
+def _counted(labels: PixelLabels, places: Tensor, size_px: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
     """Return ignored positions (B, h, w) and counted pixels (B, H, W) of some tiles; None where all are plain.
 
     Where tiles overlap, each pixel counts in only one of them, as in the blended map.
     """
-    if labels is None:
-        return None, None
     of_these = labels.of(places, [()] * len(places)).ignored
     own = [labels.tiles[place].own for place in places.tolist()]
     everything = all(part == slice(None) for parts in own for part in parts)

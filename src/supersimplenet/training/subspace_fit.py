@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
 
+from supersimplenet.datasets.parts import merge_copies
+from supersimplenet.datasets.splits import split_in_folds
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.model.subspace import Subspace, ignored_positions, pooled_features
 from supersimplenet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from supersimplenet.training.feature_cache import FeatureSource
 from supersimplenet.training.pixel_labels import PixelLabels
 from supersimplenet.training.training_set import TrainingSet
+from supersimplenet.types import Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.formatting import counted
 
 EXPLAINED = 0.99  # share of the variance that the subspace holds; docs/decisions/0027-subspace.md
 _BATCH = 8
+_FOLDS = 5  # of the good images, to measure what the subspace makes of images to which it was not fitted
 _ROUNDING = 1e-12  # of float64 in a variance, as a share of the mean square
 
 
@@ -65,7 +70,7 @@ class Moments:
 
 
 def measure_moments(
-    source: FeatureSource, rows: Sequence[int], labels: PixelLabels | None, *, strides: Sequence[int]
+    source: FeatureSource, rows: Sequence[int], labels: PixelLabels | None, strides: Sequence[int]
 ) -> Moments:
     """Sum over the pooled features of some rows, without the positions that are ignored there.
 
@@ -112,57 +117,88 @@ def fit_subspace(moments: Moments, strides: Sequence[int], *, explained: float =
     ).eval()
 
 
-def fit_on_rows(
-    source: FeatureSource,
-    rows: Sequence[int],
-    labels: PixelLabels | None,
-    *,
-    strides: Sequence[int],
-    process_group: ProcessGroup = SINGLE_PROCESS,
-) -> Subspace:
-    """Fit the subspace to some rows: a function of their features alone.
+@dataclass(frozen=True)
+class CrossFit:
+    """The subspace of some images, and for each fold of them the one of all others, which tells what new images get.
 
-    Args:
-        source: features by row.
-        rows: see `measure_moments`.
-        labels: likewise.
-        strides: likewise.
-        process_group: the processes that share the rows; each gets the same result.
+    Attributes:
+        whole: fitted to all images.
+        without: of each fold, fitted to the images of all other folds; none where there is only one image.
+        fold: fold of each image.
     """
-    own = measure_moments(source, rows[process_group.rank :: process_group.world_size], labels, strides=strides)
-    return fit_subspace(own.everywhere(process_group), strides)
+
+    whole: Subspace
+    without: list[Subspace]
+    fold: list[int]
 
 
 def fit_to_training_set(
-    network: SuperSimpleNet, training_set: TrainingSet, process_group: ProcessGroup = SINGLE_PROCESS
-) -> Subspace:
+    network: SuperSimpleNet, training_set: TrainingSet, *, seed: int, process_group: ProcessGroup = SINGLE_PROCESS
+) -> CrossFit:
     """Fit the subspace to the good images that are trained on, in every view that they are trained in; print its size.
 
     Held-out images are not among them: they calibrate.
     """
-    subspace = fit_to_images(network, training_set, training_set.good_images, process_group)
-    channels, left_out = subspace.complement.shape
+    fit = fit_to_images(network, training_set, training_set.good_images, seed=seed, process_group=process_group)
+    channels, left_out = fit.whole.complement.shape
     console().print(
         f"subspace: {channels - left_out} of {channels} directions hold {100 * EXPLAINED:.0f} % of the variance of "
         f"{counted(len(training_set.good_images), 'good image')}"
     )
-    return subspace
+    return fit
 
 
 def fit_to_images(
     network: SuperSimpleNet,
     training_set: TrainingSet,
     images: Sequence[Sequence[int]],
+    *,
+    seed: int,
     process_group: ProcessGroup = SINGLE_PROCESS,
-) -> Subspace:
-    """Fit the subspace to some good images, each given by the rows of its tiles, in every view of the training."""
+) -> CrossFit:
+    """Fit the subspace to some good images in every view of the training, and to all but each fold of them: one pass.
+
+    Args:
+        network: the network of the features.
+        training_set: the features.
+        images: rows of the tiles of each image.
+        seed: seed of the folds, which hold whole parts; of one part alone, single images.
+        process_group: the processes that share the work; each gets the same result.
+    """
     source = training_set.source
+    strides = map_strides(network, source)
+    fold = process_group.on_rank_zero(lambda: _split(training_set.samples_of(images), training_set, seed))
+    of_fold = []
+    for number in range(max(fold) + 1):
+        members = [rows for rows, its_fold in zip(images, fold, strict=True) if its_fold == number]
+        moments = measure_moments(source, _every_view(source, members, process_group), training_set.labels, strides)
+        of_fold.append(moments.everywhere(process_group))
+    device = next(network.heads.parameters()).device
+    whole = fit_subspace(reduce(Moments.merge, of_fold), strides).to(device)
+    without = []
+    for number in range(len(of_fold) if len(of_fold) > 1 else 0):
+        others = (moments for place, moments in enumerate(of_fold) if place != number)
+        without.append(fit_subspace(reduce(Moments.merge, others), strides).to(device))
+    return CrossFit(whole, without, fold)
+
+
+def _split(samples: Sequence[Sample], training_set: TrainingSet, seed: int) -> list[int]:
+    """Return the fold of each good image."""
+    if len(samples) == 1:
+        return [0]
+    merged = merge_copies(samples, {path: facts.pixels for path, facts in training_set.facts.items()})
+    parts = len({sample.group or str(sample.image) for sample in merged})
+    if parts == 1:
+        merged, parts = [replace(sample, group=None) for sample in merged], len(merged)
+    return split_in_folds(merged, min(_FOLDS, parts), seed=seed)
+
+
+def _every_view(source: FeatureSource, images: Sequence[Sequence[int]], process_group: ProcessGroup) -> list[int]:
+    """Return a process's share of the rows of all views of some images."""
     tiles = source.flip_index.image
     own = tiles[torch.tensor([row for rows in images for row in rows], dtype=torch.int64)]
     rows: list[int] = torch.isin(tiles, own).nonzero()[:, 0].tolist()
-    strides = map_strides(network, source)
-    subspace = fit_on_rows(source, rows, training_set.labels, strides=strides, process_group=process_group)
-    return subspace.to(next(network.heads.parameters()).device)
+    return rows[process_group.rank :: process_group.world_size]
 
 
 def map_strides(network: SuperSimpleNet, source: FeatureSource) -> list[int]:

@@ -134,13 +134,14 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
             )
         )
         ready.network.map_shift_px = shift.shift_px
-        ready.network.subspace = fit_to_training_set(ready.network, training_set, process_group)
+        subspaces = fit_to_training_set(ready.network, training_set, seed=run.seed, process_group=process_group)
+        ready.network.subspace = subspaces.whole
         scale = process_group.on_rank_zero(
             lambda: measure_score_scale(
                 ready.network,
-                training_set.source,
+                training_set,
                 training_set.good_images,
-                training_set.labels,
+                subspaces,
                 SCORE_WEIGHTS[labels.supervision.regime],
             )
         )

@@ -74,8 +74,12 @@ class TrainingSet:
     @property
     def trained_good(self) -> list[Sample]:
         """The good images that are trained on, in the order of ``good_images``."""
+        return self.samples_of(self.good_images)
+
+    def samples_of(self, images: Sequence[Sequence[int]]) -> list[Sample]:
+        """Return the samples of some images, each given by the rows of its tiles."""
         tiles, of_row = self.labels.tiles, self.source.flip_index.image
-        return [self.training[tiles[int(of_row[rows[0]])].sample] for rows in self.good_images]
+        return [self.training[tiles[int(of_row[rows[0]])].sample] for rows in images]
 
     def sha256_of(self, path: Path) -> str:
         """Return the hash of an image or mask; only a file that was not read as an image is read again.
