@@ -8,10 +8,11 @@ that it was never shown.
 
 ``--fold I/N`` trains on the training split but for the I-th of N parts of its groups, and tests on that part: the test
 split is never opened. ``--leave-out TYPE`` trains on the whole training split but for one type of defect, and tests on
-the test split, type by type; with ``--fold`` on that part of the training split instead. ``--model`` tests on the test split with models that are trained already, as they are and
-without the test images of parts that were trained on under another name (``--without GROUP``). Each appends a line:
-settings, metrics of each image score by type, every image's scores, from which other ways to fuse can be tried, and the
-metrics of the pixels with several shares of the subspace in the anomaly map.
+the test split, type by type; with ``--fold`` on that part of the training split instead. ``--model`` tests on the test
+split with models that are trained already, as they are and without the test images of parts that were trained on under
+another name (``--without GROUP``). Each appends a line: settings, metrics of each image score by type, every image's
+scores, from which other ways to fuse can be tried, and the metrics of the pixels with several shares of the subspace in
+the anomaly map.
 """
 
 from __future__ import annotations

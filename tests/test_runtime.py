@@ -423,3 +423,36 @@ def test_an_environment_of_its_own_without_torch(engine, tmp_path):
     assert_same_tables(tmp_path / "thin", tmp_path / "full")
     missing = subprocess.run([program, *predict(VERSION_0_1 / "plain", tmp_path / "none")], **run)
     assert (missing.returncode, len(missing.stderr.splitlines())) == (1, 1)
+
+
+FIRST_IMAGES_AT_ONCE = """
+import sys, threading
+import numpy as np, openvino
+from supersimplenet.runtime import Inspector
+sys.setswitchinterval(1e-6)
+inspector = Inspector.load(sys.argv[1])
+pixels = np.zeros((64, 96, 3), np.uint8)
+together = threading.Barrier(8)
+def inspect():
+    together.wait()
+    openvino.Type.u8.to_dtype()  # what each first image needs
+    print(inspector.inspect(pixels).verdict)
+threads = [threading.Thread(target=inspect, daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_the_first_images_may_be_inspected_in_several_threads_at_once():
+    """In OpenVINO's bindings, two threads that need its table of number types first once waited for each other."""
+    file = VERSION_0_1 / "plain.openvino"
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_IMAGES_AT_ONCE, str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert len(done.stdout.split()) == 8

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from supersimplenet.runtime.tiles import NamedOutputs, Outputs
 
 Hint = Literal["LATENCY", "THROUGHPUT"]
+_first_use = threading.Lock()
 
 
 class CompiledModel:
@@ -69,6 +70,7 @@ class OpenVinoModel:
         always_many: bool = False,
         names: Mapping[str, str],
     ) -> None:
+        _make_table_of_types()
         self._core, self._model, self._names = core, model, names
         self._precision, self._threads = precision, threads
         self._always_many = self._many = always_many
@@ -108,3 +110,11 @@ class OpenVinoModel:
             "INFERENCE_PRECISION_HINT": self._precision,
         }
         return self._core.compile_model(self._model, "CPU", settings)
+
+
+def _make_table_of_types() -> None:
+    """Let OpenVINO make its table of number types in one thread: two that need it first would wait for each other."""
+    import openvino
+
+    with _first_use:
+        openvino.Type.u8.to_dtype()
