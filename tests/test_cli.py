@@ -134,7 +134,7 @@ def test_a_wrong_path_is_one_message_and_status_2(arguments, message, capsys):
     ("arguments", "message"),
     [
         (["train", "--recipe.batch_size", "0"], "recipe.batch_size: 0; it must be at least 1"),
-        (["train", "--trainer.max_epochs", "0"], "trainer.max_epochs: 0; it must be at least 1"),
+        (["train", "--trainer.max_epochs", "-1"], "trainer.max_epochs: -1; it must be 0 or more"),
         (["train", "--model.image_size", "[16,16]"], "each side at least 32 px"),
         (["train", "--recipe.perlin_treshold", "0.3"], "perlin_treshold"),
         (["train", "--model", "PatchCore"], "this program trains SuperSimpleNet; found --model PatchCore"),

@@ -444,7 +444,7 @@ def test_a_module_of_ones_own_as_backbone(metal, tmp_path):
 
 
 def test_each_training_file_is_decoded_and_hashed_once(metal, tmp_path, monkeypatch):
-    """Images and masks; held-out ones once more when they calibrate, painted ones when the map's shift is measured."""
+    """Images and masks; held-out ones once more for each of both calibrations, painted ones when the map's shift is measured."""
     from supersimplenet.datasets import base, masks
     from supersimplenet.preprocessing import images
     from supersimplenet.training import training_set
@@ -486,7 +486,7 @@ def test_each_training_file_is_decoded_and_hashed_once(metal, tmp_path, monkeypa
     counts = Counter(decoded)
     calibrated_with = yaml.safe_load((tmp_path / "run" / "calibration.yaml").read_text())["images"]
     of_images = [counts[str(sample.image)] for sample in trained]
-    assert sorted(of_images) == [1] * (len(trained) - calibrated_with) + [2] * calibrated_with
+    assert sorted(of_images) == [1] * (len(trained) - calibrated_with) + [3] * calibrated_with
     of_masks = [sample.mask for sample in trained if sample.label == BAD]
     assert [counts[str(mask)] for mask in of_masks] == [1] * len(of_masks)
     assert len(of_masks) > 1

@@ -172,7 +172,7 @@ def _training_steps(
     """Return training steps to time: new anomalies, forward pass, loss and backward pass of the heads, no backbone."""
     network.train()
     features = [f.to(device) for f in network.backbone.cpu()(torch.from_numpy(pixels))]
-    heads = network.heads.to(device)
+    heads = network.trained_heads.to(device)
     dtype: torch.dtype = getattr(torch, config.precision)
     size = (2 * features[0].shape[1], 2 * features[0].shape[2])
     generator = torch.Generator().manual_seed(0)
@@ -235,10 +235,10 @@ def published_heads(network: SuperSimpleNet) -> published_order.PlainHeads:
     """Return the heads in the published order of operations, with the network's weights."""
     config = network.config
     reference = published_order.PlainHeads(
-        network.heads.channels, variant=config.variant, align_corners=config.align_corners
+        network.trained_heads.channels, variant=config.variant, align_corners=config.align_corners
     )
     shapes = {name: value.shape for name, value in reference.state_dict().items()}
-    own = {published_order.plain_name(name): value.cpu() for name, value in network.heads.state_dict().items()}
+    own = {published_order.plain_name(name): value.cpu() for name, value in network.trained_heads.state_dict().items()}
     reference.load_state_dict({name: value.reshape(shapes[name]) for name, value in own.items()})
     return reference
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.errors import OutputError
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.training.config import TrainerConfig
+from supersimplenet.types import Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.locks import is_unused, writing_into
 
@@ -57,20 +59,33 @@ def _demo(output: Path) -> Evaluation:
     say = console().print
     say(f"1. synthetic photographs of {_SURFACE.replace('_', ' ')}, good and defective")
     synthesize(output / "data", SyntheticConfig(surfaces=(_SURFACE,), size_px=_SIZE_PX))
-    say("2. training on the good ones")
     data = MVTecAD(root=output / "data", category=_SURFACE)
+    model = ModelConfig(backbone="compact", image_size=_SIZE_PX)
+    say("2. a first detector from the good ones, without training")
+    first = train(data, output=output / "first", model=model, trainer=TrainerConfig(max_epochs=0))
+    for sample in _one_of_each_type(data.samples()):
+        say(f"   a part with a {sample.defect}" if sample.label else "   a good part", end=": ")
+        say(first.predict(sample.image).verdict, highlight=False)
+    say(f"   first verdicts after {time.monotonic() - started:.0f} s", highlight=False)
+    say("3. training on the good ones")
     train(
         data,
         output=output / "model",
-        model=ModelConfig(backbone="compact", image_size=_SIZE_PX),
+        model=model,
         recipe=Recipe(batch_size=8),
         trainer=TrainerConfig(max_epochs=_EPOCHS),
     )
-    say("3. predicting parts that it has never seen")
+    say("4. predicting parts that it has never seen")
     evaluation = evaluate_model(output / "model")
     print_evaluation(evaluation, output / "model")
     say(f"done in {time.monotonic() - started:.0f} s; look at {output / 'model' / CONTACT_SHEET}", highlight=False)
     return evaluation
+
+
+def _one_of_each_type(samples: Sequence[Sample]) -> list[Sample]:
+    """Return a test image of a good part, and one of each type of defect."""
+    found = {sample.defect: sample for sample in samples if sample.split == "test"}
+    return sorted(found.values(), key=lambda sample: sample.label)
 
 
 def _parser() -> OptionParser:

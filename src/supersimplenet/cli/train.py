@@ -76,6 +76,7 @@ def _train(options: Namespace) -> int:
     if settings.time_budget is not None:
         parse_duration(settings.time_budget, "time-budget")
     check_masks(settings.masks)
+    settings.trainer.require_score(settings.recipe.image_score)
     if settings.data is None:
         raise ConfigError("data: not given; name a dataset, such as --data Folder --data.good parts/good")
     from supersimplenet.training.train import train

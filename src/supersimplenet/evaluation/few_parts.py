@@ -163,9 +163,10 @@ def with_expected_escapes(
     if own:
         basis.append(f"{counted(_parts(own), 'bad part')} that the model was not trained on")
     if folds is not None and of_folds:
+        length = f" of {counted(folds.steps, 'step')}" if folds.steps else ""
         basis.append(
-            f"{counted(_parts(of_folds), 'bad part')} of the training, each by one of {folds.folds} models of "
-            f"{counted(folds.steps, 'step')} that was not trained on it"
+            f"{counted(_parts(of_folds), 'bad part')} of the training, each by one of {folds.folds} models{length} "
+            "that was not trained on it"
         )
     expected = count_escapes(
         [bad.sample for bad in (*own, *of_folds)],

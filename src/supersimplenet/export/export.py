@@ -231,6 +231,7 @@ def _bundle(
             postprocessor.image_score,
             whole=_sees_whole(preprocessor, dynamic=dynamic),
             calibrated=postprocessor.calibration is not None,
+            heads=network.heads is not None,
             subspace=network.subspace is not None,
             shown=postprocessor.score_scale.shown_weight > 0,
         ),

@@ -114,15 +114,16 @@ class TorchEngine:
         with torch.inference_mode():
             batch = torch.from_numpy(pixels).to(self.device)
             features = network.backbone(batch)
-            map_logit = heads(features).map_logit
         alone = torch.inference_mode()
-        of_subspace = {} if subspace is None else {"subspace": alone(lambda: subspace(features))}
-        return {
-            "backbone": alone(lambda: network.backbone(batch)),
-            "heads": alone(lambda: heads(features)),
-            **of_subspace,
-            "post-processing": alone(lambda: network.measures.finished_map(map_logit, network.image_size)),
-        }
+        found: dict[str, Callable[[], object]] = {"backbone": alone(lambda: network.backbone(batch))}
+        if heads is not None:
+            with torch.inference_mode():
+                map_logit = heads(features).map_logit
+            found["heads"] = alone(lambda: heads(features))
+            found["post-processing"] = alone(lambda: network.measures.finished_map(map_logit, network.image_size))
+        if subspace is not None:
+            found["subspace"] = alone(lambda: subspace(features))
+        return found
 
 
 class OpenVinoEngine:

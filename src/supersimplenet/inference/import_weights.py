@@ -72,7 +72,8 @@ def import_weights(file: Path, *, source: Source, config: ModelConfig, output: P
     except BackboneError as error:
         raise ModelFolderError(str(error)) from error
     network = SuperSimpleNet(dataclasses.replace(config, align_corners=_ALIGN_CORNERS[source]))
-    network.heads.load_state_dict(_translate(tensors, network.heads, source, file))
+    heads = network.trained_heads
+    heads.load_state_dict(_translate(tensors, heads, source, file))
     view = to_plain(ViewConfig(resize=_RESIZE[source]))
     with writing_into(output):
         if not is_unused(output):

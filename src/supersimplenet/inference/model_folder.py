@@ -4,6 +4,7 @@
 
     runs/bottle/
     ├── model.safetensors   heads and subspace, and the backbone if it cannot be loaded again by its name
+    ├── instant/            model folder of the training's first seconds: the subspace alone
     ├── config.yaml         architecture, recipe, data, seed, versions, hash of the training list
     ├── calibration.yaml    thresholds and what they guarantee; written by `train` and `supersimplenet calibrate`
     ├── roi.png             region of interest, if there is one
@@ -163,8 +164,8 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
             built = build_backbone(config, with_weights=origin in ("package", "hub"))
         else:
             built = wrap_module(backbone, config.size_px)
-        network = SuperSimpleNet(config, backbone=built)
-        network.subspace = _room_for_subspace(network, shapes)
+        network = SuperSimpleNet(config, backbone=built, heads=_has_heads(record))
+        network.subspace = _room_for_subspace(network, shapes, weights)
         require_fit(shapes, _kept(network), f"{weights}: does not fit its {CONFIG_FILE}")
     except WeightsError as error:
         raise ModelFolderError(f"{error}; copy the folder again, or train the model again") from error
@@ -182,9 +183,21 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> tuple[Supe
     return network.eval(), record
 
 
-def _room_for_subspace(network: SuperSimpleNet, shapes: Shapes) -> Subspace | None:
-    """Return an empty subspace of the size that a file of weights has; None where it has none, as in version 0.1."""
+def _has_heads(record: Mapping[str, Any]) -> bool:
+    """Return whether a model has heads: not where its training was to train none (``--trainer.max_epochs 0``)."""
+    plan = record.get("training", {}).get("plan", {})
+    return not (isinstance(plan, Mapping) and plan.get("epochs") == 0)
+
+
+def _room_for_subspace(network: SuperSimpleNet, shapes: Shapes, weights: Path) -> Subspace | None:
+    """Return an empty subspace of the size that a file of weights has; None where it has none, as in version 0.1.
+
+    Raises:
+        WeightsError: it has none, and the model has no heads either.
+    """
     if not any(name.startswith("subspace.") for name in shapes):
+        if network.heads is None:
+            raise WeightsError(f"{weights}: holds neither heads nor a subspace")
         return None
     channels = sum(network.backbone.channels)
     shape, _ = shapes.get("subspace.complement", ((channels, 1), None))

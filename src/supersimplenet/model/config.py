@@ -223,6 +223,7 @@ SCORE_WEIGHTS: dict[Regime, ScoreWeights] = {
     "mixed": _SUPERVISED,
     "full": _SUPERVISED,
 }
+SUBSPACE_ALONE = ScoreWeights(head_weight=0.0, map_weight=0.0, subspace_weight=1.0, shown_weight=1.0)
 _IMAGE_SCORES: dict[Regime, ScoreName] = {"unsupervised": "fused", "weak": "head", "mixed": "fused", "full": "fused"}
 
 

@@ -83,6 +83,7 @@ class FoldedNetwork(nn.Module):
         """Compute the heads' outputs, and the positions (B, h, w) bool of the map that touch ignored pixels."""
         features = self.backbone(pixels)
         touched = _touched(features, ignored)
+        assert self.measures.heads is not None
         return self.measures.heads(features, touched), touched
 
 
@@ -94,7 +95,7 @@ def _touched(features: Sequence[Tensor], ignored: Tensor | None) -> Tensor | Non
 
 
 class FoldedMeasures(nn.Module):
-    """What the network makes of features: the heads' map and score, and those of the subspace where there is one.
+    """What the network makes of features: map and score of the heads and of the subspace, where it has them.
 
     Args:
         network: see `FoldedNetwork`.
@@ -104,7 +105,7 @@ class FoldedMeasures(nn.Module):
 
     def __init__(self, network: SuperSimpleNet, *, dtype: torch.dtype | None = None, dense: bool = False) -> None:
         super().__init__()
-        self.heads = FoldedHeads(network.heads, dtype=dtype, dense=dense)
+        self.heads = None if network.heads is None else FoldedHeads(network.heads, dtype=dtype, dense=dense)
         self.subspace = None if network.subspace is None else network.subspace.for_inference(dense=dense)
         self.map_shift_px = network.map_shift_px
         self.output_names = output_names_of(network)
@@ -120,15 +121,17 @@ class FoldedMeasures(nn.Module):
             ignored: (B, h, w) bool, see `Heads.forward`.
 
         Returns:
-            (B, H, W) smoothed map and (B,) score, float32 logits, and likewise of the subspace where there is one.
+            (B, H, W) smoothed map and (B,) score of each part of ``output_names``, float32 logits.
         """
-        output = self.heads(features, ignored)
-        found = (self.finished_map(output.map_logit, image_size, ignored), output.score_logit)
-        if self.subspace is None:
-            return found
-        hidden = None if ignored is None else ignored_positions(ignored)
-        distance = self.subspace(features, hidden)
-        return (*found, anomaly_map(distance.position_logit, image_size, hidden), distance.score_logit)
+        found: tuple[Tensor, ...] = ()
+        if self.heads is not None:
+            output = self.heads(features, ignored)
+            found = (self.finished_map(output.map_logit, image_size, ignored), output.score_logit)
+        if self.subspace is not None:
+            hidden = None if ignored is None else ignored_positions(ignored)
+            distance = self.subspace(features, hidden)
+            found = (*found, anomaly_map(distance.position_logit, image_size, hidden), distance.score_logit)
+        return found
 
     def finished_map(self, map_logit: Tensor, image_size: Sequence[int], ignored: Tensor | None = None) -> Tensor:
         """Return the heads' map (B, H, W) upscaled, smoothed and moved back; see `anomaly_map`."""
@@ -137,7 +140,10 @@ class FoldedMeasures(nn.Module):
 
 def output_names_of(network: SuperSimpleNet) -> tuple[str, ...]:
     """Return the names of what a network computes, in order: those of `supersimplenet.runtime.tiles.Outputs`."""
-    return ("map", "head_logit", *(() if network.subspace is None else ("subspace_map", "subspace_logit")))
+    return (
+        *(() if network.heads is None else ("map", "head_logit")),
+        *(() if network.subspace is None else ("subspace_map", "subspace_logit")),
+    )
 
 
 class FoldedHeads(nn.Module):

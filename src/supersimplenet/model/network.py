@@ -27,8 +27,11 @@ class SuperSimpleNet(nn.Module):
         config: architecture and backbone. The network's own config has its open layers, strides and size filled in.
         backbone: a backbone that is already built; by default the one that ``config`` names.
         seed: seed of the heads' initial weights.
+        heads: whether there are heads; without them the subspace alone tells good from bad.
 
     Attributes:
+        heads: the trained part of the network; None without.
+        subspace: the subspace of good images; None until it is fitted, and for models of version 0.1.
         map_shift_px: how far (down, right) heat lies from its defect, in pixels of the input, measured after the
             training (docs/decisions/0029-place-and-outline.md); the anomaly map is moved back by it.
 
@@ -39,20 +42,31 @@ class SuperSimpleNet(nn.Module):
     result; outputs are logits; the sigmoid is applied last, outside the network.
     """
 
-    def __init__(self, config: ModelConfig, *, backbone: Backbone | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, config: ModelConfig, *, backbone: Backbone | None = None, seed: int = 0, heads: bool = True
+    ) -> None:
         super().__init__()
         self.map_shift_px = NO_SHIFT
         is_own = backbone is not None and backbone.origin == "module"
         self.config = replace(config, feature_strides=config.strides) if is_own else resolve_layers(config)
         self.backbone = build_backbone(self.config) if backbone is None else backbone
-        self.heads = Heads(
-            self.backbone.channels,
-            variant=config.variant,
-            align_corners=config.align_corners,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        self.heads: Heads | None
         self.subspace: Subspace | None
-        self.register_module("subspace", None)  # fitted after the training; models of version 0.1 have none
+        self.register_module("heads", None)
+        self.register_module("subspace", None)
+        if heads:
+            self.heads = Heads(
+                self.backbone.channels,
+                variant=config.variant,
+                align_corners=config.align_corners,
+                generator=torch.Generator().manual_seed(seed),
+            )
+
+    @property
+    def trained_heads(self) -> Heads:
+        """The heads of a network that has some."""
+        assert self.heads is not None, "a network of the subspace alone has no heads"
+        return self.heads
 
     def forward(self, pixels: Tensor, anomalies: Anomalies | None = None, *, stop_gradient: bool = False) -> HeadOutput:
         """Compute map and score of each image.
@@ -65,7 +79,7 @@ class SuperSimpleNet(nn.Module):
         Returns:
             Logits; the map has the feature resolution (h, w). `anomaly_map` resizes it to the image's size.
         """
-        return self.heads(self.backbone(pixels), anomalies, stop_gradient=stop_gradient)  # type: ignore[no-any-return]
+        return self.trained_heads(self.backbone(pixels), anomalies, stop_gradient=stop_gradient)  # type: ignore[no-any-return]
 
 
 def anomaly_map(

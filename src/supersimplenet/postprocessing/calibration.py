@@ -110,7 +110,7 @@ class CrossCalibration:
     def __post_init__(self) -> None:
         for name, holds in (
             ("folds", self.folds >= 2),
-            ("steps", self.steps >= 1),
+            ("steps", self.steps >= 0),
             ("false_alarms", 0 < self.false_alarms < 1),
             ("proven", 0 < self.proven <= 1),
             ("checked_parts", self.checked_parts >= 1),

@@ -180,8 +180,11 @@ class Bundle:
     def network_outputs(self) -> dict[str, str]:
         """Names of the network's own outputs in the graph, by their names in `supersimplenet.runtime.tiles.Outputs`."""
         head = "head_logit" if "head_logit" in self.outputs else "score"
-        of_subspace = [name for name in ("subspace_map", "subspace_logit") if name in self.outputs]
-        return {"map": "map", "head_logit": head} | {name: name for name in of_subspace}
+        of_subspace: dict[str, str] = {
+            name: name for name in ("subspace_map", "subspace_logit") if name in self.outputs
+        }
+        alone = of_subspace and "map" not in self.outputs  # a model without heads
+        return of_subspace if alone else {"map": "map", "head_logit": head} | of_subspace
 
     def __repr__(self) -> str:
         size = shown_size(self.size_px)
@@ -211,7 +214,13 @@ class Bundle:
 
 
 def describe_outputs(
-    image_score: ScoreName, *, whole: bool, calibrated: bool, subspace: bool = False, shown: bool = False
+    image_score: ScoreName,
+    *,
+    whole: bool,
+    calibrated: bool,
+    heads: bool = True,
+    subspace: bool = False,
+    shown: bool = False,
 ) -> dict[str, str]:
     """Return the outputs of an exported graph: what each is, by its name.
 
@@ -220,17 +229,19 @@ def describe_outputs(
         whole: whether the graph sees whole images at the size of the training; if not, it sees a tile, or its size is
             open, and gives no verdict.
         calibrated: whether the model has thresholds.
+        heads: whether the model has heads.
         subspace: whether the model has a subspace of good images.
         shown: whether the anomaly map that is shown is a mixture of the network's own and the subspace's.
     """
     of = "the image" if whole else "what the graph sees, which is not always a whole image: `Inspector` gives verdicts"
-    outputs = {
+    of_heads = {
         "map": "(B, H, W) float32, logits: the network's smoothed anomaly map",
         "head_logit": f"(B,) float32, logits: the classification head's score of {of}",
         "map_max_logit": "(B,) float32, logits: the largest value of the map, over pixels that are not ignored",
         "fused_logit": "(B,) float32, logits: the mean of both scores, on the head's scale",
-        "score_logit": f"(B,) float32, logits: the score that decides, here the {image_score} score",
     }
+    decides = {"score_logit": f"(B,) float32, logits: the score that decides, here the {image_score} score"}
+    outputs = (of_heads if heads else {}) | decides
     if subspace:
         outputs |= {
             "subspace_map": "(B, H, W) float32, logits: the smoothed distance from the subspace of good images",

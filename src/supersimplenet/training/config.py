@@ -19,7 +19,8 @@ class TrainerConfig:
     """Settings of the training loop: length, devices and processes. The names are those of Lightning's Trainer.
 
     Args:
-        max_epochs: number of passes over the training images. Published: 300.
+        max_epochs: number of passes over the training images. Published: 300. 0 trains no heads: within seconds, a
+            detector of the subspace of good images alone (docs/decisions/0030-instant.md).
         max_steps: stop after this number of steps, if that is earlier; the learning-rate schedule then covers this
             number. -1 for no limit.
         accelerator: ``auto``, ``cpu``, ``gpu`` or another of Lightning's accelerators.
@@ -50,8 +51,8 @@ class TrainerConfig:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_epochs < 1:
-            raise ConfigError(f"trainer.max_epochs: {self.max_epochs}; it must be at least 1")
+        if self.max_epochs < 0:
+            raise ConfigError(f"trainer.max_epochs: {self.max_epochs}; it must be 0 or more")
         if self.max_steps != -1 and self.max_steps < 1:
             raise ConfigError(f"trainer.max_steps: {self.max_steps}; it must be at least 1, or -1 for no limit")
         if not 0 <= self.holdout_fraction < 1:
@@ -65,6 +66,23 @@ class TrainerConfig:
             raise ConfigError(f"trainer.strategy: '{self.strategy}'; choose {', '.join(get_args(Strategy))}")
         if self.num_workers < 0:
             raise ConfigError(f"trainer.num_workers: {self.num_workers}; it must be 0 or more")
+
+    @property
+    def heads(self) -> bool:
+        """Whether heads are trained."""
+        return self.max_epochs > 0
+
+    def require_score(self, image_score: str) -> None:
+        """Refuse a deciding score (``recipe.image_score``) that this training cannot give.
+
+        Raises:
+            ConfigError: no heads are trained, and another score than the subspace's is to decide.
+        """
+        if not self.heads and image_score not in ("auto", "subspace"):
+            raise ConfigError(
+                f"recipe.image_score: {image_score}, but --trainer.max_epochs 0 trains no heads, so there is the "
+                "subspace score alone; leave out one of both options"
+            )
 
     @property
     def world_size(self) -> int:

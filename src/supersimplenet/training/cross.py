@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from supersimplenet.errors import CalibrationError, DataError
+from supersimplenet.errors import CalibrationError, ConfigError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.few_parts import FoldScores
 from supersimplenet.inference.config import CONFIG_FILE
@@ -77,13 +77,16 @@ def score_folds_of(
         process_group=SINGLE_PROCESS,
     )
     labels = decide_labels(run, SINGLE_PROCESS, record)
-    steps = saved_plan(record, model).total_steps if steps is None else steps
+    planned = saved_plan(record, model).total_steps
+    if planned == 0 and steps is not None:
+        raise ConfigError(f"cross-steps: {model} has no heads that would be trained; leave it out")
+    steps = planned if steps is None else steps
     with tempfile.TemporaryDirectory(dir=model, prefix=".folds-") as folder:
         training_set = gather(replace(run, folder=Path(folder)), labels, ready, None)
         _require_same_images(model, record, training_set)
         good = {s.group or s.image for s in trained_on_samples(training_set) if s.label == GOOD}
         cross_threshold(np.zeros(len(good)), false_alarms=config.max_false_alarms)  # too few parts: said at once
-        console().print(f"training {folds} models of folds, {counted(steps, 'step')} each")
+        console().print(f"models of {folds} folds, {counted(steps, 'step')} each")
         scores = score_folds(
             run,
             labels,

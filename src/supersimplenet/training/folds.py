@@ -17,7 +17,7 @@ from supersimplenet.evaluation.few_parts import BadScore, FoldScores, bad_scores
 from supersimplenet.evaluation.scored_parts import Floats, score_images
 from supersimplenet.inference.detector import Detector
 from supersimplenet.inference.model_folder import move_to
-from supersimplenet.model.config import SCORE_WEIGHTS
+from supersimplenet.model.config import SCORE_WEIGHTS, SUBSPACE_ALONE
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.training.features import measure_feature_scale
@@ -30,6 +30,7 @@ from supersimplenet.training.subspace_fit import fit_to_images
 from supersimplenet.training.training_set import TrainingSet
 from supersimplenet.types import BAD, GOOD, Sample, ScoreName
 from supersimplenet.utils.console import console, progress_bar
+from supersimplenet.utils.formatting import counted
 from supersimplenet.utils.seeding import derive_seed
 
 _ENOUGH_BAD = 20  # held-out bad images that tell without models of folds how many escape
@@ -79,7 +80,7 @@ def score_folds(
     bad: list[BadScore] = []
     held_out_logits = []
     with progress_bar() as bar:
-        task = bar.add_task("models of folds", total=folds * steps, detail="")
+        task = bar.add_task("models of folds", total=folds * max(steps, 1), detail="")
         for fold in range(folds):
             members = [sample for sample, its_fold in zip(samples, fold_of, strict=True) if its_fold == fold]
             detector = fit_fold(
@@ -126,11 +127,15 @@ def score_bad_of_folds(
     bad_held_out = sum(sample.label == BAD for sample in training_set.held_out_samples)
     if not bad or not calibrates or bad_held_out >= _ENOUGH_BAD or run.trainer.escapes_share == 0:
         return None
-    planned = None if run.time_budget is not None else plan_folds(plan.total_steps, run.trainer.escapes_share)
+    planned = (
+        None
+        if run.time_budget is not None and plan.total_steps
+        else plan_folds(plan.total_steps, run.trainer.escapes_share)
+    )
     try:
         if planned is not None:
             folds, steps = planned
-            console().print(f"how many bad parts will escape: training {folds} models of folds, {steps} steps each")
+            console().print(f"how many bad parts will escape: {folds} models of folds, {counted(steps, 'step')} each")
             return score_folds(
                 run,
                 labels,
@@ -182,7 +187,7 @@ def fit_fold(
         ready: its backbone and preprocessor.
         training_set: its features.
         left_out: places of the images, in ``training_set.training``, that are not trained on.
-        steps: number of steps; the learning rates decay at the same fractions of them.
+        steps: number of steps; the learning rates decay at the same fractions of them. Without heads none is made.
         image_score: the score that decides.
         progress: called with the number of steps done since the last call.
     """
@@ -193,19 +198,48 @@ def fit_fold(
         return [rows for rows, tile in zip(images, tile_of, strict=True) if tile.sample not in left_out]
 
     good, bad, good_images = (kept(rows) for rows in (training_set.good, training_set.bad, training_set.good_images))
-    network = SuperSimpleNet(run.model, backbone=ready.network.backbone, seed=run.seed)
+    heads = ready.network.heads is not None
+    network = SuperSimpleNet(run.model, backbone=ready.network.backbone, seed=run.seed, heads=heads)
     network.map_shift_px = ready.network.map_shift_px  # painted defects told it, not the parts of the fold
     move_to(network, ready.device)
+    if heads:
+        _fit_heads_of_fold(run, labels, ready, training_set, network, good, bad, steps=steps, progress=progress)
+    else:
+        progress(1)
+    subspaces = fit_to_images(network, training_set, good_images, seed=run.seed)
+    network.subspace = subspaces.whole
+    weights = SCORE_WEIGHTS[labels.supervision.regime] if heads else SUBSPACE_ALONE
+    return Detector(
+        network,
+        image_score=image_score,
+        score_scale=measure_score_scale(network, training_set, good_images, subspaces, weights),
+        preprocessor=ready.preprocessor,
+        device=str(ready.device),
+    )
+
+
+def _fit_heads_of_fold(
+    run: Run,
+    labels: Labels,
+    ready: Ready,
+    training_set: TrainingSet,
+    network: SuperSimpleNet,
+    good: list[list[int]],
+    bad: list[list[int]],
+    *,
+    steps: int,
+    progress: Callable[[int], None],
+) -> None:
     module = TrainingModule(
-        network.heads,
-        source,
+        network.trained_heads,
+        training_set.source,
         recipe=run.recipe,
         labels=training_set.labels,
         label_recipe=labels.recipe,
         seed=run.seed,
         precision=run.trainer.precision,
     ).to(ready.device)
-    scale = measure_feature_scale(source, [rows[0] for rows in good])
+    scale = measure_feature_scale(training_set.source, [rows[0] for rows in good])
     module.noise_std = resolve_noise_std(run.recipe, run.model, network.backbone, scale)
     module.total_steps = steps
     batches = EpochBatches(
@@ -217,16 +251,6 @@ def fit_fold(
         most_repeats=run.recipe.most_repeats,
     )
     fit_heads(module, batches, progress=progress)
-    subspaces = fit_to_images(network, training_set, good_images, seed=run.seed)
-    network.subspace = subspaces.whole
-    weights = SCORE_WEIGHTS[labels.supervision.regime]
-    return Detector(
-        network,
-        image_score=image_score,
-        score_scale=measure_score_scale(network, training_set, good_images, subspaces, weights),
-        preprocessor=ready.preprocessor,
-        device=str(ready.device),
-    )
 
 
 def fit_heads(

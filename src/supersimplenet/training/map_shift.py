@@ -89,7 +89,7 @@ def choose_map_shift(
         return MapShift(shift_px=recipe.map_shift_px)
     if not samples:
         return MapShift()
-    device = network.heads.map.weight.device
+    device = network.trained_heads.map.weight.device
     folded = move_to(FoldedNetwork(network), device).eval()
     painted = painted_images(
         [sample.image for sample in samples],

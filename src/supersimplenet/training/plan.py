@@ -57,7 +57,7 @@ class Plan:
     """Decisions about a run that depend on its data and its time budget; saved, so that a resumed run reuses them.
 
     Attributes:
-        epochs: number of passes over the training images.
+        epochs: number of passes over the training images; 0 where no heads are trained.
         total_steps: number of steps of the whole run.
         noise_std: standard deviation of the feature noise, in feature units.
         feature_scale: measured standard deviation of the features.
@@ -72,9 +72,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "total_steps"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) < (1 if self.epochs else 0):
                 raise ConfigError(f"{name}: {getattr(self, name)}; it must be at least 1")
-        if self.noise_std <= 0:
+        if self.epochs and self.noise_std <= 0:
             raise ConfigError(f"noise_std: {self.noise_std}; it must be more than 0")
 
     def lines(self, steps_per_epoch: int) -> Iterator[str]:
@@ -95,12 +95,14 @@ def plan_folds(total_steps: int, share: float) -> tuple[int, int] | None:
     """Return number and steps of the models of folds that tell how many bad parts will escape; None for none.
 
     Each has at least 200 steps, for a model of fewer says little of the one that is finished; more steps are shared by
-    up to 4 of them, of which each is trained on 3 in 4 of the bad parts.
+    up to 4 of them, of which each is trained on 3 in 4 of the bad parts. Without heads there are 4, of no steps.
 
     Args:
         total_steps: steps of the training.
         share: share of these that may be spent.
     """
+    if total_steps == 0:
+        return _MOST_FOLDS, 0
     folds = min(_MOST_FOLDS, int(share * total_steps) // _FEW_STEPS)
     return None if folds < _FEWEST_FOLDS else (folds, int(share * total_steps) // folds)
 

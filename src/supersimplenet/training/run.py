@@ -140,7 +140,7 @@ def prepare(
 ) -> Ready:
     """Build the network and its preprocessor; a continued run has its own copy of the preprocessor's files."""
     wrapped = None if backbone is None else wrap_module(backbone, run.model.size_px)
-    network = SuperSimpleNet(run.model, backbone=wrapped, seed=run.seed)
+    network = SuperSimpleNet(run.model, backbone=wrapped, seed=run.seed, heads=run.trainer.heads)
     accelerator = run.trainer.accelerator
     device = process_group.device or choose_device({"gpu": "cuda"}.get(accelerator, accelerator))
     move_to(network, device)
@@ -203,7 +203,7 @@ def plan_training(
     """Decide length and noise of the training; a continued run keeps its earlier decisions."""
     process_group = ready.process_group
     module = TrainingModule(
-        ready.network.heads,
+        ready.network.trained_heads,
         training_set.source,
         recipe=run.recipe,
         labels=training_set.labels,

@@ -173,7 +173,7 @@ def fit_to_images(
         members = [rows for rows, its_fold in zip(images, fold, strict=True) if its_fold == number]
         moments = measure_moments(source, _every_view(source, members, process_group), training_set.labels, strides)
         of_fold.append(moments.everywhere(process_group))
-    device = next(network.heads.parameters()).device
+    device = network.backbone.mean.device
     whole = fit_subspace(reduce(Moments.merge, of_fold), strides).to(device)
     without = []
     for number in range(len(of_fold) if len(of_fold) > 1 else 0):

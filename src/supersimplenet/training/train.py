@@ -23,6 +23,7 @@ from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_dur
 from supersimplenet.training.distributed import ProcessGroup, start
 from supersimplenet.training.features import remove_cache_files
 from supersimplenet.training.folds import score_bad_of_folds
+from supersimplenet.training.instant import train_instant, write_instant
 from supersimplenet.training.loop import fit
 from supersimplenet.training.map_shift import choose_map_shift
 from supersimplenet.training.output import begin, describe, finish
@@ -97,6 +98,7 @@ def train(
     )
     if run.time_budget is not None:
         parse_duration(run.time_budget)  # a wrong duration raises before anything is started
+    run.trainer.require_score(run.recipe.image_score)
     process_group = start(run.trainer)
     with ExitStack() as held:
 
@@ -116,13 +118,18 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
     ready = prepare(run, labels, backbone, process_group, earlier)
     try:
         training_set = gather(run, labels, ready, earlier)
+        # Nothing of this is fitted or measured on the held-out images: they calibrate, and what they choose breaks the
+        # guarantee.
+        subspaces = fit_to_training_set(ready.network, training_set, seed=run.seed, process_group=process_group)
+        if not run.trainer.heads:
+            return train_instant(run, labels, ready, training_set, subspaces)
+        process_group.on_rank_zero(lambda: write_instant(run, labels, ready, training_set, subspaces))
         module, batches, plan = plan_training(run, labels, ready, training_set, earlier)
         record = describe(run, labels, training_set, plan)
         record["view_files"] = process_group.on_rank_zero(
             lambda: begin(run, labels, ready, training_set, record, earlier)
         )
         fit(module, plan, run.folder, run.trainer, batches, training_set.held_out, identity=run_identity(record))
-        # Nothing of this is measured on the held-out images: they calibrate, and what they choose breaks the guarantee.
         shift = process_group.on_rank_zero(
             lambda: choose_map_shift(
                 run.recipe,
@@ -134,7 +141,6 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
             )
         )
         ready.network.map_shift_px = shift.shift_px
-        subspaces = fit_to_training_set(ready.network, training_set, seed=run.seed, process_group=process_group)
         ready.network.subspace = subspaces.whole
         scale = process_group.on_rank_zero(
             lambda: measure_score_scale(
