@@ -96,11 +96,14 @@ def test_the_command_line_uses_it_like_any_other(instant, parts, tmp_path, capsy
     assert not [name for name in metrics if name.startswith(("I-", "seg-", "fused-"))]  # of head, map, and both
     assert main(["report", "--model", model, "--output", str(tmp_path / "report.html")]) == 0
     capsys.readouterr()
-    call = ["calibrate", "--model", model, "--cross", "3", "--max-false-alarms", "30%"]
+    call = ["calibrate", "--model", model, "--cross", "3"]
     assert main([*call, "--cross-steps", "5"]) == 2
     assert "cross-steps: " in capsys.readouterr().err
-    assert main(call) == 0
-    assert (read_calibration(instant.folder).cross.folds, read_calibration(instant.folder).cross.steps) == (3, 0)
+    assert main([*call, "--max-false-alarms", "5%"]) == 1
+    assert "12 good parts in all folds cannot hold 5 % even on average" in capsys.readouterr().err.replace("\n", " ")
+    assert main(call) == 0  # where no rate is asked for: the least that they can hold, as in training
+    cross = read_calibration(instant.folder).cross
+    assert (cross.folds, cross.steps, cross.false_alarms) == (3, 0, pytest.approx(1 / 13))
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino", "torch"])

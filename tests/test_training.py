@@ -444,7 +444,7 @@ def test_a_module_of_ones_own_as_backbone(metal, tmp_path):
 
 
 def test_each_training_file_is_decoded_and_hashed_once(metal, tmp_path, monkeypatch):
-    """Images and masks; held-out ones once more for each of both calibrations, painted ones when the map's shift is measured."""
+    """Images and masks; held-out ones also for both calibrations, painted ones for the map's shift."""
     from supersimplenet.datasets import base, masks
     from supersimplenet.preprocessing import images
     from supersimplenet.training import training_set

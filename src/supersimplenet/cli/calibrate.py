@@ -71,7 +71,9 @@ def _parser() -> OptionParser:
         help=r"finds the part's name in a file's name, such as '(part\d+)_': photographs of one part count once",
     )
     parser.add_argument(
-        "--max-false-alarms", type=str | None, help="share of good parts that may be called bad, by default 5%"
+        "--max-false-alarms",
+        type=str | None,
+        help="share of good parts that may be called bad; by default 5%, or the least that the parts can guarantee",
     )
     parser.add_argument("--confidence", type=str, default="95%", help="with which each guarantee holds")
     parser.add_argument(
@@ -122,6 +124,7 @@ def _run(options: Namespace) -> int:
         costs=None if options.costs is None else parse_costs(options.costs),
         bad_share=bad_share,
         min_area_px=options.min_area,
+        lenient=asked is None,
     )
     if options.group_pattern is not None:
         compile_group_pattern(options.group_pattern)

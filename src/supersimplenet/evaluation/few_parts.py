@@ -80,6 +80,16 @@ class FoldScores:
         ]
 
 
+def folds_rate(parts: int, config: ThresholdConfig) -> float:
+    """Return the rate of `cross_threshold`: ``max_false_alarms``, or more if lenient and the parts are few.
+
+    Args:
+        parts: number of good parts in all folds together.
+        config: the rate that is asked for.
+    """
+    return max(config.max_false_alarms, 1 / (parts + 1) if config.lenient else 0.0)
+
+
 def cross_calibrated(split: Calibrated, folds: FoldScores, config: ThresholdConfig) -> Calibrated:
     """Set the thresholds by the scores of all folds; the parts at hand, which no model was trained on, check them.
 
@@ -89,7 +99,7 @@ def cross_calibrated(split: Calibrated, folds: FoldScores, config: ThresholdConf
     Args:
         split: the calibration by the parts at hand.
         folds: the scores of the folds.
-        config: the rate is that of `cross_threshold`.
+        config: the rate, see `folds_rate`.
 
     Raises:
         CalibrationError: too few parts in all folds together, or costs or a limit of escapes are asked for.
@@ -99,7 +109,7 @@ def cross_calibrated(split: Calibrated, folds: FoldScores, config: ThresholdConf
         raise CalibrationError(
             f"{option}: models of folds set one threshold, by false alarms; leave out one of the two"
         )
-    rate = config.max_false_alarms
+    rate = folds_rate(folds.good_logits.size, config)
     threshold = cross_threshold(folds.good_logits, false_alarms=rate)
     wrong = int((split.good_logits >= threshold).sum())
     escapes = int((split.bad_logits < threshold).sum())

@@ -13,7 +13,7 @@ import numpy as np
 
 from supersimplenet.errors import CalibrationError, ConfigError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
-from supersimplenet.evaluation.few_parts import FoldScores
+from supersimplenet.evaluation.few_parts import FoldScores, folds_rate
 from supersimplenet.inference.config import CONFIG_FILE
 from supersimplenet.inference.detector import Detector, choose_device
 from supersimplenet.inference.image_records import read_image_records, trained_on
@@ -85,7 +85,8 @@ def score_folds_of(
         training_set = gather(replace(run, folder=Path(folder)), labels, ready, None)
         _require_same_images(model, record, training_set)
         good = {s.group or s.image for s in trained_on_samples(training_set) if s.label == GOOD}
-        cross_threshold(np.zeros(len(good)), false_alarms=config.max_false_alarms)  # too few parts: said at once
+        rate = folds_rate(len(good), config)
+        cross_threshold(np.zeros(len(good)), false_alarms=rate)  # too few parts: said at once
         console().print(f"models of {folds} folds, {counted(steps, 'step')} each")
         scores = score_folds(
             run,
