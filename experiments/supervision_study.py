@@ -144,7 +144,7 @@ def study(options: argparse.Namespace, samples: list[Sample]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         detector = train(
             source,
-            output=Path(folder) / "model",
+            output=options.keep or Path(folder) / "model",
             supervision=options.supervision,
             masks=options.masks,
             model=ModelConfig(backbone=options.backbone, image_size=(256, 256)),
@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--fold", help="such as 0/4; without, tests on the test split")
     parser.add_argument("--leave-out", help="a type of defect")
     parser.add_argument("--model", type=Path, nargs="+", help="model folders, to test as they are")
+    parser.add_argument("--keep", type=Path, help="where to leave the model folder; by default it is removed")
     parser.add_argument("--without", nargs="*", default=[], help="groups of test images to pass over, with --model")
     parser.add_argument("--supervision", default="auto")
     parser.add_argument("--masks", help="with mixed, as for the train command")

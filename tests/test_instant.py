@@ -18,6 +18,7 @@ from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.synthetic import synthesize
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.errors import ConfigError, ModelFolderError
+from supersimplenet.evaluation.painted_scores import score_painted
 from supersimplenet.inference.image_records import read_image_records
 from supersimplenet.inference.model_folder import hash_weights, load_model, read_calibration
 from supersimplenet.metrics.ranking import auroc
@@ -25,9 +26,11 @@ from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.runtime import Inspector
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.train import train
+from supersimplenet.types import Sample
 
 SIZE = (64, 64)
 MODEL = ModelConfig(backbone="compact", image_size=SIZE)
+STEPS = TrainerConfig(max_steps=2, accelerator="cpu", holdout_fraction=0.4)
 NONE = TrainerConfig(max_epochs=0, accelerator="cpu")
 
 
@@ -139,6 +142,27 @@ def test_every_training_leaves_one_before_its_first_step(instant, parts, tmp_pat
     assert [prediction.score_logit for prediction in found.predict(paths)] == pytest.approx(same, abs=1e-6)
     again = found.record["trainer"]
     assert (again["max_epochs"], found.record["training"]["plan"]["epochs"]) == (0, 0)
+
+
+def test_without_a_bad_part_painted_defects_tell_what_the_threshold_costs(parts, tmp_path, capsys):
+    """In training, and again in `calibrate`, where they also tell the scores apart; no held-out image is painted on."""
+    model = tmp_path / "model"
+    train(Folder(good=parts / "good"), output=model, model=MODEL, recipe=Recipe(batch_size=4), trainer=STEPS)
+    expected = read_calibration(model).expected_escapes
+    assert set(expected.types) == {"scratch", "pit", "stain", "crack"}
+    assert expected.every.parts == 18  # two on each of 9 good images
+    assert f"expected escapes: {expected.every.escapes} of 18 painted defects" in capsys.readouterr().err
+    assert main(["calibrate", "--model", str(model), "--image-score", "subspace"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "AUROC and escapes: 18 painted defects against 9 good parts" in said
+    assert "the defects are painted, because no bad part is at hand: a rough guide; name bad parts with --bad" in said
+    now = read_calibration(model)
+    assert (now.image_score, now.expected_escapes.every.parts) == ("subspace", 18)
+    detector = Detector.load(model, device="cpu")
+    trained = [parts / "good" / Path(r.name).name for r in read_image_records(model) if r.role == "trained"]
+    painted = score_painted(detector, [Sample(image=path, label=0, split="train") for path in sorted(trained)])
+    escapes = sum(scores["subspace"] < now.threshold_logit for scores in painted.scores.values())
+    assert (now.expected_escapes.every.escapes, now.bad_parts) == (escapes, 0)
 
 
 @pytest.mark.parametrize("images", [1, 2, 4])

@@ -24,7 +24,7 @@ from supersimplenet.cli.common import (
     print_guarantee,
 )
 from supersimplenet.errors import ConfigError
-from supersimplenet.postprocessing.calibration import verdict
+from supersimplenet.postprocessing.calibration import BAD_PART, verdict
 from supersimplenet.postprocessing.parts import compile_group_pattern
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import ScoreName, normalised
@@ -253,13 +253,19 @@ def _print_scores(found: ScoreComparison, decides: ScoreName, *, grey_zone: bool
         say("no bad part is at hand, so nothing here says which score is better; name some with --bad")
         return
     after, before = f"{found.confidence_after_choice * 100:.4g} %", f"{found.confidence * 100:.4g} %"
-    say(f"AUROC and escapes: {counted(found.bad_parts, 'bad part')} against {counted(found.good_parts, 'good part')}")
+    good_parts = counted(found.good_parts, "good part")
+    say(f"AUROC and escapes: {counted(found.bad_parts, found.bad_noun)} against {good_parts}")
     if found.why_calibrating is None:
+        if found.bad_noun == BAD_PART:
+            bound = "a bound on escapes from these bad parts holds"
+            of_bad = f"after such a choice, {bound} with {after} confidence, not {before}"
+        else:
+            of_bad = "the defects are painted, because no bad part is at hand: a rough guide; name bad parts with --bad"
         say(
             "these good parts were trained on, and score too well: the head, and what it is fused into, look better "
             "than in use",
             "no part that calibrates is compared: a choice by this table leaves the guarantee on good parts as it is",
-            f"after such a choice, a bound on escapes from these bad parts holds with {after} confidence, not {before}",
+            of_bad,
             sep="\n",
         )
         return

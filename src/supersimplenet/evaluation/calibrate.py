@@ -11,7 +11,7 @@ from scipy import stats
 
 from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.held_out import HELD_OUT
-from supersimplenet.errors import CalibrationError, ConfigError, DataError
+from supersimplenet.errors import CalibrationError, ConfigError, DataError, ModelFolderError
 from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.few_parts import (
     BadScore,
@@ -20,8 +20,9 @@ from supersimplenet.evaluation.few_parts import (
     score_unseen_bad,
     with_expected_escapes,
 )
-from supersimplenet.evaluation.score_comparison import ScoreComparison, compare_scores
-from supersimplenet.evaluation.scored_parts import score_images
+from supersimplenet.evaluation.painted_scores import PAINTED, score_painted, with_painted_escapes
+from supersimplenet.evaluation.score_comparison import compare_scores
+from supersimplenet.evaluation.scored_parts import PartScores, score_images
 from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
 from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
@@ -33,6 +34,7 @@ from supersimplenet.inference.image_records import (
     trained_on,
 )
 from supersimplenet.inference.model_folder import hash_weights, write_yaml
+from supersimplenet.postprocessing.calibration import BAD_PART
 from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import BAD, GOOD, Sample, ScoreName
@@ -44,6 +46,7 @@ from supersimplenet.utils.serialization import to_plain
 
 _BAD_NAMES = {"bad", "ng", "nok", "defect", "defects", "defective", "anomaly", "anomalous"}
 _BY_CHANCE = 0.01
+_BESIDE_PAINTED = 100  # good images that are compared with painted defects
 _MOST_COMPARED = 500  # good images that were trained on, evenly spaced, as for the scale of the scores
 
 
@@ -107,7 +110,7 @@ def calibrate(
         unseen = [] if as_paths(good) else _unseen_bad(detector, model, calibrated.calibration.image_score)
         calibrated = with_expected_escapes(calibrated, others=unseen)
         # Not with folds: their models were scored by one score alone.
-        calibrated = replace(calibrated, comparison=_compared(calibrated, detector, model, config, on_error))
+        calibrated = _compared(calibrated, detector, model, config, on_error)
     with (
         writing_into(model, wait_s=WAIT_TO_WRITE_S, advice=""),
         whole_file(model / CALIBRATION_FILE) as thresholds,  # renamed last, when nothing can fail any more
@@ -156,27 +159,48 @@ def _unseen_bad(detector: Detector, model: Path, image_score: ScoreName) -> list
 
 def _compared(
     calibrated: Calibrated, detector: Detector, model: Path, config: ThresholdConfig, on_error: OnError
-) -> ScoreComparison:
-    """Compare the scores on the bad parts and, where they are at hand, on good images that were trained on.
+) -> Calibrated:
+    """Return the calibration with a comparison of the scores, on the bad parts or else on painted defects.
 
     Parts that calibrate must not choose, because a score that is chosen by them looks better on them than on parts to
-    come. Where there is no other good image, they are compared all the same, and the comparison says why.
+    come: good images that were trained on are compared. Where there are none, those that calibrate are compared all the
+    same, if there are bad parts, and the comparison says why.
     """
-    others, why = None, None
+    scores, why, noun = calibrated.scores, None, BAD_PART
+    others: dict[ScoreName, PartScores] | None = None
+    has_bad = any(of_parts.bad.size for of_parts in scores.values())
     if config.costs is not None:
-        why = "costs set each threshold by them"
-    elif any(scores.bad.size for scores in calibrated.scores.values()):
-        try:
-            samples = samples_to_choose_by(model, trained_on(detector.record, model).samples(), detector.record)
-        except (ConfigError, DataError) as error:
-            why = f"good images that were trained on are not at hand ({first_line(error)})"
-        else:
-            good = [sample for sample in samples if sample.label == GOOD]
-            chosen = score_images(detector, good[:: max(1, -(-len(good) // _MOST_COMPARED))], on_error=on_error)
-            others = chosen.of_parts()
-            if not others:
-                others, why = None, "no good image that was trained on is at hand"
-    return compare_scores(calibrated.scores, others, config, why_calibrating=why)
+        return replace(
+            calibrated,
+            comparison=compare_scores(scores, None, config, why_calibrating="costs set each threshold by them"),
+        )
+    good, why = _trained_good(detector, model)
+    if good:
+        most = _MOST_COMPARED if has_bad else _BESIDE_PAINTED
+        chosen = score_images(
+            detector, good[:: max(1, -(-len(good) // most))], on_error=on_error if has_bad else "skip"
+        )
+        others = chosen.of_parts() or None
+    if has_bad:
+        why = why if others is None else None
+    elif others is not None:
+        painted = score_painted(detector, [chosen.samples[place] for place in chosen.scores])
+        if calibrated.calibration.expected_escapes is None:
+            calibrated = with_painted_escapes(calibrated, painted)
+        bad = painted.of_parts()
+        scores, noun = {name: replace(own, bad=bad[name].bad) for name, own in scores.items() if name in bad}, PAINTED
+    comparison = compare_scores(scores, others, config, why_calibrating=why, bad_noun=noun)
+    return replace(calibrated, comparison=comparison)
+
+
+def _trained_good(detector: Detector, model: Path) -> tuple[list[Sample], str | None]:
+    """Return the good images that a model was trained on, or none and why they are not at hand."""
+    try:
+        samples = samples_to_choose_by(model, trained_on(detector.record, model).samples(), detector.record)
+    except (ConfigError, DataError, ModelFolderError) as error:
+        return [], f"good images that were trained on are not at hand ({first_line(error)})"
+    good = [sample for sample in samples if sample.label == GOOD]
+    return good, None if good else "no good image that was trained on is at hand"
 
 
 def _refuse_folders_of_bad(folders: Sequence[Path]) -> None:

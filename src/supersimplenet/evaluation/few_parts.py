@@ -21,7 +21,7 @@ from supersimplenet.metrics.thresholds import (
     rate_interval,
     rate_upper_bound,
 )
-from supersimplenet.postprocessing.calibration import CrossCalibration, EscapeCount, ExpectedEscapes
+from supersimplenet.postprocessing.calibration import BAD_PART, CrossCalibration, EscapeCount, ExpectedEscapes
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.types import BAD, Sample, ScoreName
@@ -221,13 +221,16 @@ def bad_scores(scored: ScoredImages, image_score: ScoreName, *, fold: int | None
     ]
 
 
-def count_escapes(samples: Sequence[Sample], escaped: Sequence[bool], *, basis: str) -> ExpectedEscapes:
+def count_escapes(
+    samples: Sequence[Sample], escaped: Sequence[bool], *, basis: str, noun: str = BAD_PART
+) -> ExpectedEscapes:
     """Count the bad parts that escape, of all types of defect and of each; a part escapes by any of its photographs.
 
     Args:
         samples: bad images; those of one group are one part.
         escaped: whether each is called good.
         basis: which bad parts these are, in words.
+        noun: what one of them is called.
     """
     parts = part_numbers([sample.group for sample in samples]).tolist()
     types = sorted({sample.defect for sample in samples})
@@ -237,7 +240,7 @@ def count_escapes(samples: Sequence[Sample], escaped: Sequence[bool], *, basis: 
         for place in chosen:
             worst[parts[place]] = worst.get(parts[place], False) or bool(escaped[place])
         low, high = rate_interval(sum(worst.values()), len(worst), _CONFIDENCE)
-        return EscapeCount(parts=len(worst), escapes=sum(worst.values()), low=low, high=high)
+        return EscapeCount(parts=len(worst), escapes=sum(worst.values()), low=low, high=high, noun=noun)
 
     every = range(len(samples))
     return ExpectedEscapes(

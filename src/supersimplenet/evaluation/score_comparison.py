@@ -11,6 +11,7 @@ from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.scored_parts import PartScores
 from supersimplenet.evaluation.set_thresholds import choose_thresholds
 from supersimplenet.metrics.ranking import rank, ranked_auroc
+from supersimplenet.postprocessing.calibration import BAD_PART
 from supersimplenet.types import BAD, GOOD, ScoreName
 
 
@@ -44,6 +45,7 @@ class ScoreComparison:
         rows: one for each score that the model gives.
         good_parts: number of good parts compared; 0 where there is no bad part, and nothing is compared.
         bad_parts: number of bad parts compared.
+        bad_noun: what one of them is called.
         why_calibrating: why the good parts compared are those that calibrate, so that a choice by these figures weakens
             the guarantee on good parts; None where they are others.
         confidence: of each guarantee, for a score that was chosen without these figures.
@@ -54,6 +56,7 @@ class ScoreComparison:
     bad_parts: int
     why_calibrating: str | None
     confidence: float
+    bad_noun: str = BAD_PART
 
     @property
     def confidence_after_choice(self) -> float:
@@ -76,6 +79,7 @@ def compare_scores(
     config: ThresholdConfig,
     *,
     why_calibrating: str | None = None,
+    bad_noun: str = BAD_PART,
 ) -> ScoreComparison:
     """Return what each score would give.
 
@@ -84,6 +88,7 @@ def compare_scores(
         others: scores of other good parts, that the bad parts are compared with; None to compare those that calibrate.
         config: the guarantees that the thresholds must give.
         why_calibrating: see `ScoreComparison`.
+        bad_noun: likewise.
 
     Raises:
         CalibrationError: there are too few parts for the guarantees.
@@ -102,6 +107,7 @@ def compare_scores(
         rows=tuple(rows),
         good_parts=good_parts,
         bad_parts=bad_parts,
+        bad_noun=bad_noun,
         why_calibrating=why_calibrating,
         confidence=config.confidence,
     )

@@ -37,6 +37,9 @@ class Computation:
     version: str
 
 
+BAD_PART = "bad part"
+
+
 @dataclass(frozen=True, kw_only=True)
 class EscapeCount:
     """How many bad parts the threshold calls good, of parts that the model that scored them was not trained on.
@@ -46,12 +49,14 @@ class EscapeCount:
         escapes: number of those that are called good by at least one of their photographs.
         low: lower end of the 95 % interval of the rate.
         high: its upper end.
+        noun: what one of them is called, where it is no bad part.
     """
 
     parts: int
     escapes: int
     low: float
     high: float
+    noun: str = BAD_PART
 
     def __post_init__(self) -> None:
         if not (0 <= self.escapes <= self.parts and self.parts > 0 and 0 <= self.low <= self.high <= 1):
@@ -62,7 +67,7 @@ class EscapeCount:
 
     def __str__(self) -> str:
         rate = f"{per_cent(self.escapes / self.parts)}, 95 % interval {per_cent(self.low)} to {per_cent(self.high)}"
-        return f"{self.escapes} of {counted(self.parts, 'bad part')} ({rate})"
+        return f"{self.escapes} of {counted(self.parts, self.noun)} ({rate})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ class TrainerConfig:
             together. The scores of the held-out images set the thresholds; their loss under fixed synthetic anomalies
             is logged after each epoch.
         escapes_share: share of the training's steps that is spent afterwards on models of folds, which tell how many
-            bad parts will escape; 0 for none.
+            bad parts will escape; 0 for none, nor painted defects where there is no bad part.
         num_workers: number of processes that read images ahead of the training steps; useful only where no cache holds
             the features. 0 for none.
     """

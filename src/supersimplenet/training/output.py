@@ -9,6 +9,7 @@ from supersimplenet.datasets.held_out import HELD_OUT
 from supersimplenet.datasets.supervision import is_amount, names_of_masks
 from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.few_parts import FoldScores, score_unseen_bad, with_expected_escapes
+from supersimplenet.evaluation.painted_scores import score_painted, with_painted_escapes
 from supersimplenet.evaluation.set_thresholds import set_thresholds
 from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
 from supersimplenet.inference.detector import Detector
@@ -137,7 +138,11 @@ def _calibrated(
         image_score=calibrated.calibration.image_score,
         on_error="skip",
     )
-    calibration = with_expected_escapes(calibrated, folds=folds, others=unseen).calibration
+    calibrated = with_expected_escapes(calibrated, folds=folds, others=unseen)
+    if calibrated.calibration.expected_escapes is None and run.trainer.escapes_share > 0:
+        painted = score_painted(detector, training_set.trained_good, seed=run.seed)
+        calibrated = with_painted_escapes(calibrated, painted)
+    calibration = calibrated.calibration
     write_calibration(run.folder, calibration)
     console().print(f"calibrated: {calibration.guarantee()}")
     if calibration.expected_escapes is not None:
