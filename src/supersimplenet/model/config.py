@@ -127,7 +127,7 @@ class Recipe:
         image_score: which anomaly score decides the verdict: ``head`` (the classification head's), ``map`` (the map's
             maximum), ``fused`` (their mean on one scale), ``subspace`` (the distance from the features of good images)
             or ``joint`` (a weighted mean of head, map and subspace). All are reported. ``auto``: the head's for weak
-            supervision, else fused (docs/decisions/0012-flips-and-scores.md, 0027).
+            supervision, else joint (docs/decisions/0027-subspace.md).
         map_shift_px: how far (down, right) the anomaly map is moved back, in pixels of the input, each 0 to 8.
             ``auto``: as measured on painted defects at the end of the training, 0 where it does not help
             (docs/decisions/0029-place-and-outline.md).
@@ -212,11 +212,9 @@ class ScoreWeights:
     shown_weight: float
 
 
-# Without bad images the head adds noise, and the subspace ranks best beside the map. The joint score does not decide,
-# and the shown map is the network's, until the subspace's scale is that of images to which it was not fitted.
-# docs/decisions/0027-subspace.md has the reasons.
-_UNSUPERVISED = ScoreWeights(head_weight=0.0, map_weight=0.5, subspace_weight=0.5, shown_weight=0.0)
-_SUPERVISED = ScoreWeights(head_weight=0.5, map_weight=0.25, subspace_weight=0.25, shown_weight=0.0)
+# Chosen on held-out groups of training images, as docs/decisions/0027-subspace.md says.
+_UNSUPERVISED = ScoreWeights(head_weight=0.0, map_weight=0.4, subspace_weight=0.6, shown_weight=0.5)
+_SUPERVISED = ScoreWeights(head_weight=0.5, map_weight=0.3, subspace_weight=0.2, shown_weight=0.0)
 SCORE_WEIGHTS: dict[Regime, ScoreWeights] = {
     "unsupervised": _UNSUPERVISED,
     "weak": _SUPERVISED,
@@ -224,7 +222,7 @@ SCORE_WEIGHTS: dict[Regime, ScoreWeights] = {
     "full": _SUPERVISED,
 }
 SUBSPACE_ALONE = ScoreWeights(head_weight=0.0, map_weight=0.0, subspace_weight=1.0, shown_weight=1.0)
-_IMAGE_SCORES: dict[Regime, ScoreName] = {"unsupervised": "fused", "weak": "head", "mixed": "fused", "full": "fused"}
+_IMAGE_SCORES: dict[Regime, ScoreName] = {"unsupervised": "joint", "weak": "head", "mixed": "joint", "full": "joint"}
 
 
 @dataclass(frozen=True, kw_only=True)
