@@ -173,7 +173,7 @@ def test_long_names_that_begin_alike_stay_apart():
 def test_a_source_and_a_predictor_show_themselves_in_a_line(room):
     assert repr(Folder(good=room / GOOD)) == f"Folder({Folder(good=room / GOOD).name!r})"
     detector = Detector.load(room / "model", device="cpu")
-    assert repr(detector).startswith("Detector(fused score, bad from ")
+    assert repr(detector).startswith("Detector(joint score, bad from ")
     assert repr(detector).count("\n") == 0
     assert "of good parts are called bad" in repr(detector)
 

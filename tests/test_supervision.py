@@ -431,5 +431,5 @@ def test_the_scores_scale_is_that_of_the_good_images_trained_on(samples, tmp_pat
         standardised = (prediction.map_max_logit - scale.map_mean) / scale.map_std
         expected = (prediction.head_logit + scale.head_mean + scale.head_std * standardised) / 2
         assert prediction.fused_logit == pytest.approx(expected)
-        assert prediction.score_logit == prediction.fused_logit  # mixed supervision: the fused score decides
+        assert prediction.score_logit == prediction.joint_logit  # mixed supervision: the joint score decides
         assert prediction.verdict == ("bad" if prediction.score_logit >= detector.threshold_logit else "good")

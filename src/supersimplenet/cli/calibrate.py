@@ -260,7 +260,7 @@ def _print_scores(found: ScoreComparison, decides: ScoreName, *, grey_zone: bool
             bound = "a bound on escapes from these bad parts holds"
             of_bad = f"after such a choice, {bound} with {after} confidence, not {before}"
         else:
-            of_bad = "the defects are painted, because no bad part is at hand: a rough guide; name bad parts with --bad"
+            of_bad = "the defects are painted, for want of bad parts that were not trained on: a rough guide"
         say(
             "these good parts were trained on, and score too well: the head, and what it is fused into, look better "
             "than in use",

@@ -56,8 +56,8 @@ def with_painted_escapes(calibrated: Calibrated, painted: ScoredImages) -> Calib
     expected = count_escapes(
         painted.samples,
         [painted.scores[place][calibration.image_score] < accept for place in range(len(painted.samples))],
-        basis="painted on good images that were trained on, because no bad part is at hand: a rough guide, real ones "
-        "may be easier or harder to see",
+        basis="painted on good images that were trained on, for want of bad parts that were not: a rough guide; "
+        "real ones may be easier or harder to see",
         noun=PAINTED,
     )
     return replace(calibrated, calibration=replace(calibration, expected_escapes=expected))

@@ -139,7 +139,7 @@ def _calibrated(
         on_error="skip",
     )
     calibrated = with_expected_escapes(calibrated, folds=folds, others=unseen)
-    if calibrated.calibration.expected_escapes is None and run.trainer.escapes_share > 0:
+    if calibrated.calibration.expected_escapes is None and run.trainer.escapes_share > 0 and not training_set.bad:
         painted = score_painted(detector, training_set.trained_good, seed=run.seed)
         calibrated = with_painted_escapes(calibrated, painted)
     calibration = calibrated.calibration
