@@ -91,21 +91,37 @@ def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 
 def _print_metrics(evaluation: Evaluation) -> None:
+    """Print a table of the scores, one of the pixel metrics, and why a metric or an interval is missing."""
     from rich.table import Table
 
     from supersimplenet.evaluation.results import PREFIXES
 
-    table = Table("metric", "value", "95 % interval", "", box=None, pad_edge=False)
-    decides = PREFIXES[evaluation.image_score]
-    deciding = [f"{decides}{name}" for name in ("I-AUROC", "AP-det", "I-F1-max")]
-    for name, metric in evaluation.metrics.items():
+    metrics = dict(evaluation.metrics)
+    missing: dict[str, list[str]] = {}
+
+    def cells(name: str) -> tuple[str, str]:
+        metric = metrics.pop(name)
         if metric.value is None:
-            table.add_row(name, f"undefined: {metric.reason}")
-            continue
-        table.add_row(
-            name, f"{metric.value:.4f}", metric.certainty(), "of the deciding score" if name in deciding else ""
-        )
-    results().print(table)
+            missing.setdefault(f"undefined, {metric.reason}", []).append(name)
+            return "", ""
+        if metric.no_interval is not None:
+            missing.setdefault(f"no 95 % interval, {metric.no_interval}", []).append(name)
+            return f"{metric.value:.4f}", ""
+        return f"{metric.value:.4f}", metric.certainty()
+
+    heads = ("I-AUROC", "95 %", "AP-det", "95 %", "I-F1-max")
+    scores = Table("score", *heads, "", box=None, pad_edge=False)
+    for score, prefix in PREFIXES.items():
+        if f"{prefix}I-AUROC" in metrics:
+            row = [cell for name in ("I-AUROC", "AP-det", "I-F1-max") for cell in cells(f"{prefix}{name}")]
+            scores.add_row(score, *row[: len(heads)], "decides" if score == evaluation.image_score else "")
+    pixels = Table("pixels", "", "95 %", box=None, pad_edge=False)
+    for name in list(metrics):
+        pixels.add_row(name, *cells(name))
+    say = results().print
+    say(scores, pixels, sep="\n")
+    for reason, names in missing.items():
+        say(f"{reason}: {', '.join(names)}" if len(names) < 4 else f"{reason}: {', '.join(names[:3])} and others")
 
 
 def _print_verdicts(evaluation: Evaluation) -> None:
