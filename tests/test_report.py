@@ -24,6 +24,7 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.calibrate import ThresholdConfig
 from supersimplenet.evaluation.comparison import compare
 from supersimplenet.evaluation.evaluate import evaluate_again
+from supersimplenet.evaluation.few_parts import count_escapes
 from supersimplenet.evaluation.rates import nearest_to_wrong, numbers_of
 from supersimplenet.metrics.ranking import auroc
 from supersimplenet.metrics.thresholds import Costs
@@ -336,6 +337,17 @@ def test_an_uncalibrated_model_is_said_to_guarantee_nothing(case, tmp_path):
     assert "Guaranteed:" not in plain_text(html)
     assert cautions_of(make_evaluation(many(-1.0, 90), many(1.0, 60), calibration=None)) == []  # said once is enough
     assert embedded(html, "pictures").popitem()[1]["found"] is None
+
+
+def test_the_escapes_that_were_expected_stand_beside_those_that_were_found(case, html, tmp_path):
+    bad = [Sample(image=Path(str(place)), label=BAD, split="train", defect="dent") for place in range(8)]
+    expected = count_escapes(bad, [True] * 3 + [False] * 5, basis="8 bad parts that the model was not trained on")
+    calibration = replace(case.evaluation.calibration, expected_escapes=expected)
+    evaluation = replace(case.evaluation, calibration=calibration)
+    text = plain_text(written(tmp_path / "r.html", replace_case(case, evaluation), pictures=1)).replace("\u00a0", " ")
+    assert "Expected before this test: 3 of 8 bad parts (37.5 %, 95 % interval 8.5 % to 75.5 %) escape." in text
+    assert "These are 8 bad parts that the model was not trained on." in text
+    assert "Expected before this test" not in plain_text(html)
 
 
 @pytest.mark.parametrize(("alarms", "contradicts"), [(9, False), (10, True)])
