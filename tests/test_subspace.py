@@ -330,7 +330,7 @@ def test_the_scale_of_the_subspace_is_that_of_images_to_which_it_was_not_fitted(
 
 def test_a_model_folder_keeps_the_subspace_and_the_joint_score_may_decide(trained):
     loaded = Detector.load(trained.folder, device="cpu")
-    assert (loaded.image_score, loaded.score_scale.shown_weight) == ("joint", 0.5)
+    assert (loaded.image_score, loaded.score_scale.shown_weight) == ("joint", 0.75)
     for name, values in trained.network.subspace.state_dict().items():
         torch.testing.assert_close(getattr(loaded.network.subspace, name), values, rtol=0, atol=0)
     image = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
