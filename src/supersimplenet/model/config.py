@@ -213,7 +213,7 @@ class ScoreWeights:
 
 
 # Chosen on held-out groups of training images, as docs/decisions/0027-subspace.md says.
-_UNSUPERVISED = ScoreWeights(head_weight=0.0, map_weight=0.4, subspace_weight=0.6, shown_weight=0.75)
+_UNSUPERVISED = ScoreWeights(head_weight=0.2, map_weight=0.3, subspace_weight=0.5, shown_weight=0.75)
 _SUPERVISED = ScoreWeights(head_weight=0.5, map_weight=0.3, subspace_weight=0.2, shown_weight=0.0)
 SCORE_WEIGHTS: dict[Regime, ScoreWeights] = {
     "unsupervised": _UNSUPERVISED,
