@@ -432,16 +432,17 @@ from supersimplenet.runtime import Inspector
 sys.setswitchinterval(1e-6)
 inspector = Inspector.load(sys.argv[1])
 pixels = np.zeros((64, 96, 3), np.uint8)
-together = threading.Barrier(8)
+together, found = threading.Barrier(8), []
 def inspect():
     together.wait()
     openvino.Type.u8.to_dtype()  # what each first image needs
-    print(inspector.inspect(pixels).verdict)
+    found.append(inspector.inspect(pixels).verdict)
 threads = [threading.Thread(target=inspect, daemon=True) for _ in range(8)]
 for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
+print(len(found))
 """
 
 
@@ -455,4 +456,4 @@ def test_the_first_images_may_be_inspected_in_several_threads_at_once():
         check=True,
         timeout=30,
     )
-    assert len(done.stdout.split()) == 8
+    assert done.stdout == "8\n"
