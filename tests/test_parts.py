@@ -329,7 +329,7 @@ def test_the_test_names_images_that_were_trained_on(trained_model, tmp_path, cap
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())["trained_on"]
     assert sorted(Path(path).name for path in found) == ["same_file.png", "same_pixels.tif"]
     evaluation = evaluate(Detector.load(model, device="cpu"), Folder(good=data / "good", test_good=good).samples())
-    cautions = find_cautions(evaluation, numbers_of(evaluation), findings=[], costs=None)
+    cautions = find_cautions(evaluation, numbers_of(evaluation), record={}, findings=[], costs=None)
     assert cautions[0].level == "grave"
     assert "was trained on 2 test images" in cautions[0].text
     assert any("trained on 2 images of the golden set" in reason for reason in gate(evaluation, evaluation).reasons)

@@ -317,8 +317,10 @@ def test_curves_are_left_out_where_a_kind_is_missing():
     assert "0 bad images" in figures.draw_histogram(numbers)
 
 
-def cautions_of(evaluation, *, findings=(), costs=None) -> list[tuple[str, str]]:
-    found = find_cautions(evaluation, numbers_of(evaluation, costs=costs), findings=findings, costs=costs)
+def cautions_of(evaluation, *, steps=300, findings=(), costs=None) -> list[tuple[str, str]]:
+    record = {"training": {"plan": {"total_steps": steps}}}
+    numbers = numbers_of(evaluation, costs=costs)
+    found = find_cautions(evaluation, numbers, record=record, findings=findings, costs=costs)
     return [(caution.level, caution.text) for caution in found]
 
 
@@ -327,7 +329,15 @@ def many(score: float, count: int) -> list[float]:
 
 
 def test_a_test_without_flaw_is_warned_of_nothing():
-    assert cautions_of(make_evaluation([*many(-1.0, 98), *many(1.0, 2)], many(1.0, 60))) == []
+    evaluation = make_evaluation([*many(-1.0, 98), *many(1.0, 2)], many(1.0, 60))
+    assert cautions_of(evaluation) == cautions_of(evaluation, steps=0) == []  # 0: a subspace alone
+
+
+def test_a_short_training_is_named():
+    evaluation = make_evaluation([*many(-1.0, 98), *many(1.0, 2)], many(1.0, 60))
+    ((level, text),) = cautions_of(evaluation, steps=16)
+    assert level == "grave"
+    assert text.startswith("Trained for only 16 steps: expect little of this model before some 200; give it more")
 
 
 def test_an_uncalibrated_model_is_said_to_guarantee_nothing(case, tmp_path):
@@ -389,7 +399,7 @@ def test_findings_of_weight_are_told_leaks_first_and_notes_left_out():
         Finding(level="note", code="mask-missing", message="no mask"),
     ]
     evaluation = make_evaluation(many(-1.0, 100), many(1.0, 60))
-    found = find_cautions(evaluation, numbers_of(evaluation), findings=findings, costs=None)
+    found = find_cautions(evaluation, numbers_of(evaluation), record={}, findings=findings, costs=None)
     assert [(caution.level, caution.text) for caution in found] == [
         ("grave", "The data: 2 images in both splits."),
         ("doubt", "The data: 5 images not 64x64."),
@@ -400,7 +410,7 @@ def test_findings_of_weight_are_told_leaks_first_and_notes_left_out():
 def test_unreadable_images_are_counted_and_named():
     failure = Failure(index=3, path=Path("a/x.png"), reason="a/x.png: the file is empty")
     evaluation = make_evaluation(many(-1.0, 100), many(1.0, 60), failures=[failure])
-    found = find_cautions(evaluation, numbers_of(evaluation), findings=(), costs=None)
+    found = find_cautions(evaluation, numbers_of(evaluation), record={}, findings=(), costs=None)
     assert found[0].level == "grave"
     assert found[0].text.startswith("1 test image could not be read")
     assert found[0].examples == ("x.png: the file is empty",)

@@ -12,7 +12,7 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import WEIGHTS_FILE, ComputeConfig
 from supersimplenet.inference.engines import build_engine
 from supersimplenet.inference.model_folder import load_model, load_preprocessor, read_calibration
-from supersimplenet.inference.record import stated_hash
+from supersimplenet.inference.record import stated_hash, too_few_steps, total_steps
 from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.parts import pattern_in
@@ -21,6 +21,7 @@ from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.predictor import IndexedPrediction as IndexedPrediction
 from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.types import ScoreName, ScoreScale
+from supersimplenet.utils.console import console
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.serialization import from_plain
 from supersimplenet.utils.version import __version__
@@ -167,11 +168,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def load_detector(model: Path, compute: ComputeConfig) -> Detector:
-    """Load the detector of a model folder; on the CPU if a Ray cluster computes.
+    """Load the detector of a model folder for a command; on the CPU if a Ray cluster computes.
+
+    Prints a warning if the model was trained for too few steps.
 
     Raises:
         SuperSimpleNetError: of the class that names the cause.
     """
     if compute.engine == "ray":
-        return Detector.load(model, device="cpu")
-    return Detector.load(model, device=compute.device, engine=compute.engine, precision=compute.precision)
+        detector = Detector.load(model, device="cpu")
+    else:
+        detector = Detector.load(model, device=compute.device, engine=compute.engine, precision=compute.precision)
+    if text := too_few_steps(total_steps(detector.record)):
+        console().print(f"{model}: trained for {text}")
+    return detector

@@ -26,10 +26,11 @@ from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.types import ScoreName, ScoreScale
 from supersimplenet.utils.documents import read_yaml
-from supersimplenet.utils.formatting import shown_value
+from supersimplenet.utils.formatting import counted, shown_value
 from supersimplenet.utils.serialization import checked, from_plain
 
 FORMAT = 1
+FEW_STEPS = 200  # expect little of a model of fewer; the demo's surfaces are learned in about 300 steps
 ViewFile = Literal["roi.png", "reference.png"]
 _ADVICE = "bring back the file that `train` wrote"
 # Every key that is read, with its type. Other versions may write further keys, which are kept.
@@ -126,6 +127,22 @@ def map_shift_px(record: Mapping[str, Any]) -> tuple[int, int]:
     """Return how far the anomaly map is moved back; not at all where config.yaml does not say it (version 0.1)."""
     down, right = record.get("map_shift_px", NO_SHIFT)
     return down, right
+
+
+def total_steps(record: Mapping[str, Any]) -> int:
+    """Return for how many steps the heads of a model were trained; 0 for a subspace alone, or where it is not known."""
+    steps = record.get("training", {}).get("plan", {}).get("total_steps", 0)
+    return int(steps)
+
+
+def too_few_steps(steps: int) -> str | None:
+    """Return a warning for a training of so few steps; None for one that is long enough, or that trains no heads."""
+    if not 0 < steps < FEW_STEPS:
+        return None
+    return (
+        f"only {counted(steps, 'step')}: expect little of this model before some {FEW_STEPS}; give it more epochs "
+        "(--trainer.max_epochs), time or good images, or smaller batches (--recipe.batch_size)"
+    )
 
 
 def is_finished(folder: Path, record: Mapping[str, Any]) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -13,6 +13,7 @@ from supersimplenet.datasets.checks.findings import Finding
 from supersimplenet.errors import MetricError
 from supersimplenet.evaluation.rates import Numbers
 from supersimplenet.evaluation.results import PREFIXES, Evaluation
+from supersimplenet.inference.record import too_few_steps, total_steps
 from supersimplenet.metrics.bootstrap import paired_differences
 from supersimplenet.metrics.thresholds import Costs, guaranteed_rate, parts_needed, rate_upper_bound
 from supersimplenet.preprocessing.loading import ImageFile
@@ -54,11 +55,13 @@ def find_cautions(
     evaluation: Evaluation,
     numbers: Numbers,
     *,
+    record: Mapping[str, Any],
     findings: Sequence[Finding],
     costs: Costs | None,
 ) -> list[Caution]:
-    """Return all cautions about an evaluation, the gravest first."""
+    """Return all cautions about an evaluation of a model with this config.yaml, the gravest first."""
     found = [
+        *_of_training(record),
         *_of_calibration(evaluation),
         *_of_guarantee(evaluation, numbers),
         *_of_known_images(evaluation),
@@ -71,6 +74,11 @@ def find_cautions(
     if costs is not None and numbers.costs is None:
         found.append(Caution(level="doubt", text="No costs are shown: they need good and bad test images."))
     return sorted(found, key=lambda caution: caution.level != "grave")
+
+
+def _of_training(record: Mapping[str, Any]) -> Iterator[Caution]:
+    if text := too_few_steps(total_steps(record)):
+        yield Caution(level="grave", text=f"Trained for {text}.")
 
 
 def _of_calibration(evaluation: Evaluation) -> Iterator[Caution]:

@@ -106,7 +106,7 @@ def write_page(
         "meaning": meaning,
         "size_class": shown_size_class,
     }
-    cautions = find_cautions(evaluation, numbers, findings=findings, costs=costs)
+    cautions = find_cautions(evaluation, numbers, record=detector.record, findings=findings, costs=costs)
     text = environment.get_template("report.html").render(
         evaluation=evaluation,
         calibration=evaluation.calibration,

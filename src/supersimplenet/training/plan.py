@@ -21,7 +21,7 @@ from supersimplenet.datasets.parts import digest_possible_copies
 from supersimplenet.datasets.supervision import Supervision, is_amount
 from supersimplenet.errors import ConfigError, OutputError
 from supersimplenet.inference.config import CONFIG_FILE
-from supersimplenet.inference.record import is_finished, read_record
+from supersimplenet.inference.record import FEW_STEPS, is_finished, read_record, too_few_steps
 from supersimplenet.model.backbone import Backbone
 from supersimplenet.model.config import PUBLISHED_BACKBONE, PUBLISHED_NOISE_STD, ModelConfig, Recipe
 from supersimplenet.model.hub_record import is_hub_file
@@ -41,7 +41,6 @@ from supersimplenet.utils.serialization import from_plain
 # measurement: docs/decisions/0003-noise-scale.md.
 NOISE_PER_FEATURE_SCALE = 0.4
 _TIMED_STEPS = 3
-_FEW_STEPS = 200  # a run with fewer steps prints a warning; the demo's surfaces are learned in about 300 steps
 _BUDGET_SHARE = 0.95  # share of a time budget for training steps; checkpoints, held-out images and saving take the rest
 # Settings that may change when a run is continued: they change nothing in the result, or, as the labels that `masks`
 # lists and the files of `view`, their content is compared instead.
@@ -84,11 +83,8 @@ class Plan:
             f"{counted(self.total_steps, 'step')} in {counted(self.epochs, 'epoch')} of "
             f"{counted(steps_per_epoch, 'step')}" + ("" if seconds is None else f", about {shown_duration(seconds)}")
         )
-        if self.total_steps < _FEW_STEPS:
-            yield (
-                f"only {counted(self.total_steps, 'step')}: expect little of this model before some {_FEW_STEPS}; give "
-                "it more epochs (--trainer.max_epochs), time or good images, or smaller batches (--recipe.batch_size)"
-            )
+        if text := too_few_steps(self.total_steps):
+            yield text
 
 
 def plan_folds(total_steps: int, share: float) -> tuple[int, int] | None:
@@ -103,7 +99,7 @@ def plan_folds(total_steps: int, share: float) -> tuple[int, int] | None:
     """
     if total_steps == 0:
         return _MOST_FOLDS, 0
-    folds = min(_MOST_FOLDS, int(share * total_steps) // _FEW_STEPS)
+    folds = min(_MOST_FOLDS, int(share * total_steps) // FEW_STEPS)
     return None if folds < _FEWEST_FOLDS else (folds, int(share * total_steps) // folds)
 
 
@@ -168,7 +164,7 @@ def plan_run(
     if trainer.max_steps != -1:
         most_steps = min(most_steps, trainer.max_steps)
     seconds_per_step = None
-    if budget_s is not None or most_steps >= _FEW_STEPS:  # a shorter run would spend too much of itself on measuring
+    if budget_s is not None or most_steps >= FEW_STEPS:  # a shorter run would spend too much of itself on measuring
         console().print("measuring the time of a step")
         seconds_per_step = _measure_step(module, next(iter(batches)))
     if budget_s is not None:
