@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Control characters, marks that change the direction or hide, line separators, and bytes of names that are no text.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
@@ -51,7 +52,17 @@ class SuperSimpleNetError(Exception):
 
 
 class ConfigError(SuperSimpleNetError):
-    """An option, or a combination of options, is not allowed."""
+    """An option, or a combination of options, is not allowed.
+
+    Args:
+        message: the message.
+        commands: commands that may be right instead, each with the case in which it is; the program prints them below
+            the message.
+    """
+
+    def __init__(self, message: str, *, commands: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.commands = tuple(commands)
 
 
 class DataError(SuperSimpleNetError):

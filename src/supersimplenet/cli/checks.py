@@ -25,7 +25,7 @@ Reads = Literal["file", "folder", "file or folder", "model folder", "model", "in
 Writes = Literal["file", "folder"]
 _LARGEST = 2**63  # what torch, numpy and Parquet hold
 _GLOB_SIGNS = frozenset("*?[")
-_UNNAMED = ("paths", "file")  # arguments without an option's name
+_UNNAMED = ("path", "paths", "file")  # arguments without an option's name
 
 
 def check_not_empty(arguments: Sequence[str]) -> None:

@@ -52,9 +52,11 @@ class OptionParser(ArgumentParser):
         sys.exit(refused(parser.prog.replace(" [options]", ""), f"{_explained(message, parser)}; --help explains"))
 
 
-def refused(program: str, message: str) -> int:
-    """Print why a call is wrong; return the exit status of a wrong call."""
+def refused(program: str, message: str, commands: Sequence[tuple[str, str]] = ()) -> int:
+    """Print why a call is wrong, and the commands that may be right; return the exit status of a wrong call."""
     console().print(f"{program}: {message}")
+    for case, line in commands:
+        console().print(*([f"  {case}:"] if case else []), f"    {line}", sep="\n")
     return WRONG_CALL
 
 

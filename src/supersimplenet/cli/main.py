@@ -58,17 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.parse_args(arguments)  # prints help or version, or refuses
             return 0
         command = commands[name]
-        own = with_known_spelling(train.without_model_name(arguments)[len(name.split()) :], command.parser)
-        check_not_empty(own)
-        if name == "train":
-            train.take_over(command.parser, own)
-        if name == "benchmark accuracy":
-            own = with_protocol(own)
-        if any(argument.startswith("--print_config") for argument in own):
+        own = _own_arguments(name, command, arguments)
+        if any(map(_prints_config, own)):
             parser.parse_args([*name.split(), *own])  # the program's parser alone prints it
-        options = _parsed(command, own)
-        check_values(options)
-        check_paths(options, command.reads, command.writes)
+        options = _checked(command, own)
         with counting(options.get("on_error", "stop")) as left_out:
             try:
                 return command.run(options)
@@ -76,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if text := left_out.unsaid():
                     console().print(text)
     except ConfigError as error:
-        return refused(program, str(error))
+        return refused(program, str(error), error.commands)
     except ImageError as error:
         advice = "; --on-error skip leaves out what cannot be read, and says so" if "on_error" in options else ""
         return _failed(error, advice)
@@ -85,6 +78,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console().print("interrupted")
         return 130
+
+
+def _own_arguments(name: str, command: Command, arguments: list[str]) -> list[str]:
+    """Return the arguments after the command's name, in the command's spelling."""
+    own = with_known_spelling(train.without_model_name(arguments)[len(name.split()) :], command.parser)
+    check_not_empty(own)
+    if name == "train":
+        train.take_over(command.parser, own)
+        options = _checked(command, [argument for argument in own if not _prints_config(argument)])
+        return own if options.path is None else train.with_found_dataset(own, options)
+    return with_protocol(own) if name == "benchmark accuracy" else own
+
+
+def _prints_config(argument: str) -> bool:
+    return argument.startswith("--print_config")
+
+
+def _checked(command: Command, arguments: list[str]) -> Namespace:
+    options = _parsed(command, arguments)
+    check_values(options)
+    check_paths(options, command.reads, command.writes)
+    return options
 
 
 def _parsed(command: Command, arguments: list[str]) -> Namespace:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from supersimplenet.cli.common import DATA_HELP, ON_ERROR_HELP, Command, OptionParser
 from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.discover import discover
 from supersimplenet.datasets.supervision import SupervisionName, check_masks
 from supersimplenet.errors import ConfigError
-from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.inference.config import CONFIG_FILE
+from supersimplenet.inference.record import is_finished, read_record
+from supersimplenet.model.config import COMPACT, ModelConfig, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
+from supersimplenet.utils.console import console
 from supersimplenet.utils.files import is_file
 
 _MODEL_NAME = "SuperSimpleNet"
+# Of a first model: as measured on the magnetic tiles (docs/results.md), where the time allows as many steps.
+_BATCH_SIZE, _STEPS, _TIME = 8, 800, "15m"
 
 
 def command() -> Command:
@@ -28,13 +36,20 @@ def command() -> Command:
         "train with whatever labels a dataset has",
         _train_parser(),
         _train,
-        {"view.roi": "file", "view.reference": "file", "model.backbone_weights": "file"},
+        {"path": "file or folder", "view.roi": "file", "view.reference": "file", "model.backbone_weights": "file"},
         {"output": "folder"},
     )
 
 
 def _train_parser() -> OptionParser:
     parser = OptionParser(description="Train with whatever labels a dataset has, and leave a model folder.")
+    parser.add_argument(
+        "path",
+        type=Path | None,
+        nargs="?",
+        help="a folder of photographs whose subfolders are named good, bad (or one for each type of defect) and masks, "
+        "or a dataset in a known layout; instead of --data, with settings for a first model",
+    )
     parser.add_argument("--config", action="config", help="YAML file that holds any of these options")
     parser.add_argument("--data", type=DataSource, help=DATA_HELP)
     parser.add_argument(
@@ -78,7 +93,9 @@ def _train(options: Namespace) -> int:
     check_masks(settings.masks)
     settings.trainer.require_score(settings.recipe.image_score)
     if settings.data is None:
-        raise ConfigError("data: not given; name a dataset, such as --data Folder --data.good parts/good")
+        raise ConfigError(
+            "data: not given; name a folder of photographs, such as parts/ with good/ in it, or a dataset with --data"
+        )
     from supersimplenet.training.train import train
     from supersimplenet.utils.console import results
 
@@ -100,6 +117,43 @@ def _train(options: Namespace) -> int:
     )
     results().print(f"trained: {output}", f"test it: supersimplenet test --model {shlex.quote(str(output))}", sep="\n")
     return 0
+
+
+def with_found_dataset(arguments: Sequence[str], options: Namespace) -> list[str]:
+    """Return the arguments of ``train PATH`` with the options that PATH stands for before them; what is typed wins.
+
+    Prints what was found. The settings are those of a first model: the backbone of the package, so that the same
+    command gives the same model on any day, and a training of minutes.
+
+    Args:
+        arguments: the arguments after the command's name.
+        options: these, parsed.
+
+    Raises:
+        ConfigError: a dataset is named as well, or it is not clear what PATH holds.
+    """
+    if options.data is not None:
+        raise ConfigError(f"PATH: {options.path}: the dataset is named already; leave one out")
+    found = discover(options.path)
+    for line in found.lines:
+        console().print(line)
+    typed = {argument.partition("=")[0] for argument in arguments}
+    settings = [f"--model.backbone={COMPACT}", f"--recipe.batch_size={_BATCH_SIZE}"]
+    if not typed & {"--trainer.max_epochs", "--trainer.max_steps", "--time-budget"}:
+        settings += [f"--trainer.max_steps={_STEPS}", f"--time-budget={_TIME}"]
+    settings.append(f"--output={_free_output(options.path.resolve().stem or 'parts')}")
+    chosen = [setting for setting in settings if setting.partition("=")[0] not in typed]
+    console().print(f"settings of a first model, unless typed: {' '.join(chosen)}")
+    return [*found.arguments, *settings, *arguments]
+
+
+def _free_output(name: str) -> Path:
+    """Return runs/NAME, or, where that holds a finished model, runs/NAME-2 and so on."""
+    for number in count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        if not (folder / CONFIG_FILE).is_file() or not is_finished(folder, read_record(folder)):
+            break  # an unfinished run is not replaced: the training refuses, and says how to continue it
+    return folder
 
 
 def take_over(parser: ArgumentParser, arguments: list[str]) -> None:
@@ -133,7 +187,6 @@ def take_over(parser: ArgumentParser, arguments: list[str]) -> None:
             raise ConfigError(f"{folder}: nothing to resume yet; run the train command again, without --resume")
         return  # the run stopped before it wrote its options: the same command starts anew
     from supersimplenet.datasets.registry import SOURCES
-    from supersimplenet.inference.record import read_record
 
     record = read_record(folder)
     names = ["data", "supervision", "masks", "model", "view", "recipe", "trainer", "cache"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +22,9 @@ from supersimplenet.utils.formatting import counted, few
 
 _PLAIN_NAMES = ("good", "ok", "normal", "train")  # then the parent folder names the dataset
 _LABEL_OF = {"good": GOOD, "test_good": GOOD, "bad": BAD, "train_bad": BAD}
-_SUFFIXES = ("_mask", "_GT", "_gt", "_label", "_seg")
+MASK_ENDINGS = ("_mask", "_GT", "_gt", "_label", "_seg")
 Files = list[tuple[Path, Path]]  # (a given folder, a file at any depth in it)
+Place = Callable[[Path, Path], str]
 
 
 class Folder(DataSource):
@@ -32,8 +33,8 @@ class Folder(DataSource):
     Each folder is searched at any depth. The defect type of an image is the name of the subfolder of ``bad`` or
     ``train_bad`` that contains it; for an image directly in such a folder, it is the folder's own name. A mask belongs
     to the image with the same stem; the mask's stem may also end in ``_mask``, ``_GT``, ``_gt``, ``_label`` or
-    ``_seg``. An image in the same subfolder is preferred to one in another subfolder, and a bad image to a good one.
-    The mask of a good image must be empty.
+    ``_seg``. An image in the same subfolder, or of the defect type that the mask's subfolder names, is preferred to one
+    elsewhere, and a bad image to a good one. The mask of a good image must be empty.
 
     Args:
         good: Folder or folders of good images.
@@ -145,7 +146,7 @@ class Folder(DataSource):
         images = {role: list_files(getattr(self, role)) for role in _LABEL_OF}
         masks, ignore = list_files(self.masks), list_files(self.ignore)
         check_no_overlap({**images, "masks": masks, "ignore": ignore})
-        suffixes = _SUFFIXES if self.mask_suffix is None else (self.mask_suffix,)
+        suffixes = MASK_ENDINGS if self.mask_suffix is None else (self.mask_suffix,)
         mask_of = match_masks(images["bad"] + images["train_bad"], masks, suffixes)
         others = [file for file in masks if file[1] not in set(mask_of.values())]
         mask_of |= match_masks(images["good"] + images["test_good"], others, suffixes)
@@ -156,7 +157,7 @@ class Folder(DataSource):
                 image=image,
                 label=label,
                 split="train",
-                defect="good" if label == GOOD else _defect(folder, image),
+                defect="good" if label == GOOD else defect_of(folder, image),
                 mask=mask_of.get(image),
                 pixel_labels_known=label == GOOD or image in mask_of,
                 ignore=ignore_of.get(image),
@@ -212,7 +213,8 @@ class Folder(DataSource):
         return rule.split(samples, roles, names)
 
 
-def _defect(folder: Path, image: Path) -> str:
+def defect_of(folder: Path, image: Path) -> str:
+    """Return the type of an image in a folder of bad ones: the name of its subfolder, or else of the folder."""
     relative = image.relative_to(folder)
     return relative.parts[0] if len(relative.parts) > 1 else folder.resolve().name
 
@@ -242,7 +244,9 @@ def check_no_overlap(roles: dict[str, Files]) -> None:
 
 
 def match_masks(images: Files, masks: Files, suffixes: Sequence[str]) -> dict[Path, Path]:
-    """Return the mask of each image that has one, matched by subfolder and stem first, then by stem among the rest.
+    """Return the mask of each image that has one.
+
+    They are matched by subfolder and stem first, then by type of defect and stem, then by stem among the rest.
 
     Args:
         images: the images that may have a mask.
@@ -253,16 +257,18 @@ def match_masks(images: Files, masks: Files, suffixes: Sequence[str]) -> dict[Pa
         DataError: an image has several masks, or a mask fits several images.
     """
     mask_of: dict[Path, Path] = {}
-    for with_subfolder in (True, False):
+    # Where an image and a mask lie: below the given folders, with the name of the image's own one, anywhere.
+    ways: tuple[tuple[Place, Place], ...] = ((_below, _below), (_with_own_name, _below), (_anywhere, _anywhere))
+    for place_of_image, place_of_mask in ways:
         taken = set(mask_of.values())
         images_at, masks_at = defaultdict(list), defaultdict(list)
         for folder, image in images:
             if image not in mask_of:
-                images_at[_key(folder, image, image.stem, with_subfolder=with_subfolder)].append(image)
+                images_at[place_of_image(folder, image), image.stem].append(image)
         for folder, mask in masks:
             if mask not in taken:
                 for stem in {mask.stem, *(mask.stem.removesuffix(suffix) for suffix in suffixes)}:
-                    masks_at[_key(folder, mask, stem, with_subfolder=with_subfolder)].append(mask)
+                    masks_at[place_of_mask(folder, mask), stem].append(mask)
         for key in [key for key in images_at if key in masks_at]:
             if len(images_at[key]) > 1 or len(masks_at[key]) > 1 or masks_at[key][0] in taken:
                 raise DataError(
@@ -274,5 +280,14 @@ def match_masks(images: Files, masks: Files, suffixes: Sequence[str]) -> dict[Pa
     return mask_of
 
 
-def _key(folder: Path, file: Path, stem: str, *, with_subfolder: bool) -> tuple[str, str]:
-    return (file.relative_to(folder).parent.as_posix() if with_subfolder else "", stem)
+def _below(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).parent.as_posix()
+
+
+def _with_own_name(folder: Path, file: Path) -> str:
+    return (Path(folder.name) / file.relative_to(folder).parent).as_posix()
+
+
+def _anywhere(folder: Path, file: Path) -> str:
+    del folder, file
+    return ""
