@@ -18,6 +18,7 @@ from supersimplenet.cli.common import (
     parse_share,
     print_guarantee,
 )
+from supersimplenet.cli.last_model import named_or_last
 from supersimplenet.errors import ConfigError
 from supersimplenet.postprocessing.parts import GROUP_PATTERN_HELP, given_pattern
 from supersimplenet.prediction.inputs import STANDARD_INPUT
@@ -51,7 +52,10 @@ def command() -> Command:
 def _parser() -> OptionParser:
     parser = OptionParser(description="Predict images: write a table of anomaly scores and verdicts.")
     parser.add_argument(
-        "--model", type=Path, required=True, help="the model folder, or a file that `supersimplenet export` wrote"
+        "--model",
+        type=Path | None,
+        help="the model folder, or a file that `supersimplenet export` wrote; by default the last model that was "
+        "trained below runs/",
     )
     parser.add_argument(
         "paths",
@@ -68,7 +72,7 @@ def _parser() -> OptionParser:
         help="predict what is in this folder and what is put there later, until stopped; print a line for each",
     )
     parser.add_argument("--watch-for", type=str | None, help="such as 10m: watch no longer than that")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--output", type=Path | None, help="folder of the results; by default MODEL/predictions")
     parser.add_argument(
         "--format", type=str, default=",".join(DEFAULT_FORMATS), help="of the results: csv, jsonl, parquet, with commas"
     )
@@ -114,13 +118,15 @@ def _run(options: Namespace) -> int:
     given_pattern(options.group_pattern)
     rate = options.false_discovery_rate
     rate = None if rate is None else parse_share(rate, "false-discovery-rate")
+    model = named_or_last(options.model)
+    output = _output_of(model) if options.output is None else options.output
     from supersimplenet.prediction.job import OVERLAYS
     from supersimplenet.prediction.predict import predict_files
 
     summary = predict_files(
-        options.model,
+        model,
         options.paths,
-        options.output,
+        output,
         list_file=options.list,
         watch=options.watch,
         watch_for_s=watch_for_s,
@@ -137,11 +143,22 @@ def _run(options: Namespace) -> int:
     )
     _print_summary(summary, rate)
     tables = table_files(formats, parts=summary.parts is not None)
-    written = [*tables[1:], *([f"{OVERLAYS}/"] if (options.output / OVERLAYS).is_dir() else [])]
+    written = [*tables[1:], *([f"{OVERLAYS}/"] if (output / OVERLAYS).is_dir() else [])]
     beside = f", {', '.join(written)}" if written else ""
     replaced = " (an earlier run was replaced)" if summary.replaced else ""
     results().print(f"results: {summary.table}{beside}{replaced}")
     return 0
+
+
+def _output_of(model: Path) -> Path:
+    """Return the folder of the results where none is named.
+
+    Raises:
+        ConfigError: the model is an exported file, in which there is no room for them.
+    """
+    if model.is_file():
+        raise ConfigError(f"--output: not given; wanted with {model.name}, an exported file: a folder of the results")
+    return model / "predictions"
 
 
 def _print_row(row: Row) -> None:

@@ -20,6 +20,7 @@ from supersimplenet.cli.common import (
     parse_costs,
     parse_share,
 )
+from supersimplenet.cli.last_model import MODEL_HELP, named_or_last
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import Resolution
@@ -43,10 +44,10 @@ def _parser() -> OptionParser:
         description="Evaluate a model on a dataset's test images and write a report: one HTML file that opens from "
         "disk, needs no network and prints."
     )
-    parser.add_argument("--model", type=Path, required=True, help="the model folder")
+    parser.add_argument("--model", type=Path | None, help=MODEL_HELP)
     parser.add_argument("--compare", type=Path, help="another model folder, evaluated on the same images")
     parser.add_argument("--data", type=DataSource, help=f"{DATA_HELP}; by default the one it was trained on")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
+    parser.add_argument("--output", type=Path | None, help="folder of the report; by default MODEL/report")
     parser.add_argument("--resolution", type=Resolution, default="model", help=RESOLUTION_HELP)
     parser.add_argument(
         "--pictures",
@@ -65,12 +66,12 @@ def _run(options: Namespace) -> int:
     data = _parser().instantiate(options).data
     costs = None if options.costs is None else parse_costs(options.costs)
     bad_share = None if options.bad_share is None else parse_share(options.bad_share, "bad-share")
-    compute = compute_config(options)
+    compute, model = compute_config(options), named_or_last(options.model)
     from supersimplenet.report.report import write_report
 
     path = write_report(
-        options.model,
-        options.output,
+        model,
+        options.output or model / "report",
         data=data,
         other=options.compare,
         resolution=options.resolution,

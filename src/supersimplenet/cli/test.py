@@ -17,6 +17,7 @@ from supersimplenet.cli.common import (
     compute_config,
     print_guarantee,
 )
+from supersimplenet.cli.last_model import MODEL_HELP, named_or_last
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import BAD, GOOD, Resolution
@@ -48,7 +49,7 @@ def command() -> Command:
 
 def _parser() -> OptionParser:
     parser = OptionParser(description="Evaluate a model on a dataset's test images; writes metrics.json.")
-    parser.add_argument("--model", type=Path, required=True, help="the model folder")
+    parser.add_argument("--model", type=Path | None, help=MODEL_HELP)
     parser.add_argument("--data", type=DataSource, help=f"{DATA_HELP}; by default the one it was trained on")
     parser.add_argument("--output", type=Path, help="where to write; by default the model folder")
     parser.add_argument("--resolution", type=Resolution, default="model", help=RESOLUTION_HELP)
@@ -62,10 +63,11 @@ def _parser() -> OptionParser:
 
 def _run(options: Namespace) -> int:
     data, compute = _parser().instantiate(options).data, compute_config(options)
+    model = named_or_last(options.model)
     from supersimplenet.report.findings import evaluate_model
 
     evaluation = evaluate_model(
-        options.model,
+        model,
         data=data,
         output=options.output,
         resolution=options.resolution,
@@ -73,7 +75,7 @@ def _run(options: Namespace) -> int:
         on_error=options.on_error,
         anomalib_aupro=options.anomalib_aupro,
     )
-    print_evaluation(evaluation, options.output or options.model)
+    print_evaluation(evaluation, options.output or model)
     return 0
 
 

@@ -115,7 +115,13 @@ def _train(options: Namespace) -> int:
         resume=settings.resume,
         on_error=settings.on_error,
     )
-    results().print(f"trained: {output}", f"test it: supersimplenet test --model {shlex.quote(str(output))}", sep="\n")
+    named = shlex.quote(str(output))
+    results().print(
+        f"trained: {output}",
+        f"test it: supersimplenet report --model {named}",
+        f"use it: supersimplenet predict --model {named} PHOTOS",
+        sep="\n",
+    )
     return 0
 
 
