@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from argparse import SUPPRESS
 from pathlib import Path
 
 import pytest
@@ -180,9 +182,9 @@ def test_the_program_lets_waiting_threads_sleep_unless_told_otherwise(monkeypatc
         (["--supervision", "fully"], "--supervision: 'fully'; choose among 'auto', 'unsupervised', 'weak', 'mixed'"),
         (["--data", "folder"], "--data: 'folder' is none of MVTecAD, "),
         (["--model.image_size", "128"], "--model.image_size: '128'; wanted two whole numbers, such as '[256,256]'"),
-        (["--supervison", "weak"], "unrecognized arguments: --supervison weak; did you mean --supervision?; --help"),
-        (["--batch-size", "8"], "unrecognized arguments: --batch-size 8; did you mean --recipe.batch_size?; --help"),
-        (["--frobnicate", "8"], "unrecognized arguments: --frobnicate 8; --help explains"),
+        (["--supervison", "weak"], "unrecognized arguments: --supervison; did you mean --supervision?; --help"),
+        (["--batch-size", "8"], "unrecognized arguments: --batch-size; did you mean --recipe.batch_size?; --help"),
+        (["--frobnicate", "8"], "unrecognized arguments: --frobnicate; --help explains"),
     ],
 )
 def test_a_slip_of_typing_is_said_in_a_line(arguments, message, capsys):
@@ -203,3 +205,24 @@ def test_from_python_too_waiting_threads_sleep(given, found):
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == found
+
+
+def test_help_shows_the_basic_options_and_all_of_them_on_request(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    short = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert short.startswith("usage: supersimplenet train [options] [PATH]\n")
+    assert len(short.splitlines()) < 90
+    assert "--time-budget" in short
+    assert "--recipe.noise_std" not in short
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help", "all"])
+    whole = capsys.readouterr().out
+    assert stop.value.code == 0
+    shown = [set(re.findall(r"^  (?:-h, )?(--[\w.-]+)", text, re.MULTILINE)) for text in (short, whole)]
+    parser = next(command.parser for command in cli.command_groups()[""] if command.name == "train")
+    every = {a.option_strings[-1] for a in parser._actions if a.option_strings and a.help != SUPPRESS}
+    assert {option.removesuffix("+") for option in every} - {o.removesuffix("+") for o in shown[1]} == set()
+    hidden = int(re.search(r"(\d+) more options: supersimplenet train --help all", short)[1])
+    assert len(shown[1] - shown[0]) == hidden

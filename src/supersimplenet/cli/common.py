@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
+from argparse import SUPPRESS, Action
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -39,10 +42,39 @@ BAD_SHARE_HELP = "with --costs: share of bad parts in production, such as 2%; by
 
 
 class OptionParser(ArgumentParser):
-    """A parser whose error is one line, and whose help names no Python types."""
+    """A parser whose error is one line, and whose help names no Python types.
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    Args:
+        basic: names of the arguments that ``--help`` shows; ``--help all`` shows the others too. None: all.
+    """
+
+    def __init__(self, *arguments: Any, basic: Sequence[str] | None = None, **named: Any) -> None:
         super().__init__(*arguments, **{"formatter_class": HelpFormatter, **named})
+        self.basic = basic
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """Return the help, of the basic arguments where there are such."""
+        if self.basic is None:
+            return str(super().format_help(formatter))
+        advanced = [a for a in self._actions if a.help != SUPPRESS and not {a.dest, *a.option_strings} & {*self.basic}]
+        texts, groups = [action.help for action in advanced], self._action_groups
+        for action in advanced:
+            action.help = SUPPRESS
+        self._action_groups = [group for group in groups if any(a.help != SUPPRESS for a in group._group_actions)]
+        command = self.prog.replace(" [options]", "")
+        paths = " ".join(_positional(action) for action in self._actions if not action.option_strings)
+        self.usage = f"{command} [options] {paths}"
+        try:
+            shown = str(super().format_help(formatter))
+        finally:
+            self.usage, self._action_groups = None, groups
+            for action, text in zip(advanced, texts, strict=True):
+                action.help = text
+        return f"{shown}\n{len(advanced)} more options: {command} --help all\n"
+
+    def format_whole_help(self) -> str:
+        """Return the help of all arguments."""
+        return str(super().format_help())
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and end the process with exit status 2."""
@@ -50,6 +82,11 @@ class OptionParser(ArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         sys.exit(refused(parser.prog.replace(" [options]", ""), f"{_explained(message, parser)}; --help explains"))
+
+
+def _positional(action: Action) -> str:
+    name = str(action.metavar or action.dest).upper()
+    return f"[{name} ...]" if action.nargs == "*" else f"[{name}]" if action.nargs == "?" else name
 
 
 def refused(program: str, message: str, commands: Sequence[tuple[str, str]] = ()) -> int:
@@ -80,10 +117,15 @@ class Command(NamedTuple):
 
     name: str
     help: str
-    parser: ArgumentParser
+    parser: OptionParser
     run: Callable[[Namespace], int]
     reads: Mapping[str, Reads] = MappingProxyType({})
     writes: Mapping[str, Writes] = MappingProxyType({})
+
+
+def wants_all_help(arguments: Sequence[str]) -> bool:
+    """Return whether ``--help all`` is among the arguments of a command."""
+    return any(pair in {("--help", "all"), ("-h", "all")} for pair in pairwise(arguments))
 
 
 def with_known_spelling(arguments: Sequence[str], parser: ArgumentParser) -> list[str]:

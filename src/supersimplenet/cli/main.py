@@ -23,7 +23,7 @@ from supersimplenet.cli import (
     train,
 )
 from supersimplenet.cli.checks import check_not_empty, check_paths, check_values
-from supersimplenet.cli.common import Command, OptionParser, refused, with_known_spelling
+from supersimplenet.cli.common import Command, OptionParser, refused, wants_all_help, with_known_spelling
 from supersimplenet.errors import ConfigError, ImageError, SuperSimpleNetError
 from supersimplenet.preprocessing.listing import counting
 from supersimplenet.utils.console import console, write_in_any_encoding
@@ -84,6 +84,9 @@ def _own_arguments(name: str, command: Command, arguments: list[str]) -> list[st
     """Return the arguments after the command's name, in the command's spelling."""
     own = with_known_spelling(train.without_model_name(arguments)[len(name.split()) :], command.parser)
     check_not_empty(own)
+    if wants_all_help(own):
+        print(command.parser.format_whole_help(), end="")
+        sys.exit(0)
     if name == "train":
         train.take_over(command.parser, own)
         options = _checked(command, [argument for argument in own if not _prints_config(argument)])

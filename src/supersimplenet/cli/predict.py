@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from supersimplenet.prediction.job import PredictionSummary
     from supersimplenet.prediction.tables import Row
 
+_BASIC = (
+    *("paths", "--help", "--model", "--output", "--overlays", "--watch", "--group-pattern", "--engine", "--device"),
+    "--on-error",
+)
 _MORE_PHOTOGRAPHS = 1.1  # of a part than in the calibration, from which the guarantee is in doubt
 
 
@@ -50,7 +54,7 @@ def command() -> Command:
 
 
 def _parser() -> OptionParser:
-    parser = OptionParser(description="Predict images: write a table of anomaly scores and verdicts.")
+    parser = OptionParser(description="Predict images: write a table of anomaly scores and verdicts.", basic=_BASIC)
     parser.add_argument(
         "--model",
         type=Path | None,

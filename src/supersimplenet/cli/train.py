@@ -27,6 +27,10 @@ from supersimplenet.utils.files import is_file
 _MODEL_NAME = "SuperSimpleNet"
 # Of a first model: as measured on the magnetic tiles (docs/results.md), where the time allows as many steps.
 _BATCH_SIZE, _STEPS, _TIME = 8, 800, "15m"
+_BASIC = (
+    *("path", "--help", "--data", "--supervision", "--masks", "--output", "--time-budget", "--resume", "--config"),
+    *("--model.backbone", "--model.image_size", "--view.fit", "--view.roi", "--recipe.batch_size", "--on-error"),
+)
 
 
 def command() -> Command:
@@ -42,7 +46,9 @@ def command() -> Command:
 
 
 def _train_parser() -> OptionParser:
-    parser = OptionParser(description="Train with whatever labels a dataset has, and leave a model folder.")
+    parser = OptionParser(
+        description="Train with whatever labels a dataset has, and leave a model folder.", basic=_BASIC
+    )
     parser.add_argument(
         "path",
         type=Path | None,
