@@ -94,9 +94,8 @@ def test_a_damaged_checkpoint_is_not_used(damage, run, tmp_path):
 
 def typed(folder: Path, *arguments: str):
     parser = train_command.command().parser
-    arguments = ("train", "--resume", "--output", str(folder), *arguments)
-    train_command.take_over(parser, list(arguments))
-    return parser.instantiate(parser.parse_args(list(arguments[1:])))
+    arguments = train_command.with_earlier_options(["--resume", "--output", str(folder), *arguments])
+    return parser.instantiate(parser.parse_args(arguments))
 
 
 def test_typed_options_win_over_those_of_the_run_one_by_one(run, tmp_path):
@@ -109,6 +108,23 @@ def test_typed_options_win_over_those_of_the_run_one_by_one(run, tmp_path):
     assert (other.data.root, other.data.category, other.cache.memory_gib) == (Path("/moved"), "brushed_metal", 1)
     # The default, typed, is a choice too.
     assert typed(folder, "--trainer.max_epochs", "300").trainer.max_epochs == 300
+
+
+def test_a_run_is_repeated_by_its_config(run, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(run / "model" / "images.csv", folder)
+    record = yaml.safe_load((run / "model" / "config.yaml").read_text())
+    record["time_budget"] = "1m"  # held two epochs
+    (folder / "config.yaml").write_text(yaml.safe_dump(record))
+    parser = train_command.command().parser
+    arguments = ["--config", str(folder / "config.yaml"), "--output", str(tmp_path / "again"), "--seed", "7"]
+    again = parser.instantiate(parser.parse_args(train_command.with_earlier_options(arguments)))
+    assert again.time_budget is None
+    steps = record["training"]["plan"]["total_steps"]
+    assert again.trainer == replace(OPTIONS["trainer"], max_steps=steps)
+    assert (again.model, again.recipe) == (resolve_layers(MODEL), OPTIONS["recipe"])
+    assert (again.data.root, again.seed, again.output) == (run / "data", 7, tmp_path / "again")
 
 
 def test_each_setting_that_decides_is_named_with_both_values(run, tmp_path):

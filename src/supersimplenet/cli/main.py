@@ -88,7 +88,7 @@ def _own_arguments(name: str, command: Command, arguments: list[str]) -> list[st
         print(command.parser.format_whole_help(), end="")
         sys.exit(0)
     if name == "train":
-        train.take_over(command.parser, own)
+        own = train.with_earlier_options(own)
         options = _checked(command, [argument for argument in own if not _prints_config(argument)])
         return own if options.path is None else train.with_found_dataset(own, options)
     return with_protocol(own) if name == "benchmark accuracy" else own

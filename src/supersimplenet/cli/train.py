@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from supersimplenet.cli.common import DATA_HELP, ON_ERROR_HELP, Command, OptionParser
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.discover import discover
+from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.datasets.supervision import SupervisionName, check_masks
 from supersimplenet.errors import ConfigError
-from supersimplenet.inference.config import CONFIG_FILE
+from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
+from supersimplenet.inference.image_records import IMAGES_FILE
 from supersimplenet.inference.record import is_finished, read_record
 from supersimplenet.model.config import COMPACT, ModelConfig, Recipe
 from supersimplenet.preprocessing.loading import OnError
@@ -168,12 +171,14 @@ def _free_output(name: str) -> Path:
     return folder
 
 
-def take_over(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Make the options of the interrupted run the parser's defaults, for ``train --resume``; what is typed wins.
+def with_earlier_options(arguments: list[str]) -> list[str]:
+    """Return the arguments with the options of an earlier run before them; what is typed wins.
+
+    With ``--resume`` these are the options of the interrupted run in ``--output``, and with ``--config
+    runs/X/config.yaml`` those of the run in that folder, which is repeated into another one.
 
     Args:
-        parser: parser of ``train``.
-        arguments: the arguments of the program.
+        arguments: the arguments after the command's name.
 
     Raises:
         ConfigError: the folder is not named, or the run stopped before it wrote its options and no dataset is named.
@@ -184,28 +189,48 @@ def take_over(parser: ArgumentParser, arguments: list[str]) -> None:
     for name in ("--output", "--config", "--data"):
         known.add_argument(name)
     try:
-        options = known.parse_known_args(arguments)[0]
+        options, others = known.parse_known_args(arguments)
     except argparse.ArgumentError:
-        return  # a wrong call, which the parser of the command refuses in its own words
+        return arguments  # a wrong call, which the parser of the command refuses in its own words
     if not options.resume:
-        return
+        if options.config is None or not _is_record(Path(options.config)):
+            return arguments
+        typed = [f"--{name}={value}" for name in ("output", "data") if (value := getattr(options, name)) is not None]
+        return [*_recorded_options(Path(options.config).parent, repeat=True), *typed, *others]
     if options.output is None:
         if options.config is None:
             raise ConfigError("output: not given; --resume needs the folder of the interrupted run")
-        return  # the file of options names it, and is the whole command
+        return arguments  # the file of options names it, and is the whole command
     folder = Path(options.output)
-    if not (folder / "config.yaml").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         if options.data is None and options.config is None:
             raise ConfigError(f"{folder}: nothing to resume yet; run the train command again, without --resume")
-        return  # the run stopped before it wrote its options: the same command starts anew
-    from supersimplenet.datasets.registry import SOURCES
+        return arguments  # the run stopped before it wrote its options: the same command starts anew
+    return [*_recorded_options(folder), *arguments]
 
+
+def _is_record(file: Path) -> bool:
+    """Return whether a file is the config.yaml of a model folder, and not one of options that a person wrote."""
+    beside = (IMAGES_FILE, WEIGHTS_FILE)  # version 0.1 wrote no images.csv
+    return file.name == CONFIG_FILE and is_file(file) and any((file.parent / name).is_file() for name in beside)
+
+
+def _recorded_options(folder: Path, *, repeat: bool = False) -> list[str]:
+    """Return the options of the run in a model folder as arguments; to repeat it, with the steps that its time held."""
     record = read_record(folder)
+    if repeat and record.get("time_budget") is not None and "training" in record:
+        plan = record["training"]["plan"]
+        length = {"max_epochs": plan["epochs"], "max_steps": plan["total_steps"]}
+        record |= {"time_budget": None, "trainer": record["trainer"] | length}
     names = ["data", "supervision", "masks", "model", "view", "recipe", "trainer", "cache"]
     names += ["seed", "time_budget", "on_error"]
     if record.get("data", {}).get("class_path") not in SOURCES:
         names.remove("data")  # a class of the user's own: it is to be named again
-    parser.set_defaults({name: record[name] for name in names if name in record})
+    values = {name: record[name] for name in names if name in record}
+    return [
+        f"--{name.replace('_', '-')}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in values.items()
+    ]
 
 
 def without_model_name(arguments: list[str]) -> list[str]:
