@@ -23,7 +23,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "commands",  # docs/_ext: the pages of the commands, from their parsers
-    "tables",  # docs/_ext: wide tables scroll in a box of their own
+    "markup",  # docs/_ext: links where a page is only named; classes of tables
     "links",  # docs/_ext: the check of all links, and that nothing is fetched
 ]
 source_suffix = {".md": "markdown"}
@@ -33,7 +33,7 @@ default_role = "code"  # of docstrings: `train`
 myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
 myst_heading_anchors = 4
 myst_all_links_external = False
-smartquotes = False
+smartquotes_action = "D"  # dashes alone: `--` of docstrings
 highlight_language = "text"  # of indented blocks
 
 autodoc_typehints = "signature"

@@ -145,7 +145,7 @@ def test_a_broken_link_of_a_page_fails_the_build(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "-q", str(tmp_path), str(tmp_path / "out")]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 2
-    assert "links: index.html: gone.html: no such file" in built.stderr
+    assert "index.html: gone.html: no such file" in built.stderr
 
 
 def test_pages_that_may_be_missing_are_named_in_the_navigation_once():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from markup import page_link
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -41,12 +42,12 @@ _WORDS = {
 }
 _LISTS = (tuple, list)
 _SECTIONS = {
-    "data": "Dataset: --data",
-    "model": "Network: --model",
-    "view": "View: --view",
-    "recipe": "Recipe: --recipe",
-    "trainer": "Trainer: --trainer",
-    "cache": "Cache: --cache",
+    "data": "Dataset",
+    "model": "Network",
+    "view": "View",
+    "recipe": "Recipe",
+    "trainer": "Trainer",
+    "cache": "Cache",
 }
 # In help: a literal in one or two back quotes, a page of the docs, or what looks like an option.
 _MARKUP = re.compile(r"``(.+?)``|`(.+?)`|docs/([\w/-]+)\.md|(?<![\w-])(--[a-z][\w.-]*\w)")
@@ -86,8 +87,6 @@ def kind_of(action: Action) -> str:
     hint = getattr(action, "_typehint", action.type)
     if type(action).__name__ in ("ActionConfigFile", "_ActionConfigLoad"):
         return "YAML file"
-    if hint is None or "rint_config" in action.dest:
-        return "text"
     number = {"*": "any number of: ", "+": "one or more: ", 2: "two of: "}.get(action.nargs or "", "")
     return number + _in_words(hint)
 
@@ -151,12 +150,7 @@ def _text(words: str, page: str) -> list[nodes.Node]:
         if literal:
             found.append(nodes.literal(text=literal))
         else:
-            number = re.search(r"decisions/0*(\d+)", match[3])
-            link = addnodes.pending_xref(
-                "", refdoc=page, refdomain="std", reftype="doc", reftarget=f"/{match[3]}", refexplicit=bool(number)
-            )
-            link += nodes.inline(text=f"decision {number[1]}" if number else match[3])
-            found.append(link)
+            found.append(page_link(match[3], page))
     found.append(nodes.Text(words[end:]))
     return found
 
@@ -169,7 +163,7 @@ class _Options(SphinxDirective):
 
     def section(self, title: str, anchor: str) -> nodes.section:
         section = nodes.section(ids=[anchor], names=[anchor])
-        section += nodes.title(text=title)
+        section += nodes.title("", "", *_text(title, self.env.docname))
         return section
 
     def listed(self, actions: list[Action], prefix: str) -> nodes.definition_list:
@@ -210,7 +204,8 @@ class _Command(_Options):
         for title, actions in options_of(parser):
             short = {"positional arguments": "Arguments", "options": "Options"}.get(title)
             prefix = actions[-1].dest.partition(".")[0]
-            section = self.section(short or _SECTIONS.get(prefix, title), nodes.make_id(f"{stem} {short or prefix}"))
+            group = f"{_SECTIONS[prefix]}: `--{prefix}`" if prefix in _SECTIONS else title
+            section = self.section(short or group, nodes.make_id(f"{stem} {short or prefix}"))
             if not short:
                 section += nodes.paragraph("", "", *_text(f"{title}.", self.env.docname))
             section += self.listed(actions, stem)

@@ -10,10 +10,16 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
+from sphinx.errors import SphinxError
 
 _FETCHED = {("script", "src"), ("img", "src"), ("link", "href"), ("source", "src"), ("iframe", "src"), ("use", "href")}
 _IN_STYLE = re.compile(r"""url\(\s*['"]?(?!data:|#)([^'")]+)|@import\s+['"]([^'"]+)""")
+
+
+class BrokenLinksError(SphinxError):
+    """Links of the built pages lead nowhere, or pages fetch from outside."""
+
+    category = "links"
 
 
 class _Page(HTMLParser):
@@ -70,7 +76,7 @@ def _reason(link: str, fetched: bool, file: Path, page: _Page, pages: dict[Path,
 
 def _check(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.name == "html" and (found := broken_links(Path(app.outdir))):
-        raise ExtensionError("links: " + "; ".join(found))
+        raise BrokenLinksError("\n".join(found))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
