@@ -156,7 +156,7 @@ def test_pages_that_may_be_missing_are_named_in_the_navigation_once():
 PAGES = ["index", "start", "outputs", "performance", "anomalib", "understand/network", "reference/commands/train"]
 
 
-def test_no_page_is_wider_than_a_phone_and_wide_tables_say_that_they_scroll(site, browser):
+def test_no_page_is_wider_than_a_phone_and_what_is_says_that_it_scrolls(site, browser):
     fetched: list[str] = []
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.on("request", lambda request: fetched.append(request.url))
@@ -165,6 +165,7 @@ def test_no_page_is_wider_than_a_phone_and_wide_tables_say_that_they_scroll(site
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
     assert [url for url in fetched if not url.startswith(("file:", "data:"))] == []
     page.goto((site / "performance.html").as_uri())
+    page.wait_for_selector("div.table-wrapper.scrolls")
     boxes = page.locator("div.table-wrapper.scrolls")
     assert boxes.count() > 3
     sign = "getComputedStyle(box, '::before').content"

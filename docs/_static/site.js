@@ -1,6 +1,6 @@
-// Mark each table that is wider than its box, so that the page can say that it scrolls; reachable with the keyboard.
-function markTables() {
-  for (const box of document.querySelectorAll("div.table-wrapper")) {
+// Mark what is wider than its box, tables and code, so that the page can say that it scrolls; reachable with the keyboard.
+function markBoxes() {
+  for (const box of document.querySelectorAll("div.table-wrapper, div.highlight > pre")) {
     const scrolls = box.scrollWidth > box.clientWidth + 4;
     box.classList.toggle("scrolls", scrolls);
     if (!scrolls) {
@@ -13,5 +13,5 @@ function markTables() {
     box.onscroll = atEnd;
   }
 }
-window.addEventListener("load", markTables);
-window.addEventListener("resize", markTables);
+window.addEventListener("load", markBoxes);
+window.addEventListener("resize", markBoxes);
