@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow fuzz fuzz-check lint format benchmark gpu clean
+.PHONY: demo test test-slow docs fuzz fuzz-check lint format benchmark gpu clean
 
 demo: $(READY)
 	rm -rf demo
@@ -15,6 +15,11 @@ test: $(READY)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+docs: $(READY)
+	rm -rf site
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -E -d $(VENV)/doctrees docs site
+	@echo "read it: site/index.html"
 
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --minutes 30 --processes 2
@@ -40,7 +45,7 @@ gpu: $(READY)
 	$(BIN)/python experiments/gpu.py --output gpu
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,9 +1,17 @@
 """Fixtures that several test files use."""
 
+from __future__ import annotations
+
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +23,23 @@ def shared_dir() -> Path:
             pytest.fail(f"{folder}: no such folder, and CI=true: real data must be there")
         pytest.skip(f"{folder}: no such folder; the tests on real data need it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, for pages that this project writes. In CI its absence is a failure, not a quiet skip."""
+    from playwright.sync_api import sync_playwright  # not for tests that need no browser
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        message = "no chromium on the path: what pages do is not tested; install Chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from report_case import Case, make_case, make_samples, mistakes_at
 from scipy import stats
 
@@ -23,20 +20,6 @@ from supersimplenet.types import BAD, GOOD
 COSTS = Costs(false_alarm=1, escape=20)
 BAD_SHARE = 0.02
 GOOD_PARTS, BAD_PARTS = 8, 12
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        message = "no chromium on the path: the report's behaviour is not tested; install Chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

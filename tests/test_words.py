@@ -33,7 +33,7 @@ HISTORY = {"CHANGELOG.md", "test_words.py"}
 
 def texts() -> Iterator[tuple[str, str]]:
     """Yield each place where people read words, and the words: docs, comments and strings of the code, pages, help."""
-    for pattern in ("*.md", "docs/*.md", "docs/decisions/*.md", "src/**/*.html", "src/**/*.js", "src/**/*.css"):
+    for pattern in ("*.md", "docs/**/*.md", "src/**/*.html", "src/**/*.js", "src/**/*.css"):
         for file in sorted(ROOT.glob(pattern)):
             if file.name not in HISTORY:
                 yield str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")
