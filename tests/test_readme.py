@@ -42,11 +42,12 @@ def test_the_commands_of_start_leave_what_they_say(parts, capsys):
         assert main(command + more) == 0, command
     assert (parts / "check" / "check.json").is_file()
     assert (parts / "runs" / "parts" / "instant" / "model.safetensors").is_file()
-    assert (parts / "report" / "report.html").is_file()
-    assert (parts / "runs" / "parts" / "calibration.png").is_file()
-    assert (parts / "results" / "predictions.csv").is_file()
-    assert (parts / "results" / "defects.csv").is_file()
-    assert len(list((parts / "results" / "overlays").iterdir())) == 4
+    model = parts / "runs" / "parts"
+    assert (model / "report" / "report.html").is_file()
+    assert (model / "calibration.png").is_file()
+    assert (model / "predictions" / "predictions.csv").is_file()
+    assert (model / "predictions" / "defects.csv").is_file()
+    assert len(list((model / "predictions" / "overlays").iterdir())) == 4
 
 
 PUBLIC = ("Detector.load", "Folder", "train", "evaluate", "calibrate", "export_model", "compare", "write_report")

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from supersimplenet.cli.checks import Reads, Writes
 from supersimplenet.cli.messages import HelpFormatter, in_plain_words, nearest
+from supersimplenet.datasets.discover import discover
 from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import ClusterEngineName, ComputeConfig, EngineName, Precision
@@ -36,6 +37,11 @@ RESOLUTION_HELP = (
 DATA_HELP = (
     f"the dataset: one of {', '.join(SOURCES)}, with its own options behind the dot, such as "
     "--data.category bottle; --data.help MVTecAD explains them"
+)
+NO_DATASET = "data: not given; name a folder of photographs, such as parts/ with good/ in it, or a dataset with --data"
+PATH_HELP = (
+    "a folder of photographs whose subfolders are named good, bad (or one for each type of defect) and masks, or a "
+    "dataset in a known layout; instead of --data"
 )
 COSTS_HELP = "what a wrong verdict costs, in any one unit, such as false-alarm=1,escape=50"
 BAD_SHARE_HELP = "with --costs: share of bad parts in production, such as 2%; by default that of the parts given"
@@ -113,6 +119,7 @@ class Command(NamedTuple):
         run: function that carries out the command and returns the exit status.
         reads: for each option that names paths to read: what they must be; see `check_paths`.
         writes: for each option that names a result: what it is.
+        expand: for a command with an argument PATH: returns the arguments with the options that PATH stands for.
     """
 
     name: str
@@ -121,6 +128,7 @@ class Command(NamedTuple):
     run: Callable[[Namespace], int]
     reads: Mapping[str, Reads] = MappingProxyType({})
     writes: Mapping[str, Writes] = MappingProxyType({})
+    expand: Callable[[list[str], Namespace], list[str]] | None = None
 
 
 def wants_all_help(arguments: Sequence[str]) -> bool:
@@ -147,6 +155,23 @@ def with_known_spelling(arguments: Sequence[str], parser: ArgumentParser) -> lis
             name = spellings.get(name.replace("_", "-"), own)
         spelled.append(name + equals + value)
     return spelled
+
+
+def with_found_dataset(arguments: list[str], options: Namespace) -> list[str]:
+    """Return the arguments with the dataset in the folder PATH before them; what is typed wins. Print what was found.
+
+    Args:
+        arguments: the arguments after the command's name.
+        options: these, parsed.
+
+    Raises:
+        ConfigError: a dataset is named as well, or it is not clear what PATH holds.
+    """
+    if options.data is not None:
+        raise ConfigError(f"PATH: {options.path}: the dataset is named already; leave one out")
+    found = discover(options.path)
+    console().print(*found.lines, sep="\n")
+    return [*found.arguments, *arguments]
 
 
 def add_engine(parser: ArgumentParser, *, cluster: bool = False) -> None:

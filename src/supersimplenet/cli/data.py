@@ -12,11 +12,12 @@ from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 from rich.table import Table
 from rich.text import Text
 
-from supersimplenet.cli.common import DATA_HELP, Command, OptionParser
+from supersimplenet.cli.common import DATA_HELP, NO_DATASET, PATH_HELP, Command, OptionParser, with_found_dataset
 from supersimplenet.datasets.annotations import AnnotationFormat
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.download.archives import ARCHIVES, ON_REQUEST
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
+from supersimplenet.errors import ConfigError
 from supersimplenet.preprocessing.listing import counting
 from supersimplenet.types import BAD, GroupsName, Sample
 from supersimplenet.utils.console import progress_bar, results
@@ -60,7 +61,9 @@ def commands() -> list[Command]:
             "look for what is wrong with a dataset before training",
             _check_parser(),
             _check,
-            writes={"output": "folder"},
+            {"path": "file or folder"},
+            {"output": "folder"},
+            with_found_dataset,
         ),
         Command(
             "convert",
@@ -144,7 +147,8 @@ def _check_parser() -> OptionParser:
     parser = OptionParser(
         description="Inspection for what is wrong with a dataset; exit status 1 where there are errors."
     )
-    parser.add_argument("--data", type=DataSource, required=True, help=DATA_HELP)
+    parser.add_argument("path", type=Path | None, nargs="?", help=PATH_HELP)
+    parser.add_argument("--data", type=DataSource, help=DATA_HELP)
     parser.add_argument("--output", type=Path, help="folder for check.json and pictures of what was found")
     parser.add_argument(
         "--size",
@@ -158,7 +162,10 @@ def _check_parser() -> OptionParser:
 
 def _check(options: Namespace) -> int:
     size_px = None if options.size is None else (options.size[0], options.size[1])
-    report = check_data(_check_parser().instantiate(options).data, output=options.output, size_px=size_px)
+    data = _check_parser().instantiate(options).data
+    if data is None:
+        raise ConfigError(NO_DATASET)
+    report = check_data(data, output=options.output, size_px=size_px)
     return 1 if report.of_level("error") else 0
 
 

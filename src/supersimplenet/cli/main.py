@@ -89,8 +89,9 @@ def _own_arguments(name: str, command: Command, arguments: list[str]) -> list[st
         sys.exit(0)
     if name == "train":
         own = train.with_earlier_options(own)
+    if command.expand is not None:
         options = _checked(command, [argument for argument in own if not _prints_config(argument)])
-        return own if options.path is None else train.with_found_dataset(own, options)
+        return own if options.path is None else command.expand(own, options)
     return with_protocol(own) if name == "benchmark accuracy" else own
 
 

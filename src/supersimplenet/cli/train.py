@@ -5,15 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from supersimplenet.cli.common import DATA_HELP, ON_ERROR_HELP, Command, OptionParser
+from supersimplenet.cli.common import (
+    DATA_HELP,
+    NO_DATASET,
+    ON_ERROR_HELP,
+    PATH_HELP,
+    Command,
+    OptionParser,
+    with_found_dataset,
+)
 from supersimplenet.datasets.base import DataSource
-from supersimplenet.datasets.discover import discover
 from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.datasets.supervision import SupervisionName, check_masks
 from supersimplenet.errors import ConfigError
@@ -45,6 +51,7 @@ def command() -> Command:
         _train,
         {"path": "file or folder", "view.roi": "file", "view.reference": "file", "model.backbone_weights": "file"},
         {"output": "folder"},
+        _with_first_settings,
     )
 
 
@@ -56,8 +63,7 @@ def _train_parser() -> OptionParser:
         "path",
         type=Path | None,
         nargs="?",
-        help="a folder of photographs whose subfolders are named good, bad (or one for each type of defect) and masks, "
-        "or a dataset in a known layout; instead of --data, with settings for a first model",
+        help=f"{PATH_HELP}, with settings for a first model",
     )
     parser.add_argument("--config", action="config", help="YAML file that holds any of these options")
     parser.add_argument("--data", type=DataSource, help=DATA_HELP)
@@ -102,9 +108,7 @@ def _train(options: Namespace) -> int:
     check_masks(settings.masks)
     settings.trainer.require_score(settings.recipe.image_score)
     if settings.data is None:
-        raise ConfigError(
-            "data: not given; name a folder of photographs, such as parts/ with good/ in it, or a dataset with --data"
-        )
+        raise ConfigError(NO_DATASET)
     from supersimplenet.training.train import train
     from supersimplenet.utils.console import results
 
@@ -134,32 +138,21 @@ def _train(options: Namespace) -> int:
     return 0
 
 
-def with_found_dataset(arguments: Sequence[str], options: Namespace) -> list[str]:
-    """Return the arguments of ``train PATH`` with the options that PATH stands for before them; what is typed wins.
+def _with_first_settings(arguments: list[str], options: Namespace) -> list[str]:
+    """Return the arguments of ``train PATH`` with the dataset and the settings of a first model before them.
 
-    Prints what was found. The settings are those of a first model: the backbone of the package, so that the same
-    command gives the same model on any day, and a training of minutes.
-
-    Args:
-        arguments: the arguments after the command's name.
-        options: these, parsed.
-
-    Raises:
-        ConfigError: a dataset is named as well, or it is not clear what PATH holds.
+    The backbone is that of the package, so that the same command gives the same model on any day, and the training one
+    of minutes. What is typed wins.
     """
-    if options.data is not None:
-        raise ConfigError(f"PATH: {options.path}: the dataset is named already; leave one out")
-    found = discover(options.path)
-    for line in found.lines:
-        console().print(line)
     typed = {argument.partition("=")[0] for argument in arguments}
     settings = [f"--model.backbone={COMPACT}", f"--recipe.batch_size={_BATCH_SIZE}"]
     if not typed & {"--trainer.max_epochs", "--trainer.max_steps", "--time-budget"}:
         settings += [f"--trainer.max_steps={_STEPS}", f"--time-budget={_TIME}"]
     settings.append(f"--output={_free_output(options.path.resolve().stem or 'parts')}")
+    found = with_found_dataset(arguments, options)
     chosen = [setting for setting in settings if setting.partition("=")[0] not in typed]
     console().print(f"settings of a first model, unless typed: {' '.join(chosen)}")
-    return [*found.arguments, *settings, *arguments]
+    return [*settings, *found]
 
 
 def _free_output(name: str) -> Path:
