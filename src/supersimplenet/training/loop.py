@@ -27,25 +27,31 @@ from supersimplenet.training.module import TrainingModule, batch_loader
 from supersimplenet.training.plan import Plan
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.utils.console import progress_bar
+from supersimplenet.utils.formatting import shown_duration
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # rows, and the data that was read ahead for them
 _SMOOTHING = 0.05  # weight of the newest loss in the displayed mean
+_SLOWER = 1.25  # times the estimate that was said last, from which another one is said
+_TOLD_AFTER_STEPS, _TOLD_AFTER_S = 10, 20.0
 
 
 class TrainingProgress(Callback):
     """A progress bar over the whole training: loss, images per second, time left.
 
+    Where steps take longer than was measured at the start, it says when the training will end.
+
     Args:
-        total_steps: number of steps of the whole run.
-        epochs: number of epochs of the whole run.
+        plan: the plan of the run.
+        deadline: when the time budget ends, in seconds of ``time.monotonic()``; None without a budget.
     """
 
-    def __init__(self, total_steps: int, epochs: int) -> None:
-        self.total_steps = total_steps
-        self.epochs = epochs
+    def __init__(self, plan: Plan, deadline: float | None = None) -> None:
+        self.plan = plan
+        self.deadline = deadline
+        self.said_s = plan.seconds_per_step  # of a step
         self.bar = progress_bar()
         self.loss: float | None = None
-        self.images = 0
+        self.images = self.steps = 0
         self.started = 0.0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -53,7 +59,7 @@ class TrainingProgress(Callback):
         del module
         self.started = time.monotonic()
         self.bar.start()
-        self.task = self.bar.add_task("training", total=self.total_steps, completed=trainer.global_step, detail="")
+        self.task = self.bar.add_task("training", total=self.plan.total_steps, completed=trainer.global_step, detail="")
 
     def on_train_batch_end(
         self,
@@ -72,9 +78,32 @@ class TrainingProgress(Callback):
         self.bar.update(
             self.task,
             completed=trainer.global_step,
-            description=f"epoch {trainer.current_epoch + 1}/{self.epochs}",
+            description=f"epoch {trainer.current_epoch + 1}/{self.plan.epochs}",
             detail=f"loss {self.loss:.3f}  {rate:.1f} images/s",
         )
+        self.steps += 1
+        if text := self.correction(self.steps, time.monotonic(), self.plan.total_steps - trainer.global_step):
+            self.bar.console.print(text)
+
+    def correction(self, steps: int, now: float, left: int) -> str | None:
+        """Return a new estimate in words, where a step takes a quarter longer than was said last; None elsewhere.
+
+        Args:
+            steps: steps of this process.
+            now: the time, in seconds of ``time.monotonic()``.
+            left: steps that are left.
+        """
+        elapsed_s = now - self.started
+        if self.said_s is None or steps < _TOLD_AFTER_STEPS or elapsed_s < _TOLD_AFTER_S:
+            return None
+        step_s = elapsed_s / steps
+        if step_s < _SLOWER * self.said_s:
+            return None
+        self.said_s, left_s = step_s, left * step_s
+        text = f"a step takes {step_s:.2g} s, longer than was measured: about {shown_duration(left_s)} left"
+        if self.deadline is not None and now + left_s > self.deadline:
+            text += f"; the time budget ends {shown_duration(now + left_s - self.deadline)} before"
+        return text
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Leave the finished bar on the screen."""
@@ -96,8 +125,12 @@ def fit(
     held_out: Sequence[int],
     *,
     identity: str,
+    deadline: float | None = None,
 ) -> None:
     """Train to the end; continue from the folder's checkpoint where there is one.
+
+    ``deadline`` is when the time budget ends, in seconds of ``time.monotonic()``. It is said where the machine becomes
+    too slow for it.
 
     Raises:
         ModelFolderError: the checkpoints are damaged, or of a run with another ``identity``.
@@ -116,7 +149,7 @@ def fit(
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
-        TrainingProgress(plan.total_steps, plan.epochs),
+        TrainingProgress(plan, deadline),
     ]
     if module.process_group.world_size > 1:
         callbacks.append(StopTogether(module.process_group))

@@ -66,6 +66,11 @@ class Run:
     on_error: OnError
     started: float
 
+    @property
+    def deadline(self) -> float | None:
+        """When the time budget ends, in seconds of ``time.monotonic()``; None without a budget."""
+        return None if self.time_budget is None else self.started + parse_duration(self.time_budget)
+
     def settings(self) -> dict[str, Any]:
         """Return the settings of the run for config.yaml, in plain values."""
         return {

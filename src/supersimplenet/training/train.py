@@ -129,7 +129,16 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
         record["view_files"] = process_group.on_rank_zero(
             lambda: begin(run, labels, ready, training_set, record, earlier)
         )
-        fit(module, plan, run.folder, run.trainer, batches, training_set.held_out, identity=run_identity(record))
+        fit(
+            module,
+            plan,
+            run.folder,
+            run.trainer,
+            batches,
+            training_set.held_out,
+            identity=run_identity(record),
+            deadline=run.deadline,
+        )
         shift = process_group.on_rank_zero(
             lambda: choose_map_shift(
                 run.recipe,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
@@ -12,13 +13,16 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-from supersimplenet.utils.formatting import printable
+from supersimplenet.utils.formatting import printable, shown_duration
 
+LINE_EVERY_S = 30.0  # of progress, where there is no terminal
 _silent = False
 
 
@@ -62,13 +66,47 @@ def write_in_any_encoding() -> None:
 
 
 class _Bar(Progress):
-    """A progress bar that disappears after an error, so that the message is the last line."""
+    """A progress bar that disappears after an error, so that the message is the last line.
+
+    Without a terminal nothing moves: there it prints a line every half minute.
+    """
+
+    _said = 0.0
+
+    def start(self) -> None:
+        """Show the bar."""
+        self._said = time.monotonic()
+        super().start()
+
+    def update(self, task_id: TaskID, **fields: Any) -> None:
+        """Change a task; see `rich.progress.Progress.update`."""
+        super().update(task_id, **fields)
+        self._say(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Advance a task."""
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        if self.console.is_terminal or time.monotonic() - self._said < LINE_EVERY_S:
+            return
+        self._said = time.monotonic()
+        self.console.print(_line_of(next(task for task in self.tasks if task.id == task_id)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.live.transient = kind is not None
         super().__exit__(kind, error, trace)
+
+
+def _line_of(task: Task) -> str:
+    """Return a task in a line: what is done, how much of it, the time that is left, and its own detail."""
+    total = "" if task.total is None else f" of {task.total:,.0f}"
+    left = "" if task.time_remaining is None else f", about {shown_duration(task.time_remaining)} left"
+    detail = f", {task.fields['detail']}" if task.fields.get("detail") else ""
+    return f"{task.description}: {task.completed:,.0f}{total}{left}{detail}"
 
 
 class _Literal(Console):
