@@ -195,6 +195,10 @@ def test_train_takes_the_folder_and_what_is_typed_wins(tmp_path, capsys, monkeyp
         assert "--model.backbone=compact --recipe.batch_size=8" in said.err
         assert "max_steps" not in said.err  # a length was typed
         assert f"trained: {output}" in said.out
+        assert (  # of eight good images one is held out
+            "to sign 10 % or 5 %: 29 or 59 good parts that the model has not seen, "
+            f"supersimplenet calibrate --model {output} --good DIR"
+        ) in said.out
     with pytest.raises(SystemExit):
         main(["train", "parts", "--print_config"])
     printed = yaml.safe_load(capsys.readouterr().out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +23,17 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import ClusterEngineName, ComputeConfig, EngineName, Precision
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
 from supersimplenet.utils.console import console, results
+from supersimplenet.utils.formatting import listed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from supersimplenet.metrics.thresholds import Costs
 
 # A value that YAML cannot read is text; so is a path with bytes that are not UTF-8.
 set_loader("yaml", get_loader("yaml"), exceptions=(yaml.YAMLError, UnicodeEncodeError))
 
+_RATES = (0.1, 0.05, 0.01)  # of false alarms, of which the next lower ones are offered
 WRONG_CALL = 2  # exit status: an option or a path that was typed is wrong
 ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
 RESOLUTION_HELP = (
@@ -217,6 +222,22 @@ def print_guarantee(calibration: Calibration | None) -> None:
         results().print(f"{kind}: {calibration.guarantee()}", style=style)
         if (on_average := calibration.on_average()) is not None:
             results().print(f"not to be signed: {on_average}")
+
+
+def print_better_guarantee(calibration: Calibration | None, model: Path) -> None:
+    """Print how many good parts would make a guarantee better, and the command; nothing where 1 % is guaranteed."""
+    from supersimplenet.metrics.thresholds import parts_needed
+
+    if calibration is None or not calibration.holds:
+        return
+    lower = [rate for rate in _RATES if rate < 0.9 * calibration.max_false_alarms][:2]
+    if lower:
+        parts = listed([str(parts_needed(rate, calibration.confidence)) for rate in lower])
+        rates = listed([f"{rate * 100:g} %" for rate in lower])
+        results().print(
+            f"to sign {rates}: {parts} good parts that the model has not seen, "
+            f"supersimplenet calibrate --model {shlex.quote(str(model))} --good DIR"
+        )
 
 
 def parse_share(text: str, option: str) -> float:

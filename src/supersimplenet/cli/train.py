@@ -17,6 +17,7 @@ from supersimplenet.cli.common import (
     PATH_HELP,
     Command,
     OptionParser,
+    print_better_guarantee,
     with_found_dataset,
 )
 from supersimplenet.datasets.base import DataSource
@@ -113,7 +114,7 @@ def _train(options: Namespace) -> int:
     from supersimplenet.utils.console import results
 
     output = settings.output or Path("runs") / settings.data.name
-    train(
+    detector = train(
         settings.data,
         output=output,
         supervision=settings.supervision,
@@ -135,6 +136,7 @@ def _train(options: Namespace) -> int:
         f"use it: supersimplenet predict --model {named} PHOTOS",
         sep="\n",
     )
+    print_better_guarantee(detector.calibration, output)
     return 0
 
 
