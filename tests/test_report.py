@@ -317,8 +317,9 @@ def test_curves_are_left_out_where_a_kind_is_missing():
     assert "0 bad images" in figures.draw_histogram(numbers)
 
 
-def cautions_of(evaluation, *, steps=300, findings=(), costs=None) -> list[tuple[str, str]]:
-    record = {"training": {"plan": {"total_steps": steps}}}
+def cautions_of(evaluation, *, steps=300, smallest=None, findings=(), costs=None) -> list[tuple[str, str]]:
+    record = {"training": {"plan": {"total_steps": steps}, "smallest_defect": smallest}}
+    record["model"] = {"image_size": [128, 128]}
     numbers = numbers_of(evaluation, costs=costs)
     found = find_cautions(evaluation, numbers, record=record, findings=findings, costs=costs)
     return [(caution.level, caution.text) for caution in found]
@@ -331,6 +332,14 @@ def many(score: float, count: int) -> list[float]:
 def test_a_test_without_flaw_is_warned_of_nothing():
     evaluation = make_evaluation([*many(-1.0, 98), *many(1.0, 2)], many(1.0, 60))
     assert cautions_of(evaluation) == cautions_of(evaluation, steps=0) == []  # 0: a subspace alone
+
+
+def test_defects_that_are_too_small_for_the_input_are_named():
+    evaluation = make_evaluation([*many(-1.0, 98), *many(1.0, 2)], many(1.0, 60))
+    ((level, text),) = cautions_of(evaluation, smallest={"width_px": 9.0, "image_px": [640, 640]})
+    assert level == "doubt"
+    assert text.startswith("In the training, smallest defects: 9 px wide of 640x640; at 128x128 that is 1.8 px, not")
+    assert cautions_of(evaluation, smallest={"width_px": 40.0, "image_px": [640, 640]}) == []
 
 
 def test_a_short_training_is_named():

@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from supersimplenet.cli.checks import Reads, Writes
 from supersimplenet.cli.messages import HelpFormatter, in_plain_words, nearest
-from supersimplenet.datasets.discover import discover
+from supersimplenet.datasets.discover import Discovery, discover
 from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import ClusterEngineName, ComputeConfig, EngineName, Precision
@@ -162,12 +162,8 @@ def with_known_spelling(arguments: Sequence[str], parser: ArgumentParser) -> lis
     return spelled
 
 
-def with_found_dataset(arguments: list[str], options: Namespace) -> list[str]:
-    """Return the arguments with the dataset in the folder PATH before them; what is typed wins. Print what was found.
-
-    Args:
-        arguments: the arguments after the command's name.
-        options: these, parsed.
+def found_dataset(options: Namespace) -> Discovery:
+    """Return the dataset in the folder PATH, and print what was found.
 
     Raises:
         ConfigError: a dataset is named as well, or it is not clear what PATH holds.
@@ -176,7 +172,7 @@ def with_found_dataset(arguments: list[str], options: Namespace) -> list[str]:
         raise ConfigError(f"PATH: {options.path}: the dataset is named already; leave one out")
     found = discover(options.path)
     console().print(*found.lines, sep="\n")
-    return [*found.arguments, *arguments]
+    return found
 
 
 def add_engine(parser: ArgumentParser, *, cluster: bool = False) -> None:

@@ -12,7 +12,7 @@ from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 from rich.table import Table
 from rich.text import Text
 
-from supersimplenet.cli.common import DATA_HELP, NO_DATASET, PATH_HELP, Command, OptionParser, with_found_dataset
+from supersimplenet.cli.common import DATA_HELP, NO_DATASET, PATH_HELP, Command, OptionParser, found_dataset
 from supersimplenet.datasets.annotations import AnnotationFormat
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.download.archives import ARCHIVES, ON_REQUEST
@@ -63,7 +63,7 @@ def commands() -> list[Command]:
             _check,
             {"path": "file or folder"},
             {"output": "folder"},
-            with_found_dataset,
+            lambda arguments, options: [*found_dataset(options).arguments, *arguments],
         ),
         Command(
             "convert",
@@ -361,7 +361,7 @@ def _print_report(report: CheckReport, name: str) -> None:
         masks = f"{count.with_mask:,}" if count.label == BAD else "-"
         table.add_row(count.split, Text(printable(count.defect)), f"{count.images:,}", masks)
     out.print(table)
-    out.print(report.supervision)
+    out.print(*filter(None, (report.supervision, report.smallest)), sep="\n")
     for finding in report.findings:
         out.print()
         out.print(

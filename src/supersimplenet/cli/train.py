@@ -17,15 +17,23 @@ from supersimplenet.cli.common import (
     PATH_HELP,
     Command,
     OptionParser,
+    found_dataset,
     print_better_guarantee,
-    with_found_dataset,
 )
 from supersimplenet.datasets.base import DataSource
+from supersimplenet.datasets.defect_sizes import (
+    SEEN_PX,
+    NetworkInput,
+    describe_smallest,
+    fitting_input,
+    sizes_of,
+    smallest_defect,
+)
+from supersimplenet.datasets.masks import MaskReader
 from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.datasets.supervision import SupervisionName, check_masks
 from supersimplenet.errors import ConfigError
-from supersimplenet.inference.config import CONFIG_FILE, WEIGHTS_FILE
-from supersimplenet.inference.image_records import IMAGES_FILE
+from supersimplenet.inference.config import CONFIG_FILE, IMAGES_FILE, WEIGHTS_FILE
 from supersimplenet.inference.record import is_finished, read_record
 from supersimplenet.model.config import COMPACT, ModelConfig, Recipe
 from supersimplenet.preprocessing.loading import OnError
@@ -146,15 +154,30 @@ def _with_first_settings(arguments: list[str], options: Namespace) -> list[str]:
     The backbone is that of the package, so that the same command gives the same model on any day, and the training one
     of minutes. What is typed wins.
     """
+    found = found_dataset(options)
     typed = {argument.partition("=")[0] for argument in arguments}
     settings = [f"--model.backbone={COMPACT}", f"--recipe.batch_size={_BATCH_SIZE}"]
     if not typed & {"--trainer.max_epochs", "--trainer.max_steps", "--time-budget"}:
         settings += [f"--trainer.max_steps={_STEPS}", f"--time-budget={_TIME}"]
     settings.append(f"--output={_free_output(options.path.resolve().stem or 'parts')}")
-    found = with_found_dataset(arguments, options)
+    if not typed & {"--model.image_size", "--model.backbone", "--view.fit"}:
+        settings += _size_for_defects(found.source)
     chosen = [setting for setting in settings if setting.partition("=")[0] not in typed]
     console().print(f"settings of a first model, unless typed: {' '.join(chosen)}")
-    return [*settings, *found]
+    return [*found.arguments, *settings, *arguments]
+
+
+def _size_for_defects(source: DataSource) -> list[str]:
+    """Return the option of an input size at which the smallest defects to train on are seen; nothing for none."""
+    samples = [sample for sample in source.samples() if sample.split == "train" and sample.mask is not None]
+    smallest = smallest_defect(sizes_of(samples, MaskReader()), NetworkInput())
+    if smallest is None or smallest.at(NetworkInput()) >= SEEN_PX:
+        return []
+    larger = fitting_input(smallest)
+    if larger.size_px == NetworkInput().size_px or smallest.at(larger) < SEEN_PX:
+        return []  # no size shows them: the training says what does
+    console().print(describe_smallest(smallest, NetworkInput()))
+    return [f"--model.image_size=[{larger.size_px[0]},{larger.size_px[1]}]"]
 
 
 def _free_output(name: str) -> Path:

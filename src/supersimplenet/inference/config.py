@@ -18,6 +18,7 @@ _DEVICE = re.compile(r"(auto|cpu|cuda|mps|xpu|hpu|npu|mtia|xla)(:\d{1,3})?")
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
+IMAGES_FILE = "images.csv"
 CALIBRATION_FILE = "calibration.yaml"
 CALIBRATION_PICTURE = "calibration.png"
 ROI_FILE = "roi.png"

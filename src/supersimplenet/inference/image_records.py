@@ -21,6 +21,7 @@ from supersimplenet.datasets.held_out import derive_held_out, find_held_out
 from supersimplenet.datasets.registry import source_from
 from supersimplenet.errors import ConfigError, ModelFolderError
 from supersimplenet.inference.config import CONFIG_FILE
+from supersimplenet.inference.config import IMAGES_FILE as IMAGES_FILE
 from supersimplenet.inference.record import read_record, stated_hash
 from supersimplenet.preprocessing.reading import MOST_BITS
 from supersimplenet.types import BAD, Sample, Split
@@ -29,7 +30,6 @@ from supersimplenet.utils.formatting import few, shown_value
 from supersimplenet.utils.names import csv_line
 from supersimplenet.utils.serialization import from_plain
 
-IMAGES_FILE = "images.csv"
 _KNOWN_IMAGES_FILE = "known_images.txt"  # of version 0.1: only hash and split, without the held-out images
 
 Role = Literal["trained", "held-out", "left-out", "unused", "skipped", "test"]

@@ -66,6 +66,7 @@ _TYPES: dict[str, Any] = {
     "training.plan.epochs": int,
     "training.plan.total_steps": int,
     "training.seconds": float,
+    "training.smallest_defect": dict[str, Any] | None,
     "training.feature_type": Literal["float16", "bfloat16", "float32"],
 }
 _ALWAYS = ("model", "backbone.origin", "backbone.sha256")
@@ -75,6 +76,7 @@ _NOT_YET = (
     "files",
     "training.seconds",
     "training.feature_type",
+    "training.smallest_defect",
     "score_scale",
     "map_shift_px",
     "view_files",

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from supersimplenet.datasets.checks.findings import Finding
+from supersimplenet.datasets.defect_sizes import SEEN_PX, DefectSize, NetworkInput, describe_smallest
 from supersimplenet.errors import MetricError
 from supersimplenet.evaluation.rates import Numbers
 from supersimplenet.evaluation.results import PREFIXES, Evaluation
@@ -20,6 +21,7 @@ from supersimplenet.preprocessing.loading import ImageFile
 from supersimplenet.report.text import SCORES, at_most
 from supersimplenet.types import ScoreName
 from supersimplenet.utils.formatting import counted, per_cent
+from supersimplenet.utils.serialization import from_plain
 
 CONTRADICTION = "The test contradicts the guarantee"
 _USUAL_GUARANTEE = 0.05  # rate of false alarms that `train` wants to guarantee with its held-out images
@@ -79,6 +81,12 @@ def find_cautions(
 def _of_training(record: Mapping[str, Any]) -> Iterator[Caution]:
     if text := too_few_steps(total_steps(record)):
         yield Caution(level="grave", text=f"Trained for {text}.")
+    if smallest := record.get("training", {}).get("smallest_defect"):
+        size = from_plain(DefectSize, smallest, where="config.yaml", name="training.smallest_defect")
+        view = record.get("view", {})
+        seen_by = NetworkInput(tuple(record["model"]["image_size"]), view.get("fit", "stretch"), view.get("scale", 1.0))
+        if size.at(seen_by) < SEEN_PX:
+            yield Caution(level="doubt", text=f"In the training, {describe_smallest(size, seen_by)}.")
 
 
 def _of_calibration(evaluation: Evaluation) -> Iterator[Caution]:

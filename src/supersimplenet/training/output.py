@@ -49,6 +49,7 @@ def describe(run: Run, labels: Labels, training_set: TrainingSet, plan: Plan) ->
             "masks_left_out": labels.supervision.masks_left_out,
             "empty_masks": [str(sample.mask) for sample in labels.empty_masks],
             "left_out": labels.left_out,
+            "smallest_defect": None if labels.smallest is None else to_plain(labels.smallest),
             "skipped": [{"path": str(failure.path), "reason": failure.reason} for failure in training_set.failures],
             "features": training_set.source.location,
             "feature_type": str(training_set.source.dtype).removeprefix("torch."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,18 @@ import torch
 from torch import nn
 
 from supersimplenet.datasets.base import DataSource, training_list_hash
+from supersimplenet.datasets.defect_sizes import (
+    DefectSize,
+    NetworkInput,
+    describe_limit,
+    describe_smallest,
+    sizes_of,
+    smallest_defect,
+)
 from supersimplenet.datasets.masks import MaskReader, without_empty_masks
 from supersimplenet.datasets.registry import describe_source
 from supersimplenet.datasets.supervision import Supervision, supervise
-from supersimplenet.errors import DataError
+from supersimplenet.errors import DataError, ImageError
 from supersimplenet.inference.detector import choose_device
 from supersimplenet.inference.model_folder import (
     load_preprocessor,
@@ -89,7 +98,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """The samples of the dataset, the labels that the training uses, and the numbers of what no sample was made of."""
+    """The samples of the dataset, the labels that the training uses, and the numbers of what no sample was made of.
+
+    ``smallest`` is the smallest defect in the masks that are trained on; None without any.
+    """
 
     samples: list[Sample]
     empty_masks: list[Sample]
@@ -97,6 +109,7 @@ class Labels:
     supervision: Supervision
     recipe: LabelRecipe
     masks: MaskReader
+    smallest: DefectSize | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +136,7 @@ def decide_labels(run: Run, process_group: ProcessGroup, earlier: dict[str, Any]
     console().print(supervision.describe())
     if empty_masks:
         console().print(f"of those without a mask, {len(empty_masks)} have an empty one")
+    smallest = process_group.on_rank_zero(lambda: _smallest(run, supervision, masks))
     recipe = resolve_recipe(
         run.recipe, supervision.regime, variant=run.model.variant, own_perlin_threshold=run.data.perlin_threshold
     )
@@ -133,7 +147,21 @@ def decide_labels(run: Run, process_group: ProcessGroup, earlier: dict[str, Any]
         supervision=supervision,
         recipe=recipe,
         masks=masks,
+        smallest=smallest,
     )
+
+
+def _smallest(run: Run, supervision: Supervision, masks: MaskReader) -> DefectSize | None:
+    """Return the smallest defect in the masks that are trained on; say how the network sees it, or what it can see."""
+    seen_by = NetworkInput(run.model.size_px, run.view.fit, run.view.scale)
+    smallest = smallest_defect(sizes_of(supervision.training, masks), seen_by)
+    if smallest is not None:
+        console().print(describe_smallest(smallest, seen_by))
+    else:
+        with suppress(ImageError):  # an unreadable image stops the training later, or is skipped
+            image_px = image_size(supervision.training[0].image, page=masks.reading.page)
+            console().print(describe_limit(image_px, seen_by))
+    return smallest
 
 
 def prepare(

@@ -25,6 +25,7 @@ from supersimplenet.datasets.checks.set_rules import (
     check_named_groups,
     check_near_duplicates,
 )
+from supersimplenet.datasets.defect_sizes import DefectSize, NetworkInput, describe_smallest, smallest_defect
 from supersimplenet.datasets.supervision import supervise
 from supersimplenet.errors import ConfigError, DataError, ModelFolderError, OutputError
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
@@ -61,6 +62,7 @@ class CheckReport:
         regime: regime of supervision that training would choose; None where there is no good training image.
         supervision: a line of text with that regime and its numbers of images.
         light: brightness and contrast of the good images of both splits; empty where there are too few images.
+        smallest: how small the smallest defects are and whether the network sees them; empty without a mask.
         findings: the findings, the worst first.
         reading: how the images were read.
     """
@@ -71,6 +73,7 @@ class CheckReport:
     regime: Regime | None
     supervision: str
     light: tuple[Light, ...]
+    smallest: str
     findings: tuple[Finding, ...]
     reading: ReadConfig = FULL_RANGE
 
@@ -131,9 +134,21 @@ def check(
         regime=regime,
         supervision=supervision,
         light=light,
+        smallest=_smallest(inspected, NetworkInput() if size_px is None else NetworkInput(size_px)),
         findings=tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.level))),
         reading=reading,
     )
+
+
+def _smallest(inspected: Sequence[Inspected], seen_by: NetworkInput) -> str:
+    sizes = [
+        DefectSize(width_px=width, image_px=inspection.image.size_px)
+        for _, inspection in inspected
+        if inspection.image is not None and inspection.mask is not None
+        for width in inspection.mask.widths_px
+    ]
+    smallest = smallest_defect(sizes, seen_by)
+    return "" if smallest is None else describe_smallest(smallest, seen_by)
 
 
 def remove_report(folder: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from supersimplenet.datasets.checks.duplicates import fingerprint
+from supersimplenet.datasets.defect_sizes import region_widths
 from supersimplenet.datasets.masks import read_ignored
 from supersimplenet.datasets.regions import count_lost_regions
 from supersimplenet.errors import ImageError
@@ -37,12 +38,14 @@ class MaskInspection:
         vanishes: whether no marked pixel is left when the mask is resized to the network's input size.
         small_regions: number of regions that cover no position of the network's map by half; 0 where its size is not
             known.
+        widths_px: width of each region, in pixels of the image; see `datasets.defect_sizes`.
     """
 
     levels: tuple[int, ...]
     marked_fraction: float
     vanishes: bool
     small_regions: int = 0
+    widths_px: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +173,7 @@ def _inspect_mask(
         marked_fraction=float(marked.mean()),
         vanishes=vanishes,
         small_regions=small_regions,
+        widths_px=tuple(region_widths(marked)),
     )
 
 
