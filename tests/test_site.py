@@ -96,7 +96,7 @@ def test_the_kinds_and_defaults_of_options_by_hand():
     assert default_of(train["model.align_corners"]) == "true"
     predict = parser_of("predict")
     assert usage_of("predict", predict) == (
-        "supersimplenet predict [PATHS ...] --model MODEL --output OUTPUT [options]"
+        "supersimplenet predict [PATHS ...] [options]"
     )
 
 
