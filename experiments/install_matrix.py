@@ -2,14 +2,17 @@
 
     make matrix
     python experiments/install_matrix.py --wheel dist/*.whl --output matrix --pythons 3.11 --extras base,onnx
+    python experiments/install_matrix.py --wheel dist/*.whl --output matrix --pythons 3.12 --extras train+ray --uv uv
 
-Each environment is made, filled by pip, used and deleted before the next one. In it, as far as the extra allows:
-training on a drawn surface of 64x64 px, test, prediction, export, runtime; and the message of what the extra lacks.
-Exported files for the extras that cannot write any are those of tests/fixtures. Of each environment:
+Each environment is made, filled by pip (or by uv, with `--uv PROGRAM`), used and deleted before the next one. In it, as
+far as the extra allows: training on a drawn surface of 64x64 px, test, prediction, export, runtime; and the message of
+what the extra lacks. Exported files for the extras that cannot write any are those of tests/fixtures. `train+ray`
+installs one extra after the other into the same environment, because torch takes minutes: the second row has the time
+of the second step, and the size of both. Of each environment:
 
 - packages: number of distributions, this one included.
 - MB: of everything below the environment's site-packages, 10^6 bytes, pip and setuptools not counted.
-- install, s: of `pip install`, downloads included unless pip's cache holds them (PIP_NO_CACHE_DIR=1 for none).
+- install, s: downloads included unless the cache holds them (PIP_NO_CACHE_DIR=1 or UV_NO_CACHE=1 for none).
 - run, s: of all commands that were run in it.
 
 Pythons are those named python3.10 to python3.13 on the PATH, or below pyenv's folder of versions. `matrix.json` also
@@ -28,14 +31,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-EXTRAS = ("base", "align", "onnx", "openvino", "train", "imagenet", "ray", "export")
+EXTRAS = ("base", "align", "onnx", "openvino", "train+imagenet+ray+export")
 COLUMNS = ("python", "extra", "packages", "MB", "install, s", "run, s", "result")
 FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "version_0_1"
 FREE_GB = {"base": 1, "align": 1, "onnx": 1, "openvino": 2}  # asked for before an environment is made
@@ -131,7 +134,7 @@ def trained(extra: str) -> Iterator[Step]:
     onnx = ("export", "--model", "model", "--format", "onnx", "--output", "part.onnx")
     if extra == "train":
         yield program("report", "report", "--model", "model", "--output", "report", leaves="report/report.html")
-        yield program("export names its extra", *onnx, status=1, says="supersimplenet[export]")
+        yield program("export names its extra", *onnx, status=2, says="supersimplenet[export]")
     if extra == "ray":
         ray = ("--engine", "ray", "--workers", "1", "--output", "by_ray")
         yield program("predict by ray", "predict", "--model", "model", good, *ray, leaves="by_ray/defects.csv")
@@ -158,45 +161,53 @@ def interpreter(version: str) -> Path | None:
     return None
 
 
-def measured(python: Path, extra: str, wheel: Path, pip_options: Sequence[str]) -> Row:
-    """Install the wheel with an extra into a fresh environment and run its steps; return the row of the table."""
+def measured(python: Path, extras: Sequence[str], wheel: Path, install: Sequence[str]) -> Iterator[Row]:
+    """Install the wheel into a fresh environment, with one extra after another; yield the row of each."""
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
-        environment, room = Path(folder) / "venv", Path(folder) / "room"
-        room.mkdir()
-        needed = FREE_GB.get(extra, FREE_GB_WITH_TORCH)
+        environment = Path(folder) / "venv"
+        needed = max(FREE_GB.get(extra, FREE_GB_WITH_TORCH) for extra in extras)
         free = shutil.disk_usage(folder).free / 1e9
         if free < needed:
-            return {"result": f"not run: {free:.1f} GB are free, wanted are {needed}"}
+            yield {"extra": "+".join(extras), "result": f"not run: {free:.1f} GB are free, wanted are {needed}"}
+            return
         subprocess.run([python, "-m", "venv", environment], check=True)
         inside = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
-        asked = f"supersimplenet[{extra}]" if extra != "base" else "supersimplenet"
-        install = ["-m", "pip", "install", "--disable-pip-version-check", *pip_options]
-        started = time.perf_counter()
-        installed = run(inside, [*install, f"{asked} @ {wheel.resolve().as_uri()}"], room)
-        install_s = time.perf_counter() - started
-        if installed.returncode != 0:
-            return {"result": "not installed", "output": installed.stdout[-3000:]}
-        packages = run(inside, ["-m", "pip", "list", "--format", "freeze"], room).stdout.splitlines()
-        packages = [
-            line for line in packages if re.match(r"[\w.-]+==", line) and not line.startswith(("pip=", "setup"))
-        ]
-        row: Row = {
-            "packages": len(packages),
-            "MB": round(sum(size_mb(place) for place in site_packages(environment)), 1),
-            "install, s": round(install_s, 1),
-            "versions": packages,
-        }
-        checked = run(inside, ["-m", "pip", "check"], room)
-        failures = [] if checked.returncode == 0 else [f"pip check: {checked.stdout.strip()}"]
-        row["steps"] = {}
-        for step in steps(extra):
+        for count, extra in enumerate(extras, start=1):
+            room = Path(folder) / f"room-{extra}"
+            room.mkdir()
+            asked = f"supersimplenet[{extra}]" if extra != "base" else "supersimplenet"
             started = time.perf_counter()
-            failure = problem(step, run(inside, step.arguments, room), room)
-            row["steps"][step.name] = round(time.perf_counter() - started, 1)
-            if failure:
-                failures.append(failure)
-        row["run, s"] = round(sum(row["steps"].values()), 1)
-        return {**row, "result": "; ".join(failures) or "runs", "failures": failures}
+            command = [*(install or [inside, "-m", "pip", "install"]), f"{asked} @ {wheel.resolve().as_uri()}"]
+            installed = run(command, room, {"VIRTUAL_ENV": str(environment)})
+            row: Row = {"extra": "+".join(extras[:count]), "install, s": round(time.perf_counter() - started, 1)}
+            if installed.returncode != 0:
+                yield {**row, "result": "not installed", "output": installed.stdout[-3000:]}
+                return
+            yield {**row, **used(inside, environment, extra, room)}
+
+
+def used(inside: Path, environment: Path, extra: str, room: Path) -> Row:
+    """Run the steps of an extra in its environment; return the rest of its row."""
+    listed = run([inside, "-m", "pip", "list", "--format", "freeze"], room).stdout.splitlines()
+    packages = [line for line in listed if re.match(r"(?!pip=|setuptools=)[\w.-]+==", line)]
+    checked = run([inside, "-m", "pip", "check"], room)
+    failures = [] if checked.returncode == 0 else [f"pip check: {checked.stdout.strip()}"]
+    times: dict[str, float] = {}
+    size = round(sum(size_mb(place) for place in site_packages(environment)), 1)
+    for step in steps(extra):
+        started = time.perf_counter()
+        failure = problem(step, run([inside, *step.arguments], room), room)
+        times[step.name] = round(time.perf_counter() - started, 1)
+        failures += [failure] if failure else []
+    return {
+        "packages": len(packages),
+        "MB": size,
+        "run, s": round(sum(times.values()), 1),
+        "result": "; ".join(failures) or "runs",
+        "failures": failures,
+        "steps": times,
+        "versions": packages,
+    }
 
 
 def problem(step: Step, done: subprocess.CompletedProcess[str], room: Path) -> str:
@@ -213,13 +224,15 @@ def problem(step: Step, done: subprocess.CompletedProcess[str], room: Path) -> s
     return ""
 
 
-def run(python: Path, arguments: Sequence[str], room: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder of its own, without this checkout on its path; standard error comes with the output."""
+def run(
+    command: Sequence[str | Path], room: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder of its own, without this checkout on its path; standard error comes with the output."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.run(
-        [python, *arguments],
+        command,
         cwd=room,
-        env={**kept, "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1"},
+        env={**kept, "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1", **(environment or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -259,21 +272,26 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--pythons", default=",".join(PYTHONS))
     parser.add_argument("--extras", default=",".join(EXTRAS))
-    parser.add_argument("--pip-options", default="", help="such as '-c constraints.txt'")
+    parser.add_argument("--constraints", type=Path, help="such as constraints.txt, made for Python 3.11")
+    parser.add_argument("--uv", help="install with this uv instead of pip")
     options = parser.parse_args()
+    install = [options.uv, "pip", "install"] if options.uv else []
+    if options.constraints:
+        os.environ["UV_CONSTRAINT" if options.uv else "PIP_CONSTRAINT"] = str(options.constraints.resolve())
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for version in options.pythons.split(","):
         python = interpreter(version)
-        for extra in options.extras.split(","):
-            found = {"result": "no such Python here"} if python is None else {}
-            rows.append({"python": version, "extra": extra, **found})
+        for extras in options.extras.split(","):
+            found: Iterator[Row] = iter([{"extra": extras, "result": "no such Python here"}])
             if python is not None:
-                rows[-1].update(measured(python, extra, options.wheel, options.pip_options.split()))
-            print(as_markdown(rows[-1:]).splitlines()[-1], flush=True)
-            (options.output / "matrix.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-            (options.output / "matrix.md").write_text(as_markdown(rows), encoding="utf-8")
-    return int(any(row.get("failures", row["result"] not in ("runs", "no such Python here")) for row in rows))
+                found = measured(python, extras.split("+"), options.wheel, install)
+            for row in found:
+                rows.append({"python": version, **row})
+                print(as_markdown(rows[-1:]).splitlines()[-1], flush=True)
+                (options.output / "matrix.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+                (options.output / "matrix.md").write_text(as_markdown(rows), encoding="utf-8")
+    return int(any(row["result"] not in ("runs", "no such Python here") for row in rows))
 
 
 if __name__ == "__main__":
