@@ -159,3 +159,22 @@ def test_the_citation_names_this_version_and_both_papers():
         assert paper["title"] in readme
         assert paper["url"] in readme
         assert [author["family-names"] for author in paper["authors"]] == ["Rolih", "Fučka", "Skočaj"]
+
+
+def test_the_container_is_pinned_and_names_extras_that_exist():
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    extras = {extra for group in re.findall(r"\.whl\)\[([\w,]+)\]", text) for extra in group.split(",")}
+    assert {"onnx", "export"} <= extras <= EXTRAS
+    assert re.search(r"^ARG PYTHON=3\.11\.\d+-slim-\w+$", text, re.M)  # the Python of constraints.txt
+    assert set(re.findall(r"^FROM (\S+)", text, re.M)) == {"python:${PYTHON}", "builder", "base"}
+    assert text.index("USER 10001") < text.index("ENTRYPOINT")
+    let_through = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line.startswith("!")
+    }
+    assert {"pyproject.toml", "README.md", "LICENSE", "constraints.txt", "src"} <= let_through
+    assert all((ROOT / name).exists() for name in let_through)
+
+
+def test_the_docs_explain_every_extra():
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.M)) == EXTRAS - {"cli"}  # what the engines' extras bring
