@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow docs fuzz fuzz-check lint format benchmark gpu clean
+.PHONY: demo test test-slow docs fuzz fuzz-check lint format platforms benchmark gpu dist matrix clean
 
 demo: $(READY)
 	rm -rf demo
@@ -37,6 +37,11 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Types as on other systems: what only one of them has must stand behind a check of the platform
+platforms: $(READY)
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+
 benchmark: $(READY)
 	$(BIN)/supersimplenet benchmark speed --backbone compact --batch_size 16 --training true --compare plain --rounds 5
 	$(BIN)/supersimplenet benchmark speed --backbone wide_resnet50_2 --batch_size 8 --training true --compare plain --rounds 3
@@ -44,8 +49,16 @@ benchmark: $(READY)
 gpu: $(READY)
 	$(BIN)/python experiments/gpu.py --output gpu
 
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
+matrix: dist
+	$(BIN)/python experiments/install_matrix.py --wheel dist/*.whl --output matrix
+
 clean:
-	rm -rf $(VENV) demo site
+	rm -rf $(VENV) demo dist matrix site
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

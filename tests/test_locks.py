@@ -125,7 +125,7 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, cap
     monkeypatch.setattr("fcntl.flock", no_locks)
     with writing_into(tmp_path):
         (tmp_path / "file").write_text("content")
-    assert "this file system has no locks (No locks available): make sure that nothing else" in capsys.readouterr().err
+    assert "cannot be locked here (No locks available): make sure that nothing else" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):

@@ -135,11 +135,11 @@ def _inspect(
     size = [] if size_px is None else ["--size", *map(str, size_px)]
     # The file was just written by this process, so it can be trusted.
     options = [str(file), *map(str, images), "--maps", str(folder), "--about", "--graph", "--trust", *size]
-    environment = dict(os.environ) | {"PYTHONWARNINGS": "ignore"}
+    environment = dict(os.environ) | {"PYTHONWARNINGS": "ignore", "PYTHONIOENCODING": "utf-8:backslashreplace"}
     done = subprocess.run(
         [sys.executable, "-m", "supersimplenet.runtime", *options],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env=environment,
         check=False,
     )

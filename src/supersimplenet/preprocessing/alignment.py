@@ -39,18 +39,23 @@ class Aligner:
         if motion not in get_args(Motion) or motion == "none":
             raise ConfigError(f"view.align: '{motion}'; choose translation or rigid")
         try:
-            import cv2
+            import cv2  # noqa: F401 - tried here, so that the error comes before the first image
         except ImportError as error:
             raise ConfigError(
                 f"view.align: needs OpenCV, which is not installed; pip install 'supersimplenet[align]' ({error})"
             ) from error
-        self._cv2: Any = cv2
         self._motion = motion
         self._max_residual = max_residual
         self.reference = reference
         self.size_px = (reference.shape[0], reference.shape[1])
         self._grey = _reduced(reference, _LONG_SIDE_PX)
         self._coarse = _reduced(reference, _COARSE_SIDE_PX)
+
+    @property
+    def _cv2(self) -> Any:
+        import cv2  # no attribute: a module cannot be pickled, and processes that read ahead get this object
+
+        return cv2
 
     def align(self, pixels: NDArray[np.uint8], name: str) -> tuple[Affine, Alignment]:
         """Find how an image lies on the reference.

@@ -17,7 +17,7 @@ from supersimplenet.model.backbone import Backbone
 from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.training.config import CacheConfig
 from supersimplenet.training.distributed import ProcessGroup
-from supersimplenet.utils.files import write_text
+from supersimplenet.utils.files import remove_unused, write_text
 
 CacheLocation = Literal["memory", "disk", "recomputed"]
 _GIB = 1 << 30
@@ -67,7 +67,7 @@ class Store:
 
     def remove(self) -> None:
         """Delete the files that this or an earlier run has left."""
-        self.file.unlink(missing_ok=True)
+        remove_unused(self.file)
         self.notes.unlink(missing_ok=True)
 
     def place(self, size_bytes: int) -> CacheLocation:

@@ -7,6 +7,7 @@ image, and has one row or all four. (In this module and in the sampler, "image" 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from pathlib import Path
@@ -113,7 +114,7 @@ def gather_features(
     if done.location == "recomputed":
         flat_tiles = [(path, tile) for path, of_image in zip(paths, wanted, strict=True) for tile in of_image]
         pixels_of = (
-            _reader([flat_tiles[place] for place in done.index], preprocessor) if done.kept is None else done.kept
+            _Reader([flat_tiles[place] for place in done.index], preprocessor) if done.kept is None else done.kept
         )
         return RecomputedFeatures(backbone, pixels_of, rows), done.index, done.failures
     assert done.kept is not None
@@ -273,9 +274,15 @@ def measure_feature_scale(source: FeatureSource, rows: Sequence[int]) -> float:
     return float((((mean_square - mean**2) * weight).sum() / weight.sum()).sqrt())
 
 
-def _reader(inputs: Sequence[tuple[Path, int]], preprocessor: Preprocessor) -> Callable[[Tensor], Tensor]:
-    def read(index: Tensor) -> Tensor:
-        chosen = [inputs[place] for place in index.tolist()]
-        return torch.stack([torch.from_numpy(preprocessor.prepare(path).tile_pixels(tile)) for path, tile in chosen])
+@dataclass(frozen=True)
+class _Reader:
+    """Reads images again. A worker process gets it pickled where processes are spawned: on Windows and macOS."""
 
-    return read
+    inputs: Sequence[tuple[Path, int]]
+    preprocessor: Preprocessor
+
+    def __call__(self, index: Tensor) -> Tensor:
+        prepared = [
+            (self.preprocessor.prepare(path), tile) for path, tile in map(self.inputs.__getitem__, index.tolist())
+        ]
+        return torch.stack([torch.from_numpy(image.tile_pixels(tile)) for image, tile in prepared])

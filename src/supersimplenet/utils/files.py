@@ -129,6 +129,15 @@ def to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def remove_unused(path: Path) -> None:
+    """Remove a file where there is one. Windows keeps a file that a process still maps into memory: it stays there."""
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     with whole_file(path) as temporary:

@@ -129,6 +129,7 @@ def mend_journal(journal: Path, *, first: str) -> Kept:
             damaged += not good and line.endswith(b"\n")
             torn = not line.endswith(b"\n")
     if damaged or torn:
-        with journal.open("rb") as lines, whole_file(journal) as temporary, temporary.open("wb") as kept:
+        # The rename comes last, when the journal is closed: Windows renames onto no open file.
+        with whole_file(journal) as temporary, journal.open("rb") as lines, temporary.open("wb") as kept:
             kept.writelines(line for line in lines if row_of(line, first=first) is not None)
     return Kept(rows, damaged=damaged, dropped=damaged)

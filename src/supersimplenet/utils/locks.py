@@ -7,6 +7,7 @@ behind locks nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import socket
@@ -149,7 +150,7 @@ def _take(descriptor: int, named: Path) -> bool:
     except BlockingIOError:
         raise
     except OSError as error:
-        _tell(f"{named}: this file system has no locks ({error.strerror}): make sure that nothing else writes here")
+        _tell(f"{named}: cannot be locked here ({error.strerror}): make sure that nothing else writes here")
         return False
     return True
 
@@ -169,8 +170,10 @@ if sys.platform == "win32":
 else:
 
     def _lock(descriptor: int) -> None:
-        import fcntl
-
+        try:
+            import fcntl
+        except ImportError as error:
+            raise OSError(errno.ENOLCK, "this Python has no module fcntl") from error
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

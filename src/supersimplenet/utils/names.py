@@ -11,10 +11,13 @@ import hashlib
 import io
 import os
 import re
+import sys
 from collections.abc import Iterable
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by a spreadsheet
 _ESCAPED_BYTE = re.compile(r"\\u(dc[89a-f][0-9a-f])")
+_NOT_ON_WINDOWS = re.compile(r'[\x00-\x1f<>:"/\\|?*]')  # in no name of a file there; a colon would name a stream
+_DEVICE = re.compile(r"(?:aux|con|conin\$|conout\$|nul|prn|(?:com|lpt)[0-9¹²³]) *(?:\.|$)", re.IGNORECASE)
 _STEM_BYTES = 180  # a file system takes names of 255 bytes; a number, a suffix and ".part" are added
 
 
@@ -51,9 +54,19 @@ def csv_line(cells: Iterable[object]) -> str:
     return line.getvalue()[:-2] + "\n"
 
 
+def is_device_name(name: str) -> bool:
+    """Return whether Windows takes the name of a file for a device, such as ``nul`` or ``COM1.png``."""
+    return _DEVICE.match(name) is not None
+
+
 def short_stem(name: str) -> str:
-    """Return the beginning of a file's stem, and a hash of the name where it is too long for a longer name."""
+    """Return the beginning of a file's stem, and a hash of the name where it is too long for a longer name.
+
+    On Windows, characters that no name of a file may hold there become ``_``.
+    """
     stem = os.path.splitext(os.path.basename(name))[0].replace("\0", "_")  # noqa: PTH119, PTH122  no path, a name
+    if sys.platform == "win32":
+        stem = _NOT_ON_WINDOWS.sub("_", stem)  # a name in an archive, or of a URL, may hold any of them
     encoded = os.fsencode(stem)
     if len(encoded) <= _STEM_BYTES:
         return stem

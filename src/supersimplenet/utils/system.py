@@ -1,8 +1,11 @@
-"""Functions for the operating system and the machine: memory, cores, CPU name, and stopping this process."""
+"""Functions for the operating system and the machine: memory, cores, CPU name, and stopping this process.
+
+What only some systems have is used here and in `supersimplenet.utils.locks` alone, and has a way around it: the
+modules resource, ctypes, fcntl and msvcrt are imported where they are called, and may be missing.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import sys
@@ -36,8 +39,10 @@ def keep_freed_blocks() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
+        import ctypes
+
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # another C library
+    except (ImportError, AttributeError, OSError):  # a Python without libffi, another C library
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))
 
@@ -85,13 +90,15 @@ def worker_threads(device: torch.device) -> Iterator[int]:
 def cpu_name() -> str:
     """Return the CPU's name for people."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def peak_memory_mib() -> float | None:
     """Return the most memory that this process has held, in MiB; None where the system has no such figure (Windows)."""
+    if sys.platform == "win32":
+        return None
     try:
         import resource
     except ImportError:
@@ -109,12 +116,21 @@ def stop_with_stdin(within_s: float) -> None:
     Args:
         within_s: seconds between SIGTERM and the forced end.
     """
-    import signal
 
     def watch() -> None:
         os.read(sys.stdin.fileno(), 1)  # returns when the input is closed, because nothing is ever written to it
-        os.kill(os.getpid(), signal.SIGTERM)
+        _terminate()
         time.sleep(within_s)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _terminate() -> None:
+    """Send SIGTERM to this process, so that its handlers run."""
+    import signal
+
+    if sys.platform == "win32":
+        signal.raise_signal(signal.SIGTERM)  # os.kill would end the process there at once, without its handlers
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)  # to the process: it also wakes a main thread that waits

@@ -21,6 +21,7 @@ from typing import IO, Literal, NamedTuple
 from supersimplenet.errors import DataError
 from supersimplenet.utils.console import progress_bar
 from supersimplenet.utils.formatting import first_line
+from supersimplenet.utils.names import is_device_name
 
 _MEMBER_BYTES = 4096  # size on disk of even an empty file: a million empty files would fill the disk, too
 _MB = 1_000_000
@@ -135,6 +136,8 @@ def _safe_path(archive: Path, member: Member) -> PurePosixPath:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or any(character in member.name for character in "\\:\0"):
         raise DataError(f"{archive}: refused: the path '{member.name}' leads outside the folder of the dataset")
+    if any(map(is_device_name, path.parts)):
+        raise DataError(f"{archive}: refused: '{member.name}' names a device on Windows")
     return path
 
 
