@@ -208,7 +208,7 @@ def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None
         if scores.size:
             found = Counter(verdict(score, calibration) for score in scores.tolist())
             counts = ", ".join(f"{found[name]} {name}" for name in ("good", "unsure", "bad") if found[name])
-            say(f"of {scores.size} {kind} parts here: {counts}")
+            say(f"of {counted(scores.size, f'{kind} part')} here: {counts}")
     if calibrated.curve is not None:
         cost = calibrated.curve.cost[calibrated.curve.cheapest]
         say(f"expected cost of a part: {cost:.3g}, the least of any threshold")
@@ -229,7 +229,7 @@ def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None
         say(f"{taken * 100:.3g} % of parts are taken to be bad, as here; --bad-share names production's")
     if calibrated.failures:
         names = few([failure.path for failure in calibrated.failures])
-        say(f"{len(calibrated.failures)} images could not be read and were left out: {names}")
+        say(f"{counted(len(calibrated.failures), 'image')} could not be read and left out: {names}")
 
 
 def _print_scores(found: ScoreComparison, decides: ScoreName, *, grey_zone: bool) -> None:

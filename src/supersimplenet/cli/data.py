@@ -21,7 +21,7 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.preprocessing.listing import counting
 from supersimplenet.types import BAD, GroupsName, Sample
 from supersimplenet.utils.console import progress_bar, results
-from supersimplenet.utils.formatting import printable
+from supersimplenet.utils.formatting import counted, printable
 from supersimplenet.utils.locks import writing_file, writing_into
 
 if TYPE_CHECKING:
@@ -352,8 +352,8 @@ def split_data(
 def _print_report(report: CheckReport, name: str) -> None:
     out = results()
     images = sum(count.images for count in report.counts)
-    groups = f", {report.in_groups:,} of them in {report.groups:,} groups" if report.groups else ""
-    out.print(f"{name}: {images:,} images{groups}")
+    groups = f", {report.in_groups:,} of them in {counted(report.groups, 'group')}" if report.groups else ""
+    out.print(f"{name}: {counted(images, 'image')}{groups}")
     table = Table("split", "type", "images", "with mask", box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"

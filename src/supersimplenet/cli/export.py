@@ -13,6 +13,7 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.runtime.bundle import Bundle, FileFormat, FilePrecision, require_precision
 from supersimplenet.runtime.file_kinds import require_suffix
 from supersimplenet.utils.console import results
+from supersimplenet.utils.formatting import counted
 
 
 def command() -> Command:
@@ -93,7 +94,7 @@ def _print_export(output: Path, bundle: Bundle) -> None:
     size += f", or multiples of {bundle.step_px} px" if bundle.step_px is not None else ""
     lines = [
         f"exported: {output} ({output.stat().st_size / 1e6:.1f} MB; {bundle.engine} {bundle.precision}, {size})",
-        f"compared on {certificate.images} images ({certificate.source}), from the file to the verdict:",
+        f"compared on {counted(certificate.images, 'image')} ({certificate.source}), from the file to the verdict:",
         f"  score: max {certificate.score_max_difference:.2e}, mean {certificate.score_mean_difference:.2e} logits "
         f"(allowed {certificate.score_tolerance:.1e})",
         f"  map:   max {certificate.map_max_difference:.2e}, mean {certificate.map_mean_difference:.2e} logits "

@@ -180,7 +180,7 @@ def _print_summary(summary: PredictionSummary, false_discovery_rate: float | Non
     failed = f", {summary.failed} could not be read (see the error column)" if summary.failed else ""
     unsure = f", {summary.verdicts['unsure']} unsure" if summary.verdicts["unsure"] else ""
     results().print(
-        f"{summary.images} images{continued}: {summary.verdicts['bad']} bad{unsure} at threshold "
+        f"{counted(summary.images, 'image')}{continued}: {summary.verdicts['bad']} bad{unsure} at threshold "
         f"{summary.threshold_logit:.3f} (a logit){failed}"
     )
     if summary.parts is not None:

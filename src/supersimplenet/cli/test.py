@@ -22,6 +22,7 @@ from supersimplenet.datasets.base import DataSource
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import BAD, GOOD, Resolution
 from supersimplenet.utils.console import results
+from supersimplenet.utils.formatting import counted
 
 if TYPE_CHECKING:
     from supersimplenet.evaluation.results import Evaluation
@@ -88,7 +89,7 @@ def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
     _print_verdicts(evaluation)
     print_guarantee(evaluation.calibration)
     if evaluation.failures:
-        results().print(f"{len(evaluation.failures)} images could not be read; {METRICS_FILE} lists them")
+        results().print(f"{counted(len(evaluation.failures), 'image')} could not be read; {METRICS_FILE} lists them")
     results().print(f"metrics:  {folder / METRICS_FILE}", f"findings: {folder / CONTACT_SHEET}", sep="\n")
 
 

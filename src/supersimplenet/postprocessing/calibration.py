@@ -246,7 +246,9 @@ class Calibration:
             )
         sure = f"with {self.confidence * 100:g} % confidence"
         if self.cross is None:
-            of = f"{self.parts} good parts" + (f" in {self.images} photographs" if self.images != self.parts else "")
+            of = counted(self.parts, "good part")
+            if self.images != self.parts:
+                of += f" in {self.images} photographs"
         else:
             of = f"{self.cross.checked_false_alarms} of {counted(self.cross.checked_parts, 'good part')} called bad"
         sentence = (
@@ -256,7 +258,7 @@ class Calibration:
         if self.max_escapes is not None:
             sentence += (
                 f"; at most {shown_rate(self.max_escapes)} of bad parts are called good, {sure} "
-                f"({self.bad_parts} bad parts)"
+                f"({counted(self.bad_parts, 'bad part')})"
             )
         elif self.bad_parts:
             sentence += f"; {self.escapes} of {self.bad_parts} bad parts at hand were called good, which bounds nothing"

@@ -110,7 +110,8 @@ def _inspect(options: argparse.Namespace) -> None:
     if options.maps is not None:
         options.maps.mkdir(parents=True, exist_ok=True)
     if options.about:
-        print(json.dumps({"engine_version": inspector.engine_version, **to_plain(inspector.bundle)}), flush=True)
+        about = {"engine_version": inspector.engine_version, **to_plain(inspector.bundle)}
+        print(json.dumps(about, indent=None if options.images else 2), flush=True)  # alone it is for a person
     for index, path in enumerate(path for given in options.images for path in _named(given)):
         start = time.perf_counter()
         item: IndexedPrediction | Failure

@@ -114,7 +114,7 @@ def check_near_duplicates(
             "are named; to split anew and keep them together: supersimplenet data split --groups found"
         )
         yield Finding(level="note", code="near-duplicate-groups", message=message, evidence=evidence)
-    too_alike = int(near.too_alike.sum())
+    too_alike = sum(alike and sample.group is None for alike, sample in zip(near.too_alike, samples, strict=True))
     if too_alike:
         message = (
             f"{too_alike:,} of {counted(len(readable), 'image')} so much like many others that two photographs of one "
