@@ -12,7 +12,7 @@ from PIL import Image
 
 from supersimplenet.cli.main import main
 from supersimplenet.datasets.discover import discover
-from supersimplenet.errors import ConfigError
+from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.types import BAD, GOOD
 
 
@@ -127,6 +127,29 @@ def test_kolektor_and_tables(tmp_path):
     assert [sample.image.name for sample in discover(table).source.samples()] == ["1.png"]
 
 
+def test_nothing_is_dropped_in_silence(tmp_path):
+    draw(tmp_path / "parts", "stray")
+    draw(tmp_path / "parts" / "good", *numbers(3))
+    stray = tmp_path / "parts" / "stray.png"
+    assert discover(tmp_path / "parts").lines[0].endswith(f"left out: 1 image beside these folders, such as {stray}")
+
+    draw(tmp_path / "splits" / "train" / "good", *numbers(3))
+    for number, split in enumerate(("test", "val")):  # both are for the test
+        draw(tmp_path / "splits" / split / "good", *numbers(2, first=10 + 5 * number))
+        draw(tmp_path / "splits" / split / "dent", *numbers(1, first=30 + 5 * number))
+    draw(tmp_path / "splits" / "ground_truth" / "dent", "030_mask", "035_mask", marked=True)
+    samples = discover(tmp_path / "splits").source.samples()
+    assert found(samples) == {("train", GOOD, "good"): 3, ("test", GOOD, "good"): 4, ("test", BAD, "dent"): 2}
+    assert all(sample.mask is not None for sample in samples if sample.label == BAD)
+
+
+def test_a_link_to_a_parent_is_no_endless_loop(tmp_path):
+    draw(tmp_path / "data" / "good", *numbers(3))
+    (tmp_path / "data" / "data").symlink_to(tmp_path / "data")
+    with pytest.raises((ConfigError, DataError)):  # the images are found twice
+        discover(tmp_path / "data").source.samples()
+
+
 def unclear(path: Path) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         discover(path)
@@ -161,6 +184,11 @@ def test_what_is_not_clear_is_refused_with_commands(tmp_path):
     draw(tmp_path / "beside" / "good", *numbers(3))
     draw(tmp_path / "beside" / "bad", *numbers(3), *(f"{n}_mask" for n in numbers(3)))
     assert "000_mask.png: a mask among the images, and 2 more" in str(unclear(tmp_path / "beside"))
+
+    draw(tmp_path / "yolo" / "good", *numbers(3))
+    (tmp_path / "yolo" / "labels").mkdir()
+    (tmp_path / "yolo" / "labels" / "000.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    assert "no image in it; wanted masks as images" in str(unclear(tmp_path / "yolo"))
 
     (tmp_path / "empty").mkdir()
     assert "no image in it" in str(unclear(tmp_path / "empty"))

@@ -35,6 +35,7 @@ _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names.split
 _TABLES = (".csv", ".tsv", ".parquet")
 _FEWEST_BAD = 8  # bad images from which on half of them are trained on; of fewer the test needs each
 _SHARE = 0.5
+_DEEPEST = 3  # folders in folders that are looked into for names; a link to a parent is no endless loop
 
 
 class Discovery(NamedTuple):
@@ -64,6 +65,7 @@ class _Folders:
     train: _Folders | None = None
     test: _Folders | None = None
     loose: list[Path] = field(default_factory=list)  # images in the folder itself
+    joined: bool = False  # whether some of these lie in another folder
 
     @property
     def defective(self) -> list[Path]:
@@ -102,23 +104,41 @@ def _of_table(path: Path) -> Discovery:
     return _described(Table(path=path), {"path": path}, [f"{path}: a table of images, with their splits and labels"])
 
 
-def _look(folder: Path) -> _Folders:
+def _look(folder: Path, depth: int = 0) -> _Folders:
     found = _Folders(path=folder)
     children = sorted(folder.iterdir(), key=natural_key)
     found.loose = [path for path in children if path.is_file() and _is_image(path)]
     for child in children:
         if not child.is_dir() or child.name.startswith("."):
             continue
-        role = _ROLE_OF.get(re.sub(r"[\W_]", "", child.name.lower()), "kinds")
-        if role in ("train", "test"):
-            setattr(found, role, _look(child))
-        elif role == "inner" and any(_role(path) != "kinds" for path in child.iterdir() if path.is_dir()):
-            _join(found, _look(child))
-        elif role not in ("kinds", "inner"):
+        role = _role(child)
+        if role in ("train", "test") and depth < _DEEPEST:
+            inside, earlier = _look(child, depth + 1), getattr(found, role)
+            if earlier is None:
+                setattr(found, role, inside)
+            else:  # test and val
+                _join(earlier, inside)
+        elif role == "inner" and depth < _DEEPEST and _has_roles(child):
+            _join(found, _look(child, depth + 1))
+        elif role in ("good", "bad", "masks", "ignore"):
+            if role in ("masks", "ignore"):
+                _require_images(child)
             getattr(found, role).append(child)
         elif list_folder(child, on_error="stop").files:
             found.kinds.append(child)
     return found
+
+
+def _require_images(folder: Path) -> None:
+    if not list_folder(folder, on_error="stop").files:
+        raise ConfigError(
+            f"{folder}: no image in it; wanted masks as images. Annotations of COCO, LabelMe, YOLO and VOC become "
+            "masks by supersimplenet data convert"
+        )
+
+
+def _has_roles(folder: Path) -> bool:
+    return any(_role(path) not in ("kinds", "inner") for path in folder.iterdir() if path.is_dir())
 
 
 def _role(folder: Path) -> str:
@@ -126,6 +146,7 @@ def _role(folder: Path) -> str:
 
 
 def _join(found: _Folders, inner: _Folders) -> None:
+    found.joined = True
     for role in ("good", "bad", "kinds", "masks", "ignore", "loose"):
         getattr(found, role).extend(getattr(inner, role))
     found.train, found.test = found.train or inner.train, found.test or inner.test
@@ -196,7 +217,7 @@ def _of_folders(path: Path, found: _Folders) -> Discovery:
         split += ", and half of the bad ones; the others are trained on"
     elif bad:
         split += f", and all bad ones, which are fewer than {_FEWEST_BAD}"
-    lines = [f"{path}: {_counts(found.good, found.defective, found.masks)}", split]
+    lines = [f"{path}: {_counts(found.good, found.defective, found.masks)}{_beside(found)}", split]
     return _of_folder_source(arguments, lines)
 
 
@@ -218,8 +239,9 @@ def _of_splits(path: Path, found: _Folders) -> Discovery:
             )
         _raise_without_good(train.path, train)
     masks = [*found.masks, *train.masks, *test.masks]
-    mvtec = _as_mvtec(path)
+    mvtec = None if test.joined or test.path.name != "test" else _as_mvtec(path)
     counts = f"training: {_counts(train.good, train.defective)}; test: {_counts(test.good, test.defective)}"
+    counts += _beside(found, train, test)
     if mvtec is not None:
         lines = [f"{path}: the layout of MVTec AD, a mask for each bad test image", counts]
         return _described(mvtec, {"category": path.resolve().name, "root": path.resolve().parent}, lines)
@@ -272,6 +294,12 @@ def _counts(good: Sequence[Path], bad: Sequence[Path], masks: Sequence[Path] = (
 def _mask_words(bad: list[tuple[Path, Path]], masks: Sequence[Path]) -> str:
     matched = len(match_masks(bad, list_files(list(masks)), MASK_ENDINGS))
     return f"masks for {'all' if matched == len(bad) else f'{matched} of these'} ({_names(masks)})"
+
+
+def _beside(*found: _Folders) -> str:
+    """Return how many images lie beside the folders, and so are left out; nothing for none."""
+    loose = [image for folders in found for image in folders.loose]
+    return f"; left out: {counted(len(loose), 'image')} beside these folders, such as {loose[0]}" if loose else ""
 
 
 def _images(folders: object) -> list[Path]:
