@@ -19,7 +19,7 @@ RUN /opt/supersimplenet/bin/pip install "$(echo /wheels/*.whl)[onnx]" \
     && /opt/supersimplenet/bin/pip uninstall --yes setuptools pip
 
 FROM builder AS full-environment
-# For a CPU alone, without 4 GB of GPU libraries: --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# For a CPU alone, without 4 GB of GPU libraries: --build-arg PIP_EXTRA_INDEX_URL=..., the index that docs/install.md names
 ARG PIP_EXTRA_INDEX_URL
 RUN /opt/supersimplenet/bin/pip install "$(echo /wheels/*.whl)[align,export,imagenet]" \
     && /opt/supersimplenet/bin/pip uninstall --yes pip

@@ -95,6 +95,7 @@ def test_the_kinds_and_defaults_of_options_by_hand():
     assert (kind_of(train["resume"]), default_of(train["resume"])) == ("", "")
     assert default_of(train["model.align_corners"]) == "true"
     predict = parser_of("predict")
+    assert usage_of("train", parser_of("train")) == "supersimplenet train [PATH] [options]"
     assert usage_of("predict", predict) == ("supersimplenet predict [PATHS ...] [options]")
 
 

@@ -124,7 +124,8 @@ def usage_of(name: str, parser: ArgumentParser) -> str:
     for action in (action for _, group in options_of(parser) for action in group):
         value = _value_of(action)
         if not action.option_strings:
-            words.append(f"[{value} ...]" if action.nargs == "*" else value)
+            several = {"*": f"[{value} ...]", "?": f"[{value}]"}
+            words.append(several.get(str(action.nargs), value))
         elif action.required:
             words.append(f"{action.option_strings[0]} {value}")
         else:
