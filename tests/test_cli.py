@@ -36,7 +36,7 @@ def test_train_test_predict_from_the_command_line(root, tmp_path, capsys):
     model, results = tmp_path / "model", tmp_path / "results"
     train = ["train", *SURFACE, "--data.root", str(root), *SMALL, "--trainer.max_epochs", "1", "--output", str(model)]
     assert main(train) == 0
-    assert f"supersimplenet test --model {model}" in capsys.readouterr().out
+    assert f"supersimplenet report --model {model}" in capsys.readouterr().out
     assert main(["test", "--model", str(model)]) == 0
     metrics = json.loads((model / "metrics.json").read_text())
     assert metrics["images"] == {"good": 2, "bad": 4, "bad_without_pixel_labels": 0}

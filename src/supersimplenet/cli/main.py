@@ -90,8 +90,10 @@ def _own_arguments(name: str, command: Command, arguments: list[str]) -> list[st
     if name == "train":
         own = train.with_earlier_options(own)
     if command.expand is not None:
-        options = _checked(command, [argument for argument in own if not _prints_config(argument)])
-        return own if options.path is None else command.expand(own, options)
+        plain = [argument for argument in own if not _prints_config(argument)]
+        if _parsed(command, plain).path is not None:
+            return command.expand(own, _checked(command, plain))
+        return own
     return with_protocol(own) if name == "benchmark accuracy" else own
 
 
