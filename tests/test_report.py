@@ -31,11 +31,11 @@ from supersimplenet.metrics.thresholds import Costs
 from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.report import figures
 from supersimplenet.report.cautions import find_cautions
-from supersimplenet.report.contours import outline, simplify
 from supersimplenet.report.page import write_page
 from supersimplenet.report.text import at_most, bare, certainty, meaning, score_of
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.formatting import counted, logit, per_cent, signed
+from supersimplenet.visualization.contours import outline, simplify
 from supersimplenet.visualization.overlay import blend_map, map_layer
 
 
@@ -182,7 +182,7 @@ def test_a_picture_holds_photograph_heat_and_outlines(case, html):
     assert picture["found"].count("M") >= len(case.evaluation.outcomes[bad].defects)
     above = seen.prediction.map_logit >= calibration.pixel_logit
     assert area_within(picture["found"]) == pytest.approx(
-        sum(defect.area_px for defect in case.evaluation.outcomes[bad].defects), rel=0.1, abs=2
+        sum(defect.outline_area_px for defect in case.evaluation.outcomes[bad].defects), rel=0.1, abs=2
     )
     assert area_within(outline(above)) >= area_within(picture["found"]) - 1e-9
     assert picture["size"] == [64, 64]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from supersimplenet.evaluation.rates import Numbers
 from supersimplenet.metrics.ranking import MAX_FALSE_POSITIVE_RATE, overlap_curve, rank
-from supersimplenet.report.contours import simplify
 from supersimplenet.utils.formatting import MINUS
+from supersimplenet.visualization.contours import simplify
 
 Floats = NDArray[np.float64]
 _WIDTH, _HEIGHT = 480, 300

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.evaluation.cases import EvaluatedImage, regions_of
+from supersimplenet.evaluation.cases import EvaluatedImage
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.postprocessing.defects import counted_map, find_peak
+from supersimplenet.postprocessing.defects import counted_map, find_peak, outline_mask
 from supersimplenet.preprocessing.geometry import TOUCHED, Placement
 from supersimplenet.preprocessing.images import read_image
-from supersimplenet.report.contours import outline
+from supersimplenet.visualization.contours import outline
 from supersimplenet.visualization.overlay import map_layer, ring_radius
 
 _LONG_SIDE_PX = 320
@@ -30,6 +30,7 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[
     Args:
         case: the image with its prediction and its masks at the anomaly map's size.
         calibration: gives the pixel threshold, above which a region is a defect; with None, no defect is outlined.
+            Outlines lie at the ``outline_logit`` of each.
 
     Returns:
         ``photograph`` and ``heat`` (the anomaly map, with opacity) as data URLs; ``truth``, ``found``, ``peak`` and
@@ -41,7 +42,11 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[
     placement = case.prediction.placement
     own_size_px = placement.image_size_px
     drawn_px = _within(own_size_px, _LONG_SIDE_PX)
-    regions = None if calibration is None else regions_of(case.prediction, calibration)
+    regions = None
+    if calibration is not None:
+        counted = counted_map(case.prediction.map_logit, case.prediction.ignored)
+        level, area = calibration.pixel_logit, calibration.min_area_px
+        regions = outline_mask(counted, pixel_logit=level, min_area_px=area)
     photograph = Image.fromarray(read_image(case.sample.image, size_px=drawn_px, reading=case.prediction.reading))
     heat = Image.fromarray(map_layer(case.prediction, _within(own_size_px, _HEAT_LONG_SIDE_PX)))
     return {
