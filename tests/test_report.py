@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,10 +21,11 @@ from test_compare import make_calibration, make_evaluation
 from supersimplenet.datasets.checks.check import check
 from supersimplenet.datasets.checks.findings import Evidence, Finding
 from supersimplenet.datasets.checks.light import Light, check_light
+from supersimplenet.datasets.registry import plain_name
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.calibrate import ThresholdConfig
 from supersimplenet.evaluation.comparison import compare
-from supersimplenet.evaluation.evaluate import evaluate_again
+from supersimplenet.evaluation.evaluate import evaluate, evaluate_again
 from supersimplenet.evaluation.few_parts import count_escapes
 from supersimplenet.evaluation.rates import nearest_to_wrong, numbers_of
 from supersimplenet.metrics.ranking import auroc
@@ -32,7 +34,8 @@ from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.report import figures
 from supersimplenet.report.cautions import find_cautions
 from supersimplenet.report.page import write_page
-from supersimplenet.report.text import at_most, bare, certainty, meaning, score_of
+from supersimplenet.report.text import at_most, bare, breakable, certainty, meaning, score_of
+from supersimplenet.report.thumbnails import draw_picture
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.formatting import counted, logit, per_cent, signed
 from supersimplenet.visualization.contours import outline, simplify
@@ -94,14 +97,51 @@ def test_headline_says_verdicts_rates_and_guarantee(case, html):
 
 def test_metrics_stand_with_intervals_and_error_bounds(case, html):
     text = plain_text(html)
+    deciding = case.evaluation.image_score
+    assert f" metric {deciding}, decides " in text
     for name, metric in case.evaluation.metrics.items():
-        assert f" {name} {metric.value:.4f} {certainty(metric)} ".replace("  ", " ") in text
+        shown = f"{metric.value:.4f} {certainty(metric)} ".replace("  ", " ")
+        assert f" {shown}" in text
+        if score_of(name) in (None, deciding):  # the first column
+            assert f" {bare(name)} {shown}" in text
+        else:
+            assert name not in text
+    names = re.findall(
+        r'<th scope="row">([\w@.-]+)</th>', html[html.index('id="image-metrics"') : html.index('id="types"')]
+    )
+    assert len(names) == len(set(names)) == 9  # a row each
+
+
+def test_names_break_before_their_last_letters():
+    assert breakable("a/b_c.png") == 'a/<wbr><span class="end">b_c.png</span>'
+    assert breakable("crack/long_name-of_a_part_0001.png") == (
+        'crack/<wbr>long_<wbr>name-<wbr>of_<wbr>a_<wbr>p<span class="end">art_0001.png</span>'
+    )
+    assert breakable("<b>.png") == '<span class="end">&lt;b&gt;.png</span>'
+
+
+def test_a_folders_name_stands_alone(tmp_path):
+    assert plain_name(SimpleNamespace(name="Folder/parts")) == "parts"
+    assert plain_name(SimpleNamespace(name="Table/parts")) == "parts"
+    assert plain_name(SimpleNamespace(name="MVTecAD/bottle")) == "MVTecAD/bottle"
+
+
+def test_large_pictures_are_there_where_they_are_larger(case, tmp_path, monkeypatch):
+    Image.new("RGB", (1500, 500), (90, 90, 90)).save(tmp_path / "wide.png")
+    sample = Sample(image=tmp_path / "wide.png", label=GOOD, split="test")
+    seen = next(evaluate_again(case.detector, evaluate(case.detector, [sample]).outcomes))
+    picture = draw_picture(seen, case.evaluation.calibration)
+    sizes = [
+        Image.open(io.BytesIO(base64.b64decode(picture[name].split(",")[1]))).size for name in ("photograph", "large")
+    ]
+    assert sizes == [(320, 107), (1024, 341)]
+    assert draw_picture(seen, None, large=False)["large"] is None
 
 
 def test_the_file_names_nothing_outside_itself(html):
     without_data = re.sub(r"data:image/webp;base64,[A-Za-z0-9+/=]+", "", html)
     assert not re.findall(r"(?:https?:)?//[\w.]+\.\w+", without_data.replace("http://www.w3.org/2000/svg", ""))
-    assert not re.findall(r"\b(?:src|href)=\"(?!#)[^\"]*", without_data)
+    assert not re.findall(r"\b(?:src|href)=\"(?!#)[^\"]+", without_data)
     assert "default-src 'none'" in html
     assert html.count("<script") == html.count("</script") == 3
 

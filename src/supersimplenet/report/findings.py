@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supersimplenet.datasets.base import DataSource
-from supersimplenet.datasets.registry import describe_source
+from supersimplenet.datasets.registry import describe_source, plain_name
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.evaluation.evaluate import (
     PartialEvaluation,
@@ -77,7 +77,7 @@ def evaluate_model(
     drawn = [
         Findings(title=group.title, cases=[next(shown) for _ in group.cases], total=group.total) for group in groups
     ]
-    title = f"{source.name}: {len(evaluation.outcomes)} test images"
+    title = f"{plain_name(source)}: {len(evaluation.outcomes)} test images"
     sheet = draw_contact_sheet(drawn, title)
     with writing_into(folder, wait_s=WAIT_TO_WRITE_S):
         with whole_file(folder / CONTACT_SHEET) as temporary:

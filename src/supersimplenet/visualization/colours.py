@@ -72,6 +72,12 @@ CALIBRATED = _calibrated()
 UNCALIBRATED = MapColours(
     colours=_inferno(np.linspace(0, 1, 256)), opacities=np.linspace(0, _UNCALIBRATED_OPACITY, 256, dtype=np.float32)
 )
+# (place from 0 to 1, text) of each mark on the bar of a calibrated model, in logits from the threshold.
+CALIBRATED_MARKS = [
+    (1 / (1 + float(np.exp(2))), f"{MINUS}2"),
+    (0.5, "threshold"),
+    *((0.5 + 0.5 * logits / (logits + _RISE_LOGITS), f"+{logits}") for logits in (2, 4, 12)),
+]
 
 
 def colours_of(prediction: Prediction) -> MapColours:
@@ -110,9 +116,7 @@ def scale_of(prediction: Prediction) -> tuple[str, list[tuple[float, str]]]:
             "Anomaly map, to its maximum (not calibrated)",
             [(0.0, "logit 0"), (1.0, f"{_top_logit(prediction):.1f}")],
         )
-    marks = [(1 / (1 + float(np.exp(2))), f"{MINUS}2"), (0.5, "threshold")]
-    marks += [(0.5 + 0.5 * logits / (logits + _RISE_LOGITS), f"+{logits}") for logits in (2, 4, 12)]
-    return "Anomaly map, logits from its pixel threshold", marks
+    return "Anomaly map, logits from its pixel threshold", CALIBRATED_MARKS
 
 
 def draw_bar(prediction: Prediction, width_px: int, letters_px: int) -> Image.Image:
