@@ -19,7 +19,7 @@ from supersimplenet.postprocessing.defects import find_defects
 from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.types import Defect, Prediction, Sample
 from supersimplenet.visualization.colours import FOUND
-from supersimplenet.visualization.contact_sheet import Findings, draw_contact_sheet, group_findings
+from supersimplenet.visualization.contact_sheet import Findings, _name_lines, draw_contact_sheet, group_findings
 from supersimplenet.visualization.fonts import font, shortened
 from supersimplenet.visualization.overlay import draw_overlay, map_layer, score_words
 
@@ -97,6 +97,13 @@ def test_contact_sheet_has_a_row_of_pictures_for_each_group(tmp_path):
     assert (long.width, long.height > heights[0]) == (1048, True)
     five = draw_contact_sheet([replace(shown, cases=cases[:1] * 5, total=9)], "cast grain")
     assert five.size == (1048, heights[0])
+
+
+def test_a_long_name_has_two_lines():
+    assert _name_lines("crack/000.png") == ["crack/000.png"]
+    start, end = _name_lines("bad/line_2_camera_1_crack_2026.png")
+    assert (start + end, end.endswith("_2026.png")) == ("bad/line_2_camera_1_crack_2026.png", True)
+    assert font(12).getlength(end) <= 176
 
 
 def test_a_picture_of_the_sheet_keeps_the_images_proportions(tmp_path):

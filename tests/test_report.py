@@ -112,11 +112,10 @@ def test_metrics_stand_with_intervals_and_error_bounds(case, html):
     assert len(names) == len(set(names)) == 9  # a row each
 
 
-def test_names_break_before_their_last_letters():
-    assert breakable("a/b_c.png") == 'a/<wbr><span class="end">b_c.png</span>'
-    assert breakable("crack/long_name-of_a_part_0001.png") == (
-        'crack/<wbr>long_<wbr>name-<wbr>of_<wbr>a_<wbr>p<span class="end">art_0001.png</span>'
-    )
+def test_names_do_not_break_within_their_ending():
+    assert breakable("a/b_c.png") == 'a/<wbr>b_<wbr><span class="end">c.png</span>'
+    assert breakable(f"crack/{'x' * 30}.png") == f'crack/<wbr>{"x" * 26}<wbr><span class="end">xxxx.png</span>'
+    assert breakable("<i>/a.png") == '&lt;i&gt;/<wbr><span class="end">a.png</span>'
     assert breakable("<b>.png") == '<span class="end">&lt;b&gt;.png</span>'
 
 

@@ -23,7 +23,7 @@ SCORES: dict[ScoreName, str] = {
     "subspace": "subspace score (distance from the features of good images)",
     "joint": "joint score (weighted mean of the head's, the map's and the subspace's)",
 }
-_UNBROKEN = 12  # letters at the end of a file's name, its ending among them; assets/cards.js has the same
+_UNBROKEN, _ENDING = 20, 8  # letters of a name that stay together; assets/cards.js has the same
 _MEANINGS = {
     "I-AUROC": "how often a bad image scores above a good one",
     "AP-det": "share of bad images among those called bad, averaged over all thresholds",
@@ -58,11 +58,13 @@ def score_of(name: str) -> ScoreName | None:
 
 
 def breakable(name: str) -> Markup:
-    """Return the name of a file as HTML that breaks behind ``/``, ``_`` and ``-``, and not within its last letters."""
-    file = name[name.rfind("/") + 1 :]
-    kept = min(len(file), _UNBROKEN)
-    start, end = name[: len(name) - kept], name[len(name) - kept :]
-    return Markup("<wbr>").join(re.split(r"(?<=[/_-])", start)) + Markup('<span class="end">{}</span>').format(end)
+    """Return the name of a file as HTML that breaks behind ``/``, ``_`` and ``-``, and not within its last piece."""
+    *pieces, last = re.split(r"(?<=[/_-])", name)
+    if len(last) > _UNBROKEN:  # then at least its ending stays whole
+        pieces, last = [*pieces, last[:-_ENDING]], last[-_ENDING:]
+    return Markup("").join(Markup("{}<wbr>").format(piece) for piece in pieces) + Markup(
+        '<span class="end">{}</span>'
+    ).format(last)
 
 
 def at_most(bound: float) -> str:

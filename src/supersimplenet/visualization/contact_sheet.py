@@ -38,7 +38,7 @@ _CELL_PX = 176
 _GAP_PX = 8
 _LABEL_PX = 120
 _TITLE_PX = 36
-_CAPTION_PX = 62
+_CAPTION_PX = 80  # four lines
 _GROUP_PX = _TITLE_PX + 3 * (_CELL_PX + _GAP_PX) + _CAPTION_PX
 _WIDTH_PX = _LABEL_PX + _COLUMNS * (_CELL_PX + _GAP_PX) + _GAP_PX
 
@@ -86,7 +86,7 @@ def draw_contact_sheet(groups: Sequence[Findings[EvaluatedImage]], title: str) -
                 sheet.paste(picture, (at[0], y + at[1]))
             y = top + _TITLE_PX + 3 * (_CELL_PX + _GAP_PX)
             for line, (text, colour, size_px) in enumerate(_captions(case)):
-                text = shortened(printable(text), font(size_px), _CELL_PX, keep="end" if line == 1 else "start")
+                text = shortened(text, font(size_px), _CELL_PX, keep="start")
                 draw.text((x, y + 6 + 18 * line), text, fill=colour, font=font(size_px), anchor="lm")
     return sheet
 
@@ -117,11 +117,22 @@ def _captions(case: EvaluatedImage) -> list[tuple[str, Colour, int]]:
     right = "bad" if case.sample.label == BAD else "good"
     colour = {right: BLUE, "unsure": GREY}.get(prediction.verdict, VERMILION)
     score = prediction.score_logit if prediction.score is None else prediction.score
+    name = printable(f"{case.sample.image.parent.name}/{case.sample.image.name}")
     return [
         (f"{prediction.verdict}, score {score:.3f}", colour, 14),
-        (f"{case.sample.image.parent.name}/{case.sample.image.name}", INK, 12),
-        (f"truth: {case.sample.defect}", FAINT_INK, 12),
+        *((line, INK, 12) for line in _name_lines(name)),
+        (printable(f"truth: {case.sample.defect}"), FAINT_INK, 12),
     ]
+
+
+def _name_lines(name: str) -> list[str]:
+    """Return a file's name in one line or two; of a longer one the start, and the end whole."""
+    lettering = font(12)
+    end = shortened(name, lettering, _CELL_PX, keep="end")
+    if end == name:
+        return [name]
+    end = end.removeprefix("…")
+    return [name.removesuffix(end), end]
 
 
 def group_findings(outcomes: Sequence[Outcome]) -> list[Findings[Outcome]]:

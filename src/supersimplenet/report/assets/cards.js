@@ -8,11 +8,15 @@ function wordsOf(image) {
   return `${image.path}: ${truth}, called ${verdict}, anomaly score ${logit(image.score)} (logit)`;
 }
 
-/** A file's name that breaks behind "/", "_" and "-", and not within its last letters: its ending stays whole. */
+/** A file's name that breaks behind "/", "_" and "-", and not within its last piece, or a long one's ending. */
 function nameOf(path) {
-  const kept = Math.min(12, path.length - path.lastIndexOf("/") - 1);
-  const pieces = path.slice(0, path.length - kept).split(/(?<=[/_-])/);
-  return [...pieces.flatMap((piece) => [piece, make("wbr")]), make("span", { class: "end" }, path.slice(path.length - kept))];
+  const pieces = path.split(/(?<=[/_-])/);
+  let last = pieces.pop();
+  if (last.length > 20) {
+    pieces.push(last.slice(0, -8));
+    last = last.slice(-8);
+  }
+  return [...pieces.flatMap((piece) => [piece, make("wbr")]), make("span", { class: "end" }, last)];
 }
 
 /** Photograph, anomaly map and outlines, one above the other. */
