@@ -16,6 +16,7 @@ from supersimplenet.postprocessing.defects import (
     find_runs,
     level_of_area,
     listed_defects,
+    outline_mask,
     region_mask,
 )
 from supersimplenet.postprocessing.postprocessor import PostProcessor
@@ -43,6 +44,33 @@ def test_a_defect_has_its_box_area_peak_and_centroid_in_the_images_pixels():
     assert defect.peak_logit == 2.5
     # Columns 3, 4, 5 cover 15 to 30 px of the image, so pixels 15 to 29: their middle is 22. Rows cover 20 to 40.
     assert (defect.centroid_x, defect.centroid_y) == (22.0, 29.5)
+
+
+def test_the_outline_lies_halfway_between_threshold_and_peak():
+    """Two slopes by hand, threshold 1: peaks 5 and 2, so the levels are 3 and 1.5."""
+    map_logit = drawn((slice(1, 6), slice(1, 6), 1.0), (slice(2, 5), slice(2, 5), 2.9), (slice(2, 4), slice(3, 5), 3.0))
+    map_logit[2, 3] = 5.0
+    map_logit[7, 8:12] = 1.0, 1.5, 2.0, 1.4
+    strong, weak = find_defects(map_logit, pixel_logit=1, min_area_px=1, placement=Placement.whole((8, 12), (80, 60)))
+    assert (strong.left, strong.top, strong.width, strong.height, strong.area_px) == (5, 10, 25, 50, 25 * 50)
+    assert (strong.outline_logit, weak.outline_logit) == (3.0, 1.5)
+    box = (strong.outline_left, strong.outline_top, strong.outline_width, strong.outline_height)
+    assert (box, strong.outline_area_px) == ((15, 20, 10, 20), 4 * 50)
+    assert (weak.outline_left, weak.outline_width, weak.outline_area_px, weak.area_px) == (45, 10, 100, 200)
+    wanted = np.zeros((8, 12), dtype=bool)
+    wanted[2:4, 3:5] = wanted[7, 9:11] = True
+    np.testing.assert_array_equal(outline_mask(map_logit, pixel_logit=1, min_area_px=1), wanted)
+    wanted[7] = False  # the weak region has 4 pixels
+    np.testing.assert_array_equal(outline_mask(map_logit, pixel_logit=1, min_area_px=5), wanted)
+    assert not outline_mask(map_logit, pixel_logit=6, min_area_px=1).any()
+
+
+def test_two_spots_of_one_region_share_a_level_and_one_box():
+    map_logit = drawn((slice(3, 4), slice(1, 11), 0.0))
+    map_logit[3, [2, 9]] = 4.0
+    map_logit[3, 5] = 1.9
+    (defect,) = find_defects(map_logit, pixel_logit=0, min_area_px=1, placement=Placement.whole((8, 12), (8, 12)))
+    assert (defect.outline_logit, defect.outline_left, defect.outline_width, defect.outline_area_px) == (2.0, 2, 8, 2)
 
 
 def test_a_box_covers_its_region_where_the_sizes_do_not_divide():
@@ -223,6 +251,12 @@ def test_the_peak_is_one_pixel_of_the_map_and_ignored_pixels_have_none():
         centroid_x=57.0,
         centroid_y=74.5,
         below_threshold=True,
+        outline_logit=0.75,
+        outline_left=55,
+        outline_top=70,
+        outline_width=5,
+        outline_height=10,
+        outline_area_px=50.0,
     )
     ignored = np.zeros(map_logit.shape, dtype=bool)
     ignored[7, 11] = True
@@ -253,3 +287,11 @@ def test_the_mask_of_regions_is_scipys(seed, share, area):
     np.testing.assert_array_equal(found, large[region])
     boxes = find_defects(map_logit, pixel_logit=level, min_area_px=area, placement=Placement.whole((30, 23), (30, 23)))
     assert found.sum() == sum(defect.area_px for defect in boxes)
+    wanted = np.zeros_like(found)
+    for number in np.flatnonzero(large):
+        own = region == number
+        peak = map_logit[own].max()
+        wanted |= own & (map_logit >= peak - (peak - np.float32(level)) / 2)
+    outlined = outline_mask(map_logit, pixel_logit=level, min_area_px=area)
+    np.testing.assert_array_equal(outlined, wanted)
+    assert outlined.sum() == sum(defect.outline_area_px for defect in boxes)

@@ -14,17 +14,14 @@ from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfi
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.evaluation.evaluate import evaluate_again
-from supersimplenet.evaluation.results import Outcome, write_metrics
+from supersimplenet.evaluation.results import write_metrics
 from supersimplenet.inference.model_folder import save_model
 from supersimplenet.metrics.pixels import region_overlap
 from supersimplenet.metrics.ranking import auroc, average_precision, f1_max
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
-from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.report.cautions import _of_lost_regions
 from supersimplenet.report.findings import evaluate_model
-from supersimplenet.types import Defect, Prediction, Sample
-from supersimplenet.visualization.contact_sheet import choose_outcomes, draw_contact_sheet
-from supersimplenet.visualization.overlay import draw_overlay, map_layer
+from supersimplenet.types import Sample
 
 SIZE = (64, 64)
 NAMES = [
@@ -47,34 +44,6 @@ def grain(tmp_path: Path) -> MVTecAD:
     config = SyntheticConfig(surfaces=("cast_grain",), size_px=SIZE, train_good=1, test_good=3, test_per_defect=1)
     synthesize(tmp_path / "data", config)
     return MVTecAD(root=tmp_path / "data", category="cast_grain")
-
-
-def make_outcome(score: float, label: int, defect: str = "good") -> Outcome:
-    return Outcome(
-        sample=Sample(image=Path(f"{defect}.png"), label=label, split="test", defect=defect),
-        head_logit=score,
-        map_max_logit=0.0,
-        fused_logit=0.0,
-        score_logit=score,
-        threshold_logit=0.5,
-        verdict="bad" if score >= 0.5 else "good",
-        p_value=None,
-        defects=None,
-        has_pixel_labels=False,
-    )
-
-
-def make_prediction(heat: float) -> Prediction:
-    return Prediction(
-        path=None,
-        head_logit=heat,
-        map_max_logit=heat,
-        fused_logit=heat,
-        decides="head",
-        verdict="bad" if heat >= 0 else "good",
-        map_logit=np.full(SIZE, heat, dtype=np.float32),
-        placement=Placement.whole(SIZE, SIZE),
-    )
 
 
 def test_metrics_are_those_of_the_predictions(model, grain):
@@ -246,40 +215,6 @@ def test_data_without_test_images_and_models_without_data_say_so(model, grain):
         evaluate_model(model)
 
 
-def test_best_findings_take_turns_over_the_defect_types_and_worst_are_the_wrongest():
-    pits = [make_outcome(score, 1, "pit") for score in (9.0, 8.0, 7.0, 6.0, 5.0, -1.0)]
-    crack = make_outcome(2.0, 1, "crack")
-    false_alarm, quiet = make_outcome(3.0, 0), make_outcome(-4.0, 0)
-    best, worst = choose_outcomes([*pits, crack, quiet, false_alarm])
-    assert best == [pits[0], crack, *pits[1:4]]
-    assert worst == [false_alarm, pits[5], pits[4], quiet]  # wrong by 2.5 and 1.5, right by 4.5 (both)
-
-
-def test_a_bad_image_that_is_missed_is_no_best_finding():
-    found, missed, quiet = make_outcome(9.0, 1, "pit"), make_outcome(-1.0, 1, "crack"), make_outcome(-4.0, 0)
-    assert choose_outcomes([missed, quiet, found]) == ([found], [missed, quiet])
-    assert choose_outcomes([missed, quiet]) == ([], [missed, quiet])
-
-
-def test_overlay_is_the_image_where_the_map_is_cold_and_bright_where_it_is_hot(tmp_path):
-    path = tmp_path / "grey.png"
-    Image.fromarray(np.full((64, 200, 3), 90, dtype=np.uint8)).save(path)
-    cold = np.asarray(draw_overlay(path, make_prediction(-6.0)))
-    hot = np.asarray(draw_overlay(path, make_prediction(6.0)))
-    assert (cold[:64, cold.shape[1] // 2 - 100 : cold.shape[1] // 2 + 100] == 90).all()
-    assert hot[32, hot.shape[1] // 2].astype(int).sum() > 500
-
-
-def test_contact_sheet_shows_each_half(model, grain):
-    detector = Detector.load(model)
-    best, worst = choose_outcomes(evaluate(detector, grain.samples()).outcomes)
-    cases = list(evaluate_again(detector, [*best, *worst]))
-    assert [case.sample for case in cases] == [outcome.sample for outcome in [*best, *worst]]
-    sheet = draw_contact_sheet(cases[: len(best)], cases[len(best) :], "cast grain")
-    assert sheet.width > 300
-    assert draw_contact_sheet([], cases[len(best) :], "cast grain").height < sheet.height
-
-
 def test_ignored_pixels_are_in_no_score_and_no_metric(model, grain, tmp_path):
     tested = [sample for sample in grain.samples() if sample.split == "test"]
     covered = np.zeros(SIZE, dtype=np.uint8)
@@ -354,40 +289,3 @@ def calibration(threshold_logit: float) -> Calibration:
         weights_sha256="",
         date="2026-11-28",
     )
-
-
-def test_an_overlay_frames_each_defect(tmp_path):
-    Image.new("RGB", (60, 50), (90, 90, 90)).save(tmp_path / "grey.png")
-    box = Defect(left=10, top=5, width=20, height=12, area_px=200, peak_logit=1, centroid_x=20, centroid_y=11)
-    prediction = replace(make_prediction(-5.0), defects=(box,))
-    overlay = np.asarray(draw_overlay(tmp_path / "grey.png", prediction))
-    shift = (overlay.shape[1] - 60) // 2  # a small picture stands in the middle of its strip
-    framed = overlay[:50, shift : shift + 60]
-    frame = np.zeros((50, 60), dtype=bool)
-    frame[5:17, 10:30] = True
-    frame[6:16, 11:29] = False
-    assert np.array_equal((framed != 90).any(axis=2), frame)
-
-
-def test_an_overlay_rings_the_peak_where_no_region_reaches_the_pixel_threshold(tmp_path):
-    Image.new("RGB", (320, 160), (90, 90, 90)).save(tmp_path / "grey.png")
-    peak = Defect(
-        left=96, top=60, width=1, height=1, area_px=1, peak_logit=-5, centroid_x=96, centroid_y=60, below_threshold=True
-    )
-    overlay = np.asarray(draw_overlay(tmp_path / "grey.png", replace(make_prediction(-5.0), defects=(peak,))))
-    shift = (overlay.shape[1] - 320) // 2
-    y, x = np.nonzero((overlay[:160, shift : shift + 320] != 90).any(axis=2))
-    distance = np.hypot(x - 96, y - 60)
-    assert distance.size > 40
-    assert distance.min() >= 160 / 16 - 2  # a ring, not a disc, of a sixteenth of the shorter side
-    assert distance.max() <= 160 / 16 + 1
-
-
-def test_the_colours_of_a_calibrated_model_say_how_far_the_map_is_from_its_threshold():
-    """The same logit has the same colour in each picture: half the steps at the threshold, 3/4 at 4 logits above it."""
-    cases = ((-40.0, 0), (2.0, 96), (6.0, 143), (38.0, 182))  # 0.75 of 0, 128, 191 and 242 (0.5 + 0.5 * 36 / 40)
-    for level, opacity in cases:
-        prediction = replace(make_prediction(level), pixel_logit=2.0)
-        layer = map_layer(prediction, (10, 12))
-        assert set(layer[..., 3].ravel().tolist()) == {opacity}
-    assert set(map_layer(make_prediction(2.0), (10, 12))[..., 3].ravel().tolist()) == {round(0.75 * 170)}  # 2 of 3

@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,10 +21,11 @@ from test_compare import make_calibration, make_evaluation
 from supersimplenet.datasets.checks.check import check
 from supersimplenet.datasets.checks.findings import Evidence, Finding
 from supersimplenet.datasets.checks.light import Light, check_light
+from supersimplenet.datasets.registry import plain_name
 from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.calibrate import ThresholdConfig
 from supersimplenet.evaluation.comparison import compare
-from supersimplenet.evaluation.evaluate import evaluate_again
+from supersimplenet.evaluation.evaluate import evaluate, evaluate_again
 from supersimplenet.evaluation.few_parts import count_escapes
 from supersimplenet.evaluation.rates import nearest_to_wrong, numbers_of
 from supersimplenet.metrics.ranking import auroc
@@ -31,11 +33,12 @@ from supersimplenet.metrics.thresholds import Costs
 from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.report import figures
 from supersimplenet.report.cautions import find_cautions
-from supersimplenet.report.contours import outline, simplify
 from supersimplenet.report.page import write_page
-from supersimplenet.report.text import at_most, bare, certainty, meaning, score_of
+from supersimplenet.report.text import at_most, bare, breakable, certainty, meaning, score_of
+from supersimplenet.report.thumbnails import draw_picture
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.formatting import counted, logit, per_cent, signed
+from supersimplenet.visualization.contours import outline, simplify
 from supersimplenet.visualization.overlay import blend_map, map_layer
 
 
@@ -94,14 +97,50 @@ def test_headline_says_verdicts_rates_and_guarantee(case, html):
 
 def test_metrics_stand_with_intervals_and_error_bounds(case, html):
     text = plain_text(html)
+    deciding = case.evaluation.image_score
+    assert f" metric {deciding}, decides " in text
     for name, metric in case.evaluation.metrics.items():
-        assert f" {name} {metric.value:.4f} {certainty(metric)} ".replace("  ", " ") in text
+        shown = f"{metric.value:.4f} {certainty(metric)} ".replace("  ", " ")
+        assert f" {shown}" in text
+        if score_of(name) in (None, deciding):  # the first column
+            assert f" {bare(name)} {shown}" in text
+        else:
+            assert name not in text
+    names = re.findall(
+        r'<th scope="row">([\w@.-]+)</th>', html[html.index('id="image-metrics"') : html.index('id="types"')]
+    )
+    assert len(names) == len(set(names)) == 9  # a row each
+
+
+def test_names_do_not_break_within_their_ending():
+    assert breakable("a/b_c.png") == 'a/<wbr>b_<wbr><span class="end">c.png</span>'
+    assert breakable(f"crack/{'x' * 30}.png") == f'crack/<wbr>{"x" * 26}<wbr><span class="end">xxxx.png</span>'
+    assert breakable("<i>/a.png") == '&lt;i&gt;/<wbr><span class="end">a.png</span>'
+    assert breakable("<b>.png") == '<span class="end">&lt;b&gt;.png</span>'
+
+
+def test_a_folders_name_stands_alone(tmp_path):
+    assert plain_name(SimpleNamespace(name="Folder/parts")) == "parts"
+    assert plain_name(SimpleNamespace(name="Table/parts")) == "parts"
+    assert plain_name(SimpleNamespace(name="MVTecAD/bottle")) == "MVTecAD/bottle"
+
+
+def test_large_pictures_are_there_where_they_are_larger(case, tmp_path, monkeypatch):
+    Image.new("RGB", (1500, 500), (90, 90, 90)).save(tmp_path / "wide.png")
+    sample = Sample(image=tmp_path / "wide.png", label=GOOD, split="test")
+    seen = next(evaluate_again(case.detector, evaluate(case.detector, [sample]).outcomes))
+    picture = draw_picture(seen, case.evaluation.calibration)
+    sizes = [
+        Image.open(io.BytesIO(base64.b64decode(picture[name].split(",")[1]))).size for name in ("photograph", "large")
+    ]
+    assert sizes == [(320, 107), (1024, 341)]
+    assert draw_picture(seen, None, large=False)["large"] is None
 
 
 def test_the_file_names_nothing_outside_itself(html):
     without_data = re.sub(r"data:image/webp;base64,[A-Za-z0-9+/=]+", "", html)
     assert not re.findall(r"(?:https?:)?//[\w.]+\.\w+", without_data.replace("http://www.w3.org/2000/svg", ""))
-    assert not re.findall(r"\b(?:src|href)=\"(?!#)[^\"]*", without_data)
+    assert not re.findall(r"\b(?:src|href)=\"(?!#)[^\"]+", without_data)
     assert "default-src 'none'" in html
     assert html.count("<script") == html.count("</script") == 3
 
@@ -182,7 +221,7 @@ def test_a_picture_holds_photograph_heat_and_outlines(case, html):
     assert picture["found"].count("M") >= len(case.evaluation.outcomes[bad].defects)
     above = seen.prediction.map_logit >= calibration.pixel_logit
     assert area_within(picture["found"]) == pytest.approx(
-        sum(defect.area_px for defect in case.evaluation.outcomes[bad].defects), rel=0.1, abs=2
+        sum(defect.outline_area_px for defect in case.evaluation.outcomes[bad].defects), rel=0.1, abs=2
     )
     assert area_within(outline(above)) >= area_within(picture["found"]) - 1e-9
     assert picture["size"] == [64, 64]

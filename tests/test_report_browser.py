@@ -371,6 +371,31 @@ def test_what_is_listed_follows_the_slider(browser, plain_case, plain_report):
     assert (lone.peak.below_threshold, lone.defects in ((), (lone.peak,))) == (True, True)
 
 
+def test_the_caption_opens_the_image_and_names_stay_whole(browser, plain_report):
+    with Opened(browser, plain_report, viewport={"width": 390, "height": 844}) as page:
+        page.locator('[value="all"]').check()
+        first = cards(page)[0]
+        card = page.locator(f'#cards [data-image="{first}"]')
+        card.locator(".caption .verdict").click()
+        page.wait_for_selector("#viewer[open]")
+        assert page.locator("#viewer-title").text_content() == card.locator(".path").text_content()
+        assert page.locator("#stage").bounding_box()["width"] > card.bounding_box()["width"]
+        page.locator("#close").click()
+        lines = page.evaluate("() => [...document.querySelectorAll('.end')].map((e) => e.getClientRects().length)")
+        assert set(lines) <= {0, 1}  # none is broken; 0 where it is not shown
+
+
+def test_a_table_that_scrolls_says_so(browser, plain_report):
+    with Opened(browser, plain_report, viewport={"width": 390, "height": 844}) as page:
+        found = page.evaluate("""() => [...document.querySelectorAll('main .scroll')].map((e) => [
+            e.scrollWidth > e.clientWidth + 1,
+            getComputedStyle(e, '::before').content.includes('scrolls sideways'), e.tabIndex === 0])""")
+        assert any(wide for wide, _, _ in found)
+        assert all(wide == said == reached for wide, said, reached in found)
+        page.set_viewport_size({"width": 1400, "height": 900})
+        page.wait_for_function("() => !document.querySelector('#metrics-title ~ .scroll.wide')")
+
+
 def test_a_changed_verdict_links_to_its_image(browser, plain_report):
     with Opened(browser, plain_report) as page:
         link = page.locator("#comparison-title ~ * a, section:has(#comparison-title) a").first

@@ -131,7 +131,7 @@ def test_what_is_said_of_an_image_follows_from_map_and_score(inspector):
     # The map is half as large, its box is given in the image's own pixels; antialiasing leaves the spot its size.
     assert (defect.left, defect.top, defect.width, defect.height) == (40, 16, 12, 8)
     # No region reaches the pixel threshold: the first pixel of the level map stands for it, 2 px of the image.
-    assert [replace(peak, peak_logit=0.0) for peak in unsure.defects] == [
+    assert [replace(peak, peak_logit=0.0, outline_logit=0.0) for peak in unsure.defects] == [
         Defect(
             left=0,
             top=0,
@@ -142,6 +142,12 @@ def test_what_is_said_of_an_image_follows_from_map_and_score(inspector):
             centroid_x=0.5,
             centroid_y=0.5,
             below_threshold=True,
+            outline_logit=0.0,
+            outline_left=0,
+            outline_top=0,
+            outline_width=2,
+            outline_height=2,
+            outline_area_px=4.0,
         )
     ]
     assert unsure.defects[0].peak_logit == unsure.map_max_logit

@@ -152,6 +152,8 @@ OWN = [
     "predict --model model --output out",
     "predict --model model no.png --output out",
     "predict --model model good --output out --format xls",
+    "predict --model model good --output out --overlay-style outline",
+    "predict --model model good --output out --overlays --overlay-style red",
     "predict --model model good --output out --watch good",
     "predict --model model good --output out --watch-for 5m",
     "predict --model model good --output out --engine ray --overlays",

@@ -7,7 +7,7 @@ import io
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -41,6 +41,8 @@ _BELOW_HALF = math.nextafter(0.5, 0.0)
 _MAP_BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
 _ROWS = 256  # of a map that are computed in float64 at the same time: a whole one may need too much memory
 Resolution = Literal["model", "native"]  # of pixel metrics
+OverlayStyle = Literal["heat", "outline"]
+OVERLAY_STYLES: tuple[OverlayStyle, ...] = get_args(OverlayStyle)
 GroupsName = Literal["known", "found", "none"]  # which images `data split` keeps together
 
 
@@ -194,6 +196,13 @@ class Defect:
         centroid_y: y of the centroid, likewise.
         below_threshold: True for the map's peak, one pixel of the map, where no region reaches the pixel threshold over
             the least area.
+        outline_logit: the level of the outline that pictures draw, halfway between pixel threshold and peak; for the
+            map's peak its own value.
+        outline_left: position of that outline's bounding box, from the image's left edge.
+        outline_top: position of that box, from the image's upper edge.
+        outline_width: width of that box.
+        outline_height: height of that box.
+        outline_area_px: area within the outline.
     """
 
     left: int
@@ -205,6 +214,12 @@ class Defect:
     centroid_x: float
     centroid_y: float
     below_threshold: bool = False
+    outline_logit: float
+    outline_left: int
+    outline_top: int
+    outline_width: int
+    outline_height: int
+    outline_area_px: float
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -227,6 +242,7 @@ class Prediction:
         threshold_logit: from this score on the image is ``bad``; None where the model is not calibrated.
         accept_logit: from this score on, up to the threshold, the image is ``unsure``; None without such a grey zone.
         pixel_logit: from this value on a pixel of the map belongs to a region; None where the model is not calibrated.
+        min_area_px: regions of fewer pixels of the map are no defects; likewise.
         defects: what is listed, by falling peak: none for a good image, and at least one for any other; see
             `supersimplenet.postprocessing.defects.listed_defects`. None where the model is not calibrated.
         regions: all regions that reach the pixel threshold, whatever the verdict; likewise.
@@ -251,6 +267,7 @@ class Prediction:
     threshold_logit: float | None = None
     accept_logit: float | None = None
     pixel_logit: float | None = None
+    min_area_px: int | None = None
     defects: tuple[Defect, ...] | None = None
     regions: tuple[Defect, ...] | None = None
     map_logit: NDArray[np.float32]
@@ -298,13 +315,15 @@ class Prediction:
         """Return the deciding score as text: from 0 to 1 where the model is calibrated, else in logits."""
         return f"{self.score_logit:.3f} (a logit)" if self.score is None else f"{self.score:.3f}"
 
-    def overlay(self, image: AnyImage | None = None) -> Image.Image:
-        """Draw the image under its anomaly map, with a box around each defect, verdict and score.
+    def overlay(self, image: AnyImage | None = None, *, style: OverlayStyle = "heat") -> Image.Image:
+        """Draw the image under its anomaly map, with outline and box of each defect, name, verdict, score, threshold.
 
         Args:
             image: in any form that `Detector.predict` accepts; by default the file of the prediction.
+            style: ``heat`` for the anomaly map with its colour bar, ``outline`` for the photograph with outlines alone.
 
         Raises:
+            ConfigError: there is no such style.
             ImageError: the image cannot be read, or no image is given and the prediction has no path.
         """
         from supersimplenet.visualization.overlay import draw_overlay  # needs matplotlib
@@ -313,7 +332,7 @@ class Prediction:
             raise ImageError(
                 "overlay: the prediction is of an image in memory; pass the image: prediction.overlay(image)"
             )
-        return draw_overlay(self.path or "" if image is None else image, self)
+        return draw_overlay(self.path or "" if image is None else image, self, style=style)
 
     def __repr__(self) -> str:
         p_value = "not calibrated" if self.p_value is None else f"p={self.p_value:.3g}"

@@ -25,6 +25,7 @@ from supersimplenet.prediction.inputs import STANDARD_INPUT
 from supersimplenet.prediction.tables import DEFAULT_FORMATS, parse_formats, table_files
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.training.config import parse_duration
+from supersimplenet.types import OverlayStyle
 from supersimplenet.utils.console import console, results
 from supersimplenet.utils.formatting import counted
 
@@ -82,6 +83,12 @@ def _parser() -> OptionParser:
     )
     parser.add_argument("--overlays", action="store_true", help="also write each image with its anomaly map over it")
     parser.add_argument(
+        "--overlay-style",
+        type=OverlayStyle | None,
+        help="of the overlays: heat, the anomaly map with boxes (the default), or outline, the photograph with the "
+        "outlines of defects alone",
+    )
+    parser.add_argument(
         "--list-all",
         action="store_true",
         help="also list regions of the anomaly map in images that are good; by default these list no defect",
@@ -119,6 +126,8 @@ def _run(options: Namespace) -> int:
         raise ConfigError("-: standard input is a terminal; pipe a list of images into the command, or name them")
     formats, compute = parse_formats(options.format), compute_config(options)
     watch_for_s = None if options.watch_for is None else parse_duration(options.watch_for, "watch-for")
+    if options.overlay_style is not None and not options.overlays:
+        raise ConfigError("overlay-style: says how overlays are drawn, and none are; give --overlays, too")
     given_pattern(options.group_pattern)
     rate = options.false_discovery_rate
     rate = None if rate is None else parse_share(rate, "false-discovery-rate")
@@ -136,6 +145,7 @@ def _run(options: Namespace) -> int:
         watch_for_s=watch_for_s,
         formats=formats,
         overlays=options.overlays,
+        overlay_style=options.overlay_style or "heat",
         list_all=options.list_all,
         group_pattern=options.group_pattern,
         false_discovery_rate=rate,

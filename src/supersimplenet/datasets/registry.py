@@ -24,6 +24,12 @@ SOURCES: dict[str, type[DataSource]] = {
 _OF_VERSION_0_1: dict[str, dict[str, Any]] = {"Folder": {"split_rule": 1}}
 
 
+def plain_name(source: DataSource) -> str:
+    """Return a dataset's name for people: ``parts`` for ``Folder/parts``; names of public datasets stay whole."""
+    kind, _, name = source.name.partition("/")
+    return name if kind in ("Folder", "Table") and name else source.name
+
+
 def describe_source(source: DataSource) -> dict[str, Any]:
     """Return the source's class and arguments as plain values, with absolute paths."""
     arguments = {name: _plain(getattr(source, name)) for name in _parameters(type(source))}

@@ -29,20 +29,68 @@ def find_defects(
         return ()
     above = map_logit >= pixel_logit
     runs = find_runs(above)
-    peaks = np.full(runs.regions, -np.inf, dtype=map_logit.dtype)
-    np.maximum.at(peaks, runs.region, np.maximum.reduceat(map_logit[above], np.cumsum(runs.length) - runs.length))
-    return _measured(runs, peaks, min_area_px=min_area_px, placement=placement)
+    peaks = _peaks(map_logit[above], runs)
+    levels = _outline_levels(peaks, pixel_logit)
+    inside = find_runs(_at_least(map_logit, above, runs, levels))
+    # A part of an outline lies in one region: that of the run which holds its first pixel.
+    width = map_logit.shape[1]
+    holder = np.searchsorted(runs.row * width + runs.start, inside.row * width + inside.start, side="right") - 1
+    outlines = replace(inside, region=runs.region[holder], regions=runs.regions)
+    return _measured(runs, peaks, outlines, levels, min_area_px=min_area_px, placement=placement)
 
 
-def _measured(runs: Runs, peaks: NDArray[np.float32], *, min_area_px: int, placement: Placement) -> tuple[Defect, ...]:
-    """Measure regions of at least an area on the image; they come by falling peak."""
+def outline_mask(map_logit: NDArray[np.float32], *, pixel_logit: float, min_area_px: int) -> NDArray[np.bool_]:
+    """Return the pixels (H, W) within the drawn outlines of the regions that `find_defects` finds.
+
+    The outline of a region lies halfway between the pixel threshold and the region's peak, in logits: the map falls
+    steeply there, while the threshold may lie far out on its slope. docs/decisions/0032-what-is-drawn.md has figures.
+    """
+    above = region_mask(map_logit, pixel_logit=pixel_logit, min_area_px=min_area_px)
+    if not above.any():
+        return above
+    runs = find_runs(above)
+    return _at_least(map_logit, above, runs, _outline_levels(_peaks(map_logit[above], runs), pixel_logit))
+
+
+def _peaks(values: NDArray[np.float32], runs: Runs) -> NDArray[np.float32]:
+    """Return the largest value in each region; ``values`` are those of its mask's pixels, in reading order."""
+    peaks = np.full(runs.regions, -np.inf, dtype=values.dtype)
+    np.maximum.at(peaks, runs.region, np.maximum.reduceat(values, np.cumsum(runs.length) - runs.length))
+    return peaks
+
+
+def _outline_levels(peaks: NDArray[np.float32], pixel_logit: float) -> NDArray[np.float32]:
+    levels: NDArray[np.float32] = peaks - (peaks - np.float32(pixel_logit)) / 2  # never above the peak by rounding
+    return levels
+
+
+def _at_least(
+    map_logit: NDArray[np.float32], mask: NDArray[np.bool_], runs: Runs, levels: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Return the pixels of a mask's regions that reach the level of their region."""
+    reached = np.zeros_like(mask)
+    reached[mask] = map_logit[mask] >= np.repeat(levels[runs.region], runs.length)
+    return reached
+
+
+def _measured(
+    runs: Runs,
+    peaks: NDArray[np.float32],
+    outlines: Runs,
+    levels: NDArray[np.float32],
+    *,
+    min_area_px: int,
+    placement: Placement,
+) -> tuple[Defect, ...]:
+    """Measure regions of at least an area on the image, and their outlines; they come by falling peak."""
     region, length = runs.region, runs.length
-    areas = runs.areas()
+    areas, outlined = runs.areas(), outlines.areas()
     ys = np.bincount(region, runs.row * length) / areas
     xs = np.bincount(region, (runs.start + runs.stop - 1) / 2 * length) / areas
     # The centre of a pixel lies half a pixel from its edge.
     centre_x, centre_y = placement.points_on_image(xs + 0.5, ys + 0.5)
     left, top, right, bottom = _boxes(runs, placement)
+    inner_left, inner_top, inner_right, inner_bottom = _boxes(outlines, placement)
     down, across = placement.scale
     defects = [
         Defect(
@@ -54,6 +102,12 @@ def _measured(runs: Runs, peaks: NDArray[np.float32], *, min_area_px: int, place
             peak_logit=float(peaks[place]),
             centroid_x=round(float(centre_x[place] - 0.5), 1),
             centroid_y=round(float(centre_y[place] - 0.5), 1),
+            outline_logit=float(levels[place]),
+            outline_left=int(inner_left[place]),
+            outline_top=int(inner_top[place]),
+            outline_width=int(inner_right[place] - inner_left[place]),
+            outline_height=int(inner_bottom[place] - inner_top[place]),
+            outline_area_px=round(float(outlined[place] * down * across), 1),
         )
         for place in np.flatnonzero(areas >= min_area_px).tolist()
     ]
@@ -75,7 +129,8 @@ def find_peak(map_logit: NDArray[np.float32], *, placement: Placement) -> Defect
     at = int(map_logit.argmax())
     row, column = np.divmod(np.array([at]), map_logit.shape[1])
     pixel = Runs(row=row, start=column, stop=column + 1, region=np.zeros(1, np.int64), regions=1)
-    (peak,) = _measured(pixel, map_logit.reshape(-1)[[at]], min_area_px=1, placement=placement)
+    value = map_logit.reshape(-1)[[at]]
+    (peak,) = _measured(pixel, value, pixel, value, min_area_px=1, placement=placement)
     return replace(peak, below_threshold=True)
 
 

@@ -125,6 +125,7 @@ class PostProcessor:
             "threshold_logit": calibration.threshold_logit,
             "accept_logit": calibration.accept_logit,
             "pixel_logit": calibration.pixel_logit,
+            "min_area_px": calibration.min_area_px,
             "p_value": calibration.p_value(score_logit),
             "defects": listed_defects(
                 found, regions, lambda: find_peak(counted, placement=placement), list_all=self.list_all

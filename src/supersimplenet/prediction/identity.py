@@ -10,6 +10,7 @@ from typing import Any
 from supersimplenet.errors import OutputError
 from supersimplenet.inference.config import CALIBRATION_FILE, CONFIG_FILE, REFERENCE_FILE, ROI_FILE, WEIGHTS_FILE
 from supersimplenet.runtime.predictor import SupportsPredict
+from supersimplenet.types import OverlayStyle
 from supersimplenet.utils.documents import read_json
 from supersimplenet.utils.files import file_sha256, write_text
 from supersimplenet.utils.formatting import differences
@@ -25,6 +26,7 @@ def run_identity(
     *,
     batch_size: int,
     overlays: bool,
+    overlay_style: OverlayStyle = "heat",
     group_pattern: str | None,
     watched: str | None,
 ) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def run_identity(
         "model": {path.name: file_sha256(path)[:16] for path in files if path.is_file()},
         "computation": detector.computed_by,
         "batch_size": batch_size,
-        "overlays": overlays,
+        "overlays": "outline" if overlays and overlay_style == "outline" else overlays,
         "list_all": detector.list_all,
         "group_pattern": group_pattern,
         "watched": watched,

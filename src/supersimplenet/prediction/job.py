@@ -20,7 +20,7 @@ from supersimplenet.prediction.watch import Arrivals, Refresh, with_pauses
 from supersimplenet.preprocessing.loading import ImageFile, OnError
 from supersimplenet.runtime.predictor import IndexedPrediction, SupportsPredict
 from supersimplenet.runtime.rows import as_row, columns
-from supersimplenet.types import Prediction, Verdict
+from supersimplenet.types import OverlayStyle, Prediction, Verdict
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import to_disk, whole_file
 from supersimplenet.utils.formatting import counted
@@ -74,6 +74,7 @@ def predict_to_folder(
     model_folder: Path,
     formats: Sequence[Format] = DEFAULT_FORMATS,
     overlays: bool = False,
+    overlay_style: OverlayStyle = "heat",
     group_pattern: str | None = None,
     false_discovery_rate: float | None = None,
     batch_size: int | None = None,
@@ -95,7 +96,8 @@ def predict_to_folder(
         output: folder for the results.
         model_folder: the detector's model folder or exported file; a run is continued only with the same content.
         formats: file formats of the results.
-        overlays: also write each image with its anomaly map.
+        overlays: also write each image with its listed defects and its anomaly map.
+        overlay_style: how they are drawn; see `Prediction.overlay`.
         group_pattern: finds the part's name in a file's name: also write a table of parts, see
             `supersimplenet.postprocessing.parts`. An image from a table may name its part itself.
         false_discovery_rate: also give each part, or each image where parts are not known, its p-value adjusted for
@@ -124,6 +126,7 @@ def predict_to_folder(
             model_folder=model_folder,
             formats=formats,
             overlays=overlays,
+            overlay_style=overlay_style,
             group_pattern=group_pattern,
             false_discovery_rate=false_discovery_rate,
             batch_size=detector.images_at_once if batch_size is None else batch_size,
@@ -141,6 +144,7 @@ def _predict_to_folder(
     model_folder: Path,
     formats: Sequence[Format],
     overlays: bool,
+    overlay_style: OverlayStyle,
     group_pattern: str | None,
     false_discovery_rate: float | None,
     batch_size: int,
@@ -157,6 +161,7 @@ def _predict_to_folder(
         model_folder,
         batch_size=batch_size,
         overlays=overlays,
+        overlay_style=overlay_style,
         group_pattern=None if pattern is None else pattern.pattern,
         watched=watched,
     )
@@ -197,7 +202,8 @@ def _predict_to_folder(
 
         def draw(item: IndexedPrediction) -> None:
             if overlays:
-                _write_overlay(item.file, item.prediction, output / OVERLAYS, done + item.index)
+                place = done + item.index
+                _write_overlay(item.file, item.prediction, output / OVERLAYS, place, style=overlay_style)
 
         for item in detector.predict_files(left, batch_size=batch_size, on_error=on_error, then=draw):
             row = as_row(item, calibrated=detector.is_calibrated, aligned=detector.aligned, group_pattern=pattern)
@@ -269,11 +275,11 @@ def _after(journal: Path, images: Iterator[ImageFile | None]) -> Iterator[ImageF
     return images
 
 
-def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index: int) -> None:
+def _write_overlay(image: ImageFile, prediction: Prediction, folder: Path, index: int, *, style: OverlayStyle) -> None:
     """Write the overlay of an image; the file's name starts with the image's index, so equal names do not collide."""
     from supersimplenet.visualization.overlay import draw_overlay
 
     folder.mkdir(exist_ok=True)
     target = folder / f"{index:06d}_{short_stem(str(image))}.png"
     with whole_file(target) as temporary:
-        draw_overlay(image, prediction).save(temporary, format="PNG")
+        draw_overlay(image, prediction, style=style).save(temporary, format="PNG")

@@ -18,6 +18,7 @@ from supersimplenet.prediction.watch import Arrivals, stopped_by_signals
 from supersimplenet.preprocessing.listing import counting
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.runtime.predictor import Predictor
+from supersimplenet.types import OverlayStyle
 from supersimplenet.utils.console import console, progress_bar
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def predict_files(
     watch_for_s: float | None = None,
     formats: Sequence[Format] = DEFAULT_FORMATS,
     overlays: bool = False,
+    overlay_style: OverlayStyle = "heat",
     group_pattern: str | None = None,
     false_discovery_rate: float | None = None,
     list_all: bool = False,
@@ -55,6 +57,7 @@ def predict_files(
         watch_for_s: seconds after which watching ends; None for no limit.
         formats: file formats of the results.
         overlays: see `predict_to_folder`.
+        overlay_style: see `predict_to_folder`.
         group_pattern: see `predict_to_folder`; by default that of the model's training, ``none`` for none.
         false_discovery_rate: see `predict_to_folder`.
         list_all: also list the regions of the map in images that are good; see `Predictor.list_all`.
@@ -103,6 +106,7 @@ def predict_files(
                 model_folder=model,
                 formats=formats,
                 overlays=overlays,
+                overlay_style=overlay_style,
                 group_pattern=group_pattern,
                 false_discovery_rate=false_discovery_rate,
                 batch_size=batch_size,

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from supersimplenet.evaluation.rates import Numbers
 from supersimplenet.metrics.ranking import MAX_FALSE_POSITIVE_RATE, overlap_curve, rank
-from supersimplenet.report.contours import simplify
 from supersimplenet.utils.formatting import MINUS
+from supersimplenet.visualization.contours import simplify
 
 Floats = NDArray[np.float64]
 _WIDTH, _HEIGHT = 480, 300
@@ -54,7 +54,7 @@ def draw_histogram(numbers: Numbers) -> Markup:
     frame = Frame(x=(float(positions[0]), float(positions[-1])), y=(-1.0, 1.0))
     edges = np.linspace(*frame.x, _BARS + 1)
     middle = float(frame.down(0.0))
-    parts = [_x_axis(frame, "anomaly score of the image")]
+    parts = [_x_axis(frame, "anomaly score of the image (logit)")]
     for kind, scores, sign in (("good", numbers.good_images, 1), ("bad", numbers.bad_images, -1)):
         counts, _ = np.histogram(scores, edges)
         highest = max(int(counts.max()), 1)
@@ -146,7 +146,7 @@ def draw_costs(numbers: Numbers) -> Markup | None:
     at = float(curve.threshold_logit[curve.cheapest])
     cost = float(curve.cost[curve.cheapest])
     parts = [
-        _x_axis(frame, "threshold of the anomaly score"),
+        _x_axis(frame, "threshold of the anomaly score (logit)"),
         _y_axis(frame, "expected cost of a part"),
         f'<path class="line" d="{frame.path(x, np.repeat(curve.cost, 2))}"/>',
         f'<circle class="cheapest" cx="{frame.across(at):.1f}" cy="{frame.down(cost):.1f}" r="5"/>',

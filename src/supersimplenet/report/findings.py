@@ -1,4 +1,4 @@
-"""Evaluate a model folder, and draw its best and worst findings."""
+"""Evaluate a model folder, and draw its findings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supersimplenet.datasets.base import DataSource
-from supersimplenet.datasets.registry import describe_source
+from supersimplenet.datasets.registry import describe_source, plain_name
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.evaluation.evaluate import (
     PartialEvaluation,
@@ -24,7 +24,7 @@ from supersimplenet.types import Resolution, Sample
 from supersimplenet.utils.console import progress_bar
 from supersimplenet.utils.files import whole_file
 from supersimplenet.utils.locks import WAIT_TO_WRITE_S, writing_into
-from supersimplenet.visualization.contact_sheet import choose_outcomes, draw_contact_sheet
+from supersimplenet.visualization.contact_sheet import Findings, draw_contact_sheet, group_findings
 
 if TYPE_CHECKING:
     from supersimplenet.prediction.ray_cluster import Cluster
@@ -42,7 +42,7 @@ def evaluate_model(
     on_error: OnError = "stop",
     anomalib_aupro: bool = False,
 ) -> Evaluation:
-    """Evaluate a model folder; write metrics.json and a contact sheet of the best and worst findings.
+    """Evaluate a model folder; write metrics.json and a contact sheet of findings.
 
     Args:
         model: the model folder.
@@ -72,10 +72,13 @@ def evaluate_model(
             detector, samples, resolution=resolution, on_error=on_error, anomalib_aupro=anomalib_aupro
         )
     folder = Path(output or model)
-    best, worst = choose_outcomes(evaluation.outcomes)
-    shown = list(evaluate_again(detector, [*best, *worst]))
-    title = f"{source.name}: {len(evaluation.outcomes)} test images"
-    sheet = draw_contact_sheet(shown[: len(best)], shown[len(best) :], title)
+    groups = group_findings(evaluation.outcomes)
+    shown = evaluate_again(detector, [outcome for group in groups for outcome in group.cases])
+    drawn = [
+        Findings(title=group.title, cases=[next(shown) for _ in group.cases], total=group.total) for group in groups
+    ]
+    title = f"{plain_name(source)}: {len(evaluation.outcomes)} test images"
+    sheet = draw_contact_sheet(drawn, title)
     with writing_into(folder, wait_s=WAIT_TO_WRITE_S):
         with whole_file(folder / CONTACT_SHEET) as temporary:
             sheet.save(temporary, format="PNG")

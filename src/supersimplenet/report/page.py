@@ -21,8 +21,8 @@ from supersimplenet.evaluation.results import PREFIXES, Evaluation, shown_size_c
 from supersimplenet.metrics.thresholds import Costs
 from supersimplenet.report import figures
 from supersimplenet.report.cautions import CONTRADICTION, find_cautions
-from supersimplenet.report.text import SCORES, at_most, certainty, meaning, score_of, view_words
-from supersimplenet.report.thumbnails import draw_picture
+from supersimplenet.report.text import SCORES, at_most, bare, breakable, certainty, meaning, score_of, view_words
+from supersimplenet.report.thumbnails import draw_picture, draw_scale
 from supersimplenet.types import BAD, GOOD
 from supersimplenet.utils.files import write_text
 from supersimplenet.utils.formatting import logit, per_cent, signed, tight
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = ("counts.js", "controls.js", "cards.js", "gallery.js", "viewer.js", "start.js")
+_LARGE_BYTES = 8_000_000  # of large pictures in a page; further images have the small one alone
 _LISTED = 200  # most wrong verdicts that are listed for readers without a script
 
 
@@ -81,7 +82,10 @@ def write_page(
     images = plain_images(evaluation.outcomes)
     shown = order[:pictures]
     cases = evaluate_again(detector, [evaluation.outcomes[place] for place in shown])
-    drawn = {place: draw_picture(case, evaluation.calibration) for place, case in zip(shown, cases, strict=True)}
+    drawn, room = {}, _LARGE_BYTES
+    for place, case in zip(shown, cases, strict=True):
+        drawn[place] = draw_picture(case, evaluation.calibration, large=room > 0)
+        room -= len(drawn[place]["large"] or "")
     plain = {
         **numbers.plain(),
         "calibrated": evaluation.calibration is not None,
@@ -104,6 +108,8 @@ def write_page(
         "signed": signed,
         "certainty": certainty,
         "meaning": meaning,
+        "bare": bare,
+        "breakable": breakable,
         "size_class": shown_size_class,
     }
     cautions = find_cautions(evaluation, numbers, record=detector.record, findings=findings, costs=costs)
@@ -123,6 +129,8 @@ def write_page(
         grey_zone=numbers.accept_logit < numbers.threshold_logit,
         grouped=any(outcome.part is not None for outcome in evaluation.outcomes),
         metrics=_metric_groups(evaluation),
+        scores=SCORES,
+        scale=draw_scale(calibrated=evaluation.calibration is not None),
         labelled={
             kind: sum(o.has_pixel_labels for o in evaluation.outcomes if o.sample.label == label)
             for kind, label in (("good", GOOD), ("bad", BAD))
@@ -164,14 +172,16 @@ def _plain_costs(costs: Costs, numbers: Numbers, bad_share: float | None) -> dic
     }
 
 
-def _metric_groups(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Return the metrics' names in groups: those of the deciding score, of the other scores, and of pixels."""
+def _metric_groups(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the metrics' names: of pixels, and of images by metric, then score; the deciding score comes first."""
     of_score = {name: score_of(name) for name in evaluation.metrics}
-    return {
-        "deciding": [name for name, score in of_score.items() if score == evaluation.image_score],
-        "others": [name for name, score in of_score.items() if score not in (None, evaluation.image_score)],
-        "pixels": [name for name, score in of_score.items() if score is None],
-    }
+    found = dict.fromkeys(score for score in of_score.values() if score is not None)
+    scores = sorted(found, key=lambda score: score != evaluation.image_score)
+    rows: dict[str, dict[str, str]] = {}
+    for name, score in of_score.items():
+        if score is not None:
+            rows.setdefault(bare(name), {})[score] = name
+    return {"scores": scores, "images": rows, "pixels": [name for name, score in of_score.items() if score is None]}
 
 
 def _reasons(evaluation: Evaluation) -> list[str]:
@@ -193,11 +203,11 @@ def _figures(evaluation: Evaluation, numbers: Numbers) -> list[tuple[str, Markup
     candidates = [
         ("Scores", figures.draw_histogram(numbers), "Each kind is drawn to its own scale."),
         ("What each threshold costs", figures.draw_costs(numbers), "The ring is the cheapest threshold."),
-        ("ROC", figures.draw_roc(numbers), f"Area below it: {prefix}I-AUROC {area['auroc']}."),
+        ("ROC", figures.draw_roc(numbers), f"Area below it: I-AUROC {area['auroc']}."),
         (
             "Precision and recall",
             figures.draw_precision_recall(numbers),
-            f"Average precision: {prefix}AP-det {area['ap']}.",
+            f"Average precision: AP-det {area['ap']}.",
         ),
         ("Overlap of regions (PRO)", figures.draw_overlap(evaluation.overlap_curve), f"AUPRO {area['aupro']}."),
     ]

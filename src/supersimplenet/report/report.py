@@ -6,6 +6,7 @@ from pathlib import Path
 
 from supersimplenet.datasets.base import DataSource
 from supersimplenet.datasets.checks.check import check
+from supersimplenet.datasets.registry import plain_name
 from supersimplenet.evaluation.comparison import compare
 from supersimplenet.evaluation.evaluate import evaluate_samples
 from supersimplenet.inference.config import HERE, ComputeConfig
@@ -72,8 +73,8 @@ def write_report(
             output / REPORT,
             evaluation=evaluations[0],
             detector=detector,
-            title=source.name,
-            data_name=source.name,
+            title=plain_name(source),
+            data_name=plain_name(source),
             model_name=str(model),
             findings=checked.findings,
             light=checked.light,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from supersimplenet.evaluation.results import PREFIXES
 from supersimplenet.utils.formatting import shown_rate
@@ -20,6 +23,7 @@ SCORES: dict[ScoreName, str] = {
     "subspace": "subspace score (distance from the features of good images)",
     "joint": "joint score (weighted mean of the head's, the map's and the subspace's)",
 }
+_UNBROKEN, _ENDING = 20, 8  # letters of a name that stay together; assets/cards.js has the same
 _MEANINGS = {
     "I-AUROC": "how often a bad image scores above a good one",
     "AP-det": "share of bad images among those called bad, averaged over all thresholds",
@@ -51,6 +55,16 @@ def score_of(name: str) -> ScoreName | None:
     if bare(name) not in ("I-AUROC", "AP-det", "I-F1-max"):
         return None
     return next((score for score in SCORES if PREFIXES[score] and name.startswith(PREFIXES[score])), "head")
+
+
+def breakable(name: str) -> Markup:
+    """Return the name of a file as HTML that breaks behind ``/``, ``_`` and ``-``, and not within its last piece."""
+    *pieces, last = re.split(r"(?<=[/_-])", name)
+    if len(last) > _UNBROKEN:  # then at least its ending stays whole
+        pieces, last = [*pieces, last[:-_ENDING]], last[-_ENDING:]
+    return Markup("").join(Markup("{}<wbr>").format(piece) for piece in pieces) + Markup(
+        '<span class="end">{}</span>'
+    ).format(last)
 
 
 def at_most(bound: float) -> str:

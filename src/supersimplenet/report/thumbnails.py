@@ -10,42 +10,51 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from supersimplenet.evaluation.cases import EvaluatedImage, regions_of
+from supersimplenet.evaluation.cases import EvaluatedImage
 from supersimplenet.postprocessing.calibration import Calibration
-from supersimplenet.postprocessing.defects import counted_map, find_peak
+from supersimplenet.postprocessing.defects import counted_map, find_peak, outline_mask
 from supersimplenet.preprocessing.geometry import TOUCHED, Placement
 from supersimplenet.preprocessing.images import read_image
-from supersimplenet.report.contours import outline
+from supersimplenet.visualization.colours import CALIBRATED, CALIBRATED_MARKS, UNCALIBRATED, blended
+from supersimplenet.visualization.contours import outline
 from supersimplenet.visualization.overlay import map_layer, ring_radius
 
 _LONG_SIDE_PX = 320
+_LARGE_LONG_SIDE_PX = 1024
 _OUTLINE_LONG_SIDE_PX = 512
-_HEAT_LONG_SIDE_PX = 160  # the anomaly map is smooth, so the browser can enlarge it
+_HEAT_LONG_SIDE_PX = 256  # the browser enlarges it; coarser, the step at the threshold would be blurred
 _PHOTOGRAPH_QUALITY, _HEAT_QUALITY = 76, 60
 
 
-def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[str, Any]:
+def draw_picture(case: EvaluatedImage, calibration: Calibration | None, *, large: bool = True) -> dict[str, Any]:
     """Draw one image for the page, as plain values.
 
     Args:
         case: the image with its prediction and its masks at the anomaly map's size.
         calibration: gives the pixel threshold, above which a region is a defect; with None, no defect is outlined.
+            Outlines lie at the ``outline_logit`` of each.
+        large: whether a larger photograph is wanted, too.
 
     Returns:
-        ``photograph`` and ``heat`` (the anomaly map, with opacity) as data URLs; ``truth``, ``found``, ``peak`` and
-        ``ignored`` as SVG paths, in pixels of a picture whose height and width are in ``drawn``; ``size``: height and
-        width of the image. ``truth`` is None where the pixel labels are unknown, ``found`` and ``peak`` without a
-        calibration. ``found`` holds all regions, ``peak`` a ring around the map's peak where there is no region: the
-        page shows them where the image is not called good.
+        ``photograph``, ``large`` (None where it would not be larger, or is not wanted) and ``heat`` (the anomaly map,
+        with opacity) as data URLs; ``truth``, ``found``, ``peak`` and ``ignored`` as SVG paths, in pixels of a picture
+        whose height and width are in ``drawn``; ``size``: height and width of the image. ``truth`` is None where the
+        pixel labels are unknown, ``found`` and ``peak`` without a calibration. ``found`` holds all regions, ``peak`` a
+        ring around the map's peak where there is no region: the page shows them where the image is not called good.
     """
     placement = case.prediction.placement
     own_size_px = placement.image_size_px
     drawn_px = _within(own_size_px, _LONG_SIDE_PX)
-    regions = None if calibration is None else regions_of(case.prediction, calibration)
+    regions = None
+    if calibration is not None:
+        counted = counted_map(case.prediction.map_logit, case.prediction.ignored)
+        level, area = calibration.pixel_logit, calibration.min_area_px
+        regions = outline_mask(counted, pixel_logit=level, min_area_px=area)
     photograph = Image.fromarray(read_image(case.sample.image, size_px=drawn_px, reading=case.prediction.reading))
     heat = Image.fromarray(map_layer(case.prediction, _within(own_size_px, _HEAT_LONG_SIDE_PX)))
     return {
         "photograph": _data_url(photograph, _PHOTOGRAPH_QUALITY),
+        "large": _large(case) if large and max(own_size_px) > _LONG_SIDE_PX else None,
         "heat": _data_url(heat, _HEAT_QUALITY),
         "truth": None if case.mask is None else outline(_to_draw(case.mask, placement)),
         "found": None if regions is None else outline(_to_draw(regions, placement)),
@@ -54,6 +63,21 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None) -> dict[
         "drawn": list(_drawn_size(placement)),
         "size": list(own_size_px),
     }
+
+
+def _large(case: EvaluatedImage) -> str:
+    size_px = _within(case.prediction.placement.image_size_px, _LARGE_LONG_SIDE_PX)
+    photograph = read_image(case.sample.image, size_px=size_px, reading=case.prediction.reading)
+    return _data_url(Image.fromarray(photograph), _PHOTOGRAPH_QUALITY)
+
+
+def draw_scale(*, calibrated: bool) -> dict[str, Any]:
+    """Draw the colour bar of the page's anomaly maps: a data URL, and (per cent of its width, text) of each mark."""
+    table = CALIBRATED if calibrated else UNCALIBRATED
+    grey = np.full((1, 256, 3), 128, dtype=np.uint8)
+    marks = CALIBRATED_MARKS if calibrated else [(0.0, "logit 0"), (1.0, "maximum")]
+    bar = blended(grey, np.arange(256, dtype=np.uint8)[None], table)
+    return {"bar": _data_url(Image.fromarray(bar), 95), "marks": [(100 * place, text) for place, text in marks]}
 
 
 def _drawn_size(placement: Placement) -> tuple[int, int]:

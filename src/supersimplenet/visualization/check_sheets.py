@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from supersimplenet.datasets.checks.check import CheckReport
 from supersimplenet.datasets.checks.findings import Evidence, Finding
@@ -16,7 +15,7 @@ from supersimplenet.preprocessing.images import read_image
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.types import Sample
 from supersimplenet.utils.formatting import printable
-from supersimplenet.visualization.fonts import font
+from supersimplenet.visualization.fonts import font, shortened, wrapped
 
 _COLUMNS = 6
 _ROWS = 6
@@ -52,7 +51,7 @@ def draw_findings(report: CheckReport, samples: Sequence[Sample], folder: Path) 
 def draw_finding(finding: Finding, sample_of: dict[Path, Sample], *, reading: ReadConfig = FULL_RANGE) -> Image.Image:
     """Draw the first images of a finding, images of one piece of evidence side by side, masks beside their images."""
     width = _COLUMNS * (_TILE_PX + _GAP_PX) + _GAP_PX
-    title = _wrapped(printable(f"{finding.level}: {finding.message}"), font(14), width - 2 * _GAP_PX)
+    title = wrapped(printable(f"{finding.level}: {finding.message}"), font(14), width - 2 * _GAP_PX)
     rows, shown = _rows(finding.evidence, panels_each=2 if finding.code.startswith("mask-") else 1)
     if shown < len(finding.evidence):
         title.append(f"The first {shown:,} of {len(finding.evidence):,} are shown.")
@@ -67,7 +66,7 @@ def draw_finding(finding: Finding, sample_of: dict[Path, Sample], *, reading: Re
         for evidence in pieces:
             panels = _panels(evidence, sample_of, reading, with_masks=finding.code.startswith("mask-"))
             span_px = len(panels) * (_TILE_PX + _GAP_PX) - _GAP_PX
-            detail = _shortened(printable(_without_path(evidence, sample_of)), font(12), span_px, keep="start")
+            detail = shortened(printable(_without_path(evidence, sample_of)), font(12), span_px, keep="start")
             draw.text((x, y + _DETAIL_PX / 2), detail, fill=_INK, font=font(12), anchor="lm")
             if len(panels) > 1:
                 draw.line([(x, y + _DETAIL_PX - 3), (x + span_px, y + _DETAIL_PX - 3)], fill=_FAINT_INK)
@@ -77,7 +76,7 @@ def draw_finding(finding: Finding, sample_of: dict[Path, Sample], *, reading: Re
                     place = (x, y + _DETAIL_PX + _TILE_PX + 3 + below * 16)
                     draw.text(
                         place,
-                        _shortened(printable(caption), font(11), _TILE_PX, keep="end"),
+                        shortened(printable(caption), font(11), _TILE_PX, keep="end"),
                         fill=_FAINT_INK,
                         font=font(11),
                     )
@@ -144,17 +143,6 @@ def _blank(text: str) -> Image.Image:
     return tile
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width_px: float) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width_px:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
 def _without_path(evidence: Evidence, sample_of: dict[Path, Sample]) -> str:
     """Return the detail without the path of the file, whose name is shown below the tile."""
     detail = evidence.detail
@@ -163,15 +151,3 @@ def _without_path(evidence: Evidence, sample_of: dict[Path, Sample]) -> str:
         for path in (image,) if sample is None else (image, sample.mask, sample.ignore):
             detail = detail.removeprefix(f"{path}: ")
     return detail
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width_px: float, *, keep: Literal["start", "end"]) -> str:
-    """Return the text, or as much of its start or end as fits into the width."""
-    if font.getlength(text) <= width_px:
-        return text
-    while text:
-        text = text[:-1] if keep == "start" else text[1:]
-        shown = f"{text}…" if keep == "start" else f"…{text}"
-        if font.getlength(shown) <= width_px:
-            return shown
-    return ""

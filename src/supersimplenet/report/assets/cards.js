@@ -5,17 +5,28 @@ const SVG = "http://www.w3.org/2000/svg";
 function wordsOf(image) {
   const verdict = verdictOf(image.score, now);
   const truth = image.bad ? `bad (${image.type})` : "good";
-  return `${image.path}: ${truth}, called ${verdict}, anomaly score ${logit(image.score)}`;
+  return `${image.path}: ${truth}, called ${verdict}, anomaly score ${logit(image.score)} (logit)`;
+}
+
+/** A file's name that breaks behind "/", "_" and "-", and not within its last piece, or a long one's ending. */
+function nameOf(path) {
+  const pieces = path.split(/(?<=[/_-])/);
+  let last = pieces.pop();
+  if (last.length > 20) {
+    pieces.push(last.slice(0, -8));
+    last = last.slice(-8);
+  }
+  return [...pieces.flatMap((piece) => [piece, make("wbr")]), make("span", { class: "end" }, last)];
 }
 
 /** Photograph, anomaly map and outlines, one above the other. */
-function pictureOf(image) {
+function pictureOf(image, large = false) {
   const picture = pictures[image.id];
   if (!picture) return make("div", { class: "layered empty" }, "no picture in this report");
   const [height, width] = picture.size;
   const frame = make("div", { class: "layered", style: `--ratio: ${width / height}` });
   frame.append(
-    make("img", { class: "photograph", src: picture.photograph, alt: wordsOf(image), decoding: "async" }),
+    make("img", { class: "photograph", src: (large && picture.large) || picture.photograph, alt: wordsOf(image), decoding: "async" }),
     make("img", { class: "heat", src: picture.heat, alt: "", decoding: "async" }),
   );
   const drawing = document.createElementNS(SVG, "svg");
@@ -63,7 +74,7 @@ const pValue = (p) => (p === null ? "" : p < 0.001 ? p.toExponential(1) : String
 /** The caption's pieces; what depends on the threshold is written anew each time. */
 function captionOf(image) {
   const verdict = verdictOf(image.score, now);
-  const score = [`anomaly score\u00a0${logit(image.score)}`];
+  const score = [`score\u00a0${logit(image.score)} (logit)`];
   if (image.p !== null) score.push(`p\u00a0${pValue(image.p)}`);
   if (image.group !== null) score.push(`part\u00a0${image.group}`);
   return [
@@ -75,7 +86,7 @@ function captionOf(image) {
       ...badgesOf(image),
     ),
     make("span", { class: "quiet" }, score.join(" \u00b7 ")),
-    make("span", { class: "path" }, image.path),
+    make("span", { class: "path" }, ...nameOf(image.path)),
   ];
 }
 
@@ -86,6 +97,10 @@ function cardOf(image, open) {
   if (open) {
     button = make("button", { type: "button", class: "open" }, pictureOf(image));
     button.addEventListener("click", () => open(image));
+    caption.classList.add("opens"); // for the mouse; by keyboard the button above does it
+    caption.addEventListener("click", () => {
+      if (String(getSelection()) === "") open(image);
+    });
     card.append(button, caption);
   } else {
     card.append(pictureOf(image), caption);

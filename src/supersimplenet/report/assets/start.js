@@ -3,16 +3,23 @@ function makeRoom() {
   document.documentElement.style.scrollPaddingTop = `${document.querySelector(".strip").offsetHeight + 24}px`;
 }
 
+/** What scrolls sideways says so, and can be reached by keyboard. */
+function showScrolling() {
+  for (const region of document.querySelectorAll(".scroll")) {
+    const wide = region.scrollWidth > region.clientWidth + 1;
+    region.classList.toggle("wide", wide);
+    if (wide) region.tabIndex = 0;
+  }
+}
+
 startControls();
 startGallery();
 startViewer();
 showAll();
 showGallery();
 openLinked();
-// What scrolls sideways must be reachable by keyboard.
-for (const region of document.querySelectorAll(".scroll")) {
-  if (region.scrollWidth > region.clientWidth) region.tabIndex = 0;
-}
 document.body.classList.add("ready");
+showScrolling();
+addEventListener("resize", showScrolling);
 makeRoom();
 addEventListener("resize", makeRoom);

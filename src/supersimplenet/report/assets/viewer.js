@@ -12,13 +12,14 @@ function showViewer(image) {
   seen.image = image;
   const place = seen.list.indexOf(image);
   const verdict = verdictOf(image.score, now);
-  byId("viewer-title").textContent = image.path;
-  byId("stage").replaceChildren(pictureOf(image));
+  byId("viewer-title").replaceChildren(...nameOf(image.path));
+  byId("stage").replaceChildren(pictureOf(image, true));
   showListed(byId("stage"), image);
   const facts = [
     ["Truth", image.bad ? `bad: ${image.type}` : "good"],
     ["Called", [verdict, mistakeOf(image, now), flips(image) ? "flips" : ""].filter(Boolean).join(", ")],
-    ["Anomaly score", `${logit(image.score)} (a logit; ${normalised(image.score)} from 0 to 1, where 0.5 is the model\u2019s threshold)`],
+    ["Score", `${normalised(image.score)} from 0 to 1; the model\u2019s threshold is 0.5`],
+    ["Score (logit)", `${logit(image.score)}; the model\u2019s threshold is ${logit(own.reject)}`],
   ];
   if (image.p !== null) facts.push(["p-value", `${pValue(image.p)}: with this one counted, the share of good parts that score at least so high`]);
   if (image.group !== null) facts.push(["Part", image.group]);
@@ -31,6 +32,7 @@ function showViewer(image) {
     ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
   );
   byId("viewer-defects").replaceChildren(defectsOf(image));
+  showScrolling();
   byId("viewer-place").textContent = `${whole(place + 1)} of ${whole(seen.list.length)}`;
   byId("previous").disabled = place === 0;
   byId("next").disabled = place === seen.list.length - 1;
@@ -48,8 +50,8 @@ function defectsOf(image) {
   const table = make("table", {},
     make("caption", {}, isPeak
       ? "No region reaches the pixel threshold: the map\u2019s peak, in px of the image"
-      : `${plural(defects.length, "defect")} found, in px of the image`),
-    make("thead", {}, make("tr", {}, ...cells("th", ["left, top", "width \u00d7 height", "area", "peak", "middle x, y"]))),
+      : `${plural(defects.length, "defect")} found, in px of the image, at the pixel threshold; the outline lies further in`),
+    make("thead", {}, make("tr", {}, ...cells("th", ["left, top", "width \u00d7 height", "area", "peak (logit)", "middle x, y"]))),
     make("tbody", {}, ...rows));
   return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Found defects" }, table);
 }

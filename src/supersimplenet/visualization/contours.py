@@ -16,9 +16,14 @@ def outline(mask: NDArray[np.bool_]) -> str:
     The outline runs through the middles of the pixel edges between inside and outside, with the inside on its right;
     each hole is a closed line of its own.
     """
+    return "".join(f"M{' '.join(f'{x:g} {y:g}' for x, y in loop.tolist())}Z" for loop in loops(mask))
+
+
+def loops(mask: NDArray[np.bool_]) -> list[Points]:
+    """Return the closed lines of `outline`, simplified, as points (N, 2) without the last one, which is the first."""
     padded = np.pad(mask, 1).astype(np.float64)
-    loops = contour_generator(z=padded).lines(0.5)  # coordinates of pixel centres; each loop is closed
-    return "".join(_closed_path(np.asarray(loop) - 0.5) for loop in loops)
+    lines = contour_generator(z=padded).lines(0.5)  # coordinates of pixel centres; each loop is closed
+    return [_simplified(np.asarray(line) - 0.5) for line in lines]
 
 
 def simplify(points: Points, tolerance: float) -> Points:
@@ -47,8 +52,7 @@ def simplify(points: Points, tolerance: float) -> Points:
     return points[kept]
 
 
-def _closed_path(loop: Points) -> str:
+def _simplified(loop: Points) -> Points:
     opposite = int(np.hypot(*(loop - loop[0]).T).argmax())
     halves = simplify(loop[: opposite + 1], _TOLERANCE_PX)[:-1], simplify(loop[opposite:], _TOLERANCE_PX)[:-1]
-    corners = " ".join(f"{x:g} {y:g}" for x, y in np.concatenate(halves).tolist())
-    return f"M{corners}Z"
+    return np.concatenate(halves)
