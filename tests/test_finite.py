@@ -19,10 +19,10 @@ from test_runtime import BUNDLE, CALIBRATION, write
 from supersimplenet import Detector, Folder, ModelConfig, Recipe, SyntheticConfig, TrainerConfig, synthesize, train
 from supersimplenet.cli.main import main
 from supersimplenet.errors import CalibrationError, ConfigError, ImageError, ModelFolderError, TrainingDivergedError
+from supersimplenet.postprocessing.score_scale import ScoreScale
 from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.bundle import read_bundle
-from supersimplenet.types import ScoreScale
 
 FIXTURES = Path(__file__).parent / "fixtures" / "version_0_1"
 IMAGES = sorted((FIXTURES / "images").iterdir())

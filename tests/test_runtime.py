@@ -22,11 +22,12 @@ from PIL import Image
 
 from supersimplenet.errors import ConfigError, ImageError, ModelFolderError
 from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.score_scale import ScoreScale
 from supersimplenet.runtime import Bundle, Inspector
 from supersimplenet.runtime.__main__ import main
 from supersimplenet.runtime.bundle import KEY, read_bundle
 from supersimplenet.runtime.predictor import IndexedPrediction
-from supersimplenet.types import Defect, ScoreScale
+from supersimplenet.types import Defect
 
 VERSION_0_1 = Path(__file__).parent / "fixtures" / "version_0_1"
 SIZE = (32, 48)

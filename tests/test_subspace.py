@@ -20,13 +20,14 @@ from supersimplenet.inference.image_records import read_image_records
 from supersimplenet.inference.model_folder import load_model, save_model
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.model.subspace import HIGHEST, Subspace, ignored_positions, pooled_features
+from supersimplenet.postprocessing.score_scale import ScoreScale
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.feature_cache import CachedFeatures, FlipIndex
 from supersimplenet.training.pixel_labels import PixelLabels, TrainingTile
 from supersimplenet.training.subspace_fit import Moments, fit_subspace, measure_moments
 from supersimplenet.training.train import train
-from supersimplenet.types import SCORE_FIELDS, Prediction, ScoreScale
+from supersimplenet.types import SCORE_FIELDS, Prediction
 
 CHANNELS = (6, 10)
 # Strides 8 and 16 on even, odd and not square images; 4 and 16; equal strides, as of a plain transformer.

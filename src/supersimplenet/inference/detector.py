@@ -17,10 +17,11 @@ from supersimplenet.model.network import SuperSimpleNet
 from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.parts import pattern_in
 from supersimplenet.postprocessing.postprocessor import PostProcessor
+from supersimplenet.postprocessing.score_scale import ScoreScale
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.predictor import IndexedPrediction as IndexedPrediction
 from supersimplenet.runtime.predictor import Predictor
-from supersimplenet.types import ScoreName, ScoreScale
+from supersimplenet.types import ScoreName
 from supersimplenet.utils.console import console
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.serialization import from_plain

@@ -21,10 +21,11 @@ from supersimplenet.model.config import (
     Recipe,
     is_shift,
 )
+from supersimplenet.postprocessing.score_scale import ScoreScale
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.preprocessing.reading import ReadConfig
-from supersimplenet.types import ScoreName, ScoreScale
+from supersimplenet.types import ScoreName
 from supersimplenet.utils.documents import read_yaml
 from supersimplenet.utils.formatting import counted, shown_value
 from supersimplenet.utils.serialization import checked, from_plain

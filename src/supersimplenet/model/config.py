@@ -204,7 +204,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreWeights:
-    """Weights of a regime, see `supersimplenet.types.ScoreScale`: of the joint score, and of the subspace map."""
+    """Weights of a regime, see `ScoreScale`: of the joint score, and of the subspace map."""
 
     head_weight: float
     map_weight: float

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.postprocessing.calibration import UNCALIBRATED_LOGIT, Calibration, verdict
 from supersimplenet.postprocessing.defects import counted_map, find_defects, find_peak, listed_defects
+from supersimplenet.postprocessing.score_scale import ScoreScale
 from supersimplenet.preprocessing.prepared_image import Layout
-from supersimplenet.types import Prediction, ScoreName, ScoreScale, Verdict
+from supersimplenet.types import Prediction, ScoreName, Verdict
 from supersimplenet.utils.formatting import listed
 
 

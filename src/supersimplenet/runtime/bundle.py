@@ -15,10 +15,11 @@ from PIL import Image
 from supersimplenet.errors import ConfigError, ImageError, ModelFolderError
 from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
+from supersimplenet.postprocessing.score_scale import ScoreScale
 from supersimplenet.preprocessing.decoding import EncodedImage, decode
 from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
-from supersimplenet.types import ScoreName, ScoreScale, Verdict
+from supersimplenet.types import ScoreName, Verdict
 from supersimplenet.utils.documents import UnreadableError, parse_json
 from supersimplenet.utils.formatting import shown_size, shown_value
 from supersimplenet.utils.serialization import from_plain, to_plain

@@ -16,13 +16,14 @@ from PIL import Image as PillowImage
 from supersimplenet.errors import ImageError
 from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
+from supersimplenet.postprocessing.score_scale import ScoreScale
 from supersimplenet.preprocessing.decoding import EncodedImage
 from supersimplenet.preprocessing.images import AnyImage, ImageFacts
 from supersimplenet.preprocessing.loading import Failure, ImageBatch, ImageFile, OnError, map_in_threads
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.tiles import ImageOutputs, Outputs, TileRunner
-from supersimplenet.types import Prediction, ScoreName, ScoreScale
+from supersimplenet.types import Prediction, ScoreName
 
 _IMAGE_TYPES = (str, Path, EncodedImage, PillowImage.Image, np.ndarray)
 _LARGE_IMAGES = 2  # number that is predicted at once: one is read while the other is computed

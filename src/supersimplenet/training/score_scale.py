@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from supersimplenet.model.config import ScoreWeights
 from supersimplenet.model.folded import FoldedMeasures
 from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.postprocessing.score_scale import ScoreScale
 from supersimplenet.training.feature_cache import FeatureSource
 from supersimplenet.training.pixel_labels import PixelLabels
 from supersimplenet.training.subspace_fit import CrossFit
 from supersimplenet.training.training_set import TrainingSet
-from supersimplenet.types import ScoreScale
 
 _BATCH = 8
 _MOST_IMAGES = 500
