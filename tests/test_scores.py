@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supersimplenet.types import Prediction, normalised, normalised_map
+from supersimplenet.utils.formatting import shown_score
 
 FLOATS = st.floats(min_value=-(2.0**20), max_value=2.0**20, width=32)
 LOGITS = st.floats(min_value=-1e6, max_value=1e6)
@@ -87,3 +88,10 @@ def test_a_threshold_between_two_floats_counts_as_the_nearer_one_as_for_the_defe
     level = 0.1  # float32(0.1) lies above it
     map_logit = np.array([[np.float32(0.1), np.nextafter(np.float32(0.1), np.float32(0))]], dtype=np.float32)
     assert (normalised_map(map_logit, level) >= 0.5).tolist() == [[True, False]] == (map_logit >= level).tolist()
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"), [(0.49999, "0.499"), (0.4994, "0.499"), (0.5, "0.500"), (0.50004, "0.500")]
+)
+def test_a_good_score_never_reads_like_the_threshold(score, shown):
+    assert shown_score(score) == shown

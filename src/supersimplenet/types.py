@@ -13,7 +13,7 @@ import numpy as np
 
 from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
-from supersimplenet.utils.formatting import counted
+from supersimplenet.utils.formatting import counted, shown_score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -207,7 +207,7 @@ class Prediction:
 
     def shown_score(self) -> str:
         """Return the deciding score as text: from 0 to 1 where the model is calibrated, else in logits."""
-        return f"{self.score_logit:.3f} (a logit)" if self.score is None else f"{self.score:.3f}"
+        return f"{self.score_logit:.3f} (a logit)" if self.score is None else shown_score(self.score)
 
     def overlay(self, image: AnyImage | None = None, *, style: OverlayStyle = "heat") -> Image.Image:
         """Draw the image under its anomaly map, with outline and box of each defect, name, verdict, score, threshold.

@@ -53,6 +53,12 @@ def logit(value: float) -> str:
     return f"{value:.3f}".replace("-", MINUS)
 
 
+def shown_score(score: float) -> str:
+    """Format a score from 0 to 1 with three digits; one below 0.5, which is good, never reads 0.500."""
+    text = f"{score:.3f}"
+    return "0.499" if score < 0.5 and text == "0.500" else text
+
+
 def signed(value: float) -> str:
     """Format a difference of metrics, with its sign."""
     return f"{value:+.3f}".replace("-", MINUS)

@@ -116,10 +116,9 @@ def _captions(case: EvaluatedImage) -> list[tuple[str, Colour, int]]:
     prediction = case.prediction
     right = "bad" if case.sample.label == BAD else "good"
     colour = {right: BLUE, "unsure": GREY}.get(prediction.verdict, VERMILION)
-    score = prediction.score_logit if prediction.score is None else prediction.score
     name = printable(f"{case.sample.image.parent.name}/{case.sample.image.name}")
     return [
-        (f"{prediction.verdict}, score {score:.3f}", colour, 14),
+        (f"{prediction.verdict}, score {prediction.shown_score()}", colour, 14),
         *((line, INK, 12) for line in _name_lines(name)),
         (printable(f"truth: {case.sample.defect}"), FAINT_INK, 12),
     ]
