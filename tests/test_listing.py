@@ -195,4 +195,4 @@ def test_a_folder_that_cannot_be_read_ends_predict_or_is_left_out(tmp_path, monk
     assert main([*command, "--on-error", "skip"]) == 0
     printed = capsys.readouterr()
     assert printed.err.count(f"left out: 1 folder that cannot be read ({tmp_path}/line/locked)") == 1
-    assert "1 images" in printed.out
+    assert "1 image:" in printed.out
