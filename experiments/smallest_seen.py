@@ -31,7 +31,7 @@ def draw(
 ) -> NDArray[np.float64]:
     """Return the image with a darker ellipse of this width, `length` times as long."""
     side = pixels.shape[0]
-    down, across = rng.uniform(0.15 * side, 0.85 * side, 2)
+    down, across = rng.uniform(40 / 256 * side, 216 / 256 * side, 2)
     angle = rng.uniform(0, np.pi)
     rows, columns = (np.mgrid[0 : side * FINE, 0 : side * FINE] + 0.5) / FINE
     along = (columns - across) * np.cos(angle) + (rows - down) * np.sin(angle)

@@ -63,7 +63,7 @@ def test_what_is_said_of_it():
     dust = DefectSize(width_px=1.5, image_px=(2000, 3000))
     assert describe_smallest(dust, NetworkInput()).endswith("photograph from closer")
     assert describe_limit((480, 640), NetworkInput()) == (
-        "of images of 480x640, at 256x256, defects are seen from some 12 px of width on, and none below 5 px"
+        "of images of 480x640, at 256x256, defects are seen from some 12 px of width on, and hardly any below 5 px"
     )
 
 

@@ -178,6 +178,15 @@ def test_what_is_not_clear_is_refused_with_commands(tmp_path):
     draw(tmp_path / "splits" / "test" / "good", *numbers(3))
     assert "3 images, and nothing says that all are good" in str(unclear(tmp_path / "splits"))
 
+    for split in ("train", "test"):
+        draw(tmp_path / "both" / split / "ok", *numbers(3))
+        draw(tmp_path / "both" / split / "ng", *numbers(3))
+    draw(tmp_path / "both" / "test" / "odd", *numbers(3))
+    without, with_them = (command for _, command in unclear(tmp_path / "both").commands)
+    assert f"--data.train_bad {tmp_path}/both/train/ng" in without
+    assert f"--data.bad {tmp_path}/both/test/ng" in without
+    assert f'"{tmp_path}/both/test/odd"' in with_them
+
     draw(tmp_path / "many" / "bottle" / "train" / "good", *numbers(3))
     assert "holds 1 dataset; name one" in str(unclear(tmp_path / "many"))
 

@@ -52,7 +52,7 @@ def test_without_a_model_it_is_said_what_there_is(model, place):
         named_or_last(None)
     (put(model, "parts", 10) / "model.safetensors").unlink()
     put(model, "parts/instant", 5)
-    with pytest.raises(ConfigError, match="its first detector is --model runs/parts/instant"):
+    with pytest.raises(ConfigError, match="the first detector is --model runs/parts/instant"):
         named_or_last(None)
 
 

@@ -229,7 +229,7 @@ def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None
         say(f"{taken * 100:.3g} % of parts are taken to be bad, as here; --bad-share names production's")
     if calibrated.failures:
         names = few([failure.path for failure in calibrated.failures])
-        say(f"{counted(len(calibrated.failures), 'image')} could not be read and left out: {names}")
+        say(f"{counted(len(calibrated.failures), 'image')} could not be read, so left out: {names}")
 
 
 def _print_scores(found: ScoreComparison, decides: ScoreName, *, grey_zone: bool) -> None:

@@ -8,14 +8,13 @@ from datetime import datetime
 from pathlib import Path
 
 from supersimplenet.errors import ConfigError, ModelFolderError
-from supersimplenet.inference.config import CONFIG_FILE
+from supersimplenet.inference.config import CONFIG_FILE, INSTANT
 from supersimplenet.inference.record import is_finished, read_record
 from supersimplenet.utils.console import console
 
 MODEL_HELP = "the model folder; by default the last one that was trained below runs/"
 _RUNS = Path("runs")
 _MINUTE = "%Y-%m-%d %H:%M"
-_INSTANT = "instant"  # subfolder of a model: the first detector of its training
 
 
 def named_or_last(model: Path | None) -> Path:
@@ -28,10 +27,9 @@ def named_or_last(model: Path | None) -> Path:
         return model
     models = sorted(_finished(), key=lambda folder: _ended(folder), reverse=True)
     if not models:
-        first = sorted(_RUNS.rglob(f"{_INSTANT}/{CONFIG_FILE}"))
-        advice = (
-            f"; a training goes on, its first detector is --model {shlex.quote(str(first[0].parent))}" if first else ""
-        )
+        first = sorted(_RUNS.rglob(f"{INSTANT}/{CONFIG_FILE}"))
+        named = [shlex.quote(str(file.parent)) for file in first[:1]]
+        advice = f"; of an unfinished training the first detector is --model {named[0]}" if named else ""
         raise ConfigError(f"--model: not given, and there is no finished model below {_RUNS}/; name one{advice}")
     dates = [f"{_ended(folder):{_MINUTE}}" for folder in models[:2]]
     if len(set(dates)) < len(dates):
@@ -46,7 +44,7 @@ def named_or_last(model: Path | None) -> Path:
 def _finished() -> Iterator[Path]:
     for file in _RUNS.rglob(CONFIG_FILE):
         folder = file.parent
-        if folder.name == _INSTANT and (folder.parent / CONFIG_FILE).is_file():
+        if folder.name == INSTANT and (folder.parent / CONFIG_FILE).is_file():
             continue
         try:
             if is_finished(folder, read_record(folder)):

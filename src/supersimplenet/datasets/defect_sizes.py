@@ -120,7 +120,7 @@ def describe_limit(image_px: tuple[int, int], seen_by: NetworkInput) -> str:
     scale = seen_by.scale_of(image_px)
     return (
         f"of images of {shown_size(image_px)}, {seen_by}, defects are seen from some {SEEN_PX / scale:.0f} px of width "
-        f"on, and none below {max(1.0, HARD_PX / scale):.0f} px"
+        f"on, and hardly any below {max(1.0, HARD_PX / scale):.0f} px"
     )
 
 

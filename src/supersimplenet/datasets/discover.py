@@ -166,14 +166,19 @@ def _require_clear(path: Path, found: _Folders) -> None:
     if not found.good:
         _raise_without_good(path, found)
     if found.bad and found.kinds:
-        also = [*found.bad, *found.kinds]
-        raise ConfigError(
-            f"{path}: holds good and bad parts, and {_names(found.kinds)}, whose names say neither",
-            commands=(
-                ("to leave them out", _command({"good": found.good, "bad": found.bad, "masks": found.masks})),
-                ("if they are bad parts", _command({"good": found.good, "bad": also, "masks": found.masks})),
-            ),
-        )
+        known: dict[str, object] = {"good": found.good, "masks": found.masks}
+        every = {"bad": [*found.bad, *found.kinds]}
+        raise _unclear(path, found.kinds, known | {"bad": found.bad}, known | every)
+
+
+def _unclear(
+    path: Path, kinds: Sequence[Path], without: dict[str, object], with_them: dict[str, object]
+) -> ConfigError:
+    """Return the error of folders of other names beside bad parts, from the datasets without them and with them."""
+    return ConfigError(
+        f"{path}: holds good and bad parts, and {_names(kinds)}, whose names say neither",
+        commands=(("to leave them out", _command(without)), ("if they are bad parts", _command(with_them))),
+    )
 
 
 def _raise_without_good(path: Path, found: _Folders) -> None:
@@ -224,9 +229,12 @@ def _of_folders(path: Path, found: _Folders) -> Discovery:
 def _of_splits(path: Path, found: _Folders) -> Discovery:
     """Return a dataset whose folders say what is for training and what for the test."""
     train, test = found.train or _Folders(path / "train"), found.test or _Folders(path / "test")
-    for part in (train, test):
-        if part.bad and part.kinds:
-            _require_clear(part.path, part)
+    masks = [*found.masks, *train.masks, *test.masks]
+    unclear = [kind for part in (train, test) if part.bad for kind in part.kinds]
+    if train.good and unclear:
+        known: dict[str, object] = {"good": train.good, "test_good": test.good, "masks": masks}
+        every = {"train_bad": [*train.bad, *train.kinds], "bad": [*test.bad, *test.kinds]}
+        raise _unclear(path, unclear, known | {"train_bad": train.defective, "bad": test.defective}, known | every)
     if not train.good:
         if train.loose and not train.defective:
             choice: dict[str, object] = {"good": [train.path], "test_good": test.good, "bad": test.defective}
@@ -238,7 +246,6 @@ def _of_splits(path: Path, found: _Folders) -> Discovery:
                 ),
             )
         _raise_without_good(train.path, train)
-    masks = [*found.masks, *train.masks, *test.masks]
     mvtec = None if test.joined or test.path.name != "test" else _as_mvtec(path)
     counts = f"training: {_counts(train.good, train.defective)}; test: {_counts(test.good, test.defective)}"
     counts += _beside(found, train, test)

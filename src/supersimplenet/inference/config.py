@@ -23,6 +23,7 @@ CALIBRATION_FILE = "calibration.yaml"
 CALIBRATION_PICTURE = "calibration.png"
 ROI_FILE = "roi.png"
 REFERENCE_FILE = "reference.png"
+INSTANT = "instant"  # subfolder of a model folder: the first detector of its training, a model folder too
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from supersimplenet.inference.config import INSTANT
 from supersimplenet.inference.detector import Detector
 from supersimplenet.model.config import SUBSPACE_ALONE
 from supersimplenet.model.network import SuperSimpleNet
@@ -20,7 +21,6 @@ from supersimplenet.utils.console import console
 from supersimplenet.utils.formatting import shown_duration
 from supersimplenet.utils.serialization import to_plain
 
-INSTANT = "instant"  # the subfolder of the model folder
 _NO_STEPS = Plan(epochs=0, total_steps=0, noise_std=0.0, feature_scale=0.0)
 
 
