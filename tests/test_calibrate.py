@@ -436,7 +436,7 @@ def test_held_out_parts_are_those_recorded_by_name_and_content(copied):
     assert calibrate(model, config=config).calibration.list_sha256 == recorded
     record = yaml.safe_load((model / "config.yaml").read_text())
     held_out_samples(model, MVTecAD(root=data.parent, category="cast_grain"), record)[0].image.unlink()
-    with pytest.raises(DataError, match="1 of the 3 images that the training held out are not there any more"):
+    with pytest.raises(DataError, match="held out of the training and not there any more: 1 of 3 images"):
         calibrate(model)
 
 

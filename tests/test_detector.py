@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -256,6 +257,41 @@ def test_a_damaged_folder_says_what_is_wrong(folder, tmp_path, damage, message):
 def test_a_backbone_module_is_refused_where_the_folder_brings_its_own(folder):
     with pytest.raises(ModelFolderError, match="brings its own backbone 'compact'; leave out backbone="):
         Detector.load(folder, backbone=torch.nn.AvgPool2d(8))
+
+
+_IN_A_FORK = """
+import multiprocessing, sys
+import numpy as np, torch
+from supersimplenet import Detector
+torch.set_num_threads(2)
+detector = Detector.load(sys.argv[1], engine="torch")
+image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+wanted = detector.predict(image).score_logit
+
+def child(threads):
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        print(detector.predict(image).score_logit - wanted, flush=True)
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+
+for threads in (None, 1):
+    process = multiprocessing.get_context("fork").Process(target=child, args=(threads,))
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_says_why_it_cannot_compute_instead_of_waiting_without_end(folder):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _IN_A_FORK, str(folder)], capture_output=True, text=True, timeout=120
+    )
+    refused, computed = done.stdout.splitlines()
+    assert refused.startswith("ConfigError this process was forked from one that uses torch")
+    assert "get_context('spawn')" in refused
+    assert float(computed) == pytest.approx(0, abs=1e-5)
 
 
 def test_train_gives_the_detector_that_the_folder_gives(tmp_path):

@@ -319,12 +319,47 @@ def test_other_pixels_fail_the_gate(files, detector, photographs):
         ({"file_format": "torch", "precision": "int8"}, "no int8 for torch"),
         ({"file_format": "onnx", "dynamic": True, "size_px": (64, 64)}, "size and dynamic: .* give one of the two"),
         ({"file_format": "onnx", "size_px": (16, 64)}, "size: 16x64 px; each side must be at least 32 px"),
+        ({"file_format": "openvino", "opset": 18}, "opset: 18; only onnx files have one, not openvino"),
+        ({"file_format": "onnx", "opset": 17}, "opset: 17; torch writes 18 and newer"),
+        ({"file_format": "onnx", "opset": 99}, r"opset: 99; the installed onnx \S+ knows \d+ at most"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_before_any_work(options, message, model, tmp_path):
     with pytest.raises(ConfigError, match=message):
         export_model(model, tmp_path / "file", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("opset", [18, 22])
+def test_operators_are_of_the_version_that_was_asked_for(opset, model, photographs, tmp_path):
+    path = tmp_path / "parts.onnx"
+    certificate = export_model(model, path, file_format="onnx", opset=opset, images=photographs).certificate
+    assert {(known.domain, known.version) for known in onnx.load(path).opset_import} == {("", opset)}
+    assert certificate.verdict_flips == 0
+
+
+def test_unreadable_images_stop_an_export_or_are_left_out_and_named(model, photographs, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for path in photographs[:3]:
+        shutil.copy(path, folder)
+    (folder / "broken.png").write_bytes(b"no picture")
+    output = tmp_path / "parts.onnx"
+    call = ["export", "--model", str(model), "--format", "onnx", "--output", str(output), "--images", str(folder)]
+    assert main(call) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "broken.png" in said
+    assert said.endswith("--on-error skip leaves out what cannot be read, and says so")
+    assert not output.exists()
+    assert main([*call, "--on-error", "skip"]) == 0
+    printed = capsys.readouterr()
+    assert "left out: 1 image that cannot be read (broken.png)" in " ".join(printed.err.split())
+    assert "compared on 3 images (named with --images)" in " ".join(printed.out.split())
+    for path in folder.iterdir():
+        path.write_bytes(b"no picture")
+    output.unlink()
+    assert main([*call, "--on-error", "skip"]) == 1  # nothing is left to compare on
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("align_corners", [True, False])

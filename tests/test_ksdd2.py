@@ -96,10 +96,10 @@ def test_names_of_four_digits_are_their_numbers(small):
     ("train", "test", "message"),
     [
         ([(1, True), (2, True), (3, True), (10, True), (77, True)], None,
-         "1 train images are listed in it but not there: 77; fetch KolektorSDD2 from .* or leave out masks"),
-        ([(1, True), (3, True), (10, True)], None, "1 train images are there but not listed in it: 2; fetch"),
+         "1 train image listed in it, not there: 77; fetch KolektorSDD2 from .* or leave out masks"),
+        ([(1, True), (3, True), (10, True)], None, "1 train image there, not listed in it: 2; fetch"),
         ([(1, True), (2, True), (3, True), (10, True)], [(4, True)],
-         "1 test images are there but not listed in it: 5; fetch"),
+         "1 test image there, not listed in it: 5; fetch"),
         ([1, 2, 3, 10], None, r"train, entry 0: found 1; wanted a pair \(number, has mask\)"),
     ],
 )  # fmt: skip

@@ -91,8 +91,8 @@ def test_names_of_four_digits(small):
     [
         ("train/neg.pckl", [0], r"train/neg\.pckl, entry 0: found 0; wanted a pair \(number, has mask\)"),
         ("train/neg.pckl", [(0, True), (7, True)],
-         r"train/neg\.pckl: 1 images are listed in it but not there: 7; ask for SensumSODF at https://"),
-        ("test/neg.pckl", [(0, True)], r"test/neg\.pckl: 1 images stand in .*/train/neg\.pckl too: 0"),
+         r"train/neg\.pckl: 1 image listed in it, not there: 7; ask for SensumSODF at https://"),
+        ("test/neg.pckl", [(0, True)], r"test/neg\.pckl: 1 image also listed in .*/train/neg\.pckl: 0"),
         ("train/pos_50.pckl", [(0, True)], r"positive/data/0000\.png: no mask of its name in positive/annotation"),
         ("test/pos.pckl", None, r"test/pos\.pckl: no such file; ask for SensumSODF"),
     ],

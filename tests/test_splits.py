@@ -172,7 +172,7 @@ def test_found_groups_join_known_ones_and_say_so(photographs):
 
 def test_found_groups_need_images_that_can_be_read(photographs):
     looks = [Inspection(image_error="7.png: empty"), *inspect_samples(photographs[1:])]
-    with pytest.raises(DataError, match=r"1 images cannot be compared; the first: 7\.png: empty"):
+    with pytest.raises(DataError, match=r"1 image not readable; the first: 7\.png: empty"):
         group_samples(photographs, "found", looks)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from supersimplenet.cli.common import Command, OptionParser, parse_share
+from supersimplenet.cli.common import ON_ERROR_HELP, Command, OptionParser, parse_share
 from supersimplenet.errors import ConfigError
-from supersimplenet.runtime.bundle import Bundle, FileFormat, FilePrecision, require_precision
+from supersimplenet.preprocessing.loading import OnError
+from supersimplenet.runtime.bundle import Bundle, FileFormat, FilePrecision, require_opset, require_precision
 from supersimplenet.runtime.file_kinds import require_suffix
 from supersimplenet.utils.console import results
 from supersimplenet.utils.formatting import counted
@@ -50,6 +51,11 @@ def _parser() -> OptionParser:
     )
     parser.add_argument("--dynamic", action="store_true", help="leave height and width open")
     parser.add_argument(
+        "--opset",
+        type=PositiveInt | None,
+        help="version of ONNX's operators, from 18 on, for an engine that does not read torch's default",
+    )
+    parser.add_argument(
         "--max-drop", type=str, default="1%", help="for int8: I-AUROC that may be lost on training images"
     )
     parser.add_argument(
@@ -59,11 +65,13 @@ def _parser() -> OptionParser:
         default=[],
         help="files or folders to compare on; by default the test images of the model's dataset, else drawn ones",
     )
+    parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
     return parser
 
 
 def _run(options: Namespace) -> int:
     require_precision(options.format, options.precision)
+    require_opset(options.format, options.opset)
     require_suffix(options.output, options.format)
     if options.dynamic and options.size is not None:
         raise ConfigError("size and dynamic: a file has one size or leaves it open; give one of the two")
@@ -80,6 +88,8 @@ def _run(options: Namespace) -> int:
         dynamic=options.dynamic,
         max_drop=max_drop,
         images=options.images,
+        opset=options.opset,
+        on_error=options.on_error,
     )
     _print_export(options.output, bundle)
     if replaced:

@@ -112,8 +112,8 @@ def find_held_out(source: DataSource, hashes: Mapping[str, str]) -> list[Sample]
         found = _by_hash(candidates, set(hashes.values()))
         if len(found) < len(set(hashes.values())):
             raise DataError(
-                f"{source.name}: {len(hashes) - len(found)} of the {len(hashes)} images that the training held out are "
-                f"not there any more; {_CHANGED}"
+                f"{source.name}: held out of the training and not there any more: {len(hashes) - len(found)} of "
+                f"{counted(len(hashes), 'image')}; {_CHANGED}"
             )
     chosen = {sample.image for sample in found}
     return [sample for sample in samples if sample.image in chosen]

@@ -11,7 +11,7 @@ from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.preprocessing.images import read_mask
 from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.types import BAD, GOOD, Sample, Split
-from supersimplenet.utils.formatting import few
+from supersimplenet.utils.formatting import counted, few
 
 KSDD2Masks = Literal[0, 16, 53, 126, 246]
 _PAGE = "https://www.vicos.si/resources/kolektorsdd2/"
@@ -86,10 +86,10 @@ class KSDD2(DataSource):
         numbered = by_number(images)
         missing = sorted(counting[split].keys() - numbered.keys())
         unlisted = sorted(numbered.keys() - counting[split].keys())
-        for numbers, what in ((missing, "listed in it but not there"), (unlisted, "there but not listed in it")):
+        for numbers, what in ((missing, "listed in it, not there"), (unlisted, "there, not listed in it")):
             if numbers:
                 raise DataError(
-                    f"{self._split_file()}: {len(numbers):,} {split} images are {what}: {few(numbers)}; "
+                    f"{self._split_file()}: {counted(len(numbers), split + ' image')} {what}: {few(numbers)}; "
                     f"{self._advice()}, or leave out masks to use all of them"
                 )
         return {image: counting[split][number] for number, image in numbered.items()}

@@ -10,7 +10,7 @@ from supersimplenet.datasets.split_files import by_number, listed_images, read_p
 from supersimplenet.errors import ConfigError, DataError
 from supersimplenet.preprocessing.listing import list_images
 from supersimplenet.types import BAD, GOOD, Sample, Split
-from supersimplenet.utils.formatting import few
+from supersimplenet.utils.formatting import counted, few
 
 SensumCategory = Literal["capsule", "softgel"]
 _PAGE = "https://www.sensum.eu/sensumsodf-dataset/"
@@ -66,7 +66,9 @@ class SensumSODF(DataSource):
             training, testing = self._listed(train, images), self._listed(test, images)
             both = sorted(training.keys() & testing.keys())
             if both:
-                raise DataError(f"{test}: {len(both)} images stand in {train} too: {few(both)}; fetch the lists again")
+                raise DataError(
+                    f"{test}: {counted(len(both), 'image')} also listed in {train}: {few(both)}; fetch the lists again"
+                )
             if images is good:
                 samples += [Sample(image=good[number], label=GOOD, split="train") for number in training]
                 samples += [Sample(image=good[number], label=GOOD, split="test") for number in testing]
@@ -89,7 +91,7 @@ class SensumSODF(DataSource):
         missing = sorted(listed.keys() - images.keys())
         if missing:
             raise DataError(
-                f"{path}: {len(missing):,} images are listed in it but not there: {few(missing)}; {self._advice()}"
+                f"{path}: {counted(len(missing), 'image')} listed in it, not there: {few(missing)}; {self._advice()}"
             )
         return listed
 

@@ -16,6 +16,7 @@ from supersimplenet.datasets.parts import merge_copies, merge_parts, require_one
 from supersimplenet.errors import ConfigError, DataError, OutputError
 from supersimplenet.types import GOOD, GroupsName, Sample
 from supersimplenet.utils.files import whole_file
+from supersimplenet.utils.formatting import counted
 from supersimplenet.utils.names import csv_line, label_cell, path_cell
 from supersimplenet.utils.seeding import derive_seed
 
@@ -98,7 +99,7 @@ def group_samples(
     assert inspections is not None
     errors = [inspection.image_error for inspection in inspections if inspection.image_error is not None]
     if errors:
-        raise DataError(f"{len(errors)} images cannot be compared; the first: {errors[0]}")
+        raise DataError(f"{counted(len(errors), 'image')} not readable; the first: {errors[0]}")
     if len(samples) > MOST_IMAGES:
         raise DataError(f"{len(samples):,} images; {MOST_IMAGES:,} can be compared: name groups, or split in parts")
     images = [inspection.image for inspection in inspections if inspection.image is not None]

@@ -9,34 +9,27 @@ from dataclasses import replace
 from datetime import date
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import timm
 
-from supersimplenet.datasets.synthetic import synthesize
-from supersimplenet.datasets.synthetic_config import SyntheticConfig
-from supersimplenet.errors import ConfigError, DataError, OutputError
+from supersimplenet.errors import ConfigError, OutputError
 from supersimplenet.export.formats import convert
 from supersimplenet.export.graph import at_size, score_inputs, step_px, trace, trace_scores
-from supersimplenet.export.quantization import QuantizationImages, quantize
+from supersimplenet.export.images import quantization_images, verification_images
+from supersimplenet.export.quantization import quantize
 from supersimplenet.export.recalibration import recalibrate
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.config import WEIGHTS_FILE
 from supersimplenet.inference.detector import Detector
-from supersimplenet.inference.image_records import (
-    HELD_OUT_ROLES,
-    read_image_records,
-    samples_to_choose_by,
-    trained_on,
-)
 from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
 from supersimplenet.inference.record import stated_hash
 from supersimplenet.model.config import SMALLEST_SIDE_PX
 from supersimplenet.model.folded import output_names_of
 from supersimplenet.model.layers import require_fitting_size
 from supersimplenet.model.network import SuperSimpleNet
-from supersimplenet.preprocessing.listing import list_images
+from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.preprocessing.resizing import Resize
 from supersimplenet.runtime import Inspector
@@ -48,19 +41,16 @@ from supersimplenet.runtime.bundle import (
     ViewImage,
     describe_outputs,
     encode_png,
+    require_opset,
     require_precision,
 )
 from supersimplenet.runtime.file_kinds import require_suffix
-from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.console import console
-from supersimplenet.utils.files import Paths, as_paths, file_sha256, to_disk
+from supersimplenet.utils.files import Paths, as_paths, to_disk
 from supersimplenet.utils.formatting import shown_size
 from supersimplenet.utils.locks import writing_file
 from supersimplenet.utils.serialization import to_plain
 
-T = TypeVar("T")
-_IMAGES = 32
-_SPLIT_IMAGES = 300
 _VERSIONED = (
     "supersimplenet",
     "torch",
@@ -90,6 +80,8 @@ def export_model(
     max_drop: float = 0.01,
     images: Paths = (),
     tolerance: Tolerance | None = None,
+    opset: int | None = None,
+    on_error: OnError = "stop",
 ) -> Bundle:
     """Export a model folder as one file, and verify the file against the model.
 
@@ -106,6 +98,8 @@ def export_model(
         images: image files or folders, one or several, for the verification, and for int8; by default those of the
             model's own dataset.
         tolerance: tolerance of the verification; by default the one of the precision, see `TOLERANCES`.
+        opset: version of ONNX's operators, from 18 on, for an engine that does not read torch's default.
+        on_error: whether an unreadable image stops the export or is left out.
 
     Returns:
         The file's metadata, which include the certificate of the verification.
@@ -115,6 +109,7 @@ def export_model(
     """
     model, output, images = Path(model), Path(output), as_paths(images)
     require_precision(file_format, precision)
+    require_opset(file_format, opset)
     require_suffix(output, file_format)
     if output.is_dir():
         raise OutputError(f"{output}: a folder; name the file to write, such as {output / 'model'}.{file_format}")
@@ -123,15 +118,14 @@ def export_model(
     detector, trained_size_px = _detector_at(model, size_px, dynamic=dynamic)
     postprocessor, preprocessor = detector.postprocessor, detector.preprocessor
     with writing_file(output), tempfile.TemporaryDirectory() as drawn:
-        verification_images, source = _verification_images(
-            model, detector.record, images, Path(drawn), detector.image_size
+        compared, source = verification_images(
+            model, detector.record, images, Path(drawn), preprocessor, on_error=on_error
         )
-        artifact = convert(
-            trace(detector.network, precision=precision, dynamic=dynamic, masked=not preprocessor.is_plain), file_format
-        )
+        program = trace(detector.network, precision=precision, dynamic=dynamic, masked=not preprocessor.is_plain)
+        artifact = convert(program, file_format, opset=opset)
         drop, drop_of = None, None
         if precision == "int8":
-            chosen = _quantization_images(model, detector.record, images, preprocessor)
+            chosen = quantization_images(model, detector.record, images, preprocessor, on_error=on_error)
             artifact.model, drop, drop_of = quantize(
                 artifact.model,
                 file_format,
@@ -147,7 +141,9 @@ def export_model(
             calibration = postprocessor.calibration
             if calibration is not None and not replace(calibration, applied_to=bundle.computation).holds:
                 artifact.write(file, bundle)
-                again = recalibrate(model, detector.record, calibration, Inspector.load(file, trust=True))
+                again = recalibrate(
+                    model, detector.record, calibration, Inspector.load(file, trust=True), on_error=on_error
+                )
                 if again is not None:
                     bundle = replace(bundle, calibration=again[0], recalibrated=again[1])
             artifact.append(
@@ -162,7 +158,7 @@ def export_model(
             )
             artifact.write(file, bundle)
             certificate = _verified(
-                file, detector, verification_images, source, tolerance or TOLERANCES[precision], dynamic=dynamic
+                file, detector, compared, source, tolerance or TOLERANCES[precision], dynamic=dynamic
             )
             bundle = replace(bundle, certificate=replace(certificate, measured_drop=drop, drop_of=drop_of))
             artifact.write(file, bundle)
@@ -286,54 +282,6 @@ def _check_size(network: SuperSimpleNet, size_px: tuple[int, int], *, dynamic: b
         )
 
 
-def _verification_images(
-    model: Path, record: dict[str, Any], given: Sequence[Path], drawn: Path, size_px: tuple[int, int]
-) -> tuple[list[Path], str]:
-    """Return images for the verification, and where they came from: given, else test images, else synthetic images."""
-    if given:
-        named = [path for place in given for path in list_images(place)]
-        return _evenly(named, _IMAGES), "named with --images"
-    samples = _samples(model, record)
-    test = [sample.image for sample in samples if sample.split == "test"] or [sample.image for sample in samples]
-    if test:
-        return _evenly(test, _IMAGES), "test images of the model's dataset"
-    side = max(64, round(1.5 * max(size_px)))
-    config = SyntheticConfig(size_px=(side, side), train_good=1, test_good=1, test_per_defect=1)
-    folders = synthesize(drawn / "surfaces", config)
-    found = [path for folder in folders for path in list_images(folder / "test")]
-    return _evenly(found, _IMAGES), "synthetic images: the model's own were not found, and none named with --images"
-
-
-def _quantization_images(
-    model: Path, record: dict[str, Any], given: Sequence[Path], preprocessor: Preprocessor
-) -> QuantizationImages:
-    """Return good images that were trained on, and bad training images; without a dataset, the given ones as good.
-
-    Images that the training held out are never among them: they set the thresholds, and do nothing else.
-
-    Raises:
-        ConfigError: there are no such images.
-    """
-    samples = _samples(model, record)
-    if samples and "training" in record:
-        chosen = [(s.image, s.label) for s in samples_to_choose_by(model, samples, record)]
-    else:
-        held_out = {image.sha256 for image in read_image_records(model) or () if image.role in HELD_OUT_ROLES}
-        named = [path for place in given for path in list_images(place)]
-        chosen = [(path, GOOD) for path in named if not held_out or file_sha256(path) not in held_out]
-        if len(chosen) < len(named):
-            console().print(f"int8: {len(named) - len(chosen)} images not used, because they calibrate the model")
-    if not chosen:
-        raise ConfigError(
-            "precision: int8 needs images to measure value ranges with, and the model's dataset was not found; name "
-            "some of good parts with --images"
-        )
-    chosen = _evenly(chosen, _SPLIT_IMAGES)
-    return QuantizationImages(
-        prepared=[preprocessor.prepare(path) for path, _ in chosen], labels=[label for _, label in chosen]
-    )
-
-
 def _sees_whole(preprocessor: Preprocessor, *, dynamic: bool) -> bool:
     """Return whether the graph sees whole images at the size of the training, so that it can give verdicts."""
     return not dynamic and preprocessor.config.fit != "tiles"
@@ -353,24 +301,6 @@ def _view_images(preprocessor: Preprocessor) -> dict[ViewImage, str]:
     if preprocessor.aligner is not None:
         images["reference"] = encode_png(preprocessor.aligner.reference)
     return images
-
-
-def _samples(model: Path, record: dict[str, Any]) -> list[Sample]:
-    """Return the samples that the model was trained with; none where the dataset is unknown or not on this machine."""
-    if "data" not in record:
-        return []
-    try:
-        samples = trained_on(record, model).samples()
-    except DataError:
-        return []
-    return samples if samples and samples[0].image.is_file() else []
-
-
-def _evenly(things: Sequence[T], most: int) -> list[T]:
-    """Return at most ``most`` items, evenly spaced, because test images are sorted by type of defect."""
-    if len(things) <= most:
-        return list(things)
-    return [things[round(place * (len(things) - 1) / (most - 1))] for place in range(most)]
 
 
 def _preprocessing(network: SuperSimpleNet, preprocessor: Preprocessor) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import io
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,16 +40,27 @@ class Artifact(Protocol):
         """Write the network and its metadata into one file."""
 
 
-def convert(program: ExportedProgram, file_format: FileFormat) -> Artifact:
+def convert(program: ExportedProgram, file_format: FileFormat, *, opset: int | None = None) -> Artifact:
     """Convert a traced network into a format.
+
+    Args:
+        program: the network.
+        file_format: the format.
+        opset: version of ONNX's operators; None for torch's default, and for the other formats.
 
     Raises:
         ConfigError: the format's packages are not installed.
         ExportError: the format's converter fails.
     """
-    makers: dict[FileFormat, type[Any]] = {"onnx": OnnxArtifact, "openvino": OpenVinoArtifact, "torch": TorchArtifact}
+    makers: dict[FileFormat, Callable[[ExportedProgram], Artifact]] = {
+        "onnx": partial(OnnxArtifact, opset=opset),
+        "openvino": OpenVinoArtifact,
+        "torch": TorchArtifact,
+    }
     try:
-        return makers[file_format](program)  # type: ignore[no-any-return]
+        return makers[file_format](program)
+    except ConfigError:
+        raise
     except ImportError as error:
         raise ConfigError(
             f"format: {file_format} needs packages that are not installed ({error}); "
@@ -65,17 +77,21 @@ def output_names(program: ExportedProgram) -> list[str]:
 
 
 class OnnxArtifact:
-    """An ONNX model."""
+    """An ONNX model, with operators of a version (``opset``)."""
 
-    def __init__(self, program: ExportedProgram) -> None:
+    def __init__(self, program: ExportedProgram, opset: int | None = None) -> None:
         import onnx
 
         self._onnx = onnx
-        self.model = _onnx_model(program, INPUTS)
+        newest = onnx.defs.onnx_opset_version()
+        if opset is not None and opset > newest:
+            raise ConfigError(f"opset: {opset}; the installed onnx {onnx.__version__} knows {newest} at most")
+        self._opset = opset
+        self.model = _onnx_model(program, INPUTS, opset)
 
     def append(self, scores: ExportedProgram, inputs: Sequence[str]) -> None:
         """See `Artifact`."""
-        added = _onnx_model(scores, inputs)
+        added = _onnx_model(scores, inputs, self._opset)
         # Its own tensors get a prefix; those that both graphs name are the network's outputs and the pixels to ignore.
         self._onnx.compose.add_prefix(added, "scores.", rename_inputs=False, rename_outputs=False, inplace=True)
         for name in ("node", "initializer", "output", "value_info"):
@@ -89,7 +105,7 @@ class OnnxArtifact:
         path.write_bytes(seal_onnx(self.model.SerializeToString()))
 
 
-def _onnx_model(program: ExportedProgram, inputs: Sequence[str]) -> Any:
+def _onnx_model(program: ExportedProgram, inputs: Sequence[str], opset: int | None) -> Any:
     from onnxscript import optimizer
 
     with warnings.catch_warnings():
@@ -99,6 +115,7 @@ def _onnx_model(program: ExportedProgram, inputs: Sequence[str]) -> Any:
             dynamo=True,
             input_names=list(inputs[: len(program.graph_signature.user_inputs)]),
             output_names=output_names(program),
+            opset_version=opset,
             verbose=False,
         )
     assert exported is not None

@@ -22,6 +22,7 @@ from supersimplenet.runtime.openvino_model import CompiledModel
 from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.runtime.tiles import Run
 from supersimplenet.types import Prediction
+from supersimplenet.utils.formatting import counted
 
 DROP_OF_RANKING = "I-AUROC of the score that decides"
 DROP_OF_SCORES = "the share of the scores' variance that quantisation changes"
@@ -91,6 +92,7 @@ def quantize(
         ConfigError: NNCF is not installed.
         ExportError: the loss is larger than ``max_drop``.
     """
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF asks it for CUDA, which is not used
     try:
         import nncf
     except ImportError as error:
@@ -149,7 +151,7 @@ def quantize(
         )
     drop = accuracy(reference) - accuracy(scores(quantized, everything))
     kept = "" if ranges is measured else " kept for this"
-    of = f"{DROP_OF_RANKING if two_classes else DROP_OF_SCORES} ({len(measured)} images{kept})"
+    of = f"{DROP_OF_RANKING if two_classes else DROP_OF_SCORES} ({counted(len(measured), 'image')}{kept})"
     if not drop <= max_drop:
         raise ExportError(
             f"int8: loses {drop * 100:.2g} % ({of}), {(drop - max_drop) * 100:.2g} % more "

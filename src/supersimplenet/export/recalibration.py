@@ -11,11 +11,17 @@ from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.set_thresholds import set_thresholds
 from supersimplenet.inference.image_records import held_out_samples, trained_on
 from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.runtime.predictor import Predictor
 
 
 def recalibrate(
-    model: Path, record: Mapping[str, Any], calibration: Calibration, predictor: Predictor
+    model: Path,
+    record: Mapping[str, Any],
+    calibration: Calibration,
+    predictor: Predictor,
+    *,
+    on_error: OnError = "stop",
 ) -> tuple[Calibration, str] | None:
     """Set the thresholds again that the held-out images of the training set, from the scores of another computation.
 
@@ -24,6 +30,7 @@ def recalibrate(
         record: its config.yaml.
         calibration: the calibration of the model folder.
         predictor: computes the scores.
+        on_error: whether an unreadable image stops, or is left out, after which the calibration is not repeated.
 
     Returns:
         The calibration and what it changed, in words; None where it cannot be repeated, because its parts are not here
@@ -51,6 +58,7 @@ def recalibrate(
         ),
         basis=calibration.basis,
         weights_sha256=calibration.weights_sha256,
+        on_error=on_error,
     ).calibration
     if found.list_sha256 != calibration.list_sha256:
         return None

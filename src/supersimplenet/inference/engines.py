@@ -23,7 +23,7 @@ from supersimplenet.runtime.openvino_model import OpenVinoModel
 from supersimplenet.runtime.predictor import Backend
 from supersimplenet.runtime.tiles import Outputs
 from supersimplenet.utils.formatting import first_line
-from supersimplenet.utils.system import is_cpu, keep_freed_blocks, worker_threads
+from supersimplenet.utils.system import is_cpu, keep_freed_blocks, require_own_threads, worker_threads
 
 _GPU_BATCH = 16
 
@@ -93,6 +93,7 @@ class TorchEngine:
     @torch.inference_mode()
     def run(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> Outputs:
         """See `Backend`."""
+        require_own_threads()
         inputs = [torch.from_numpy(values) for values in (pixels, ignored) if values is not None]
         batches = zip(*[torch.split(values, self.batch_size) for values in inputs], strict=True)
         outputs = [self._computed(batch) for batch in batches]

@@ -15,6 +15,7 @@ from supersimplenet.model.config import NO_SHIFT, ModelConfig
 from supersimplenet.model.heads import HeadOutput, Heads
 from supersimplenet.model.layers import resolve_layers
 from supersimplenet.model.subspace import Subspace
+from supersimplenet.utils.system import require_own_threads
 
 SMOOTHING_SIGMA_PX = 4.0
 _SMALLEST_SHARE = 1e-4  # of the smoothing's weights; a pixel needs at least this share on counted positions
@@ -46,6 +47,7 @@ class SuperSimpleNet(nn.Module):
         self, config: ModelConfig, *, backbone: Backbone | None = None, seed: int = 0, heads: bool = True
     ) -> None:
         super().__init__()
+        require_own_threads()
         self.map_shift_px = NO_SHIFT
         is_own = backbone is not None and backbone.origin == "module"
         self.config = replace(config, feature_strides=config.strides) if is_own else resolve_layers(config)

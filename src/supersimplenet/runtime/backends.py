@@ -22,7 +22,7 @@ from supersimplenet.runtime.seal import RUN_AGAIN, check_onnx, check_openvino, c
 from supersimplenet.runtime.tiles import NamedOutputs, Outputs, Run
 from supersimplenet.utils.files import open_regular, read_regular
 from supersimplenet.utils.formatting import first_line
-from supersimplenet.utils.system import available_cores, worker_threads
+from supersimplenet.utils.system import available_cores, require_own_threads, worker_threads
 from supersimplenet.utils.zips import opened_zip, require_plain
 
 _LARGEST_XML_BYTES = 256 << 20
@@ -225,6 +225,7 @@ class TorchBackend:
     def __init__(self, path: Path, threads: int) -> None:
         self._engine = _imported("torch", "train")
         self._engine.set_num_threads(threads)
+        require_own_threads()
         extra = {KEY: ""}
         with opened_zip(path, advice=RUN_AGAIN) as archive:
             require_plain(archive, path.stat().st_size)
@@ -248,6 +249,7 @@ class TorchBackend:
 
     def outputs(self, pixels: NDArray[np.uint8], ignored: NDArray[np.bool_] | None = None) -> NamedOutputs:
         """See `FileBackend`."""
+        require_own_threads()
         with self._engine.inference_mode():
             inputs = network_inputs(pixels, ignored, masked=self.bundle.masked).values()
             found = self._module(*map(self._engine.from_numpy, inputs))

@@ -42,6 +42,7 @@ _WHY_NOT: dict[tuple[FileFormat, FilePrecision], str] = {
     ("onnx", "bf16"): "ONNX Runtime has no bfloat16 kernels for CPUs",
     ("torch", "int8"): "NNCF's torch programs only imitate int8, in float",
 }
+LEAST_OPSET = 18  # of torch's exporter; it leaves newer graphs as they are where an older one is asked for
 
 
 def require_precision(file_format: FileFormat, precision: FilePrecision) -> None:
@@ -55,6 +56,20 @@ def require_precision(file_format: FileFormat, precision: FilePrecision) -> None
         raise ConfigError(
             f"precision: no {precision} for {file_format}: {_WHY_NOT[file_format, precision]}; choose {able}"
         )
+
+
+def require_opset(file_format: FileFormat, opset: int | None) -> None:
+    """Refuse a version of ONNX's operators (``opset``) for another format, or one that torch cannot write.
+
+    Raises:
+        ConfigError: it is refused.
+    """
+    if opset is None:
+        return
+    if file_format != "onnx":
+        raise ConfigError(f"opset: {opset}; only onnx files have one, not {file_format}; leave it out")
+    if opset < LEAST_OPSET:
+        raise ConfigError(f"opset: {opset}; torch writes {LEAST_OPSET} and newer")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from supersimplenet.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,6 +26,9 @@ STOP_WITH_STDIN = "SUPERSIMPLENET_STOP_WITH_STDIN"  # environment variable: seco
 _KEPT_BYTES = (1 << 31) - 1
 _SPIN_COUNT = "1000"
 _GPU_THREADS = 8  # largest number of threads that decode images for a GPU
+_process_with_threads: int | None = (
+    None  # the process, or an ancestor that it was forked from; see `require_own_threads`
+)
 
 
 def keep_freed_blocks() -> bool:
@@ -85,6 +90,28 @@ def worker_threads(device: torch.device) -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(threads)
+
+
+def require_own_threads() -> None:
+    """Refuse to compute with torch in a process that was forked from one that computed with it.
+
+    A forked process has none of the threads of its parent, and torch would wait for them without end.
+
+    Raises:
+        ConfigError: this is such a process, and torch would use several threads.
+    """
+    global _process_with_threads
+    import torch  # imported only here: the production computer may lack torch
+
+    if torch.get_num_threads() == 1:
+        return
+    if _process_with_threads not in (None, os.getpid()):
+        raise ConfigError(
+            "this process was forked from one that uses torch, and torch's threads do not exist in it: it would wait "
+            "for them without end; start processes with multiprocessing.get_context('spawn'), or call "
+            "torch.set_num_threads(1) first in this one"
+        )
+    _process_with_threads = os.getpid()
 
 
 def cpu_name() -> str:
