@@ -19,13 +19,14 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet, SyntheticConfig, synthesize
+from supersimplenet.cli.calibrate import _print_scores
 from supersimplenet.cli.main import main
 from supersimplenet.datasets.folder import Folder
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.errors import CalibrationError, ConfigError, DataError, ModelFolderError
 from supersimplenet.evaluation.calibrate import calibrate
 from supersimplenet.evaluation.config import ThresholdConfig
-from supersimplenet.evaluation.score_comparison import ScoreComparison
+from supersimplenet.evaluation.score_comparison import ScoreComparison, ScoreRow
 from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
 from supersimplenet.inference.config import ComputeConfig
 from supersimplenet.inference.image_records import held_out_samples, read_image_records, read_known_images
@@ -623,3 +624,17 @@ def test_a_guarantee_is_a_sentence_to_sign(model, parts):
         f"(60 good parts, from {parts / 'good'}, {today})"
     )
     assert calibration.weights_sha256 == hash_weights(model)
+
+
+def test_the_table_of_scores_fits_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [
+        ScoreRow(score=score, threshold_logit=-10.1234, max_false_alarms=0.123, auroc=0.9876, escapes=123, unsure=123)
+        for score in ("head", "map", "fused", "subspace", "joint")
+    ]
+    compared = ScoreComparison(rows=tuple(rows), good_parts=300, bad_parts=999, why_calibrating=None, confidence=0.95)
+    _print_scores(compared, "subspace", grey_zone=True)
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title.startswith("what each score")
+    assert [line.split()[0] for line in lines[:6]] == ["score", "head", "map", "fused", "subspace", "joint"]
+    assert lines[4].split() == ["subspace", "-10.1234", "12.3", "%", "0.9876", "123", "of", "999", "123", "decides"]

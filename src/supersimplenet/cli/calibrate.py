@@ -237,7 +237,7 @@ def _print_scores(found: ScoreComparison, decides: ScoreName, *, grey_zone: bool
     from rich.table import Table
 
     say = results().print
-    heads = ["score", "threshold", "false alarms at most"]
+    heads = ["score", "threshold", "false alarms ≤"]
     if found.bad_parts:
         heads += ["AUROC of parts", "escapes", *(["unsure"] if grey_zone else [])]
     table = Table(*heads, "", box=None, pad_edge=False)
