@@ -26,10 +26,17 @@ import supersimplenet
 from supersimplenet import Detector, ModelConfig, SuperSimpleNet
 from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError, ExportError, ImageError
+from supersimplenet.export import export
 from supersimplenet.export.export import export_model
 from supersimplenet.export.score_outputs import ScoreOutputs
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
-from supersimplenet.inference.model_folder import hash_weights, save_model, save_preprocessor, write_calibration
+from supersimplenet.inference.model_folder import (
+    hash_weights,
+    load_model,
+    save_model,
+    save_preprocessor,
+    write_calibration,
+)
 from supersimplenet.model.axes import hat_upscale
 from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.postprocessing.postprocessor import PostProcessor
@@ -336,6 +343,14 @@ def test_operators_are_of_the_version_that_was_asked_for(opset, model, photograp
     certificate = export_model(model, path, file_format="onnx", opset=opset, images=photographs).certificate
     assert {(known.domain, known.version) for known in onnx.load(path).opset_import} == {("", opset)}
     assert certificate.verdict_flips == 0
+
+
+def test_an_export_of_a_model_of_few_steps_says_so(model, photographs, tmp_path, capsys, monkeypatch):
+    network, record = load_model(model)
+    loaded = network, record | {"training": {"plan": {"total_steps": 5}}}
+    monkeypatch.setattr(export, "load_model", lambda folder: loaded)
+    export_model(model, tmp_path / "file.pt2", file_format="torch", images=photographs[:1])
+    assert "trained for only 5 steps: expect little" in " ".join(capsys.readouterr().err.split())
 
 
 def test_unreadable_images_stop_an_export_or_are_left_out_and_named(model, photographs, tmp_path, capsys):

@@ -22,7 +22,7 @@ from supersimplenet.export.quantization import quantize
 from supersimplenet.export.recalibration import recalibrate
 from supersimplenet.export.verification import TOLERANCES, Tolerance, verify
 from supersimplenet.inference.config import WEIGHTS_FILE
-from supersimplenet.inference.detector import Detector
+from supersimplenet.inference.detector import Detector, warn_of_few_steps
 from supersimplenet.inference.model_folder import hash_weights, load_model, load_preprocessor, read_calibration
 from supersimplenet.inference.record import stated_hash
 from supersimplenet.model.config import SMALLEST_SIDE_PX
@@ -174,6 +174,7 @@ def _detector_at(model: Path, size_px: tuple[int, int] | None, *, dynamic: bool)
     At another size the detector is not calibrated, which is printed.
     """
     network, record = load_model(model)
+    warn_of_few_steps(model, record)
     trained_size_px = network.config.size_px
     preprocessor = load_preprocessor(model, record, network.config)
     size_px = trained_size_px if size_px is None else size_px

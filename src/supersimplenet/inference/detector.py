@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,11 @@ def load_detector(model: Path, compute: ComputeConfig) -> Detector:
         detector = Detector.load(model, device="cpu")
     else:
         detector = Detector.load(model, device=compute.device, engine=compute.engine, precision=compute.precision)
-    if text := too_few_steps(total_steps(detector.record)):
-        console().print(f"{model}: trained for {text}")
+    warn_of_few_steps(model, detector.record)
     return detector
+
+
+def warn_of_few_steps(model: Path, record: Mapping[str, Any]) -> None:
+    """Print a warning if a model folder, with this config.yaml, was trained for too few steps."""
+    if text := too_few_steps(total_steps(record)):
+        console().print(f"{model}: trained for {text}")
