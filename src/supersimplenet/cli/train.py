@@ -45,6 +45,7 @@ from supersimplenet.utils.files import is_file
 _MODEL_NAME = "SuperSimpleNet"
 # Of a first model: as measured on the magnetic tiles (docs/results.md), where the time allows as many steps.
 _BATCH_SIZE, _STEPS, _TIME = 8, 800, "15m"
+_SHORT = {"--logger": "--trainer.logger"}
 _BASIC = (
     *("path", "--help", "--data", "--supervision", "--masks", "--output", "--time-budget", "--resume", "--config"),
     *("--model.backbone", "--model.image_size", "--view.fit", "--view.roi", "--recipe.batch_size", "--on-error"),
@@ -116,6 +117,7 @@ def _train(options: Namespace) -> int:
         parse_duration(settings.time_budget, "time-budget")
     check_masks(settings.masks)
     settings.trainer.require_score(settings.recipe.image_score)
+    settings.trainer.require_loggers()
     if settings.data is None:
         raise ConfigError(NO_DATASET)
     from supersimplenet.training.train import train
@@ -249,6 +251,12 @@ def _recorded_options(folder: Path, *, repeat: bool = False) -> list[str]:
         f"--{name.replace('_', '-')}={value if isinstance(value, str) else json.dumps(value)}"
         for name, value in values.items()
     ]
+
+
+def with_long_names(arguments: list[str]) -> list[str]:
+    """Return the arguments with each short spelling of an option in full."""
+    named = [argument.partition("=") for argument in arguments]
+    return [_SHORT.get(name, name) + equals + value for name, equals, value in named]
 
 
 def without_model_name(arguments: list[str]) -> list[str]:
