@@ -227,7 +227,7 @@ def test_what_a_server_missed_is_sent_when_it_is_back(server, tmp_path, capsys):
     assert run.info.status == "FINISHED"
 
 
-def test_a_continued_training_continues_its_run(server, fit, tmp_path, capsys):
+def test_a_continued_training_continues_its_run(server, fit, tmp_path):
     model = tmp_path / "model"
 
     def interrupt() -> None:
@@ -250,15 +250,20 @@ def test_a_continued_training_continues_its_run(server, fit, tmp_path, capsys):
     assert history(server, whole, LOSS) == pytest.approx(before | losses(model))
     assert sorted(before | losses(model)) == list(range(EPOCHS * STEPS))
 
-    # A run that the server has no more is not continued, and that is said.
+
+def test_a_run_that_the_server_has_no_more_is_not_continued(server, tmp_path, capsys):
     from supersimplenet.training.mlflow_run import MLflowRun
 
-    lost = tmp_path / "lost" / "logs" / "mlflow_run"
-    lost.parent.mkdir(parents=True)
-    lost.write_text("0123456789abcdef0123456789abcdef\n")
-    MLflowRun(lost, name="lost").begin({})
+    id_file = tmp_path / "logs" / "mlflow_run"
+    id_file.parent.mkdir(parents=True)
+    id_file.write_text("0123456789abcdef0123456789abcdef\n")
+    MLflowRun(id_file, name="first").begin({})
+    first = id_file.read_text().strip()
     assert "has no run 0123456789abcdef0123456789abcdef; a new one begins" in capsys.readouterr().err
-    assert run_of(server, tmp_path / "lost").info.run_name == "lost"
+    client(server).delete_run(first)
+    MLflowRun(id_file, name="second").begin({})
+    assert f"has no run {first}; a new one begins" in capsys.readouterr().err
+    assert run_of(server, tmp_path).info.run_name == "second"
 
 
 def test_a_failed_training_ends_its_run(server, fit, tmp_path):

@@ -54,7 +54,10 @@ PARSED = {
     "--cross": "several trainings; tests/test_few_parts.py runs it",
 }
 # Lines that call other programs: they install, start or open something.
-OTHER = r"make \w+|source \.venv/bin/activate|pip install |ray start |export MLFLOW|python experiments/\w+\.py|\.venv/bin/python tests/"
+OTHER = (
+    r"make \w+|source \.venv/bin/activate|pip install |ray start |export MLFLOW_TRACKING_URI=|"
+    r"python experiments/\w+\.py|\.venv/bin/python tests/"
+)
 # What few parts can guarantee; the pages ask for what many can.
 FEW = {"calibrate": ["--max-false-alarms", "46%"]}
 FEW_ESCAPES = ["--max-escapes", "60%"]

@@ -82,10 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _own_arguments(name: str, command: Command, arguments: list[str]) -> list[str]:
     """Return the arguments after the command's name, in the command's spelling."""
-    own = train.without_model_name(arguments)[len(name.split()) :]
-    if name == "train":
-        own = train.with_long_names(own)
-    own = with_known_spelling(own, command.parser)
+    own = with_known_spelling(train.without_model_name(arguments)[len(name.split()) :], command.parser)
     check_not_empty(own)
     if wants_all_help(own):
         print(command.parser.format_whole_help(), end="")

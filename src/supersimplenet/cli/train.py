@@ -67,7 +67,7 @@ def command() -> Command:
 
 def _train_parser() -> OptionParser:
     parser = OptionParser(
-        description="Train with whatever labels a dataset has, and leave a model folder.", basic=_BASIC
+        description="Train with whatever labels a dataset has, and leave a model folder.", basic=_BASIC, short=_SHORT
     )
     parser.add_argument(
         "path",
@@ -251,12 +251,6 @@ def _recorded_options(folder: Path, *, repeat: bool = False) -> list[str]:
         f"--{name.replace('_', '-')}={value if isinstance(value, str) else json.dumps(value)}"
         for name, value in values.items()
     ]
-
-
-def with_long_names(arguments: list[str]) -> list[str]:
-    """Return the arguments with each short spelling of an option in full."""
-    named = [argument.partition("=") for argument in arguments]
-    return [_SHORT.get(name, name) + equals + value for name, equals, value in named]
 
 
 def without_model_name(arguments: list[str]) -> list[str]:

@@ -135,13 +135,13 @@ class MLflowRun:
             return None
         run_id = self._id_file.read_text(encoding="utf-8").strip()
         try:
-            self._client.get_run(run_id)
+            if self._client.get_run(run_id).info.lifecycle_stage == "active":
+                return run_id
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            console().print(f"{self.where} has no run {run_id}; a new one begins")
-            return None
-        return run_id
+        console().print(f"{self.where} has no run {run_id}; a new one begins")  # or it was deleted there
+        return None
 
 
 @contextmanager
