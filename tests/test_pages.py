@@ -45,6 +45,7 @@ PARSED = {
     "s3://": "a server",
     "/mnt/line1": "a folder of a camera",
     "--engine ray": "a cluster; tests/test_ray.py runs it",
+    "--logger": "a server; tests/test_loggers.py runs it",
     "--trainer.devices": "several processes; tests/test_ddp.py runs them",
     "resnet18": "weights that are not here",
     "import --source": "weights that are not here; tests/test_interop.py runs it",
@@ -54,7 +55,8 @@ PARSED = {
 }
 # Lines that call other programs: they install, start or open something.
 OTHER = (
-    r"make \w+|source \.venv/bin/activate|pip install |ray start |python experiments/\w+\.py|\.venv/bin/python tests/"
+    r"make \w+|source \.venv/bin/activate|pip install |ray start |export MLFLOW_TRACKING_URI=|"
+    r"python experiments/\w+\.py|\.venv/bin/python tests/"
 )
 # What few parts can guarantee; the pages ask for what many can.
 FEW = {"calibrate": ["--max-false-alarms", "46%"]}

@@ -143,7 +143,7 @@ def carry_out(
 
 def comparable(run: Run, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that all runs of a benchmark share, without those that do not influence the figures."""
-    trainer = {name: value for name, value in settings["trainer"].items() if name != "num_workers"}
+    trainer = {name: value for name, value in settings["trainer"].items() if name not in ("num_workers", "logger")}
     others = {name: value for name, value in settings.items() if name != "cache"}
     return {"data": run.shared_data, **others, "trainer": trainer}
 

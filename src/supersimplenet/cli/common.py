@@ -57,11 +57,19 @@ class OptionParser(ArgumentParser):
 
     Args:
         basic: names of the arguments that ``--help`` shows; ``--help all`` shows the others too. None: all.
+        short: names in full of options that may be typed shorter, by the short name; see `with_known_spelling`.
     """
 
-    def __init__(self, *arguments: Any, basic: Sequence[str] | None = None, **named: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        basic: Sequence[str] | None = None,
+        short: Mapping[str, str] = MappingProxyType({}),
+        **named: Any,
+    ) -> None:
         super().__init__(*arguments, **{"formatter_class": HelpFormatter, **named})
         self.basic = basic
+        self.short = short
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """Return the help, of the basic arguments where there are such."""
@@ -141,8 +149,10 @@ def wants_all_help(arguments: Sequence[str]) -> bool:
     return any(pair in {("--help", "all"), ("-h", "all")} for pair in pairwise(arguments))
 
 
-def with_known_spelling(arguments: Sequence[str], parser: ArgumentParser) -> list[str]:
+def with_known_spelling(arguments: Sequence[str], parser: OptionParser) -> list[str]:
     """Return the arguments with each option in its parser's spelling: ``--batch_size`` is also ``--batch-size``.
+
+    A short name becomes that in full.
 
     Args:
         arguments: the arguments after the command's name.
@@ -153,6 +163,7 @@ def with_known_spelling(arguments: Sequence[str], parser: ArgumentParser) -> lis
     spelled = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
+        name = parser.short.get(name, name)
         if name.startswith("--") and name not in known:
             head, dot, tail = name.partition(".")
             # After the dot follows the name of a class field, which Python spells with underscores.

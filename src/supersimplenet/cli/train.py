@@ -45,6 +45,7 @@ from supersimplenet.utils.files import is_file
 _MODEL_NAME = "SuperSimpleNet"
 # Of a first model: as measured on the magnetic tiles (docs/results.md), where the time allows as many steps.
 _BATCH_SIZE, _STEPS, _TIME = 8, 800, "15m"
+_SHORT = {"--logger": "--trainer.logger"}
 _BASIC = (
     *("path", "--help", "--data", "--supervision", "--masks", "--output", "--time-budget", "--resume", "--config"),
     *("--model.backbone", "--model.image_size", "--view.fit", "--view.roi", "--recipe.batch_size", "--on-error"),
@@ -66,7 +67,7 @@ def command() -> Command:
 
 def _train_parser() -> OptionParser:
     parser = OptionParser(
-        description="Train with whatever labels a dataset has, and leave a model folder.", basic=_BASIC
+        description="Train with whatever labels a dataset has, and leave a model folder.", basic=_BASIC, short=_SHORT
     )
     parser.add_argument(
         "path",
@@ -116,6 +117,7 @@ def _train(options: Namespace) -> int:
         parse_duration(settings.time_budget, "time-budget")
     check_masks(settings.masks)
     settings.trainer.require_score(settings.recipe.image_score)
+    settings.trainer.require_loggers()
     if settings.data is None:
         raise ConfigError(NO_DATASET)
     from supersimplenet.training.train import train

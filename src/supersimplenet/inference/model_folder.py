@@ -11,7 +11,7 @@
     ├── reference.png       the image with which other images are aligned, if they are
     ├── metrics.json        written by `supersimplenet test`
     ├── checkpoints/        the last state of the training, for --resume
-    └── logs/               CSV and TensorBoard
+    └── logs/               losses: CSV, TensorBoard, or what trainer.logger names
 """
 
 from __future__ import annotations

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import Precision
 
 Strategy = Literal["auto", "ddp"]
+LoggerName = Literal["csv", "tensorboard", "mlflow", "wandb"]
+MLFLOW_ADDRESS = "MLFLOW_TRACKING_URI"  # environment variable, MLflow's own
 PUBLISHED_EPOCHS = 300
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
@@ -37,6 +42,9 @@ class TrainerConfig:
             bad parts will escape; 0 for none, nor painted defects where there is no bad part.
         num_workers: number of processes that read images ahead of the training steps; useful only where no cache holds
             the features. 0 for none.
+        logger: where losses are logged: one or several of ``csv``, ``tensorboard``, ``mlflow``, ``wandb``, with commas
+            between, or ``none``. The last two also get settings, figures, pictures of held-out images and the model.
+            ``--logger`` is short for this option.
     """
 
     max_epochs: int = PUBLISHED_EPOCHS
@@ -49,6 +57,7 @@ class TrainerConfig:
     holdout_fraction: float = 0.2
     escapes_share: float = 0.25
     num_workers: int = 0
+    logger: str = "csv,tensorboard"
 
     def __post_init__(self) -> None:
         if self.max_epochs < 0:
@@ -66,6 +75,18 @@ class TrainerConfig:
             raise ConfigError(f"trainer.strategy: '{self.strategy}'; choose {', '.join(get_args(Strategy))}")
         if self.num_workers < 0:
             raise ConfigError(f"trainer.num_workers: {self.num_workers}; it must be 0 or more")
+        names = [name.strip() for name in self.logger.split(",")]
+        if unknown := [name for name in names if name not in get_args(LoggerName) and names != ["none"]]:
+            known = ", ".join(get_args(LoggerName))
+            raise ConfigError(
+                f"trainer.logger: '{unknown[0]}'; choose from {known}, with commas between, or none alone"
+            )
+
+    @property
+    def loggers(self) -> tuple[LoggerName, ...]:
+        """Names of the loggers, each once, in the order of `LoggerName`."""
+        names = {name.strip() for name in self.logger.split(",")}
+        return tuple(name for name in get_args(LoggerName) if name in names)
 
     @property
     def heads(self) -> bool:
@@ -82,6 +103,21 @@ class TrainerConfig:
             raise ConfigError(
                 f"recipe.image_score: {image_score}, but --trainer.max_epochs 0 trains no heads, so there is the "
                 "subspace score alone; leave out one of both options"
+            )
+
+    def require_loggers(self) -> None:
+        """Refuse loggers whose package is not installed, or MLflow without the address of a server.
+
+        Raises:
+            ConfigError: a package or the address is missing; the message says what to do.
+        """
+        for name in ("mlflow", "wandb"):
+            if name in self.loggers and not _is_installed(name):
+                raise ConfigError(f"trainer.logger: {name} is not installed; pip install 'supersimplenet[{name}]'")
+        if "mlflow" in self.loggers and not os.environ.get(MLFLOW_ADDRESS):
+            raise ConfigError(
+                f"trainer.logger: mlflow: no server is named; set the environment variable {MLFLOW_ADDRESS}, such as "
+                "http://127.0.0.1:5000 for one that `mlflow server` runs on this machine"
             )
 
     @property
@@ -106,6 +142,14 @@ class CacheConfig:
         for name in ("memory_gib", "disk_gib"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"cache.{name}: {getattr(self, name)}; it must be 0 or more")
+
+
+def _is_installed(package: str) -> bool:
+    """Return whether a package can be imported, without importing it; a folder that has its name is none."""
+    if package in sys.modules:
+        return sys.modules[package] is not None
+    found = find_spec(package)
+    return found is not None and found.origin is not None
 
 
 def parse_duration(text: str, option: str = "time_budget") -> float:

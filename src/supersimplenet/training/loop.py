@@ -15,7 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.strategies.ddp import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -125,6 +125,7 @@ def fit(
     held_out: Sequence[int],
     *,
     identity: str,
+    loggers: Sequence[Logger],
     deadline: float | None = None,
 ) -> None:
     """Train to the end; continue from the folder's checkpoint where there is one.
@@ -169,7 +170,7 @@ def fit(
             gradient_clip_val=module.label_recipe.gradient_clip_norm,
             callbacks=callbacks,
             plugins=[CheckpointWriter(identity)],
-            logger=[CSVLogger(folder / "logs", name="csv"), TensorBoardLogger(folder / "logs", name="tensorboard")],
+            logger=list(loggers),
             log_every_n_steps=1,
             num_sanity_val_steps=0,
             enable_progress_bar=False,

@@ -46,7 +46,7 @@ _BUDGET_SHARE = 0.95  # share of a time budget for training steps; checkpoints, 
 # lists and the files of `view`, their content is compared instead.
 _FREE = (
     *("cache", "on_error", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.num_workers"),
-    "trainer.escapes_share",
+    *("trainer.escapes_share", "trainer.logger"),
 )
 _FEWEST_FOLDS, _MOST_FOLDS = 2, 4  # of the models that tell how many bad parts will escape
 

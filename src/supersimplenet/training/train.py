@@ -24,6 +24,7 @@ from supersimplenet.training.distributed import ProcessGroup, start
 from supersimplenet.training.features import remove_cache_files
 from supersimplenet.training.folds import score_bad_of_folds
 from supersimplenet.training.instant import train_instant, write_instant
+from supersimplenet.training.loggers import Loggers
 from supersimplenet.training.loop import fit
 from supersimplenet.training.map_shift import choose_map_shift
 from supersimplenet.training.output import begin, describe, finish
@@ -99,6 +100,7 @@ def train(
     if run.time_budget is not None:
         parse_duration(run.time_budget)  # a wrong duration raises before anything is started
     run.trainer.require_score(run.recipe.image_score)
+    run.trainer.require_loggers()
     process_group = start(run.trainer)
     with ExitStack() as held:
 
@@ -106,14 +108,18 @@ def train(
             held.enter_context(writing_into(run.folder))
 
         process_group.on_rank_zero(lock)
-        return _train(run, process_group, backbone, resume=resume)
+        loggers = held.enter_context(Loggers(run.trainer.loggers, run.folder))
+        return _train(run, process_group, loggers, backbone, resume=resume)
 
 
-def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *, resume: bool) -> Detector:
+def _train(
+    run: Run, process_group: ProcessGroup, loggers: Loggers, backbone: nn.Module | None, *, resume: bool
+) -> Detector:
     settings = {**run.settings(), "model": to_plain(run.model)}
     earlier = process_group.on_rank_zero(lambda: earlier_run(run.folder, settings, resume=resume))
     if earlier is not None:
         run = replace(run, data=as_recorded(run.data, run.folder))
+    process_group.on_rank_zero(loggers.connect)  # a server that is not there is found before an image is read
     labels = decide_labels(run, process_group, earlier)
     ready = prepare(run, labels, backbone, process_group, earlier)
     try:
@@ -122,13 +128,16 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
         # guarantee.
         subspaces = fit_to_training_set(ready.network, training_set, seed=run.seed, process_group=process_group)
         if not run.trainer.heads:
-            return train_instant(run, labels, ready, training_set, subspaces)
+            detector = train_instant(run, labels, ready, training_set, subspaces)
+            process_group.on_rank_zero(lambda: loggers.finish(detector, training_set.held_out_samples))
+            return detector
         process_group.on_rank_zero(lambda: write_instant(run, labels, ready, training_set, subspaces))
         module, batches, plan = plan_training(run, labels, ready, training_set, earlier)
         record = describe(run, labels, training_set, plan)
         record["view_files"] = process_group.on_rank_zero(
             lambda: begin(run, labels, ready, training_set, record, earlier)
         )
+        process_group.on_rank_zero(loggers.begin)
         fit(
             module,
             plan,
@@ -137,6 +146,7 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
             batches,
             training_set.held_out,
             identity=run_identity(record),
+            loggers=loggers.of_lightning(),
             deadline=run.deadline,
         )
         shift = process_group.on_rank_zero(
@@ -165,7 +175,9 @@ def _train(run: Run, process_group: ProcessGroup, backbone: nn.Module | None, *,
         remove_cache_files(run.folder, process_group)
     record["score_scale"] = to_plain(scale)
     record["training"]["map_shift"] = to_plain(shift)
-    return finish(run, labels, ready, training_set, record, folds)
+    detector = finish(run, labels, ready, training_set, record, folds)
+    process_group.on_rank_zero(lambda: loggers.finish(detector, training_set.held_out_samples))
+    return detector
 
 
 def _resolved(model: ModelConfig, data: DataSource, backbone: nn.Module | None) -> ModelConfig:
