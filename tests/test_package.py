@@ -23,7 +23,7 @@ import supersimplenet
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "supersimplenet"
 NAME = f"supersimplenet-{supersimplenet.__version__}"
-EXTRAS = {"align", "cli", "dev", "docs", "export", "imagenet", "onnx", "openvino", "ray", "train"}
+EXTRAS = {"align", "cli", "dev", "docs", "export", "imagenet", "notebooks", "onnx", "openvino", "ray", "train"}
 BUILD = "import sys; from hatchling import build; getattr(build, sys.argv[1])(sys.argv[2])"
 
 

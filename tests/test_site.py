@@ -153,6 +153,7 @@ def test_pages_that_may_be_missing_are_named_in_the_navigation_once():
 
 
 PAGES = ["index", "start", "outputs", "performance", "anomalib", "understand/network", "reference/commands/train"]
+PAGES += ["notebooks/own_parts", "notebooks/network"]
 
 
 def test_no_page_is_wider_than_a_phone_and_what_is_says_that_it_scrolls(site, browser):
