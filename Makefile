@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow docs fuzz fuzz-check lint format platforms benchmark gpu dist matrix clean
+.PHONY: demo test test-slow docs notebooks fuzz fuzz-check lint format platforms benchmark gpu dist matrix clean
 
 demo: $(READY)
 	rm -rf demo
@@ -20,6 +20,10 @@ docs: $(READY)
 	rm -rf site
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -E -d $(VENV)/doctrees docs site
 	@echo "read it: site/index.html"
+
+# Each in an empty folder; the outputs are stored, progress and times are not
+notebooks: $(READY)
+	$(BIN)/python notebooks/execute.py
 
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --minutes 30 --processes 2

@@ -23,6 +23,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "commands",  # docs/_ext: the pages of the commands, from their parsers
+    "notebooks",  # docs/_ext: notebooks as pages, with their stored outputs
     "markup",  # docs/_ext: links where a page is only named; classes of tables
     "links",  # docs/_ext: the check of all links, and that nothing is fetched
 ]

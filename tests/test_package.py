@@ -23,7 +23,10 @@ import supersimplenet
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "supersimplenet"
 NAME = f"supersimplenet-{supersimplenet.__version__}"
-EXTRAS = {"align", "cli", "dev", "docs", "export", "imagenet", "mlflow", "onnx", "openvino", "ray", "train", "wandb"}
+EXTRAS = {
+    *("align", "cli", "dev", "docs", "export", "imagenet", "mlflow", "notebooks", "onnx", "openvino", "ray", "train"),
+    "wandb",
+}
 BUILD = "import sys; from hatchling import build; getattr(build, sys.argv[1])(sys.argv[2])"
 
 

@@ -58,3 +58,14 @@ def test_a_line_needs_no_total(total):
     bar = console.progress_bar()
     bar.add_task("watching", total=total, completed=3, detail="")
     assert console._line_of(bar.tasks[0]) == ("watching: 3" if total is None else "watching: 3 of 5")
+
+
+def test_a_notebook_gets_plain_lines(monkeypatch, capsys):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    with console.progress_bar() as bar:
+        bar.advance(bar.add_task("reading", total=1, detail=""))
+    console.console().print("said")
+    console.results().print("found")
+    written = capsys.readouterr()
+    assert written.err.splitlines()[-1] == "said"
+    assert written.out == "found\n"

@@ -115,6 +115,19 @@ def test_the_public_names_are_in_the_reference(site):
         assert any(f'id="supersimplenet.{name}"' in page or f"errors.{name}" in page for page in pages), name
 
 
+@pytest.mark.parametrize("name", ["own_parts", "network"])
+def test_a_notebook_is_a_page_with_its_outputs(site, name):
+    notebook = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+    page = site / "notebooks" / f"{name}.html"
+    pictures = re.findall(r'"image/jpeg": "([^"\\]+)', notebook)
+    assert len(pictures) >= 5
+    shown = page.read_text(encoding="utf-8")
+    assert all(f"data:image/jpeg;base64,{picture}" in shown for picture in pictures)
+    printed = {"own_parts": "at most 5 % of good parts are called bad", "network": "largest difference of the score"}
+    assert printed[name] in text_of(page)
+    assert ".ipynb" not in text_of(page)  # a link to the other one leads to its page
+
+
 def test_the_link_check_finds_what_it_must(tmp_path):
     (tmp_path / "a.css").write_text("@import 'https://fonts.test/a.css'; b { background: url(gone.png) }")
     (tmp_path / "b.html").write_text('<p id="here"></p><a href="https://example.org/">fine, only a link</a>')
@@ -153,6 +166,7 @@ def test_pages_that_may_be_missing_are_named_in_the_navigation_once():
 
 
 PAGES = ["index", "start", "outputs", "performance", "anomalib", "understand/network", "reference/commands/train"]
+PAGES += ["notebooks/own_parts", "notebooks/network"]
 
 
 def test_no_page_is_wider_than_a_phone_and_what_is_says_that_it_scrolls(site, browser):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import tokenize
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ def texts() -> Iterator[tuple[str, str]]:
         for file in sorted(ROOT.glob(pattern)):
             if file.name not in HISTORY:
                 yield str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")
+    for file in sorted(ROOT.glob("notebooks/*.ipynb")):
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        yield str(file.relative_to(ROOT)), "\n".join("".join(cell["source"]) for cell in cells)
     for file in sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("experiments/*.py")]):
         yield str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")
     for commands in command_groups().values():
@@ -59,5 +63,6 @@ def test_the_words_are_read_where_they_stand():
     places = dict(texts())
     assert "guarantee" in places["README.md"]
     assert "anomaly map" in places["help of predict"]
+    assert "guarantee" in places["notebooks/own_parts.ipynb"]
     tokens = tokenize.generate_tokens(io.StringIO(places["src/supersimplenet/types.py"]).readline)
     assert any(token.type == tokenize.STRING and "verdict" in token.string for token in tokens)

@@ -120,4 +120,7 @@ class _Literal(Console):
 
 
 def _literal(*, stderr: bool) -> Console:
-    return _Literal(stderr=stderr, quiet=_silent, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    # A notebook gets plain lines too: rich would make a box of HTML of each, and ask for ipywidgets.
+    return _Literal(
+        stderr=stderr, quiet=_silent, highlight=False, markup=False, emoji=False, soft_wrap=True, force_jupyter=False
+    )
