@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from supersimplenet.datasets.synthetic import synthesize
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.errors import ConfigError, TrainingInterruptedError
 from supersimplenet.model.config import ModelConfig, Recipe
+from supersimplenet.training.checkpoints import CheckpointWriter
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.loggers import TrackerLogger
 from supersimplenet.training.train import train
@@ -37,7 +37,7 @@ SURFACE = "brushed_metal"
 SERVER = ("mlflow", "alembic", "flask", "flask_cors", "sqlalchemy")  # of the extra dev: the client and its server
 CALIBRATED = ("calibration.yaml", "config.yaml")
 LOSS = "train_loss_step"
-EPOCHS = 12  # time to kill a server or stop a training
+EPOCHS = 3
 STEPS = 2  # of an epoch: 8 images in batches of 4
 
 
@@ -227,17 +227,23 @@ def test_what_a_server_missed_is_sent_when_it_is_back(server, tmp_path, capsys):
     assert run.info.status == "FINISHED"
 
 
-def test_a_continued_training_continues_its_run(server, fit, tmp_path):
+def after_each_checkpoint(monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) -> None:
+    save = CheckpointWriter.save_checkpoint
+
+    def save_and_act(*arguments: object, **options: object) -> None:
+        save(*arguments, **options)
+        action()
+
+    monkeypatch.setattr(CheckpointWriter, "save_checkpoint", save_and_act)
+
+
+def test_a_continued_training_continues_its_run(server, fit, tmp_path, monkeypatch):
     model = tmp_path / "model"
 
-    def interrupt() -> None:
-        while not (model / "checkpoints" / "last.ckpt").exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(TrainingInterruptedError):
-        fit(model, "mlflow", epochs=EPOCHS)  # a signal may come while a CSV file is written, and cut it
+    with monkeypatch.context() as patched:
+        after_each_checkpoint(patched, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(TrainingInterruptedError):
+            fit(model, "mlflow", epochs=EPOCHS)
     stopped = run_of(server, model)
     assert stopped.info.status == "KILLED"
     before = history(server, stopped, LOSS)
@@ -405,19 +411,10 @@ def records_of(content: bytes) -> Iterator[bytes]:
             place += left
 
 
-def test_a_training_outlives_its_server(server, fit, tmp_path, capsys):
+def test_a_training_outlives_its_server(server, fit, tmp_path, capsys, monkeypatch):
     model = tmp_path / "model"
-    checkpoint = model / "checkpoints" / "last.ckpt"
-
-    def kill() -> None:
-        while not checkpoint.exists():
-            time.sleep(0.01)
-        server.kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
+    after_each_checkpoint(monkeypatch, server.kill)
     fit(model, "csv,mlflow", epochs=EPOCHS)
-    killer.join()
     printed = capsys.readouterr().err
     where = f"logger: MLflow at {server.address} failed ("
     assert printed.count("; the training goes on, and tries again later") == 1

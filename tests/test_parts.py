@@ -38,6 +38,8 @@ from supersimplenet.evaluation.gate import gate
 from supersimplenet.evaluation.rates import numbers_of
 from supersimplenet.evaluation.scored_parts import score_images
 from supersimplenet.export import export
+from supersimplenet.export.images import quantization_images
+from supersimplenet.export.quantization import QuantizationImages
 from supersimplenet.inference.image_records import held_out_samples, read_image_records, trained_on
 from supersimplenet.inference.model_folder import read_calibration, save_model
 from supersimplenet.metrics.thresholds import guaranteed_rate, rate_upper_bound
@@ -467,7 +469,7 @@ def test_int8_is_not_chosen_by_held_out_images(trained_model, monkeypatch):
     read = []
     decode = images_module.decode
     monkeypatch.setattr(images_module, "decode", lambda path, **how: read.append(path) or decode(path, **how))
-    chosen = export._quantization_images(model, detector.record, [], Preprocessor.stretch(SIZE))
+    chosen = quantization_images(model, detector.record, [], Preprocessor.stretch(SIZE), on_error="stop")
     digests = {images_module.pixel_digest(np.asarray(Image.open(str(path)).convert("RGB"))) for path in read}
     assert len(chosen.labels) == len(read) > 8
     assert 0 < sum(chosen.labels) <= 2
@@ -480,7 +482,9 @@ def test_an_int8_export_reads_no_held_out_image(trained_model, tmp_path, monkeyp
     read = set()
     decode = images_module.decode
     monkeypatch.setattr(images_module, "decode", lambda path, **how: read.add(str(path)) or decode(path, **how))
-    monkeypatch.setattr(export, "recalibrate", lambda *arguments: None)  # which is what held-out images are for
+    monkeypatch.setattr(
+        export, "recalibrate", lambda *arguments, **options: None
+    )  # which is what held-out images are for
     export.export_model(model, tmp_path / "f.onnx", file_format="onnx", precision="int8", max_drop=0.9)
     digests = {images_module.pixel_digest(np.asarray(Image.open(path).convert("RGB"))) for path in read}
     assert len(digests) > 8
@@ -488,9 +492,9 @@ def test_an_int8_export_reads_no_held_out_image(trained_model, tmp_path, monkeyp
 
 
 def test_int8_measures_on_images_of_their_own_where_there_are_enough():
-    few = export.QuantizationImages(prepared=[], labels=[0] * 40 + [1] * 3)
+    few = QuantizationImages(prepared=[], labels=[0] * 40 + [1] * 3)
     assert few.shares == (range(43), range(43))
-    many = export.QuantizationImages(prepared=[], labels=[0] * 80 + [1] * 5)
+    many = QuantizationImages(prepared=[], labels=[0] * 80 + [1] * 5)
     ranges, measured = many.shares
     assert sorted([*ranges, *measured]) == list(range(85))
     assert {many.labels[place] for place in measured} == {many.labels[place] for place in ranges} == {0, 1}
