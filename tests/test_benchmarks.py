@@ -20,7 +20,7 @@ from supersimplenet.model.network import SuperSimpleNet
 SCRIPTS = Path(__file__).parents[1] / "experiments"
 
 
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_speed_reports_each_stage_and_the_line(engine, tmp_path, capsys):
     output = tmp_path / "speed.json"
     small = ["--image_size", "[64,64]", "--file_size", "[96,128]", "--files", "3", "--rounds", "2", "--warmup", "0"]

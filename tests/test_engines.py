@@ -53,7 +53,7 @@ def test_an_engine_gives_the_networks_numbers(engine, variant, pixels):
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
-@pytest.mark.parametrize("variant", ["jims", "icpr"])
+@pytest.mark.parametrize("variant", ["jims", pytest.param("icpr", marks=pytest.mark.slow)])
 def test_ignored_pixels_count_in_no_score(engine, variant, pixels):
     """Against the plain formula: pooled over the positions that no ignored pixel touches, smoothed over them alone."""
     network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=SIZE, variant=variant), seed=1).eval()

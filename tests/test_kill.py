@@ -81,6 +81,7 @@ def kill_and_continue(model: Path, tmp_path: Path, *, kills: int, images: int, b
     return happened
 
 
+@pytest.mark.slow  # the quick tests kill one in tests/test_predict.py
 def test_three_kills_leave_the_files_of_an_undisturbed_run(model, tmp_path):
     happened = kill_and_continue(model, tmp_path, kills=3, images=150, batch_size=1)
     assert happened["among"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,27 +88,51 @@ def test_one_seed_decides_everything(metal, tmp_path):
     assert not any(torch.equal(first[n], other[n]) for n in first if n.endswith("weight"))
 
 
-@pytest.mark.parametrize(
-    ("stop", "supervised"), [("killed", False), ("killed", True), ("terminated", False), ("interrupted", False)]
-)
-def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(surfaces, tmp_path, stop, supervised):
-    root = surfaces
-    if supervised:  # a type of defect, with its masks, becomes one of the training split
-        root = tmp_path / "supervised"
-        shutil.copytree(surfaces, root)
-        defect = sorted(path for path in (root / "brushed_metal" / "test").iterdir() if path.name != "good")[0]
-        defect.rename(root / "brushed_metal" / "train" / defect.name)
-    command = [sys.executable, "-m", "supersimplenet", "train"]
-    options = [
-        *("--data", "MVTecAD", "--data.root", str(root), "--data.category", "brushed_metal"),
-        *("--model.backbone", "compact", "--model.image_size", "[64,64]", "--recipe.batch_size", "4"),
-        *("--trainer.max_epochs", "30", "--trainer.accelerator", "cpu"),  # enough for the signal to come before the end
-    ]
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    subprocess.run([*command, *options, "--output", str(whole)], check=True, capture_output=True)
+COMMAND = [sys.executable, "-m", "supersimplenet", "train"]
 
+
+def thirty_epochs(root: Path, output: Path) -> list[str]:
+    """The command of a training that is long enough for a signal to come before its end."""
+    return [
+        *(*COMMAND, "--data", "MVTecAD", "--data.root", str(root), "--data.category", "brushed_metal"),
+        *("--model.backbone", "compact", "--model.image_size", "[64,64]", "--recipe.batch_size", "4"),
+        *("--trainer.max_epochs", "30", "--trainer.accelerator", "cpu", "--output", str(output)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(surfaces: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], tuple[Path, Path]]:
+    """Return the dataset and the model of a training that nothing stopped, supervised or not."""
+
+    @functools.cache
+    def run(supervised: bool) -> tuple[Path, Path]:
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        root = folder / "data"
+        shutil.copytree(surfaces, root)
+        if supervised:  # a type of defect, with its masks, becomes one of the training split
+            defects = (path for path in (root / "brushed_metal" / "test").iterdir() if path.name != "good")
+            first = min(defects)
+            first.rename(root / "brushed_metal" / "train" / first.name)
+        subprocess.run(thirty_epochs(root, folder / "model"), check=True, capture_output=True)
+        return root, folder / "model"
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("stop", "supervised"),
+    [
+        ("interrupted", False),
+        ("killed", True),
+        pytest.param("killed", False, marks=pytest.mark.slow),
+        pytest.param("terminated", False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(uninterrupted, tmp_path, stop, supervised):
+    root, whole = uninterrupted(supervised)
+    stopped = tmp_path / "stopped"
     process = subprocess.Popen(
-        [*command, *options, "--output", str(stopped)],
+        thirty_epochs(root, stopped),
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job has it ignored
@@ -123,7 +149,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(surfaces, 
     if stop != "killed":
         assert f"continue with: supersimplenet train --resume --output {stopped}" in message.replace("\n", " ")
 
-    subprocess.run([*command, "--resume", "--output", str(stopped)], check=True, capture_output=True)
+    subprocess.run([*COMMAND, "--resume", "--output", str(stopped)], check=True, capture_output=True)
     assert same(weights(whole), weights(stopped))
     regime = yaml.safe_load((stopped / "config.yaml").read_text())["training"]["regime"]
     assert regime == ("full" if supervised else "unsupervised")
