@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from test_compare import make_calibration
 
+from supersimplenet.cli.common import print_better_guarantee
 from supersimplenet.cli.main import main
 from supersimplenet.datasets.discover import discover
 from supersimplenet.errors import ConfigError, DataError
@@ -245,3 +249,64 @@ def test_train_takes_the_folder_and_what_is_typed_wins(tmp_path, capsys, monkeyp
     assert "PATH: parts: the dataset is named already" in capsys.readouterr().err
     assert main(["train", "nowhere"]) == 2
     assert "PATH: nowhere: no such file or folder" in capsys.readouterr().err
+
+
+def test_options_of_the_dataset_may_be_typed_beside_the_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(Path("parts") / "good", *numbers(10))
+    draw(Path("parts") / "bad", *numbers(8))
+    call = ["parts", "--data.test_fraction", "0", "--data.bad_train_fraction=0.25", "--print_config"]
+    with pytest.raises(SystemExit):
+        main(["train", *call])
+    printed = capsys.readouterr()
+    given = yaml.safe_load(printed.out)["data"]["init_args"]
+    assert (given["test_fraction"], given["bad_train_fraction"], given["good"]) == (0, 0.25, "parts/good")
+    full = next(line for line in printed.err.splitlines() if line.startswith("the same in full: "))
+    again = shlex.split(full.removeprefix("the same in full: supersimplenet "))
+    assert "parts" not in again
+    with pytest.raises(SystemExit):
+        main(again)
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(printed.out) | {"path": None}
+    assert main(["data", "check", "parts", "--data.test_fraction", "0", "--output", "check"]) == 0
+    assert "data check --data Folder --data.good parts/good" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_is_split_anew_and_the_printed_command_trains_on_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(Path("parts") / "good", *numbers(10))
+    draw(Path("parts") / "bad", *numbers(4))
+    assert main(["data", "split", "parts", "--output", "split.csv"]) == 0
+    train = capsys.readouterr().out.splitlines()[-1].removeprefix("train: supersimplenet ")
+    assert train == "train split.csv"
+    with pytest.raises(SystemExit):
+        main([*train.split(), "--print_config"])
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings["data"]["init_args"]["path"] == "split.csv"
+    assert settings["model"]["backbone"] == "compact"
+    assert main(["data", "split", "--output", "split.csv"]) == 2
+    assert "data: not given; name a folder of photographs" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_training_folder_without_a_test_is_divided_by_chance(tmp_path):
+    draw(tmp_path / "slabs" / "train" / "good", *numbers(10))
+    draw(tmp_path / "slabs" / "train" / "crack", *numbers(8))
+    dataset = discover(tmp_path / "slabs")
+    assert "chance divides them" in dataset.lines[1]
+    counts = Counter((sample.split, sample.label) for sample in dataset.source.samples())
+    assert counts == {("train", 0): 8, ("test", 0): 2, ("train", 1): 4, ("test", 1): 4}
+
+
+@pytest.mark.parametrize(
+    ("good_parts", "advice"),
+    [
+        (99, "or with the 99 good parts of the training: --trainer.holdout_fraction 0.6 keeps 59 of them out of it"),
+        (72, "holdout_fraction 0.41 keeps 29 of them out of it, to sign 10 %"),
+        (40, None),
+    ],
+)
+def test_a_training_says_which_of_its_own_parts_would_sign_more(good_parts, advice, capsys):
+    calibration = replace(make_calibration(), max_false_alarms=0.182, confidence=0.95)
+    print_better_guarantee(calibration, Path("runs/parts"), good_parts)
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("or with" in said) == (advice is not None)
+    assert advice is None or advice in said

@@ -212,7 +212,7 @@ def test_the_command_keeps_photographs_of_one_part_together(photographs, tmp_pat
     assert main(["data", "split", *data, "--groups", "found", "--test-fraction", "0.25", "--seed", "4"]) == 0
     printed = capsys.readouterr().out
     assert "3 groups of several images (6 images), each in one split" in printed
-    assert f"supersimplenet train --data Table --data.path {output}" in printed
+    assert f"train: supersimplenet train {output}" in printed
     split = {s.image.stem: s.split for s in Table(path=output).samples()}
     assert all(split[number] == split[f"again {number}"] for number in "012")
     assert Counter(s.split for s in Table(path=output).samples() if s.defect == "dent") == {"train": 3, "test": 1}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shlex
 import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -26,13 +28,12 @@ from supersimplenet.utils.console import console, results
 from supersimplenet.utils.formatting import listed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from supersimplenet.metrics.thresholds import Costs
 
 # A value that YAML cannot read is text; so is a path with bytes that are not UTF-8.
 set_loader("yaml", get_loader("yaml"), exceptions=(yaml.YAMLError, UnicodeEncodeError))
 
+_MOST_HELD_OUT = 0.6  # share of the good parts of a training beyond which too few are left to learn from
 _RATES = (0.1, 0.05, 0.01)  # of false alarms, of which the next lower ones are offered
 WRONG_CALL = 2  # exit status: an option or a path that was typed is wrong
 ON_ERROR_HELP = "what an unreadable image does: stop the command, or be left out, counted and listed"
@@ -132,7 +133,8 @@ class Command(NamedTuple):
         run: function that carries out the command and returns the exit status.
         reads: for each option that names paths to read: what they must be; see `check_paths`.
         writes: for each option that names a result: what it is.
-        expand: for a command with an argument PATH: returns the arguments with the options that PATH stands for.
+        expand: for a command with an argument PATH: returns the arguments with the options that PATH stands for. What
+            is parsed lacks options of the dataset (``--data.seed``), which may be typed beside PATH.
     """
 
     name: str
@@ -173,6 +175,20 @@ def with_known_spelling(arguments: Sequence[str], parser: OptionParser) -> list[
     return spelled
 
 
+def without_dataset_options(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments without options of a dataset whose class is not typed, such as ``--data.seed 1``."""
+    if any(argument.partition("=")[0] == "--data" for argument in arguments):
+        return list(arguments)
+    others: list[str] = []
+    value_follows = False
+    for argument in arguments:
+        is_option = argument.startswith("--data.") and not argument.startswith("--data.help")
+        if not (is_option or value_follows):
+            others.append(argument)
+        value_follows = is_option and "=" not in argument
+    return others
+
+
 def found_dataset(options: Namespace) -> Discovery:
     """Return the dataset in the folder PATH, and print what was found.
 
@@ -184,6 +200,29 @@ def found_dataset(options: Namespace) -> Discovery:
     found = discover(options.path)
     console().print(*found.lines, sep="\n")
     return found
+
+
+def in_full(command: str, options: Namespace, chosen: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that PATH stands for, and print them as a command. What is typed wins.
+
+    Args:
+        command: the command's name.
+        options: the options, with the argument PATH.
+        chosen: what PATH stands for, each as ``--name=value``.
+        arguments: what was typed.
+    """
+    typed = {argument.partition("=")[0] for argument in arguments}
+    kept = [choice for choice in chosen if choice.partition("=")[0] not in typed]
+    named = [part for choice in kept for part in choice.split("=", 1)]
+    path = next((argument for argument in arguments if Path(argument) == options.path), None)
+    rest = [argument for argument in arguments if argument != path]
+    console().print(f"the same in full: supersimplenet {command} {shlex.join([*named, *rest])}")
+    return [*kept, *arguments]
+
+
+def dataset_in_full(command: str, arguments: list[str], options: Namespace) -> list[str]:
+    """Return the arguments of a command with those of the dataset in the folder PATH; see `in_full`."""
+    return in_full(command, options, found_dataset(options).arguments, arguments)
 
 
 def add_engine(parser: ArgumentParser, *, cluster: bool = False) -> None:
@@ -231,8 +270,14 @@ def print_guarantee(calibration: Calibration | None) -> None:
             results().print(f"not to be signed: {on_average}")
 
 
-def print_better_guarantee(calibration: Calibration | None, model: Path) -> None:
-    """Print how many good parts would make a guarantee better, and the command; nothing where 1 % is guaranteed."""
+def print_better_guarantee(calibration: Calibration | None, model: Path, good_parts: int) -> None:
+    """Print what would make a guarantee better, and the command; nothing where 1 % is guaranteed.
+
+    Args:
+        calibration: the model's thresholds.
+        model: the model folder.
+        good_parts: number of good parts in the training split, held out or trained on.
+    """
     from supersimplenet.metrics.thresholds import parts_needed
 
     if calibration is None or not calibration.holds:
@@ -245,6 +290,15 @@ def print_better_guarantee(calibration: Calibration | None, model: Path) -> None
             f"to sign {rates}: {parts} good parts that the model has not seen, "
             f"supersimplenet calibrate --model {shlex.quote(str(model))} --good DIR"
         )
+    for rate in reversed(lower):
+        needed = parts_needed(rate, calibration.confidence)
+        if needed <= _MOST_HELD_OUT * good_parts:
+            share = math.ceil(100 * needed / good_parts) / 100
+            results().print(
+                f"or with the {good_parts} good parts of the training: --trainer.holdout_fraction {share:g} keeps "
+                f"{needed} of them out of it, to sign {rate * 100:g} %"
+            )
+            break
 
 
 def parse_share(text: str, option: str) -> float:

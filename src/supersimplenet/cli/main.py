@@ -23,7 +23,14 @@ from supersimplenet.cli import (
     train,
 )
 from supersimplenet.cli.checks import check_not_empty, check_paths, check_values
-from supersimplenet.cli.common import Command, OptionParser, refused, wants_all_help, with_known_spelling
+from supersimplenet.cli.common import (
+    Command,
+    OptionParser,
+    refused,
+    wants_all_help,
+    with_known_spelling,
+    without_dataset_options,
+)
 from supersimplenet.errors import ConfigError, ImageError, SuperSimpleNetError
 from supersimplenet.preprocessing.listing import counting
 from supersimplenet.utils.console import console, write_in_any_encoding
@@ -91,8 +98,9 @@ def _own_arguments(name: str, command: Command, arguments: list[str]) -> list[st
         own = train.with_earlier_options(own)
     if command.expand is not None:
         plain = [argument for argument in own if not _prints_config(argument)]
-        if _parsed(command, plain).path is not None:
-            return command.expand(own, _checked(command, plain))
+        others = without_dataset_options(plain)
+        if _parsed(command, others).path is not None:
+            return command.expand(own, _checked(command, others))
         return own
     return with_protocol(own) if name == "benchmark accuracy" else own
 

@@ -18,6 +18,7 @@ from supersimplenet.cli.common import (
     Command,
     OptionParser,
     found_dataset,
+    in_full,
     print_better_guarantee,
 )
 from supersimplenet.datasets.base import DataSource
@@ -39,6 +40,7 @@ from supersimplenet.model.config import COMPACT, ModelConfig, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
+from supersimplenet.types import GOOD
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import is_file
 
@@ -146,7 +148,8 @@ def _train(options: Namespace) -> int:
         f"use it: supersimplenet predict --model {named} PHOTOS",
         sep="\n",
     )
-    print_better_guarantee(detector.calibration, output)
+    good = [sample for sample in settings.data.samples() if sample.split == "train" and sample.label == GOOD]
+    print_better_guarantee(detector.calibration, output, len({sample.group or sample.image for sample in good}))
     return 0
 
 
@@ -166,7 +169,7 @@ def _with_first_settings(arguments: list[str], options: Namespace) -> list[str]:
         settings += _size_for_defects(found.source)
     chosen = [setting for setting in settings if setting.partition("=")[0] not in typed]
     console().print(f"settings of a first model, unless typed: {' '.join(chosen)}")
-    return [*found.arguments, *settings, *arguments]
+    return in_full("train", options, [*found.arguments, *settings], arguments)
 
 
 def _size_for_defects(source: DataSource) -> list[str]:

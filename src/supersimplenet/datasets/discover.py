@@ -92,6 +92,9 @@ def discover(path: Path) -> Discovery:
     found = _look(path)
     if found.train is not None and _is_ksdd2(found.train):
         return _described(KSDD2(root=path), {"root": path}, [f"{path}: the layout of KolektorSDD2"])
+    if found.train is not None and found.train.good and found.test is None and not found.good:
+        _join(found, found.train)  # without a test of its own, chance divides what is there
+        found.train = None
     if found.train is not None or found.test is not None:
         return _of_splits(path, found)
     _require_clear(path, found)
@@ -284,12 +287,12 @@ def _of_folder_source(arguments: dict[str, object], lines: list[str]) -> Discove
 def _described(source: DataSource, given: dict[str, object], lines: list[str]) -> Discovery:
     name = type(source).__name__
     arguments = [f"--data={name}", *(f"--data.{key}={_value(value)}" for key, value in given.items())]
-    return Discovery(source, arguments, [*lines, f"the same in full: {_command(given, name)}"])
+    return Discovery(source, arguments, lines)
 
 
 def _counts(good: Sequence[Path], bad: Sequence[Path], masks: Sequence[Path] = ()) -> str:
     """Return what is there in words, such as ``24 good (good); 12 bad: pit 7, dent 5 (bad); masks for 9 (masks)``."""
-    words = f"{len(_images(good)):,} good ({_names(good)})" if good else "none good"
+    words = f"{len(_images(good)):,} good ({_names(good)})" if good else "no good image"
     files = list_files(list(bad))
     if files:
         kinds = Counter(defect_of(folder, image) for folder, image in files)

@@ -135,7 +135,8 @@ def score_bad_of_folds(
     try:
         if planned is not None:
             folds, steps = planned
-            console().print(f"how many bad parts will escape: {folds} models of folds, {counted(steps, 'step')} each")
+            length = f", {counted(steps, 'step')} each" if steps else ""  # without heads they take none
+            console().print(f"how many bad parts will escape: {folds} models of folds{length}")
             return score_folds(
                 run,
                 labels,

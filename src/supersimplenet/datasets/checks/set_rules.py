@@ -15,7 +15,7 @@ from supersimplenet.types import GOOD, Sample
 from supersimplenet.utils.formatting import counted
 
 _FEW_GOOD = 10
-_SPLIT_ANEW = "split anew by part: supersimplenet data split --groups found"
+_SPLIT_ANEW = "split anew by part: supersimplenet data split PATH --groups found --output split.csv"
 
 
 def check_labels(samples: Sequence[Sample]) -> Iterator[Finding]:
@@ -111,7 +111,7 @@ def check_near_duplicates(
         evidence = _evidence(inside, samples)
         message = (
             f"{counted(len(evidence), 'part')} seemingly photographed more than once inside a split, and no groups "
-            "are named; to split anew and keep them together: supersimplenet data split --groups found"
+            f"are named; to keep them together, {_SPLIT_ANEW}"
         )
         yield Finding(level="note", code="near-duplicate-groups", message=message, evidence=evidence)
     too_alike = sum(alike and sample.group is None for alike, sample in zip(near.too_alike, samples, strict=True))
