@@ -21,7 +21,7 @@ from supersimplenet.types import Defect, Prediction, Sample
 from supersimplenet.visualization.colours import FOUND
 from supersimplenet.visualization.contact_sheet import Findings, _name_lines, draw_contact_sheet, group_findings
 from supersimplenet.visualization.fonts import font, shortened
-from supersimplenet.visualization.overlay import draw_overlay, map_layer, score_words
+from supersimplenet.visualization.overlay import draw_overlay, map_layer, remark_on_map, score_words
 
 SIZE = (64, 64)
 
@@ -235,3 +235,17 @@ def test_the_colours_of_a_calibrated_model_say_how_far_the_map_is_from_its_thres
         layer = map_layer(prediction, (10, 12))
         assert set(layer[..., 3].ravel().tolist()) == {opacity}
     assert set(map_layer(make_prediction(2.0), (10, 12))[..., 3].ravel().tolist()) == {round(0.75 * 170)}  # 2 of 3
+
+
+def test_a_picture_says_where_the_map_shows_what_the_score_does_not_call_bad(tmp_path):
+    cone = 10 - np.hypot(*np.mgrid[-50:50, -50:50]).astype(np.float32)
+    whole = Placement.whole((100, 100), (400, 400))
+    regions = find_defects(cone, pixel_logit=0, min_area_px=4, placement=whole)
+    good = replace(make_prediction(-1.0), map_logit=cone, placement=whole, pixel_logit=0.0, min_area_px=4)
+    differs = replace(good, defects=(), regions=regions)
+    assert remark_on_map(differs) == "The map reaches its threshold, the score does not: the score decides"
+    assert remark_on_map(replace(good, defects=(), regions=())) == ""
+    assert remark_on_map(replace(differs, verdict="bad", defects=regions)) == ""
+    Image.new("RGB", (400, 400), (90, 90, 90)).save(tmp_path / "grey.png")
+    heights = [draw_overlay(tmp_path / "grey.png", found).height for found in (replace(differs, regions=()), differs)]
+    assert heights[0] < heights[1]

@@ -131,10 +131,8 @@ def _strip(prediction: Prediction, width_px: int, height_px: int, style: Overlay
         lines.append((shortened(name, lettering, room_px, keep="end"), INK))
     verdict = VERDICT_COLOURS[prediction.verdict]
     lines += [(line, verdict) for line in wrapped(score_words(prediction), lettering, room_px)]
-    if any(defect.below_threshold for defect in prediction.defects or ()):
-        lines += [
-            (line, FAINT_INK) for line in wrapped("Ring: peak of the map, below its threshold", lettering, room_px)
-        ]
+    if remark := remark_on_map(prediction):
+        lines += [(line, FAINT_INK) for line in wrapped(remark, lettering, room_px)]
     bar = draw_bar(prediction, min(room_px, 30 * letters_px), letters_px) if style == "heat" else None
     height = 2 * gap_px + len(lines) * line_px + (0 if bar is None else bar.height)
     strip = Image.new("RGB", (width_px, height), PAPER)
@@ -153,6 +151,15 @@ def score_words(prediction: Prediction) -> str:
         return f"{prediction.verdict}: score {prediction.score_logit:.3f}, threshold 0, in logits (not calibrated)"
     unsure = "" if prediction.unsure_from is None else f", unsure from {prediction.unsure_from:.3f}"
     return f"{prediction.verdict}: score {prediction.shown_score()}, threshold 0.5{unsure}"
+
+
+def remark_on_map(prediction: Prediction) -> str:
+    """Return a line of text where verdict and map differ, or nothing: the score decides, not the map."""
+    if any(defect.below_threshold for defect in prediction.defects or ()):
+        return "Ring: peak of the map, below its threshold"
+    if prediction.verdict == "good" and prediction.regions and not prediction.defects:
+        return "The map reaches its threshold, the score does not: the score decides"
+    return ""
 
 
 def map_layer(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
