@@ -62,9 +62,13 @@ def test_what_is_said_of_it():
     assert describe_smallest(tiny, NetworkInput(fit="tiles")).endswith("in tiles that is 6.0 px, seen")
     dust = DefectSize(width_px=1.5, image_px=(2000, 3000))
     assert describe_smallest(dust, NetworkInput()).endswith("photograph from closer")
-    assert describe_limit((480, 640), NetworkInput()) == (
+    assert describe_limit([(480, 640)] * 2, NetworkInput()) == (
         "of images of 480x640, at 256x256, defects are seen from some 12 px of width on, and hardly any below 5 px"
     )
+    sizes = [(2000, 3000), (480, 640), (100, 100)]
+    assert describe_limit(sizes, NetworkInput()).startswith("of images of 480x640 (median), at 256x256, defects")
+    measured = DefectSize(width_px=3.97214, image_px=(320, 320))
+    assert describe_smallest(measured, NetworkInput()).startswith("smallest defects: 4 px wide of 320x320")
 
 
 @pytest.fixture

@@ -25,6 +25,12 @@ def train_names(samples: list[Sample]) -> set[str]:
     return {s.image.name for s in samples if s.split == "train"}
 
 
+@pytest.mark.parametrize("good", ["slabs/train/good", "slabs/Good", "slabs/images", "slabs"])
+def test_folder_is_named_by_the_nearest_folder_that_is_no_common_one(tmp_path, good):
+    (tmp_path / good).mkdir(parents=True)
+    assert Folder(good=tmp_path / good).name == "Folder/slabs"
+
+
 def test_folder_holds_out_a_share_and_adding_images_moves_few(parts):
     """A model's record of the splits moves none; see test_parts.py."""
     before = Folder(good=parts / "good").samples()

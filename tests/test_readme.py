@@ -30,7 +30,9 @@ def parts(tmp_path, monkeypatch):
 
 def test_the_readme_is_short_and_shows_one_way():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
-    assert [command[1] for command in map(command_in, lines(README)) if command] == ["train", "report", "predict"]
+    assert [command[1] for command in map(command_in, lines(README)) if command] == [
+        *("data", "train", "report", "predict"),
+    ]
 
 
 def test_the_commands_of_start_leave_what_they_say(parts, capsys):

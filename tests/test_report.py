@@ -28,13 +28,13 @@ from supersimplenet.evaluation.comparison import compare
 from supersimplenet.evaluation.evaluate import evaluate, evaluate_again
 from supersimplenet.evaluation.few_parts import count_escapes
 from supersimplenet.evaluation.rates import nearest_to_wrong, numbers_of
-from supersimplenet.metrics.ranking import auroc
+from supersimplenet.metrics.ranking import Metric, auroc
 from supersimplenet.metrics.thresholds import Costs
 from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.report import figures
 from supersimplenet.report.cautions import find_cautions
 from supersimplenet.report.page import write_page
-from supersimplenet.report.text import at_most, bare, breakable, certainty, meaning, score_of
+from supersimplenet.report.text import DASH, at_most, bare, breakable, certainty, meaning, missing, score_of
 from supersimplenet.report.thumbnails import draw_picture
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.formatting import counted, logit, per_cent, signed
@@ -536,10 +536,54 @@ def test_unlabelled_pixels_and_undefined_metrics_say_why(case, tmp_path):
     text = plain_text(
         written(tmp_path / "r.html", replace_case(case, good_only), pictures=1, costs=Costs(false_alarm=1, escape=2))
     )
-    assert "I-AUROC undefined: one class only: 0 bad and 1 good" in text
+    assert text.count("Undefined, one class only: 0 bad and 1 good; wanted at least one of each.") == 2
+    assert text.count("ndefined") == 2  # images, pixels: a sentence each in place of a table
+    assert "Intervals:" not in text
     assert "No bad test image: the test says nothing of escapes." in text
     assert "No costs are shown: they need good and bad test images." in text
     assert "not known: no such part in the test" in text
+
+
+def test_without_masks_no_column_of_regions_and_no_layer_of_marks(case, tmp_path):
+    types = case.evaluation.types
+    assert len(types) > 1
+    undefined = make_evaluation([-1.0], []).metrics["I-AUROC"]
+
+    def without(row):
+        return replace(row, regions=0, found=0, metrics={**row.metrics, "AUPRO": undefined, "AP-loc": undefined})
+
+    def table_of(rows):
+        outcomes = [
+            replace(o, sample=replace(o.sample, mask=None), has_pixel_labels=False) if o.sample.label == BAD else o
+            for o in case.evaluation.outcomes
+        ]
+        changed = replace(case.evaluation, types=rows, sizes=[], outcomes=outcomes)
+        html = written(tmp_path / "r.html", replace_case(case, changed), pictures=2)
+        assert "marked as defective" not in html
+        return plain_text(html[html.index('<table id="types">') : html.index('id="wrong-title"')])
+
+    none = table_of([without(row) for row in types])
+    assert "type images escapes I-AUROC" in none
+    assert not {"regions", "found", "AUPRO", "AP-loc"} & set(none.split())
+    assert "No bad test image has a mask that counts, so no region is counted." in none
+    some = table_of([without(types[0]), *types[1:]])
+    assert "I-AUROC regions found AUPRO AP-loc" in some
+    assert f" {types[0].metrics['I-AUROC'].value:.3f} {' '.join(DASH * 4)} {types[1].defect} " in some
+    assert f"{DASH}: no image of the type has a mask that counts." in some
+    assert "ndefined" not in some
+
+
+def test_a_reason_is_one_sentence_and_names_its_metrics_where_there_are_several():
+    undefined, exact = Metric(value=None, reason="one class only"), Metric(value=1.0, no_interval="too few parts")
+    assert missing({"I-AUROC": Metric(value=0.5), "seg-I-AUROC": Metric(value=0.5)}) == []
+    assert missing(dict.fromkeys(["I-AUROC", "seg-I-AUROC"], undefined)) == ["Undefined, one class only."]
+    other = replace(exact, no_interval="every bootstrap sample gives the same value")
+    assert missing({"I-AUROC": exact, "seg-I-AUROC": exact, "AUPRO": other, "AP-loc": undefined}) == [
+        "Undefined, one class only.",
+        "No interval, too few parts: I-AUROC of head, I-AUROC of map.",
+        "No interval, every bootstrap sample gives the same value: AUPRO.",
+    ]
+    assert certainty(exact) == DASH
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from supersimplenet.prediction.tables import Row
 
 _BASIC = (
-    *("paths", "--help", "--model", "--output", "--overlays", "--watch", "--group-pattern", "--engine", "--device"),
-    "--on-error",
+    *("paths", "--help", "--model", "--output", "--overlays", "--overlay-style", "--watch", "--group-pattern"),
+    *("--engine", "--device", "--on-error"),
 )
 _MORE_PHOTOGRAPHS = 1.1  # of a part than in the calibration, from which the guarantee is in doubt
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -109,18 +109,20 @@ def describe_smallest(smallest: DefectSize, seen_by: NetworkInput) -> str:
     """Return in words how small the smallest defect is and whether it is seen, and what to do where it is not."""
     at_input = smallest.at(seen_by)
     text = (
-        f"smallest defects: {smallest.width_px:g} px wide of {shown_size(smallest.image_px)}; {seen_by} that is "
-        f"{at_input:.1f} px, {how_seen(at_input)}"
+        f"smallest defects: {round(smallest.width_px, 1):g} px wide of {shown_size(smallest.image_px)}; {seen_by} that "
+        f"is {at_input:.1f} px, {how_seen(at_input)}"
     )
     return text if at_input >= SEEN_PX else f"{text}; {_advice(smallest, seen_by)}"
 
 
-def describe_limit(image_px: tuple[int, int], seen_by: NetworkInput) -> str:
-    """Return in words what is too small to be seen, for a dataset without masks."""
-    scale = seen_by.scale_of(image_px)
+def describe_limit(images_px: Sequence[tuple[int, int]], seen_by: NetworkInput) -> str:
+    """Return in words what is too small to be seen in images of these (height, width), for a dataset without masks."""
+    median_px = sorted(images_px, key=seen_by.scale_of)[len(images_px) // 2]
+    scale = seen_by.scale_of(median_px)
+    median = " (median)" if len(set(images_px)) > 1 else ""
     return (
-        f"of images of {shown_size(image_px)}, {seen_by}, defects are seen from some {SEEN_PX / scale:.0f} px of width "
-        f"on, and hardly any below {max(1.0, HARD_PX / scale):.0f} px"
+        f"of images of {shown_size(median_px)}{median}, {seen_by}, defects are seen from some {SEEN_PX / scale:.0f} px "
+        f"of width on, and hardly any below {max(1.0, HARD_PX / scale):.0f} px"
     )
 
 

@@ -20,7 +20,8 @@ from supersimplenet.types import BAD, GOOD, Sample, Split
 from supersimplenet.utils.files import as_paths
 from supersimplenet.utils.formatting import counted, few
 
-_PLAIN_NAMES = ("good", "ok", "normal", "train")  # then the parent folder names the dataset
+# Of folders that name no dataset: then a parent does.
+_PLAIN_NAMES = ("good", "ok", "normal", "train", "test", "images")
 _LABEL_OF = {"good": GOOD, "test_good": GOOD, "bad": BAD, "train_bad": BAD}
 MASK_ENDINGS = ("_mask", "_GT", "_gt", "_label", "_seg")
 Files = list[tuple[Path, Path]]  # (a given folder, a file at any depth in it)
@@ -100,7 +101,8 @@ class Folder(DataSource):
         self._recorded: RecordedSplits | None = None
         self._part = None if group_pattern is None else compile_group_pattern(group_pattern)
         named = self.good[0].resolve()
-        self.name = f"Folder/{named.parent.name if named.name.lower() in _PLAIN_NAMES else named.name}"
+        own = next((folder for folder in (named, *named.parents) if folder.name.lower() not in _PLAIN_NAMES), named)
+        self.name = f"Folder/{own.name or named.name}"
 
     def following(self, recorded: RecordedSplits) -> Folder:
         """Return the folder with each recorded image in its recorded split; chance decides new images alone."""

@@ -21,7 +21,18 @@ from supersimplenet.evaluation.results import PREFIXES, Evaluation, shown_size_c
 from supersimplenet.metrics.thresholds import Costs
 from supersimplenet.report import figures
 from supersimplenet.report.cautions import CONTRADICTION, find_cautions
-from supersimplenet.report.text import SCORES, at_most, bare, breakable, certainty, meaning, score_of, view_words
+from supersimplenet.report.text import (
+    DASH,
+    SCORES,
+    at_most,
+    bare,
+    breakable,
+    certainty,
+    meaning,
+    missing,
+    score_of,
+    view_words,
+)
 from supersimplenet.report.thumbnails import draw_picture, draw_scale
 from supersimplenet.types import BAD, GOOD
 from supersimplenet.utils.files import write_text
@@ -135,7 +146,9 @@ def write_page(
             kind: sum(o.has_pixel_labels for o in evaluation.outcomes if o.sample.label == label)
             for kind, label in (("good", GOOD), ("bad", BAD))
         },
+        columns=_columns(evaluation),
         reasons=_reasons(evaluation),
+        dash=DASH,
         cautions=cautions,
         contradicted=any(caution.text.startswith(CONTRADICTION) for caution in cautions),
         light=light,
@@ -144,7 +157,7 @@ def write_page(
         listed=_LISTED,
         images=images,
         pictures=len(drawn),
-        ignores=any(picture["ignored"] for picture in drawn.values()),
+        layers_drawn={name for picture in drawn.values() for name in ("truth", "ignored") if picture[name]},
         comparison=comparison,
         costs=costs,
         cost=plain["cost"],
@@ -173,7 +186,11 @@ def _plain_costs(costs: Costs, numbers: Numbers, bad_share: float | None) -> dic
 
 
 def _metric_groups(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the metrics' names: of pixels, and of images by metric, then score; the deciding score comes first."""
+    """Return the metrics' names: of pixels, and of images by metric, then score; the deciding score comes first.
+
+    ``missing`` has the reasons why values or intervals of each table are missing, ``defined`` the tables with a value;
+    ``intervals`` says whether any metric has one.
+    """
     of_score = {name: score_of(name) for name in evaluation.metrics}
     found = dict.fromkeys(score for score in of_score.values() if score is not None)
     scores = sorted(found, key=lambda score: score != evaluation.image_score)
@@ -181,14 +198,42 @@ def _metric_groups(evaluation: Evaluation) -> dict[str, Any]:
     for name, score in of_score.items():
         if score is not None:
             rows.setdefault(bare(name), {})[score] = name
-    return {"scores": scores, "images": rows, "pixels": [name for name, score in of_score.items() if score is None]}
+    tables = {
+        "images": {name: evaluation.metrics[name] for name, score in of_score.items() if score is not None},
+        "pixels": {name: evaluation.metrics[name] for name, score in of_score.items() if score is None},
+    }
+    return {
+        "scores": scores,
+        "images": rows,
+        "pixels": list(tables["pixels"]),
+        "missing": {table: missing(metrics) for table, metrics in tables.items()},
+        "defined": {name for name, table in tables.items() if any(m.value is not None for m in table.values())},
+        "intervals": any(metric.interval is not None for metric in evaluation.metrics.values()),
+    }
+
+
+def _columns(evaluation: Evaluation) -> dict[str, list[str]]:
+    """Return the metrics in the tables by type and by size: those that are defined in a row of the table."""
+    return {
+        table: [
+            name
+            for name in ("I-AUROC", "AUPRO", "AP-loc")
+            if any(name in row.metrics and row.metrics[name].value is not None for row in rows)
+        ]
+        for table, rows in (("types", evaluation.types), ("sizes", evaluation.sizes))
+    }
 
 
 def _reasons(evaluation: Evaluation) -> list[str]:
     """Return the reasons why values are missing in the tables by type and by size, each reason once."""
-    rows = [row.metrics for row in evaluation.types] + [row.metrics for row in evaluation.sizes]
-    shown = ("I-AUROC", "AUPRO", "AP-loc")
-    reasons = [metrics[name].reason for metrics in rows for name in shown if name in metrics]
+    columns = _columns(evaluation)
+    reasons = [
+        row.metrics[name].reason
+        for table, rows in (("types", evaluation.types), ("sizes", evaluation.sizes))
+        for row in rows
+        for name in columns[table]
+        if name in row.metrics and (row.regions or name == "I-AUROC")  # without a mask the page says so
+    ]
     return list(dict.fromkeys(reason for reason in reasons if reason is not None))
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from supersimplenet.evaluation.results import PREFIXES
-from supersimplenet.utils.formatting import shown_rate
+from supersimplenet.utils.formatting import few, shown_rate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from supersimplenet.metrics.ranking import Metric
     from supersimplenet.preprocessing.preprocessor import ViewConfig
     from supersimplenet.types import ScoreName
@@ -23,6 +25,7 @@ SCORES: dict[ScoreName, str] = {
     "subspace": "subspace score (distance from the features of good images)",
     "joint": "joint score (weighted mean of the head's, the map's and the subspace's)",
 }
+DASH = "\N{EN DASH}"  # in a cell without a value
 _UNBROKEN, _ENDING = 20, 8  # letters of a name that stay together; assets/cards.js has the same
 _MEANINGS = {
     "I-AUROC": "how often a bad image scores above a good one",
@@ -73,10 +76,30 @@ def at_most(bound: float) -> str:
 
 
 def certainty(metric: Metric) -> str:
-    """Return the interval or the error bound of a metric as text; empty where it has neither."""
-    if metric.interval is not None or metric.no_interval is not None:
+    """Return the interval or the error bound of a metric as text; a dash where no interval is defined."""
+    if metric.no_interval is not None:
+        return DASH
+    if metric.interval is not None:
         return metric.certainty()
     return f"counted in bins: off by at most {_rounded_up(metric.error_bound)}" if metric.error_bound else ""
+
+
+def missing(metrics: Mapping[str, Metric]) -> list[str]:
+    """Return a sentence for each reason why values or intervals are missing; it names them where reasons differ."""
+    values: dict[str, list[str]] = {}
+    intervals: dict[str, list[str]] = {}
+    for name, metric in metrics.items():
+        score = score_of(name)
+        shown = name if score is None else f"{bare(name)} of {score}"
+        if metric.reason is not None:
+            values.setdefault(metric.reason, []).append(shown)
+        elif metric.no_interval is not None:
+            intervals.setdefault(metric.no_interval, []).append(shown)
+    return [
+        f"{what}, {reason}{f': {few(names)}' if len(found) > 1 else ''}."
+        for what, found in (("Undefined", values), ("No interval", intervals))
+        for reason, names in found.items()
+    ]
 
 
 def _rounded_up(bound: float) -> str:

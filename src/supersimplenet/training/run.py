@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -55,6 +56,8 @@ from supersimplenet.training.training_set import TrainingSet, gather_training_se
 from supersimplenet.types import Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.serialization import to_plain
+
+_MEASURED = 100  # most training images whose sizes are read to say what is too small to be seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +161,12 @@ def _smallest(run: Run, supervision: Supervision, masks: MaskReader) -> DefectSi
     if smallest is not None:
         console().print(describe_smallest(smallest, seen_by))
     else:
-        with suppress(ImageError):  # an unreadable image stops the training later, or is skipped
-            image_px = image_size(supervision.training[0].image, page=masks.reading.page)
-            console().print(describe_limit(image_px, seen_by))
+        images_px = []
+        for sample in supervision.training[:: math.ceil(len(supervision.training) / _MEASURED)]:
+            with suppress(ImageError):  # an unreadable image stops the training later, or is skipped
+                images_px.append(image_size(sample.image, page=masks.reading.page))
+        if images_px:
+            console().print(describe_limit(images_px, seen_by))
     return smallest
 
 

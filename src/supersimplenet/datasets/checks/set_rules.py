@@ -118,7 +118,8 @@ def check_near_duplicates(
     if too_alike:
         message = (
             f"{too_alike:,} of {counted(len(readable), 'image')} so much like many others that two photographs of one "
-            "part cannot be told from two parts; name the parts in a table's group column where you know them"
+            "part cannot be told from two parts; name the parts in a table's group column where you know them; "
+            "if no two photographs show the same part, there is nothing to do"
         )
         yield Finding(level="note", code="too-alike", message=message)
 

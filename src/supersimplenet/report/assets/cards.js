@@ -76,7 +76,7 @@ function captionOf(image) {
   const verdict = verdictOf(image.score, now);
   const score = [`score\u00a0${logit(image.score)} (logit)`];
   if (image.p !== null) score.push(`p\u00a0${pValue(image.p)}`);
-  if (image.group !== null) score.push(`part\u00a0${image.group}`);
+  const part = image.group === null ? [] : [" \u00b7 part\u00a0", ...nameOf(image.group)];
   return [
     make(
       "span",
@@ -85,7 +85,7 @@ function captionOf(image) {
       `${image.bad ? image.type : "good"}, called ${verdict} `,
       ...badgesOf(image),
     ),
-    make("span", { class: "quiet" }, score.join(" \u00b7 ")),
+    make("span", { class: "quiet" }, score.join(" \u00b7 "), ...part),
     make("span", { class: "path" }, ...nameOf(image.path)),
   ];
 }

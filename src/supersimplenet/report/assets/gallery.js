@@ -1,7 +1,7 @@
 // The images that are shown: which ones, in which order, and how many at a time.
 
 const PAGE = 48;
-const BORDERLINE = 24;
+const BORDERLINE = { share: 0.1, most: 24 }; // of the right verdicts, those nearest to a wrong one
 const PRINTED = 24;
 const made = new Map();
 const chosen = { kind: "all", limit: PAGE, list: [] };
@@ -16,7 +16,7 @@ function sortKinds() {
     escapes: all.filter((image) => mistakeOf(image, now) === "escape"),
     "false-alarms": all.filter((image) => mistakeOf(image, now) === "false alarm"),
     unsure,
-    borderline: right.slice(0, BORDERLINE),
+    borderline: right.slice(0, Math.min(Math.ceil(BORDERLINE.share * right.length), BORDERLINE.most)),
     all,
   };
 }
@@ -56,9 +56,10 @@ function showGallery() {
   byId("more").hidden = left <= 0;
   byId("more").textContent = `Show ${Math.min(left, PAGE)} more of ${whole(left)}`;
   const kind = chosen.kind === "all" ? "images" : chosen.kind.replace("-", " ");
+  const what = chosen.kind === "borderline" ? `the tenth of the right verdicts (at most ${BORDERLINE.most})` : kind;
   const order = ["escapes", "false-alarms"].includes(chosen.kind) ? "the worst first" : "nearest to a wrong verdict first";
   byId("gallery-note").textContent = chosen.list.length
-    ? `${whole(cards.length)} of ${whole(chosen.list.length)} shown: ${kind}, ${order}.`
+    ? `${whole(cards.length)} of ${whole(chosen.list.length)} shown: ${what}, ${order}.`
     : `No image: ${kind}${chosen.list.length === kinds[chosen.kind].length ? "" : ", with these filters"}.`;
   const printed = kinds.all.filter((image) => mistakeOf(image, now)).slice(0, PRINTED);
   byId("print-mistakes").hidden = !printed.length;
