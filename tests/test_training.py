@@ -39,7 +39,7 @@ from supersimplenet.training.features import gather_features, measure_feature_sc
 from supersimplenet.training.module import TrainingModule, build_optimizer
 from supersimplenet.training.plan import resolve_noise_std
 from supersimplenet.training.train import train
-from supersimplenet.types import BAD, Sample
+from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.files import file_sha256
 from supersimplenet.utils.seeding import derive_seed
 
@@ -469,8 +469,8 @@ def test_a_module_of_ones_own_as_backbone(metal, tmp_path):
         Detector.load(tmp_path / "run")
 
 
-def test_each_training_file_is_decoded_and_hashed_once(metal, tmp_path, monkeypatch):
-    """Images and masks; held-out ones also for both calibrations, painted ones for the map's shift."""
+def test_each_training_file_is_hashed_once_and_decoded_no_more_than_needed(metal, tmp_path, monkeypatch):
+    """Images and masks; good images once more to be compared, held-out ones also for both calibrations."""
     from supersimplenet.datasets import base, masks
     from supersimplenet.preprocessing import images
     from supersimplenet.training import training_set
@@ -511,8 +511,10 @@ def test_each_training_file_is_decoded_and_hashed_once(metal, tmp_path, monkeypa
     trained = [sample for sample in samples if sample.split == "train"]
     counts = Counter(decoded)
     calibrated_with = yaml.safe_load((tmp_path / "run" / "calibration.yaml").read_text())["images"]
-    of_images = [counts[str(sample.image)] for sample in trained]
-    assert sorted(of_images) == [1] * (len(trained) - calibrated_with) + [3] * calibrated_with
+    of_good = [counts[str(sample.image)] for sample in trained if sample.label == GOOD]
+    assert sorted(of_good) == [2] * (len(of_good) - calibrated_with) + [4] * calibrated_with
+    of_bad = [counts[str(sample.image)] for sample in trained if sample.label == BAD]
+    assert of_bad == [1] * len(of_bad)
     of_masks = [sample.mask for sample in trained if sample.label == BAD]
     assert [counts[str(mask)] for mask in of_masks] == [1] * len(of_masks)
     assert len(of_masks) > 1

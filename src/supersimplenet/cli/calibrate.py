@@ -213,7 +213,7 @@ def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None
         cost = calibrated.curve.cost[calibrated.curve.cheapest]
         say(f"expected cost of a part: {cost:.3g}, the least of any threshold")
         say("costs chose the threshold by these very parts, so the bounds below hold for any threshold, and are wide")
-    print_guarantee(calibration)
+    print_guarantee(calibration, warning=calibrated.repeated_parts)
     split = calibrated.split
     if split is not None:
         say(

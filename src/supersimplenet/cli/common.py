@@ -259,8 +259,8 @@ def compute_config(options: Namespace) -> ComputeConfig:
     )
 
 
-def print_guarantee(calibration: Calibration | None) -> None:
-    """Print the guarantee of the threshold, or that it guarantees nothing."""
+def print_guarantee(calibration: Calibration | None, *, warning: str | None = None) -> None:
+    """Print the guarantee of the threshold, or that it guarantees nothing, and a warning about it."""
     if calibration is None:
         results().print(UNCALIBRATED, style="bold red")
     else:
@@ -268,6 +268,8 @@ def print_guarantee(calibration: Calibration | None) -> None:
         results().print(f"{kind}: {calibration.guarantee()}", style=style)
         if (on_average := calibration.on_average()) is not None:
             results().print(f"not to be signed: {on_average}")
+    if warning is not None:
+        results().print(warning, style="bold red")
 
 
 def print_better_guarantee(calibration: Calibration | None, model: Path, good_parts: int) -> None:

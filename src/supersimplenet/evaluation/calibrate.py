@@ -21,6 +21,7 @@ from supersimplenet.evaluation.few_parts import (
     with_expected_escapes,
 )
 from supersimplenet.evaluation.painted_scores import PAINTED, score_painted, with_painted_escapes
+from supersimplenet.evaluation.repeated_parts import OF_FOLDERS, OF_TRAINING, describe_repeated_parts
 from supersimplenet.evaluation.score_comparison import compare_scores
 from supersimplenet.evaluation.scored_parts import PartScores, score_images
 from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
@@ -104,13 +105,23 @@ def calibrate(
         )
     _refuse_known_images(known, calibrated.pixels)
     _refuse_swapped(calibrated)
+    trained_good, why = _trained_good(detector, model)
+    calibrated = replace(
+        calibrated,
+        repeated_parts=describe_repeated_parts(
+            samples if folds is None else [*samples, *trained_good],  # parts of the training set the folds' threshold
+            trained_good if folds is None else (),
+            reading=detector.preprocessor.reading,
+            advice=OF_FOLDERS if as_paths(good) else OF_TRAINING,
+        ),
+    )
     if folds is not None:
         calibrated = cross_calibrated(calibrated, folds, config)
     else:
         unseen = [] if as_paths(good) else _unseen_bad(detector, model, calibrated.calibration.image_score)
         calibrated = with_expected_escapes(calibrated, others=unseen)
         # Not with folds: their models were scored by one score alone.
-        calibrated = _compared(calibrated, detector, model, config, on_error)
+        calibrated = _compared(calibrated, detector, trained_good, why, config, on_error)
     with (
         writing_into(model, wait_s=WAIT_TO_WRITE_S, advice=""),
         whole_file(model / CALIBRATION_FILE) as thresholds,  # renamed last, when nothing can fail any more
@@ -158,7 +169,12 @@ def _unseen_bad(detector: Detector, model: Path, image_score: ScoreName) -> list
 
 
 def _compared(
-    calibrated: Calibrated, detector: Detector, model: Path, config: ThresholdConfig, on_error: OnError
+    calibrated: Calibrated,
+    detector: Detector,
+    good: Sequence[Sample],
+    why: str | None,
+    config: ThresholdConfig,
+    on_error: OnError,
 ) -> Calibrated:
     """Return the calibration with a comparison of the scores, on the bad parts or else on painted defects.
 
@@ -166,7 +182,7 @@ def _compared(
     come: good images that were trained on are compared. Where there are none, those that calibrate are compared all the
     same, if there are bad parts, and the comparison says why.
     """
-    scores, why, noun = calibrated.scores, None, BAD_PART
+    scores, noun = calibrated.scores, BAD_PART
     others: dict[ScoreName, PartScores] | None = None
     has_bad = any(of_parts.bad.size for of_parts in scores.values())
     if config.costs is not None:
@@ -174,7 +190,6 @@ def _compared(
             calibrated,
             comparison=compare_scores(scores, None, config, why_calibrating="costs set each threshold by them"),
         )
-    good, why = _trained_good(detector, model)
     if good:
         most = _MOST_COMPARED if has_bad else _BESIDE_PAINTED
         chosen = score_images(

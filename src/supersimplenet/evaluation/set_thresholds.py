@@ -52,6 +52,8 @@ class Calibrated:
         comparison: what each score would give; None where it was not asked for.
         images: the images and their scores.
         split: what the parts at hand alone would have set, where models of folds set the thresholds; else None.
+        repeated_parts: a warning that images that calibrate seem to show a part more than once; None for no reason to
+            warn.
     """
 
     calibration: Calibration
@@ -63,6 +65,7 @@ class Calibrated:
     comparison: ScoreComparison | None = None
     images: ScoredImages | None = None
     split: Calibration | None = None
+    repeated_parts: str | None = None
 
     @property
     def good_logits(self) -> NDArray[np.float64]:

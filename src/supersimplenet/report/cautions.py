@@ -11,6 +11,7 @@ from scipy import stats
 
 from supersimplenet.datasets.checks.findings import Finding
 from supersimplenet.datasets.defect_sizes import SEEN_PX, DefectSize, NetworkInput, describe_smallest
+from supersimplenet.datasets.held_out import HELD_OUT
 from supersimplenet.errors import MetricError
 from supersimplenet.evaluation.rates import Numbers
 from supersimplenet.evaluation.results import PREFIXES, Evaluation
@@ -20,7 +21,7 @@ from supersimplenet.metrics.thresholds import Costs, guaranteed_rate, parts_need
 from supersimplenet.preprocessing.loading import ImageFile
 from supersimplenet.report.text import SCORES, at_most
 from supersimplenet.types import ScoreName
-from supersimplenet.utils.formatting import counted, per_cent
+from supersimplenet.utils.formatting import counted, few, per_cent
 from supersimplenet.utils.serialization import from_plain
 
 CONTRADICTION = "The test contradicts the guarantee"
@@ -69,6 +70,7 @@ def find_cautions(
         *_of_known_images(evaluation),
         *_of_failures(evaluation),
         *_of_lost_regions(evaluation),
+        *_of_repeated_parts(evaluation, findings),
         *_of_findings(findings),
         *_of_few_parts(evaluation, numbers),
         *_of_scores(evaluation),
@@ -162,6 +164,28 @@ def _of_lost_regions(evaluation: Evaluation) -> Iterator[Caution]:
             level="doubt",
             text=f"{lost}.",
             examples=_few([f"{outcome.sample.image.name}: left out" for outcome in evaluation.vanishing]),
+        )
+
+
+def _of_repeated_parts(evaluation: Evaluation, findings: Sequence[Finding]) -> Iterator[Caution]:
+    """Yield a caution if held-out images calibrate, and training images seem to show a part more than once."""
+    if evaluation.calibration is None or evaluation.calibration.basis != HELD_OUT:
+        return
+    tested = {outcome.sample.image for outcome in evaluation.outcomes}
+    repeated = [
+        evidence.images
+        for finding in findings
+        if finding.code == "near-duplicate-groups"
+        for evidence in finding.evidence
+        if tested.isdisjoint(evidence.images)
+    ]
+    if repeated:
+        yield Caution(
+            level="grave",
+            text=f"The guarantee counts each photograph as a part, and training images seem to show "
+            f"{counted(len(repeated), 'part')} more than once. Images held out of these calibrate, so do not sign it: "
+            "split anew by part (supersimplenet data split --groups found) and train anew.",
+            examples=_few([few([image.name for image in images]) for images in repeated]),
         )
 
 

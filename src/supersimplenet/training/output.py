@@ -146,6 +146,8 @@ def _calibrated(
     calibration = calibrated.calibration
     write_calibration(run.folder, calibration)
     console().print(f"calibrated: {calibration.guarantee()}")
+    if training_set.repeated_parts is not None:
+        console().print(training_set.repeated_parts, style="bold red")
     if calibration.expected_escapes is not None:
         console().print(*calibration.expected_escapes.lines(), sep="\n")
     return calibration

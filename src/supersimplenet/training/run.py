@@ -26,6 +26,7 @@ from supersimplenet.datasets.masks import MaskReader, without_empty_masks
 from supersimplenet.datasets.registry import describe_source
 from supersimplenet.datasets.supervision import Supervision, supervise
 from supersimplenet.errors import DataError, ImageError
+from supersimplenet.evaluation.repeated_parts import OF_TRAINING, describe_repeated_parts
 from supersimplenet.inference.detector import choose_device
 from supersimplenet.inference.model_folder import (
     load_preprocessor,
@@ -197,7 +198,7 @@ def prepare(
 
 
 def gather(run: Run, labels: Labels, ready: Ready, earlier: dict[str, Any] | None) -> TrainingSet:
-    """Read every training image and mask once, and provide the features.
+    """Read every training image and mask once, provide the features, and compare good images with held-out ones.
 
     Raises:
         DataError: the images differ from those of the run that is continued.
@@ -227,7 +228,14 @@ def gather(run: Run, labels: Labels, ready: Ready, earlier: dict[str, Any] | Non
             )
         return list_sha256
 
-    return replace(training_set, list_sha256=ready.process_group.on_rank_zero(hashed))
+    def repeated() -> str | None:
+        held_out = {sample.image for sample in training_set.held_out_samples}
+        calibrating = [sample for sample in training if sample.image in held_out]  # without the groups of copies
+        reading = labels.masks.reading
+        return describe_repeated_parts(calibrating, training_set.trained_good, reading=reading, advice=OF_TRAINING)
+
+    on_rank_zero = ready.process_group.on_rank_zero
+    return replace(training_set, list_sha256=on_rank_zero(hashed), repeated_parts=on_rank_zero(repeated))
 
 
 def _feature_type(earlier: dict[str, Any]) -> torch.dtype | None:

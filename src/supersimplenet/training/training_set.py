@@ -53,6 +53,7 @@ class TrainingSet:
         facts: facts about each image file that could be read, on the rank that read it.
         masks: reads the masks.
         list_sha256: hash of the images and masks.
+        repeated_parts: a warning that held-out images seem to show a part more than once; None for no reason to warn.
     """
 
     source: FeatureSource
@@ -70,6 +71,7 @@ class TrainingSet:
     facts: Mapping[Path, ImageFacts] = field(default_factory=dict)
     masks: MaskReader = field(default_factory=MaskReader)
     list_sha256: str = ""
+    repeated_parts: str | None = None
 
     @property
     def trained_good(self) -> list[Sample]:
