@@ -19,8 +19,8 @@ from supersimplenet.utils.console import progress_bar
 from supersimplenet.utils.formatting import few
 
 OF_TRAINING = (
-    "see them: supersimplenet data check; tell parts apart: --data.group_pattern, or supersimplenet data split "
-    "--data ... --groups found --output split.csv, then supersimplenet train split.csv"
+    "see them: supersimplenet data check PATH; tell parts apart: --data.group_pattern, or supersimplenet data split "
+    "PATH --groups found --output split.csv, then supersimplenet train split.csv"
 )
 OF_FOLDERS = "tell parts apart with --group-pattern, and calibrate with parts that were not trained on"
 

@@ -184,7 +184,7 @@ def _of_repeated_parts(evaluation: Evaluation, findings: Sequence[Finding]) -> I
             level="grave",
             text=f"The guarantee counts each photograph as a part, and training images seem to show "
             f"{counted(len(repeated), 'part')} more than once. Images held out of these calibrate, so do not sign it: "
-            "split anew by part (supersimplenet data split --groups found) and train anew.",
+            "split anew by part (supersimplenet data split PATH --groups found --output split.csv) and train anew.",
             examples=_few([few([image.name for image in images]) for images in repeated]),
         )
 
