@@ -237,6 +237,15 @@ def after_each_checkpoint(monkeypatch: pytest.MonkeyPatch, action: Callable[[], 
     monkeypatch.setattr(CheckpointWriter, "save_checkpoint", save_and_act)
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A job in the background, as a whole test run may be, has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_a_continued_training_continues_its_run(server, fit, tmp_path, monkeypatch):
     model = tmp_path / "model"
 
