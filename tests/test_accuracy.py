@@ -457,6 +457,7 @@ def program(root: Path, output: Path, *options: str) -> list[str]:
     return ["benchmark", "accuracy", *of_data, *SMALL, *options]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process as only POSIX has it")
 def test_a_killed_benchmark_goes_on_where_it_was_and_a_broken_category_stops_nothing(root, tmp_path, capsys):
     """Killed in the first run's training, which is then continued; cast_grain's training images are broken."""

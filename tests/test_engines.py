@@ -52,7 +52,7 @@ def test_an_engine_gives_the_networks_numbers(engine, variant, pixels):
     np.testing.assert_allclose(scores, wanted_scores, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("variant", ["jims", pytest.param("icpr", marks=pytest.mark.slow)])
 def test_ignored_pixels_count_in_no_score(engine, variant, pixels):
     """Against the plain formula: pooled over the positions that no ignored pixel touches, smoothed over them alone."""
@@ -135,7 +135,7 @@ def test_files_in_lanes_equal_single_images_in_their_order(engine, network, pixe
         assert item.prediction.head_logit == pytest.approx(alone.head_logit, abs=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_the_stages_are_parts_of_the_whole(engine, network, pixels):
     stages = Detector(network, device="cpu", engine=engine).engine.stages(pixels[:1])
     assert next(iter(stages)) == "backbone"

@@ -95,6 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_folder_and_its_exports_need_the_extra_no_more(folder, tmp_path, monkeypatch):
     def absent(name: str) -> object:
         raise importlib.metadata.PackageNotFoundError(name)
