@@ -271,6 +271,16 @@ def test_options_of_the_dataset_may_be_typed_beside_the_folder(tmp_path, capsys,
     assert "data check --data Folder --data.good parts/good" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("typed", [["parts", "--output", "parts"], ["--output", "parts", "parts/"]])
+def test_the_command_in_full_keeps_a_value_that_is_the_folders_name(typed, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(Path("parts") / "good", *numbers(10))
+    with pytest.raises(SystemExit):
+        main(["train", *typed, "--print_config"])
+    full = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("the same in full: "))
+    assert full.endswith(" --output parts --print_config")
+
+
 def test_a_folder_is_split_anew_and_the_printed_command_trains_on_it(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw(Path("parts") / "good", *numbers(10))

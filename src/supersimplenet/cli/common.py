@@ -214,8 +214,11 @@ def in_full(command: str, options: Namespace, chosen: Sequence[str], arguments: 
     typed = {argument.partition("=")[0] for argument in arguments}
     kept = [choice for choice in chosen if choice.partition("=")[0] not in typed]
     named = [part for choice in kept for part in choice.split("=", 1)]
-    path = next((argument for argument in arguments if Path(argument) == options.path), None)
-    rest = [argument for argument in arguments if argument != path]
+    # PATH itself, not the same text as the value of an option, such as --output PATH
+    values = {place for place, argument in enumerate(arguments, 1) if argument.startswith("--") and "=" not in argument}
+    places = [place for place, argument in enumerate(arguments) if Path(argument) == options.path]
+    places.sort(key=lambda place: place in values)
+    rest = [argument for place, argument in enumerate(arguments) if place not in places[:1]]
     console().print(f"the same in full: supersimplenet {command} {shlex.join([*named, *rest])}")
     return [*kept, *arguments]
 
@@ -278,7 +281,7 @@ def print_better_guarantee(calibration: Calibration | None, model: Path, good_pa
     Args:
         calibration: the model's thresholds.
         model: the model folder.
-        good_parts: number of good parts in the training split, held out or trained on.
+        good_parts: number of good parts in the training split, held out or trained on; 0 where it is not known.
     """
     from supersimplenet.metrics.thresholds import parts_needed
 

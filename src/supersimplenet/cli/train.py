@@ -40,7 +40,6 @@ from supersimplenet.model.config import COMPACT, ModelConfig, Recipe
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.training.config import CacheConfig, TrainerConfig, parse_duration
-from supersimplenet.types import GOOD
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import is_file
 
@@ -148,8 +147,10 @@ def _train(options: Namespace) -> int:
         f"use it: supersimplenet predict --model {named} PHOTOS",
         sep="\n",
     )
-    good = [sample for sample in settings.data.samples() if sample.split == "train" and sample.label == GOOD]
-    print_better_guarantee(detector.calibration, output, len({sample.group or sample.image for sample in good}))
+    training, calibration = detector.record["training"], detector.calibration
+    each_is_a_part = calibration is not None and calibration.images == calibration.parts
+    good_parts = training["good_images"] + training["held_out_images"] if each_is_a_part else 0
+    print_better_guarantee(calibration, output, good_parts)
     return 0
 
 

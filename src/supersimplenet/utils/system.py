@@ -26,9 +26,7 @@ STOP_WITH_STDIN = "SUPERSIMPLENET_STOP_WITH_STDIN"  # environment variable: seco
 _KEPT_BYTES = (1 << 31) - 1
 _SPIN_COUNT = "1000"
 _GPU_THREADS = 8  # largest number of threads that decode images for a GPU
-_process_with_threads: int | None = (
-    None  # the process, or an ancestor that it was forked from; see `require_own_threads`
-)
+_process_with_threads: int | None = None  # this one, or one that it was forked from; see `require_own_threads`
 
 
 def keep_freed_blocks() -> bool:
