@@ -13,7 +13,8 @@
     ├── MetricError                a metric that is not defined for its input
     ├── CalibrationError           a threshold that the given parts cannot guarantee, or an unusable calibration
     ├── ExportError                an export that cannot be made, or that differs from the model
-    └── OutputError                a result that cannot be written to the given place
+    ├── OutputError                a result that cannot be written to the given place
+    └── StationError               a station that cannot start, or that something it needs has left
 """
 
 from __future__ import annotations
@@ -103,3 +104,7 @@ class ExportError(SuperSimpleNetError):
 
 class OutputError(SuperSimpleNetError):
     """A result cannot be written to the given place."""
+
+
+class StationError(SuperSimpleNetError):
+    """A station cannot start, or something that it needs is not there."""

@@ -1,0 +1,110 @@
+"""Opens a station's database, SQLite or PostgreSQL, and brings its tables up to date."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from supersimplenet.errors import ConfigError, StationError
+from supersimplenet.utils.formatting import first_line
+
+_BUSY_S = 30.0  # for which a connection waits until another one has written
+_CONNECT_S = 5
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def open_database(url: str) -> Engine:
+    """Open a database and bring its tables up to date; tables of a newer version are left alone.
+
+    Args:
+        url: such as ``sqlite:////var/lib/station/station.db`` or ``postgresql://user@host/station``.
+
+    Raises:
+        ConfigError: the URL is not one of a database that is supported, or its driver is not installed.
+        StationError: the database cannot be reached, or was made by a newer version.
+    """
+    engine = _engine(url)
+    try:
+        _migrate(engine)
+    except SQLAlchemyError as error:
+        engine.dispose()
+        shown = engine.url.render_as_string(hide_password=True)
+        raise StationError(
+            f"{shown}: the database cannot be used ({first_line(error)}); check URL and server"
+        ) from error
+    return engine
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def new_id(at_ms: int) -> str:
+    """Return an id of 32 hexadecimal digits: the time, then 80 random bits, so that ids rise with time."""
+    return f"{at_ms:012x}{secrets.token_hex(10)}"
+
+
+def _engine(url: str) -> Engine:
+    try:
+        address = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError("database: not a URL; wanted one such as postgresql://user@host/station") from error
+    backend = address.get_backend_name()
+    if backend == "postgresql":
+        # psycopg 3 unless a driver is named; SQLAlchemy's own choice would be psycopg 2.
+        address = address.set(drivername="postgresql+psycopg") if address.drivername == "postgresql" else address
+        options: dict[str, Any] = {"connect_args": {"connect_timeout": _CONNECT_S}, "pool_pre_ping": True}
+    elif backend == "sqlite":
+        options = {"connect_args": {"timeout": _BUSY_S}}
+    else:
+        raise ConfigError(f"database: '{backend}'; wanted sqlite or postgresql")
+    try:
+        engine = create_engine(address, **options)
+    except (ImportError, NoSuchModuleError) as error:
+        raise ConfigError(
+            f"database: {backend} needs a driver ({first_line(error)}); pip install 'psycopg[binary]'"
+        ) from error
+    if backend == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    del record
+    connection.isolation_level = None  # the driver begins no transaction of its own: see `_begin_sqlite`
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+    cursor.execute("PRAGMA synchronous=FULL")  # what was committed survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _migrate(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    with engine.begin() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current is not None and current not in known:
+            raise StationError(
+                f"{engine.url.render_as_string(hide_password=True)}: made by a newer version of this package (revision "
+                f"{current}); install that version, or restore the backup that was made before the upgrade"
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,113 @@
+"""Tables of a station's database, the same on SQLite and PostgreSQL.
+
+Times are milliseconds since 1970 in UTC. Structures are JSON. Alembic makes and changes the tables
+(`supersimplenet.station.migrations`); a test compares them with what stands here.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+# Names for all constraints, so that a later migration can name what it changes.
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+_Counter = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up whole numbers of its own type alone
+
+MODELS = Table(
+    "models",
+    METADATA,
+    Column("id", String(64), primary_key=True, comment="see `LoadedModel.id`"),
+    Column("product", String(200), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("loaded_at", BigInteger, nullable=False),
+    Column("facts", JSON, nullable=False, comment="hashes, engine, versions, calibration: what decided"),
+)
+
+RESULTS = Table(
+    "results",
+    METADATA,
+    Column("id", String(32), primary_key=True, comment="rises with time; see `new_id`"),
+    Column("key", String(200), nullable=True, unique=True, comment="the sender's own id, by which repeats are known"),
+    Column("taken_at", BigInteger, nullable=False),
+    Column("product", String(200), nullable=False),
+    Column("source", String(200), nullable=False),
+    Column("name", Text, nullable=False, comment="the picture's name as sent; never a path here"),
+    Column("part", String(400), nullable=True),
+    Column("model", String(64), nullable=False),
+    Column("verdict", String(8), nullable=False),
+    Column("score", Float(53), nullable=True),
+    Column("score_logit", Float(53), nullable=False),
+    Column("picture", String(64), nullable=False, comment="SHA-256 of the picture's bytes"),
+    Column("kind", String(8), nullable=False, comment="suffix of the picture's file"),
+    Column("size", BigInteger, nullable=False, comment="bytes of the picture"),
+    Column("kept", Boolean, nullable=False, comment="whether the picture is on the disk"),
+    Column("row", JSON, nullable=False, comment="the columns of a table of predictions"),
+    Column("review", String(8), nullable=True, comment="what a person says the part is: good or bad"),
+    Column("reviewed_by", String(200), nullable=True),
+    Column("reviewed_at", BigInteger, nullable=True),
+    Index(None, "taken_at"),
+    Index(None, "product", "taken_at"),
+    Index(None, "verdict", "taken_at"),
+    Index(None, "product", "part"),
+    Index(None, "picture"),
+)
+
+USERS = Table(
+    "users",
+    METADATA,
+    Column("name", String(200), primary_key=True),
+    Column("role", String(16), nullable=False, comment="operator, engineer or admin"),
+    Column("password", Text, nullable=False, comment="Argon2 hash"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("disabled", Boolean, nullable=False, default=False),
+)
+
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("id", String(64), primary_key=True, comment="SHA-256 of the cookie"),
+    Column("user", String(200), nullable=False, index=True),
+    Column("csrf", String(64), nullable=False),
+    Column("begun_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)
+
+TOKENS = Table(
+    "tokens",
+    METADATA,
+    Column("name", String(200), primary_key=True),
+    Column("hash", String(64), nullable=False, unique=True, comment="SHA-256 of the token"),
+    Column("role", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("number", _Counter, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("what", String(100), nullable=False),
+    Column("details", JSON, nullable=False),
+    Column("previous", String(64), nullable=False, comment="hash of the entry before"),
+    Column("hash", String(64), nullable=False),
+    UniqueConstraint("previous"),  # two entries cannot follow the same one
+)
