@@ -19,6 +19,7 @@ from supersimplenet.cli import (
     import_weights,
     predict,
     report,
+    serve,
     test,
     train,
 )
@@ -141,6 +142,7 @@ def command_groups() -> dict[str, list[Command]]:
             gate.command(),
             predict.command(),
             export.command(),
+            serve.command(),
             import_weights.command(),
             demo.command(),
         ],

@@ -105,6 +105,15 @@ def image_size(
     return (width, height) if header.orientation >= 5 else (height, width)
 
 
+def suffix_of(content: bytes) -> str:
+    """Return the usual suffix of an image file by its first bytes, such as ``png``; ``bin`` for anything else."""
+    head = content[:_HEAD_BYTES]
+    known = ((tiff.MAGICS, "tiff"), (jpeg.MAGIC, "jpg"), (png.MAGIC, "png"), (jpeg_2000.MAGICS, "jp2"))
+    if suffix := next((suffix for magics, suffix in known if head.startswith(magics)), None):
+        return suffix
+    return "pnm" if head.startswith(netpbm.MAGICS) else (format_of(head) or "bin").lower()
+
+
 def name_of(image: Image.Image) -> str:
     """Return the name of an image that Pillow has opened, for results and errors."""
     return str(getattr(image, "filename", "") or "PIL image")

@@ -1,0 +1,157 @@
+"""The route that inspects pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from supersimplenet.errors import ImageError, printable
+from supersimplenet.postprocessing.parts import part_verdicts
+from supersimplenet.station import results, shapes
+from supersimplenet.station.inspection import FullError, Inspected, Picture
+from supersimplenet.station.intake import busy, pictures_of
+from supersimplenet.station.models import LoadedModel
+from supersimplenet.station.problems import Problem
+from supersimplenet.station.recorder import Record
+from supersimplenet.station.routes import ERRORS, Here, operator, plain_part
+from supersimplenet.station.station import Station
+
+router = APIRouter(prefix="/v1")
+_PICTURE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/png": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                }
+            },
+            "application/json": {
+                "schema": shapes.ImagesShape.model_json_schema(ref_template="#/components/schemas/{model}")
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "/inspect",
+    response_model=shapes.AnswerShape,
+    responses=ERRORS,
+    openapi_extra=_PICTURE_BODY,
+    dependencies=[operator],
+    summary="Inspect one or many pictures",
+)
+async def inspect(
+    request: Request,
+    station: Here,
+    product: Annotated[
+        str | None, Query(max_length=200, description="may be left out where there is one product")
+    ] = None,
+    name: Annotated[str | None, Query(max_length=300, description="of a picture that is sent as raw bytes")] = None,
+    part: Annotated[str | None, Query(max_length=200, description="the part that all these pictures show")] = None,
+    store: Annotated[bool, Query(description="false: only answer, record nothing")] = True,
+) -> Response:
+    """Send pictures as raw bytes (``image/*``), as files of a form, or as base64 in JSON.
+
+    A header ``Idempotency-Key`` (or ``key`` in JSON) makes a repeat safe: the result of the first is answered. Each
+    picture that is answered with a result is recorded.
+    """
+    del name, part  # read by `pictures_of`
+    model = _model(station, product or request.headers.get("x-product"))
+    with station.intake.holding() as body:
+        await station.intake.fill(body, request)
+        began = time.monotonic()
+        pictures = await pictures_of(request, bytes(body.content), source="http", keep=store)
+        answers = await _inspected(station, pictures, model)
+    station.metrics.seconds.observe(time.monotonic() - began)
+    return _answer(pictures, answers)
+
+
+async def _inspected(station: Station, pictures: list[Picture], model: LoadedModel) -> list[Inspected | ImageError]:
+    keys = [picture.key for picture in pictures if picture.key is not None]
+    known = await run_in_threadpool(_known, station, keys) if keys else {}
+    new = [picture for picture in pictures if picture.key not in known]
+    if len(new) > station.config.queue:
+        raise Problem(413, "too_many", f"{len(new)} pictures in a request; send at most {station.config.queue} at once")
+    try:
+        futures = station.inspections.submit(new, model)
+    except FullError as error:
+        station.metrics.refused.labels("busy").inc()
+        raise busy(f"{station.config.queue} pictures are in work or waiting") from error
+    waiting = [asyncio.wrap_future(future) for future in futures]
+    late = (await asyncio.wait(waiting, timeout=station.config.deadline_s))[1] if waiting else set()
+    if late:
+        for future in late:
+            future.cancel()  # those whose turn has not come are not inspected
+        station.metrics.refused.labels("deadline").inc()
+        raise Problem(
+            504,
+            "late",
+            f"not done within {station.config.deadline_s:g} s; send it again with the same Idempotency-Key, so that "
+            "nothing is inspected twice",
+        )
+    found = iter([_outcome(future) for future in waiting])
+    return [
+        next(found) if picture.key not in known else Inspected(record=known[picture.key], stored="database")
+        for picture in pictures
+    ]
+
+
+def _known(station: Station, keys: list[str]) -> dict[str, Record]:
+    """Return earlier results by key; none while the database is away: a repeat is then known when it is recorded."""
+    try:
+        return results.find_by_keys(station.engine, keys)
+    except SQLAlchemyError:
+        return {}
+
+
+def _outcome(future: asyncio.Future[Inspected]) -> Inspected | ImageError:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, ImageError):
+        return error
+    raise Problem(500, "engine", "the model could not compute; see the log of the station") from error
+
+
+def _answer(pictures: list[Picture], answers: list[Inspected | ImageError]) -> Response:
+    found, photographs = [], []
+    for picture, answer in zip(pictures, answers, strict=True):
+        if isinstance(answer, ImageError):
+            if len(answers) == 1:
+                raise Problem(422, "unreadable", str(answer))
+            found.append({"name": picture.name, "error": {"code": "unreadable", "message": str(answer)}})
+            blank = dict.fromkeys(("verdict", "score", "p_value", "score_logit"))
+            photographs.append({**blank, "path": picture.name, "part": picture.part, "error": str(answer)})
+            continue
+        result = results.public(answer.record, answer.stored)
+        if answer.heat is not None:
+            result["heat"] = _data_url(answer.heat)
+        found.append(result)
+        photographs.append(results.as_photograph(answer.record))
+    named = part_verdicts([photograph for photograph in photographs if photograph["part"] is not None])
+    return JSONResponse({"results": found, "parts": [plain_part(part) for part in named]})
+
+
+def _model(station: Station, product: str | None) -> LoadedModel:
+    try:
+        return station.models.of(product)
+    except KeyError:
+        names = ", ".join(station.models.products)
+        text = "no product is named" if product is None else f"no product '{printable(product)}'"
+        raise Problem(404, "product", f"{text}; this station inspects {names}") from None
+
+
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,0 +1,192 @@
+"""Writes results into the database; while it is away, into a journal on the disk, from which they follow later."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import Engine, Table, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from supersimplenet.station.database import writing
+from supersimplenet.station.schema import RESULTS
+from supersimplenet.utils.formatting import first_line
+from supersimplenet.utils.journals import as_line, mend_journal, read_journal
+
+Record = dict[str, Any]  # the columns of `RESULTS`
+Stored = Literal["database", "journal", "memory", "nowhere"]
+_AT_ONCE = 256  # rows of a transaction
+_TRIES_EVERY_S = 1.0
+_IN_MEMORY = 100_000  # rows that are kept where neither database nor journal can be written
+
+
+class _Entry(NamedTuple):
+    record: Record
+    then: Callable[[Record, Stored], None]
+
+
+class Recorder:
+    """Writes results in the background, many in a transaction, and says of each where it is.
+
+    A result that is in the database or in the journal is on the disk. Where neither can be written, because the disk is
+    full, results wait in memory.
+
+    Args:
+        engine: the database.
+        journal: file of results that wait for the database; those of an earlier run follow at once.
+        say: called with a line when the database goes or comes back.
+        published: called with the results of each transaction, after it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Path,
+        *,
+        say: Callable[[str], None],
+        published: Callable[[Sequence[Record]], None] = lambda records: None,
+    ) -> None:
+        self._engine, self._journal, self._say, self._published = engine, journal, say, published
+        self._inbox: queue.Queue[_Entry | None] = queue.Queue()
+        self._memory: list[Record] = []
+        self._lock = threading.Lock()  # of journal and memory
+        self._ended = threading.Event()
+        mend_journal(journal, first="id")
+        self._away = journal.is_file()
+        self.reason = "results of an earlier run wait" if self._away else ""
+        self.lost = 0
+        self._writer = threading.Thread(target=self._write, name="recorder")
+        self._healer = threading.Thread(target=self._heal, name="recorder-healer", daemon=True)
+        self._writer.start()
+        self._healer.start()
+
+    @property
+    def away(self) -> bool:
+        """Whether results wait for the database."""
+        return self._away
+
+    def put(self, record: Record, then: Callable[[Record, Stored], None]) -> None:
+        """Write a result; ``then`` is called with it, or with the one that its key names already, when it is safe."""
+        self._inbox.put(_Entry(record, then))
+
+    def close(self) -> None:
+        """Write what is still waiting, and stop."""
+        self._inbox.put(None)
+        self._writer.join()
+        self._ended.set()
+        self._healer.join(timeout=_TRIES_EVERY_S * 2)
+
+    def _write(self) -> None:
+        ended = False
+        while not ended:
+            entries: list[_Entry] = []
+            item = self._inbox.get()
+            while item is not None:
+                entries.append(item)
+                if len(entries) == _AT_ONCE or self._inbox.empty():
+                    break
+                item = self._inbox.get()
+            ended = item is None
+            if entries:
+                self._record(entries)
+
+    def _record(self, entries: Sequence[_Entry]) -> None:
+        records = [entry.record for entry in entries]
+        stored: Stored = "database"
+        if not self._away:
+            try:
+                records = insert_results(self._engine, records)
+                self._published(records)
+            except SQLAlchemyError as error:
+                self._go(first_line(error))
+        if self._away:
+            stored = self._set_aside(records)
+        for entry, record in zip(entries, records, strict=True):
+            entry.then(record, stored)
+
+    def _go(self, reason: str) -> None:
+        self._away, self.reason = True, reason
+        self._say(f"the database cannot be written ({reason}); results wait in {self._journal.name}")
+
+    def _set_aside(self, records: Sequence[Record]) -> Stored:
+        with self._lock:
+            if not self._memory:  # what waits in memory stays in order
+                try:
+                    with self._journal.open("ab") as file:
+                        file.write(b"".join(map(as_line, records)))
+                        file.flush()
+                        os.fsync(file.fileno())
+                except OSError as error:
+                    self._say(f"{self._journal}: cannot be written ({error.strerror}); results wait in memory")
+                    mend_journal(self._journal, first="id")
+                else:
+                    return "journal"
+            if len(self._memory) + len(records) > _IN_MEMORY:
+                self.lost += len(records)
+                return "nowhere"
+            self._memory += records
+            return "memory"
+
+    def _heal(self) -> None:
+        while not self._ended.wait(_TRIES_EVERY_S):
+            if self._away:
+                try:
+                    self._follow()
+                except (SQLAlchemyError, OSError) as error:
+                    self.reason = first_line(error)
+
+    def _follow(self) -> None:
+        """Write what waits into the database; while the last of it is written, nothing more is set aside."""
+        done = 0
+        for records in _in_chunks(read_journal(self._journal, first="id")):
+            self._published(insert_results(self._engine, records))
+            done += len(records)
+        with self._lock:
+            rest = list(read_journal(self._journal, first="id"))[done:] + self._memory
+            for records in _in_chunks(rest):
+                self._published(insert_results(self._engine, records))
+            self._journal.unlink(missing_ok=True)
+            self._memory = []
+            self._away, self.reason = False, ""
+        self._say(f"the database is back; {done + len(rest)} results followed")
+
+
+def insert_results(engine: Engine, records: Sequence[Record]) -> list[Record]:
+    """Insert results in one transaction; what is there already, by id or key, stays.
+
+    Returns:
+        For each the row that is in the database: where a key was known, the earlier result.
+    """
+    with writing(engine) as connection:
+        connection.execute(insert_or_leave(engine, RESULTS), list(records))
+        keys = [record["key"] for record in records if record["key"] is not None]
+        if not keys:
+            return list(records)
+        found = {
+            row["key"]: dict(row)
+            for row in connection.execute(select(RESULTS).where(RESULTS.c.key.in_(keys))).mappings()
+        }
+    return [record if record["key"] is None else found[record["key"]] for record in records]
+
+
+def insert_or_leave(engine: Engine, table: Table) -> Any:
+    """Return an insertion that leaves rows as they are whose id or key is there already."""
+    insert = postgresql_insert if engine.dialect.name == "postgresql" else sqlite_insert
+    return insert(table).on_conflict_do_nothing()
+
+
+def _in_chunks(records: Iterable[Record]) -> Iterable[list[Record]]:
+    chunk: list[Record] = []
+    for record in records:
+        chunk.append(record)
+        if len(chunk) == _AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

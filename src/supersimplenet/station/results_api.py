@@ -1,0 +1,211 @@
+"""Routes of results: search, pictures, parts, reviews, exports, and the stream of new ones."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
+from supersimplenet.station import exports, results, shapes
+from supersimplenet.station.access import Identity
+from supersimplenet.station.audit import append
+from supersimplenet.station.database import writing
+from supersimplenet.station.intake import busy
+from supersimplenet.station.problems import Problem
+from supersimplenet.station.recorder import Record
+from supersimplenet.station.routes import ERRORS, Here, not_there, operator, plain_part
+from supersimplenet.station.station import Station
+from supersimplenet.station.store import SHOWN_KINDS, SHOWN_SIDES_PX
+
+router = APIRouter(prefix="/v1")
+_KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture never changes
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def wanted_results(  # one parameter for each in the URL
+    since: Annotated[
+        datetime | None, Query(description="from this time on, ISO 8601; UTC where no zone is given")
+    ] = None,
+    until: Annotated[datetime | None, Query(description="before this time")] = None,
+    verdict: shapes.VerdictName | None = None,
+    product: Annotated[str | None, Query(max_length=200)] = None,
+    part: Annotated[str | None, Query(max_length=400)] = None,
+    model: Annotated[str | None, Query(max_length=64)] = None,
+    source: Annotated[str | None, Query(max_length=200)] = None,
+    reviewed: results.Reviewed | None = None,
+) -> results.Filter:
+    """Return which results a request wants."""
+    texts = {"product": product, "part": part, "model": model, "source": source}
+    if any("\0" in (value or "") for value in texts.values()):
+        raise Problem(422, "text", "a NUL character in the query; no name has one")
+    return results.Filter(since=_ms(since), until=_ms(until), verdict=verdict, reviewed=reviewed, **texts)
+
+
+Wanted = Annotated[results.Filter, Depends(wanted_results)]
+
+
+@router.get("/results", response_model=shapes.ListShape, responses=ERRORS, dependencies=[operator])
+def list_results(
+    station: Here,
+    wanted: Wanted,
+    order: results.Order = "newest",
+    after: Annotated[str | None, Query(max_length=64, description="id of the last result that is known")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> Response:
+    """Search results by time, verdict, product, part, model, source and review."""
+    last = None if after is None else _found(station, after)
+    found = results.search(station.engine, wanted, order=order, after=last, limit=limit + 1)
+    more = found[limit - 1]["id"] if len(found) > limit else None
+    return JSONResponse({"results": [results.public(record) for record in found[:limit]], "next": more})
+
+
+@router.get("/counts", response_model=shapes.CountsShape, responses=ERRORS, dependencies=[operator])
+def count_results(station: Here, wanted: Wanted) -> Response:
+    """Count results by verdict, and reviews that contradict it."""
+    return JSONResponse(results.count(station.engine, wanted))
+
+
+@router.get("/results.csv", response_class=StreamingResponse, responses=ERRORS, dependencies=[operator])
+def results_as_csv(station: Here, wanted: Wanted) -> Response:
+    """Return results as a CSV table, oldest first."""
+    lines = exports.csv_lines(results.every(station.engine, wanted))
+    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=_attached("results.csv"))
+
+
+@router.get("/results.parquet", response_class=StreamingResponse, responses=ERRORS, dependencies=[operator])
+def results_as_parquet(station: Here, wanted: Wanted) -> Response:
+    """Return results as a Parquet table, oldest first."""
+    blocks = exports.parquet_blocks(results.every(station.engine, wanted))
+    return StreamingResponse(blocks, media_type="application/vnd.apache.parquet", headers=_attached("results.parquet"))
+
+
+@router.get("/results.zip", response_class=StreamingResponse, responses=ERRORS, dependencies=[operator])
+def pictures_as_zip(station: Here, wanted: Wanted) -> Response:
+    """Return the kept pictures of results in a folder for each verdict, those that were reviewed by the review."""
+    blocks = exports.zip_blocks(results.every(station.engine, wanted), station.store)
+    return StreamingResponse(blocks, media_type="application/zip", headers=_attached("results.zip"))
+
+
+@router.get("/results/{id}", response_model=shapes.ResultShape, responses=ERRORS, dependencies=[operator])
+def one_result(station: Here, id: str) -> Response:  # noqa: A002
+    """Return a result."""
+    return JSONResponse(results.public(_found(station, id)))
+
+
+@router.get("/results/{id}/picture", response_class=FileResponse, responses=ERRORS, dependencies=[operator])
+def picture(station: Here, id: str) -> Response:  # noqa: A002
+    """Return the picture as it was sent."""
+    record = _found(station, id)
+    kind = SHOWN_KINDS.get(record["kind"], "application/octet-stream")
+    name = f"{id}.{record['kind']}"
+    return FileResponse(_kept(station, record), media_type=kind, headers=_KEPT | _attached(name))
+
+
+@router.get("/results/{id}/view", response_class=FileResponse, responses=ERRORS, dependencies=[operator])
+def view(
+    station: Here,
+    id: str,  # noqa: A002
+    side: Annotated[int, Query(description="longest side in px: 320 or 1600")] = SHOWN_SIDES_PX[1],
+) -> Response:
+    """Return the picture as the model sees it, as a JPEG for a browser."""
+    if side not in SHOWN_SIDES_PX:
+        raise Problem(422, "side", f"side: {side}; wanted 320 or 1600")
+    record = _found(station, id)
+    _kept(station, record)
+    reading = _reading(station, record["product"])
+    path = station.store.shown(record["picture"], record["kind"], side_px=side, reading=reading)
+    return FileResponse(path, media_type="image/jpeg", headers=_KEPT)
+
+
+@router.get("/results/{id}/heat", response_class=FileResponse, responses=ERRORS, dependencies=[operator])
+def heat(station: Here, id: str) -> Response:  # noqa: A002
+    """Return the anomaly map in its colours, as a PNG with opacity, to be laid over the picture."""
+    record = _found(station, id)
+    _kept(station, record)
+    path = station.store.heat(record["id"])
+    if not path.is_file():
+        raise Problem(404, "no_map", "the map of this result is not kept")
+    return FileResponse(path, media_type="image/png", headers=_KEPT)
+
+
+@router.post("/results/{id}/review", response_model=shapes.ResultShape, responses=ERRORS)
+def review(
+    station: Here,
+    id: str,  # noqa: A002
+    body: shapes.ReviewBody,
+    who: Annotated[Identity, operator],
+) -> Response:
+    """Say what a part is: a false call is a good part, a missed defect a bad one. Null takes it back."""
+    with writing(station.engine) as connection:
+        if not results.review(connection, id, body.verdict, by=who.name):
+            raise not_there("result", id)
+        append(connection, who=who.name, what="review", details={"result": id, "verdict": body.verdict})
+    return JSONResponse(results.public(_found(station, id)))
+
+
+@router.get("/parts/{product}/{part}", response_model=shapes.PartAnswer, responses=ERRORS, dependencies=[operator])
+def part(station: Here, product: str, part: str) -> Response:
+    """Return the one verdict of a part, from all photographs of it."""
+    found = None if "\0" in product + part else results.of_part(station.engine, product, part)
+    if found is None:
+        raise not_there("part", part)
+    verdict, records = found
+    return JSONResponse(plain_part(verdict) | {"results": [results.public(record) for record in records]})
+
+
+@router.get("/events", response_class=StreamingResponse, responses=ERRORS, dependencies=[operator])
+async def events(request: Request, station: Here) -> Response:
+    """Stream new results as server-sent events; ``Last-Event-ID`` gets what was missed, at most 50."""
+    if station.hub is None:
+        raise busy("the station starts")
+    last = request.headers.get("last-event-id")
+    missed = await run_in_threadpool(_missed, station, last) if last else []
+    return StreamingResponse(station.hub.stream(missed), media_type="text/event-stream")
+
+
+def _found(station: Station, id: str) -> Record:  # noqa: A002
+    record = results.find(station.engine, id) if len(id) == 32 and id.isalnum() else None
+    if record is None:
+        raise not_there("result", id)
+    return record
+
+
+def _kept(station: Station, record: Record) -> Path:
+    path = station.store.picture(record["picture"], record["kind"])
+    if not record["kept"] or not path.is_file():
+        raise Problem(404, "not_kept", "the picture of this result is not kept")
+    return path
+
+
+def _reading(station: Station, product: str) -> ReadConfig:
+    try:
+        return station.models.of(product).predictor.preprocessor.reading
+    except KeyError:  # a product of earlier days
+        return FULL_RANGE
+
+
+def _missed(station: Station, last: str) -> list[Record]:
+    record = results.find(station.engine, last)
+    if record is None:
+        return []
+    newest = results.search(station.engine, results.Filter(since=record["taken_at"]), limit=50)
+    return [missed for missed in reversed(newest) if missed["id"] > last]
+
+
+def _ms(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return round((moment - _EPOCH).total_seconds() * 1000)
+
+
+def _attached(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}

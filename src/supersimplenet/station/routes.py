@@ -1,0 +1,50 @@
+"""What the routes of the service share: the station of a request, roles, and the errors they answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from supersimplenet.errors import printable
+from supersimplenet.postprocessing.parts import PartVerdict
+from supersimplenet.station.guards import require
+from supersimplenet.station.problems import ErrorAnswer, Problem
+from supersimplenet.station.station import Station
+
+operator, engineer, admin = Depends(require("operator")), Depends(require("engineer")), Depends(require("admin"))
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": text}
+    for status, text in {
+        400: "a token in the URL, or an address that is not the station's",
+        401: "not logged in",
+        403: "not allowed for this role",
+        404: "not there",
+        408: "the request's body came too slowly",
+        413: "the request is too large",
+        415: "another type of content",
+        422: "not as wanted",
+        503: "too much at once: try again after Retry-After",
+        504: "not done in time",
+    }.items()
+}
+
+
+def station_of(request: Request) -> Station:
+    """Return the station that a request is for."""
+    station: Station = request.app.state.station
+    return station
+
+
+Here = Annotated[Station, Depends(station_of)]
+
+
+def not_there(what: str, name: str) -> Problem:
+    """Return the answer to a request for something that is not there."""
+    return Problem(404, what, f"no {what} '{printable(name[:100])}'")
+
+
+def plain_part(part: PartVerdict) -> dict[str, Any]:
+    """Return the verdict of a part in plain values."""
+    names = ("part", "verdict", "score", "p_value", "score_logit", "photographs", "failed")
+    return {name: getattr(part, name) for name in names}

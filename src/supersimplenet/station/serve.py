@@ -1,0 +1,93 @@
+"""Run a station until it is stopped: `supersimplenet serve`."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import uvicorn
+
+from supersimplenet.errors import ConfigError, StationError
+from supersimplenet.inference.config import HERE, ComputeConfig
+from supersimplenet.station.access import Accounts
+from supersimplenet.station.app import build_app
+from supersimplenet.station.config import StationConfig
+from supersimplenet.station.guards import SecureHeaders
+from supersimplenet.station.server import PatientProtocol, Server
+from supersimplenet.station.station import Station
+
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    models: Mapping[str, str | Path],
+    config: StationConfig | None = None,
+    *,
+    compute: ComputeConfig = HERE,
+    trust: bool = False,
+    started: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Run a station until the process gets Ctrl-C or SIGTERM; what was taken is finished first.
+
+    Args:
+        models: model folder or exported file of each product, by the product's name.
+        config: the station's settings.
+        compute: device, engine and precision for model folders.
+        trust: also open exported torch programs, which may run code of their authors.
+        started: called with the address when pictures are taken.
+
+    Raises:
+        ConfigError: the settings cannot be, or others than this computer could use the station without a user.
+        StationError: address or database cannot be used.
+        SuperSimpleNetError: a model cannot be opened; the subclass names the cause.
+    """
+    config = config or StationConfig()
+    paths = {product: Path(path) for product, path in models.items()}
+    listening = _listen(config)
+    station = Station(paths, config, compute=compute, trust=trust, say=_log.warning)
+    try:
+        _check_reach(config, station)
+        app = build_app(station)
+    except BaseException:
+        station.close()
+        raise
+    server = Server(
+        uvicorn.Config(
+            SecureHeaders(app, tls=config.is_https),
+            http=PatientProtocol,
+            ws="none",
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=config.connections,
+            ssl_certfile=config.certificate,
+            ssl_keyfile=config.key,
+        ),
+        before_stop=station.end_streams,
+    )
+    host, port = listening.getsockname()[:2]
+    scheme = "http" if config.certificate is None else "https"
+    started(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    server.run(sockets=[listening])
+
+
+def _check_reach(config: StationConfig, station: Station) -> None:
+    if not config.is_local and Accounts(station.engine).is_empty():
+        raise ConfigError(
+            f"host: {config.host} is reached from other computers, and the station has no users yet; add one first",
+            commands=[("", f"supersimplenet station add-user NAME --role admin --folder {config.folder}")],
+        )
+
+
+def _listen(config: StationConfig) -> socket.socket:
+    """Return a socket that listens already: where the address is taken, no model is loaded in vain."""
+    try:
+        family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((config.host, config.port), family=family, backlog=2048)
+    except OSError as error:
+        raise StationError(
+            f"{config.host}:{config.port}: cannot be listened at ({error.strerror or error}); choose another --host or --port"
+        ) from error

@@ -1,0 +1,218 @@
+"""The forms of what the service takes and answers, for its OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from supersimplenet.station.problems import ErrorDetail
+
+VerdictName = Literal["good", "unsure", "bad"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class DefectShape(BaseModel):
+    """A region of the anomaly map, in pixels of the picture; see `supersimplenet.types.Defect`."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    area_px: float
+    peak_logit: float
+    centroid_x: float
+    centroid_y: float
+    below_threshold: bool
+    outline_logit: float
+    outline_left: int
+    outline_top: int
+    outline_width: int
+    outline_height: int
+    outline_area_px: float
+
+
+class PictureShape(BaseModel):
+    """The picture of a result."""
+
+    sha256: Sha256 = Field(description="of the file's bytes")
+    kind: str = Field(description="suffix of its kind", examples=["png"])
+    bytes: int
+    width: int = Field(description="px, upright")
+    height: int
+    kept: bool = Field(description="whether the station has it")
+
+
+class ReviewShape(BaseModel):
+    """What a person says a part is."""
+
+    verdict: Literal["good", "bad"]
+    by: str
+    at: str
+
+
+class ResultShape(BaseModel):
+    """The result for a picture."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "0193791c6b5d8f0f4c5bd0c1a2b3c4d5",
+                    "taken_at": "2026-11-30T06:00:00.125Z",
+                    "product": "tiles",
+                    "source": "http",
+                    "name": "017.png",
+                    "part": None,
+                    "verdict": "bad",
+                    "score": 0.93,
+                    "score_logit": 4.1,
+                    "unsure_from": None,
+                    "p_value": 0.04,
+                    "calibrated": True,
+                    "defects": [],
+                    "model": "0" * 64,
+                    "picture": {
+                        "sha256": "0" * 64,
+                        "kind": "png",
+                        "bytes": 40213,
+                        "width": 256,
+                        "height": 256,
+                        "kept": True,
+                    },
+                    "review": None,
+                    "stored": "database",
+                }
+            ]
+        }
+    )
+
+    id: str = Field(description="rises with time", pattern=r"^[0-9a-f]{32}$")
+    taken_at: str = Field(description="ISO 8601, UTC: when the station took the picture")
+    product: str
+    source: str = Field(description="what sent the picture, such as http")
+    name: str = Field(description="the picture's name as sent")
+    part: str | None = Field(description="the part that the picture shows")
+    verdict: VerdictName
+    score: float | None = Field(description="0 to 1, 0.5 at the threshold; null where the model is not calibrated")
+    score_logit: float = Field(description="the deciding score, in logits")
+    unsure_from: float | None = Field(description="the score from which a part is unsure; null without a grey zone")
+    p_value: float | None = Field(description="how often a good part scores at least this high")
+    calibrated: bool = Field(description="whether a threshold with a guarantee decided")
+    defects: list[DefectShape] | None = Field(description="null where the model is not calibrated")
+    model: Sha256 = Field(description="id of the model: a hash of all that decides")
+    picture: PictureShape
+    review: ReviewShape | None
+    stored: Literal["database", "journal", "memory", "nowhere"] | None = Field(
+        description="where the result is: journal and memory follow into the database; null with store=false"
+    )
+
+
+class InspectedShape(ResultShape):
+    """A result as it is answered to the one who sent the picture."""
+
+    heat: str | None = Field(None, description="with store=false: the anomaly map as a data URL")
+
+
+class UnreadableShape(BaseModel):
+    """A picture that could not be inspected, among others that could."""
+
+    name: str
+    error: ErrorDetail
+
+
+class PartShape(BaseModel):
+    """One verdict for a part, that of its worst photograph; null where one could not be read and none is bad."""
+
+    part: str | None
+    verdict: VerdictName | None
+    score: float | None
+    p_value: float | None
+    score_logit: float | None
+    photographs: int
+    failed: int
+
+
+class AnswerShape(BaseModel):
+    """The answer to an inspection."""
+
+    results: list[InspectedShape | UnreadableShape] = Field(description="in the order of the pictures")
+    parts: list[PartShape] = Field(description="one for each part in this request")
+
+
+class ImageShape(BaseModel):
+    """A picture in JSON."""
+
+    name: str | None = Field(None, max_length=300)
+    part: str | None = Field(None, max_length=200)
+    key: str | None = Field(None, max_length=200)
+    content: str = Field(description="the file's bytes, base64")
+
+
+class ImagesShape(BaseModel):
+    """Pictures in JSON."""
+
+    images: list[ImageShape] = Field(min_length=1)
+
+
+class ListShape(BaseModel):
+    """Results, in order."""
+
+    results: list[ResultShape]
+    next: str | None = Field(description="pass it as after for the following ones; null at the end")
+
+
+class CountsShape(BaseModel):
+    """Numbers of results by verdict, and of reviews that contradict it."""
+
+    good: int
+    unsure: int
+    bad: int
+    false_calls: int
+    missed: int
+
+
+class PartAnswer(PartShape):
+    """A part and the results of all photographs of it."""
+
+    results: list[ResultShape]
+
+
+class ReviewBody(BaseModel):
+    """What the part is, as a person sees it; null takes a review back."""
+
+    verdict: Literal["good", "bad"] | None
+
+
+class ModelShape(BaseModel):
+    """A model."""
+
+    id: Sha256
+    product: str
+    path: str
+    facts: dict[str, Any] = Field(description="hashes of the files, engine, versions, thresholds and calibration")
+
+
+class ModelBody(BaseModel):
+    """The model to use for a product from now on."""
+
+    name: str = Field(description="a model folder or exported file below --models", examples=["tiles-2"])
+
+
+class SignShape(BaseModel):
+    """Something that is not as it should be."""
+
+    code: str
+    text: str
+
+
+class StatusShape(BaseModel):
+    """The state of the station."""
+
+    version: str
+    products: list[str]
+    in_work: int
+    queue: int
+    free_mib: int
+    shift_hours: float
+    signs: list[SignShape]
