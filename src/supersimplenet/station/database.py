@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -56,9 +57,21 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def new_id(at_ms: int) -> str:
-    """Return an id of 32 hexadecimal digits: the time, then 80 random bits, so that ids rise with time."""
-    return f"{at_ms:012x}{secrets.token_hex(10)}"
+class Ids:
+    """Ids that rise in the order in which they are made: 32 hexadecimal digits of time, number and chance."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at_ms, self._number = 0, 0
+
+    def new(self, at_ms: int) -> str:
+        """Return an id for a time; a clock that was set back does not change the order."""
+        with self._lock:
+            if at_ms > self._at_ms:
+                self._at_ms, self._number = at_ms, 0
+            else:
+                self._number += 1
+            return f"{self._at_ms:012x}{self._number:06x}{secrets.token_hex(7)}"
 
 
 def _engine(url: str) -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -89,5 +90,5 @@ def _listen(config: StationConfig) -> socket.socket:
         return socket.create_server((config.host, config.port), family=family, backlog=2048)
     except OSError as error:
         raise StationError(
-            f"{config.host}:{config.port}: cannot be listened at ({error.strerror or error}); choose another --host or --port"
+            f"{config.host}:{config.port}: cannot be listened at ({os.strerror(error.errno or 0)}); choose another --port"
         ) from error
