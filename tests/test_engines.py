@@ -203,5 +203,5 @@ def test_loading_a_model_disturbs_no_thread_that_computes(network, pixels):
     assert len(found) >= 2
     for values in (*found, *(other.run(pixels).map for other in others)):
         np.testing.assert_allclose(values, expected, atol=1e-4)
-    kinds = {type(other.network.backbone.net) for other in others}
-    assert kinds == {type(wanted.network.backbone.net)}  # none was left unfolded, which would only be slower
+    # None was left as it is, which would only be slower.
+    assert all(isinstance(other.network.backbone.net, torch.fx.GraphModule) for other in others)

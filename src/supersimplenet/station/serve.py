@@ -89,6 +89,7 @@ def _listen(config: StationConfig) -> socket.socket:
         family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((config.host, config.port), family=family, backlog=2048)
     except OSError as error:
+        reason = os.strerror(error.errno or 0)  # the error's own text repeats the address
         raise StationError(
-            f"{config.host}:{config.port}: cannot be listened at ({os.strerror(error.errno or 0)}); choose another --port"
+            f"{config.host}:{config.port}: cannot be listened at ({reason}); choose another --port"
         ) from error
