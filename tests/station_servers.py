@@ -13,9 +13,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
-from sqlalchemy.engine import make_url
 
 START_S = 30
 STOP_S = 20
@@ -70,6 +68,8 @@ def _wait_for(url: str, server: subprocess.Popen[str], log: Path) -> None:
 
 
 def _answers(url: str) -> bool:
+    import psycopg  # not for tests that need no database
+
     try:
         psycopg.connect(url).close()
     except psycopg.OperationalError:
@@ -79,6 +79,9 @@ def _answers(url: str) -> bool:
 
 def fresh_database(server_url: str) -> str:
     """Make an empty database on a server and return its URL."""
+    import psycopg
+    from sqlalchemy.engine import make_url
+
     name = f"station_{uuid.uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import OperationalError
 from starlette.responses import Response
 from starlette.testclient import TestClient
-from station_servers import fresh_database, postgres_url  # noqa: F401  a fixture
+from station_servers import fresh_database
 
 from supersimplenet.cli.main import main
 from supersimplenet.station import access, attempts, audit

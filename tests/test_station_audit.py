@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, delete, func, insert, select, text, update
-from station_servers import fresh_database, postgres_url  # noqa: F401  a fixture
+from station_servers import fresh_database
 
 from supersimplenet.cli.main import main
 from supersimplenet.station import audit

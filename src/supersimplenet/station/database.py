@@ -38,11 +38,12 @@ def open_database(url: str) -> Engine:
     engine = _engine(url)
     try:
         _migrate(engine)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, StationError) as error:
         engine.dispose()
-        shown = engine.url.render_as_string(hide_password=True)
+        if isinstance(error, StationError):
+            raise
         raise StationError(
-            f"{shown}: the database cannot be used ({first_line(error)}); check URL and server"
+            f"{_shown(engine)}: the database cannot be used ({first_line(error)}); check URL and server"
         ) from error
     return engine
 
@@ -115,6 +116,10 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
 
+def _shown(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
+
+
 def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
@@ -123,7 +128,7 @@ def _migrate(engine: Engine) -> None:
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise StationError(
-                f"{engine.url.render_as_string(hide_password=True)}: made by a newer version of this package (revision "
+                f"{_shown(engine)}: made by a newer version of this package (revision "
                 f"{current}); install that version, or restore the backup that was made before the upgrade"
             )
         config.attributes["connection"] = connection
