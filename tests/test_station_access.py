@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -722,3 +724,13 @@ def test_on_a_terminal_the_password_is_asked_for_twice(tmp_path, monkeypatch, ca
     assert main(call) == 2
     assert "the two differ" in capsys.readouterr().err
     assert main(call) == 0
+
+
+@pytest.mark.parametrize("module", ["sqlalchemy", "argon2"])
+def test_without_the_extra_the_command_says_which_one(tmp_path, module):
+    code = f"import sys; sys.modules[{module!r}] = None; from supersimplenet.__main__ import main; sys.exit(main())"
+    call = ["station", "add-token", "line-1", "--role", "operator", "--folder", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *call], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"{module} is not installed" in done.stderr
+    assert "pip install 'supersimplenet[serve]'" in done.stderr
