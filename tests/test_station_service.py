@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -20,8 +22,9 @@ import pytest
 from PIL import Image
 from station_process import StationProcess
 
-from supersimplenet import Detector, ModelConfig, SuperSimpleNet
+from supersimplenet import Detector, ModelConfig, SuperSimpleNet, export_model
 from supersimplenet.inference.model_folder import save_model
+from supersimplenet.runtime import Inspector
 
 
 def picture(seed: int, kind: str = "PNG", size_px: tuple[int, int] = (40, 60)) -> bytes:
@@ -368,3 +371,37 @@ def test_two_stations_share_no_folder_and_no_port(station, models, tmp_path):
         AssertionError, match=r"cannot be listened at \(Address already in use\); choose another --port"
     ):
         StationProcess(models / "v1", folder=tmp_path / "other", port=station.options["port"])
+
+
+def test_an_exported_file_is_served_without_torch(models, tmp_path):
+    file = tmp_path / "parts.onnx"
+    export_model(models / "v1", file, file_format="onnx")
+    content = picture(60)
+    (tmp_path / "a.png").write_bytes(content)
+    wanted = Inspector.load(file).predict(tmp_path / "a.png")
+    with StationProcess(file, folder=tmp_path / "station") as station:
+        result = station.inspect(content)
+        mapped = Path(f"/proc/{station.process.pid}/maps").read_text()
+    assert result["score_logit"] == pytest.approx(wanted.score_logit, abs=1e-5)
+    assert "onnxruntime" in mapped
+    assert "libtorch" not in mapped
+
+
+@pytest.mark.slow
+def test_the_service_keeps_to_its_own_description(models, tmp_path):
+    with StationProcess(models / "v1", folder=tmp_path / "station", models=models) as station:
+        user = {"name": "chief", "role": "admin", "password": "long enough"}
+        assert station.client.post("/v1/users", json=user).status_code == 201
+        login = {name: user[name] for name in ("name", "password")}
+        csrf = station.client.post("/v1/login", json=login).json()["csrf"]
+        body, headers = {"name": "check", "role": "admin"}, {"X-CSRF-Token": csrf}
+        token = station.client.post("/v1/tokens", json=body, headers=headers).json()["token"]
+        command = ["run", f"{station.address}/v1/openapi.json", "-H", f"Authorization: Bearer {token}"]
+        command += ["--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--seed", "1"]
+        command += ["-c", "all", "--exclude-checks", "positive_data_acceptance,allow_header_conformance"]
+        command += ["--exclude-path", "/v1/events", "--exclude-path", "/v1/tokens/{name}", "--continue-on-failure"]
+        done = subprocess.run(
+            [Path(sys.executable).with_name("schemathesis"), *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-8000:]
+        assert station.get("/v1/live") == {"live": True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from supersimplenet.station import audit
 from supersimplenet.station.access import (
@@ -63,7 +63,7 @@ class UserChange(_Body):
     """What to change of a user; what is not given stays."""
 
     role: RoleField | None = None
-    disabled: bool | None = Field(None, description="a disabled user cannot log in; it ends all sessions")
+    disabled: StrictBool | None = Field(None, description="a disabled user cannot log in; it ends all sessions")
     password: NewPassword | None = Field(None, description="the new password; it ends all sessions")
     old_password: str | None = Field(None, max_length=MAX_PASSWORD, description="to change one's own password")
 

@@ -96,7 +96,7 @@ async def version() -> dict[str, str]:
     return {"version": __version__}
 
 
-@router.get("/metrics", response_class=Response, dependencies=[operator])
+@router.get("/metrics", response_class=Response, responses=ERRORS, dependencies=[operator])
 def metrics(station: Here) -> Response:
     """Return what Prometheus reads."""
     return Response(station.metrics.text(), media_type=CONTENT_TYPE)

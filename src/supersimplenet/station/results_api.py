@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from pydantic import BeforeValidator
 from starlette.concurrency import run_in_threadpool
 
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
@@ -24,16 +25,26 @@ from supersimplenet.station.store import SHOWN_KINDS, SHOWN_SIDES_PX
 
 router = APIRouter(prefix="/v1")
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture never changes
-
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _no_number(value: str) -> str:
+    """Refuse what pydantic would take for seconds since 1970."""
+    try:
+        float(value)
+    except ValueError:
+        return value
+    raise ValueError("a number; wanted a time such as 2026-11-30T06:00:00Z")
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number)]
 
 
 def wanted_results(  # one parameter for each in the URL
     since: Annotated[
-        datetime | None, Query(description="from this time on, ISO 8601; UTC where no zone is given")
+        Moment | None, Query(description="from this time on, ISO 8601; UTC where no zone is given")
     ] = None,
-    until: Annotated[datetime | None, Query(description="before this time")] = None,
+    until: Annotated[Moment | None, Query(description="before this time")] = None,
     verdict: shapes.VerdictName | None = None,
     product: Annotated[str | None, Query(max_length=200)] = None,
     part: Annotated[str | None, Query(max_length=400)] = None,
