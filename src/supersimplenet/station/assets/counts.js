@@ -7,7 +7,7 @@ import { mark } from "./verdict.js";
 
 export function showCounts(counts, wanted, shiftHours) {
   const hours = Number.isInteger(shiftHours) ? whole(shiftHours) : decimal(shiftHours, 1);
-  byId("shift-title").textContent = text("shift", { hours });
+  byId("shift-title").textContent = text("shift", { count: shiftHours, hours });
   const inspected = counts.good + counts.unsure + counts.bad;
   const entries = [
     ["inspected", inspected, {}, null],

@@ -86,7 +86,7 @@ const COLUMNS = ["compare", "picture", "verdict", "time", "name", "part", "produ
 function table(body) {
   const heads = COLUMNS.map((name) => element("th", { scope: "col", role: "columnheader", class: `of-${name}` },
     element("span", { class: name === "compare" || name === "picture" ? "unseen" : undefined }, text(`column.${name}`))));
-  return element("table", { role: "table", class: "results" },
+  return element("table", { role: "table", class: status.products.length === 1 ? "results one-product" : "results" },
     element("caption", { class: "unseen" }, text("history.caption")),
     element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, heads)), body);
 }

@@ -180,6 +180,8 @@ function hold(id) {
   held = found;
   show(false);
   byId("strip").querySelector(`[data-result="${id}"]`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  const isAbove = byId("verdict").getBoundingClientRect().bottom < 40; // on a phone the strip is far below
+  if (isAbove) scrollTo({ top: 0, behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
 }
 
 function liveAgain() {

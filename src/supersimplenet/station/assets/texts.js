@@ -42,7 +42,7 @@ export function whole(number) {
 
 export function decimal(number, digits) {
   const format = new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
-  return format.format(number);
+  return format.format(number).replace("-", "\u2212");
 }
 
 const clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
