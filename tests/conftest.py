@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from station_servers import postgres_url as postgres_url
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

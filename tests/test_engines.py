@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from torch import nn
 from supersimplenet.benchmark import published_order as plain
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.detector import Detector
+from supersimplenet.inference.engines import build_engine
 from supersimplenet.model.config import ModelConfig
 from supersimplenet.model.network import SuperSimpleNet, anomaly_map
 from supersimplenet.runtime.predictor import IndexedPrediction
@@ -177,3 +181,27 @@ def test_a_backbone_that_cannot_be_traced_is_used_as_it_is(pixels):
         output = network(torch.from_numpy(pixels))
     scores = Detector(network, device="cpu").engine.run(pixels).head_logit
     np.testing.assert_allclose(scores, output.score_logit.numpy(), rtol=0, atol=1e-5)
+
+
+def test_loading_a_model_disturbs_no_thread_that_computes(network, pixels):
+    # torch.fx replaces Module.__call__ for the whole process while it traces
+    device = torch.device("cpu")
+    wanted = build_engine(network, name="torch", device=device, precision="float32")
+    expected = wanted.run(pixels).map
+    stop, found = threading.Event(), []
+
+    def compute() -> None:
+        while not stop.is_set():
+            found.append(wanted.run(pixels).map)
+
+    with ThreadPoolExecutor(2) as pool:
+        computing = [pool.submit(compute) for _ in range(2)]
+        others = [build_engine(network, name="torch", device=device, precision="float32") for _ in range(8)]
+        stop.set()
+        for future in computing:
+            future.result()
+    assert len(found) >= 2
+    for values in (*found, *(other.run(pixels).map for other in others)):
+        np.testing.assert_allclose(values, expected, atol=1e-4)
+    # None was left as it is, which would only be slower.
+    assert all(isinstance(other.network.backbone.net, torch.fx.GraphModule) for other in others)

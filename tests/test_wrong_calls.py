@@ -33,6 +33,10 @@ RIGHT = {  # for each command a call that is right, as far as it can be told bef
     "data check": DATA,
     "data convert": ["--images", "good", "--annotations", "good", "--format", "voc", "--output", "out"],
     "data split": [*DATA, "--output", "split.csv"],
+    "station add-user": ["anna", "--role", "operator", "--folder", "out"],
+    "station add-token": ["line-1", "--role", "operator", "--folder", "out"],
+    "station users": ["--folder", "good"],
+    "station audit": ["--folder", "good"],
     "benchmark speed": ["--output", "speed.json"],
     "benchmark accuracy": ["--data", "MVTecAD", "--data.root", "good", "--output", "out"],
 }
@@ -50,9 +54,19 @@ VALUES = [
     "\x1b[31m",
 ]
 # Options that take any text or any name, or one that only a library, the hub or the machine can tell.
-FREE = {"--output", "--model.backbone", "--trainer.accelerator", "--address", "--backbone", "--categories", "--devices"}
+FREE = {
+    "--output",
+    "--folder",
+    "--save",
+    "--model.backbone",
+    "--trainer.accelerator",
+    "--address",
+    "--backbone",
+    "--categories",
+    "--devices",
+}
 PATHS = {"--model", "--good", "--bad", "--compare", "--candidate", "--current", "--golden", "--list", "--watch"}
-PATHS |= {"--archive", "--images", "--view.roi", "--view.reference", "--model.backbone_weights"}
+PATHS |= {"--archive", "--images", "--head", "--view.roi", "--view.reference", "--model.backbone_weights"}
 
 
 @pytest.fixture(scope="module", autouse=True)

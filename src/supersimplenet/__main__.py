@@ -10,6 +10,7 @@ _EXTRA_OF = {
     **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    **dict.fromkeys(("alembic", "argon2", "fastapi", "pydantic", "sqlalchemy", "starlette", "uvicorn"), "serve"),
 }  # any other module comes with "train"
 
 

@@ -20,6 +20,7 @@ from supersimplenet.cli import (
     predict,
     report,
     serve,
+    station,
     test,
     train,
 )
@@ -40,6 +41,7 @@ from supersimplenet.utils.version import __version__
 
 _GROUPS = {
     "data": "make, fetch, check and split datasets",
+    "station": "users, tokens and the audit trail of a station",
     "benchmark": "measure this machine, and models on published datasets",
 }
 
@@ -147,6 +149,7 @@ def command_groups() -> dict[str, list[Command]]:
             demo.command(),
         ],
         "data": data.commands(),
+        "station": station.commands(),
         "benchmark": benchmark.commands(),
     }
 

@@ -63,6 +63,12 @@ def _parser() -> OptionParser:
     parser.add_argument(
         "--https-proxy", action="store_true", help="a proxy in front of the station speaks TLS with browsers"
     )
+    parser.add_argument(
+        "--workers",
+        type=PositiveInt | None,
+        help="images that are computed at once, by default one a core; 1 takes all cores for each, the shortest time "
+        "for a single camera",
+    )
     parser.add_argument("--queue", type=PositiveInt, default=64, help="pictures that may be in work or waiting at once")
     parser.add_argument("--deadline-s", type=float, default=10.0, help="seconds after which a request is given up")
     parser.add_argument("--max-request-mib", type=PositiveInt, default=64, help="largest request")
@@ -101,6 +107,7 @@ def _run(options: Namespace) -> int:
         certificate=options.certificate,
         key=options.key,
         https_proxy=options.https_proxy,
+        workers=options.workers,
         queue=options.queue,
         deadline_s=options.deadline_s,
         max_request_mib=options.max_request_mib,

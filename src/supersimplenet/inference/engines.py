@@ -19,6 +19,7 @@ from supersimplenet.inference.cuda_graphs import CudaGraphs
 from supersimplenet.inference.model_folder import move_to
 from supersimplenet.model.folded import FoldedNetwork
 from supersimplenet.model.network import SuperSimpleNet
+from supersimplenet.model.tracing import GATE
 from supersimplenet.runtime.openvino_model import OpenVinoModel
 from supersimplenet.runtime.predictor import Backend
 from supersimplenet.runtime.tiles import Outputs
@@ -96,7 +97,8 @@ class TorchEngine:
         require_own_threads()
         inputs = [torch.from_numpy(values) for values in (pixels, ignored) if values is not None]
         batches = zip(*[torch.split(values, self.batch_size) for values in inputs], strict=True)
-        outputs = [self._computed(batch) for batch in batches]
+        with GATE.computing():
+            outputs = [self._computed(batch) for batch in batches]
         whole = [torch.cat(values).numpy() for values in zip(*outputs, strict=True)]
         return Outputs(**dict(zip(self.network.output_names, whole, strict=True)))
 

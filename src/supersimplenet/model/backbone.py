@@ -24,6 +24,7 @@ from supersimplenet.model.config import COMPACT, LITE0, ModelConfig, Origin
 from supersimplenet.model.hub_record import record_fingerprint
 from supersimplenet.model.layers import architecture_of, chosen_layers, is_plain_vit, pretrained_settings
 from supersimplenet.model.lite0 import read_lite0
+from supersimplenet.model.tracing import GATE
 from supersimplenet.model.weight_files import read_state_dict
 from supersimplenet.utils.formatting import few, first_line
 
@@ -89,7 +90,8 @@ class Backbone(nn.Module):
             net = _at_size(self.net, size_px)
         else:
             try:
-                net = fuse(self.net)
+                with GATE.tracing():
+                    net = fuse(self.net)
             except Exception:  # a net's own code may raise any error when traced; then it stays as it is, only slower
                 net = copy.deepcopy(self.net)
         for layer in net.modules():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,22 +118,27 @@ def check(connection: Connection, *, head: Head | None = None) -> Fault | None:
     Returns:
         The first fault, or None.
     """
-    last = EMPTY
     text = cast(AUDIT.c.details, Text).label("details")  # what is no JSON any more is a fault, not an error
     query = select(*(text if column is AUDIT.c.details else column for column in AUDIT.c)).order_by(AUDIT.c.number)
-    for row in connection.execute(query, execution_options={"yield_per": _AT_ONCE}).mappings():
+    with connection.execute(query, execution_options={"yield_per": _AT_ONCE}) as rows:
+        return _first_fault(map(dict, rows.mappings()), head)
+
+
+def _first_fault(rows: Iterable[dict[str, Any]], kept: Head | None) -> Fault | None:
+    last = EMPTY
+    for row in rows:
         number = last.number + 1
         if row["number"] != number:
             return Fault(number, f"it is missing; entry {row['number']} follows")
         if row["previous"] != last.hash:
             return Fault(number, "it does not follow the entry before it; entries were moved or computed anew")
-        if not _is_whole(dict(row)):
-            return Fault(number, "it was changed: its hash is another one")
         last = Head(number, row["hash"])
-        if head is not None and head.number == number and head.hash != last.hash:
+        if not _is_whole(row):
+            return Fault(number, "it was changed: its hash is another one")
+        if kept is not None and kept.number == number and kept.hash != last.hash:
             return Fault(number, "it is not the entry of the kept head; the trail was computed anew")
-    if head is not None and head.number > last.number:
-        return Fault(last.number + 1, f"it is missing, up to entry {head.number} of the kept head; the end was cut off")
+    if kept is not None and kept.number > last.number:
+        return Fault(last.number + 1, f"it is missing, up to entry {kept.number} of the kept head; the end was cut off")
     return None
 
 

@@ -26,6 +26,8 @@ class StationConfig:
         certificate: file of the TLS certificate with its chain; None for no TLS.
         key: file of the certificate's private key.
         https_proxy: whether a proxy in front of the station speaks TLS with browsers.
+        workers: images that are computed at once, each on one core; None for one a core. With 1 they are computed one
+            after another, each on all cores: the shortest time for a single camera.
         queue: images that may be in work or waiting at once; further ones are refused with 503.
         deadline_s: seconds after which a request that still waits is answered with 504.
         max_request_mib: largest request, in MiB.
@@ -51,6 +53,7 @@ class StationConfig:
     certificate: Path | None = None
     key: Path | None = None
     https_proxy: bool = False
+    workers: int | None = None
     queue: int = 64
     deadline_s: float = 10.0
     max_request_mib: int = 64
@@ -64,8 +67,14 @@ class StationConfig:
     shift_hours: float = 8.0
 
     def __post_init__(self) -> None:
-        for name, least in (("queue", 1), ("max_request_mib", 1), ("max_waiting_mib", 1), ("connections", 1)):
-            if getattr(self, name) < least:
+        for name, least in (
+            ("workers", 1),
+            ("queue", 1),
+            ("max_request_mib", 1),
+            ("max_waiting_mib", 1),
+            ("connections", 1),
+        ):
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ConfigError(f"{name}: {getattr(self, name)}; wanted {least} or more")
         for name in ("deadline_s", "body_timeout_s", "shift_hours", "keep_days", "keep_gib"):
             value = getattr(self, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -37,11 +38,12 @@ def open_database(url: str) -> Engine:
     engine = _engine(url)
     try:
         _migrate(engine)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, StationError) as error:
         engine.dispose()
-        shown = engine.url.render_as_string(hide_password=True)
+        if isinstance(error, StationError):
+            raise
         raise StationError(
-            f"{shown}: the database cannot be used ({first_line(error)}); check URL and server"
+            f"{_shown(engine)}: the database cannot be used ({first_line(error)}); check URL and server"
         ) from error
     return engine
 
@@ -56,9 +58,21 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def new_id(at_ms: int) -> str:
-    """Return an id of 32 hexadecimal digits: the time, then 80 random bits, so that ids rise with time."""
-    return f"{at_ms:012x}{secrets.token_hex(10)}"
+class Ids:
+    """Ids that rise in the order in which they are made: 32 hexadecimal digits of time, number and chance."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at_ms, self._number = 0, 0
+
+    def new(self, at_ms: int) -> str:
+        """Return an id for a time; a clock that was set back does not change the order."""
+        with self._lock:
+            if at_ms > self._at_ms:
+                self._at_ms, self._number = at_ms, 0
+            else:
+                self._number += 1
+            return f"{self._at_ms:012x}{self._number:06x}{secrets.token_hex(7)}"
 
 
 def _engine(url: str) -> Engine:
@@ -102,6 +116,10 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
 
+def _shown(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
+
+
 def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
@@ -110,7 +128,7 @@ def _migrate(engine: Engine) -> None:
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise StationError(
-                f"{engine.url.render_as_string(hide_password=True)}: made by a newer version of this package (revision "
+                f"{_shown(engine)}: made by a newer version of this package (revision "
                 f"{current}); install that version, or restore the backup that was made before the upgrade"
             )
         config.attributes["connection"] = connection

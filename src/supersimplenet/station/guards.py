@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import hmac
 import ipaddress
+import re
 from collections.abc import Callable, Collection
 from typing import Annotated, get_args
-from urllib.parse import urlsplit
 
 from argon2 import PasswordHasher
 from fastapi import Request, Security
@@ -39,6 +39,7 @@ _SECURE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?")
 _HSTS = "max-age=31536000"
 _BEARER = HTTPBearer(auto_error=False, description="a token: supersimplenet station add-token, or POST /v1/tokens")
 
@@ -121,7 +122,7 @@ class Guard:
         named = request.headers.getlist("host")
         host = _host_of(named[0]) if len(named) == 1 else ""
         if not (host in self._hosts or (self._is_local and _is_loopback(host)) or not (self._hosts or self._is_local)):
-            raise Problem(400, "wrong_host", "the station is not reached by this name; add it with --public-hosts")
+            raise Problem(400, "wrong_host", "the station is not reached by this name; add it with --public-host")
 
     def _check_origin(self, request: Request) -> None:
         if request.method in _SAFE_METHODS:
@@ -142,7 +143,7 @@ def identity(
 
 
 @functools.cache
-def require(role: Role) -> Callable[[Request], Identity]:
+def require(role: Role) -> Callable[..., Identity]:
     """Return a dependency of FastAPI: who sends the request, if that may do what a role may, else 401 or 403."""
 
     def required(who: Annotated[Identity, Security(identity)]) -> Identity:
@@ -205,10 +206,8 @@ def _unknown(message: str) -> Problem:
 
 def _host_of(header: str) -> str:
     """Return the name in the header Host without its port; empty where it is none."""
-    try:
-        return (urlsplit(f"//{header}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    match = _HOST.fullmatch(header.lower())
+    return match["name"].strip("[]").rstrip(".") if match else ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -20,7 +20,7 @@ from supersimplenet.preprocessing.prepared_image import PreparedImage
 from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.runtime.rows import as_row
 from supersimplenet.station.config import StationConfig
-from supersimplenet.station.database import new_id, now_ms
+from supersimplenet.station.database import Ids, now_ms
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.recorder import Record, Recorder, Stored
 from supersimplenet.station.store import PictureStore, heat_png
@@ -70,6 +70,7 @@ class Inspected:
 
 @dataclass(kw_only=True)
 class _Job:
+    id: str
     picture: Picture
     model: LoadedModel
     taken_at: int
@@ -112,6 +113,7 @@ class Inspections:
     ) -> None:
         self._store, self._recorder, self._config, self._say = store, recorder, config, say
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._ids = Ids()
         self._lock = threading.Lock()
         self._in_work = self._unkept = 0
         self._warned_at = 0.0
@@ -134,7 +136,8 @@ class Inspections:
             if self._in_work + len(pictures) > self._config.queue:
                 raise FullError
             self._in_work += len(pictures)
-        jobs = [_Job(picture=picture, model=model, taken_at=now_ms()) for picture in pictures]
+        at = now_ms()
+        jobs = [_Job(id=self._ids.new(at), picture=picture, model=model, taken_at=at) for picture in pictures]
         for job in jobs:
             job.future.add_done_callback(self._leave)
             self._jobs.put(job)
@@ -210,7 +213,7 @@ class Inspections:
         )
         height, width = prediction.placement.image_size_px
         return {
-            "id": new_id(job.taken_at),
+            "id": job.id,
             "key": picture.key,
             "taken_at": job.taken_at,
             "product": job.model.product,

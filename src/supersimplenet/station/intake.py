@@ -50,16 +50,15 @@ class Intake:
             Problem: it is too large, comes too slowly, or there is no memory for it now.
         """
         limit, room = self._config.max_request_mib << 20, self._config.max_waiting_mib << 20
-        stated = request.headers.get("content-length", "0")
-        if stated.isdecimal() and int(stated) > limit:
-            raise self._too_large()
         blocks = request.stream()
         try:
             with anyio.fail_after(self._config.body_timeout_s * _WHOLE_BODY):
                 while (block := await self._next(blocks)) is not None:
                     if len(body.content) + len(block) > limit:
+                        await self._discard(blocks, 3 * limit)
                         raise self._too_large()
                     if self._held + len(block) > room:
+                        await self._discard(blocks, limit)
                         raise busy("no memory for this request now")
                     self._held += len(block)
                     body.content += block
@@ -75,6 +74,11 @@ class Intake:
     async def _next(self, blocks: AsyncIterator[bytes]) -> bytes | None:
         with anyio.fail_after(self._config.body_timeout_s):
             return await anext(blocks, None)
+
+    async def _discard(self, blocks: AsyncIterator[bytes], most_bytes: int) -> None:
+        """Read on without keeping it: who is still sending would not see an answer."""
+        while most_bytes > 0 and (block := await self._next(blocks)) is not None:
+            most_bytes -= len(block)
 
     def _too_large(self) -> Problem:
         return Problem(

@@ -59,6 +59,7 @@ class Models:
     Args:
         paths: model folder or exported file of each product.
         folder: folder of models that may be chosen later; None for no change.
+        one_by_one: whether images are computed one after another, each on all cores.
         compute: device, engine and precision for model folders.
         trust: also open exported torch programs, which may run code of their authors.
 
@@ -72,12 +73,14 @@ class Models:
         paths: Mapping[str, Path],
         *,
         folder: Path | None = None,
+        one_by_one: bool = False,
         compute: ComputeConfig = HERE,
         trust: bool = False,
     ) -> None:
         if not paths:
             raise ConfigError("model: none is named; give --model, a model folder or an exported file")
-        self._folder, self._compute, self._trust = folder, compute, trust
+        self._folder, self._one_by_one = folder, one_by_one
+        self._compute, self._trust = compute, trust
         self._changes = threading.Lock()
         self._models = {product: self._load(product, path) for product, path in paths.items()}
 
@@ -116,7 +119,9 @@ class Models:
             earlier = self._models.get(product)
             self._models = {**self._models, product: model}
             if earlier is not None:
-                _close(earlier, still_in_use=model)
+                earlier.context.close()
+                if not self._one_by_one:  # what it had set for the whole process, the model in use needs, too
+                    model.context.enter_context(model.predictor.backend.worker_threads())
             return model
 
     def available(self) -> list[str]:
@@ -150,7 +155,7 @@ class Models:
             raise ConfigError("engine: ray predicts tables of files; a station computes on its own machine")
         facts = _facts(path, predictor)
         context = ExitStack()
-        threads = context.enter_context(predictor.backend.worker_threads())
+        threads = 1 if self._one_by_one else context.enter_context(predictor.backend.worker_threads())
         return LoadedModel(
             id=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
             product=product,
@@ -160,12 +165,6 @@ class Models:
             threads=threads,
             context=context,
         )
-
-
-def _close(earlier: LoadedModel, *, still_in_use: LoadedModel) -> None:
-    """Close a model; what it had set for the whole process stays as the model in use needs it."""
-    earlier.context.close()
-    still_in_use.context.enter_context(still_in_use.predictor.backend.worker_threads())
 
 
 def _facts(path: Path, predictor: Predictor) -> dict[str, Any]:

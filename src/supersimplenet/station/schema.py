@@ -44,7 +44,7 @@ MODELS = Table(
 RESULTS = Table(
     "results",
     METADATA,
-    Column("id", String(32), primary_key=True, comment="rises with time; see `new_id`"),
+    Column("id", String(32), primary_key=True, comment="rises with time; see `Ids`"),
     Column("key", String(200), nullable=True, unique=True, comment="the sender's own id, by which repeats are known"),
     Column("taken_at", BigInteger, nullable=False),
     Column("product", String(200), nullable=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -88,6 +89,7 @@ def _listen(config: StationConfig) -> socket.socket:
         family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((config.host, config.port), family=family, backlog=2048)
     except OSError as error:
+        reason = os.strerror(error.errno or 0)  # the error's own text repeats the address
         raise StationError(
-            f"{config.host}:{config.port}: cannot be listened at ({error.strerror or error}); choose another --host or --port"
+            f"{config.host}:{config.port}: cannot be listened at ({reason}); choose another --port"
         ) from error

@@ -73,7 +73,9 @@ class Station:
             opened.enter_context(writing_into(config.folder, advice=", or name another --folder"))
             self.engine: Engine = open_database(config.database_url)
             opened.callback(self.engine.dispose)
-            self.models = Models(paths, folder=config.models, compute=compute, trust=trust)
+            self.models = Models(
+                paths, folder=config.models, one_by_one=config.workers == 1, compute=compute, trust=trust
+            )
             opened.callback(self.models.close)
             for model in self.models:
                 self._remember(model)
@@ -83,7 +85,11 @@ class Station:
             self.retention = Retention(self.engine, self.store, config, say=say)
             opened.callback(self.retention.close)
             self.inspections = Inspections(
-                threads=self.models.threads, store=self.store, recorder=self.recorder, config=config, say=say
+                threads=config.workers or self.models.threads,
+                store=self.store,
+                recorder=self.recorder,
+                config=config,
+                say=say,
             )
             opened.callback(self.inspections.close)
             self._open = opened.pop_all()

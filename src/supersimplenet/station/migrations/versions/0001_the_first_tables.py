@@ -36,7 +36,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "results",
-        sa.Column("id", sa.String(length=32), nullable=False, comment="rises with time; see `new_id`"),
+        sa.Column("id", sa.String(length=32), nullable=False, comment="rises with time; see `Ids`"),
         sa.Column(
             "key", sa.String(length=200), nullable=True, comment="the sender's own id, by which repeats are known"
         ),

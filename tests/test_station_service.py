@@ -1,0 +1,370 @@
+"""The service of a station, in a process of its own: what it answers is what the model says, and what it keeps."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import socket
+import threading
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from station_process import StationProcess
+
+from supersimplenet import Detector, ModelConfig, SuperSimpleNet
+from supersimplenet.inference.model_folder import save_model
+
+
+def picture(seed: int, kind: str = "PNG", size_px: tuple[int, int] = (40, 60)) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size_px, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """Two models to choose from."""
+    folder = tmp_path_factory.mktemp("models")
+    for seed in (1, 2):
+        (folder / f"v{seed}").mkdir()
+        network = SuperSimpleNet(ModelConfig(backbone="compact", image_size=(64, 64)), seed=seed).eval()
+        save_model(folder / f"v{seed}", network, {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def station(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("station") / "station"
+    options = {"folder": folder, "models": models, "max_request_mib": 1, "body_timeout_s": 1.0, "queue": 16}
+    with StationProcess(models / "v1", **options) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def detector(models) -> Detector:
+    return Detector.load(models / "v1")
+
+
+def test_each_way_of_sending_gives_the_scores_of_the_model(station, detector, tmp_path):
+    contents = {"a.png": picture(1), "b.jpg": picture(2, "JPEG")}
+    wanted = {}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        wanted[name] = detector.predict(tmp_path / name)
+    raw = [station.inspect(content, name=name) for name, content in contents.items()]
+    form = station.client.post("/v1/inspect", files=[("file", item) for item in contents.items()])
+    images = [{"name": name, "content": base64.b64encode(content).decode()} for name, content in contents.items()]
+    as_json = station.client.post("/v1/inspect", json={"images": images})
+    for results in (raw, form.json()["results"], as_json.json()["results"]):
+        assert [result["name"] for result in results] == list(contents)
+        for result in results:
+            prediction = wanted[result["name"]]
+            assert result["score_logit"] == pytest.approx(prediction.score_logit, abs=1e-4)
+            assert result["verdict"] == prediction.verdict
+            assert result["stored"] == "database"
+
+
+def test_what_was_answered_is_found_again_with_its_pictures(station):
+    content = picture(3)
+    result = station.inspect(content, name="c.png", part="lid 7")
+    assert station.get(f"/v1/results/{result['id']}") == result
+    assert station.client.get(f"/v1/results/{result['id']}/picture").content == content
+    view = Image.open(io.BytesIO(station.client.get(f"/v1/results/{result['id']}/view?side=320").content))
+    assert (view.format, view.size) == ("JPEG", (60, 40))
+    heat = Image.open(io.BytesIO(station.client.get(f"/v1/results/{result['id']}/heat").content)).convert("RGBA")
+    assert heat.size == (60, 40)
+    model = station.get(f"/v1/models/{result['model']}")
+    assert set(model["facts"]["files"]) == {"config.yaml", "model.safetensors"}
+    assert model["facts"]["version"] == station.get("/v1/version")["version"]
+
+
+def test_a_picture_that_comes_twice_is_kept_once(station):
+    results = [station.inspect(picture(4)) for _ in range(2)]
+    assert results[0]["id"] != results[1]["id"]
+    sha256 = results[0]["picture"]["sha256"]
+    assert [path.name for path in (station.folder / "pictures").rglob(f"{sha256}*")] == [f"{sha256}.png"]
+
+
+def test_a_repeat_with_the_same_key_has_the_result_of_the_first(station):
+    before = station.get("/v1/counts")
+    first, second = station.inspect(picture(5), key="part-5"), station.inspect(picture(5), key="part-5")
+    assert second == first
+    assert sum(station.get("/v1/counts").values()) == sum(before.values()) + 1
+    two = [{"name": name, "content": base64.b64encode(picture(5)).decode()} for name in "ab"]
+    answers = [
+        station.client.post("/v1/inspect", json={"images": two}, headers={"Idempotency-Key": "pair"}).json()
+        for _ in range(2)
+    ]
+    assert answers[0]["results"] == answers[1]["results"]
+    with ThreadPoolExecutor(6) as pool:  # also where they come at once
+        together = list(pool.map(lambda _: station.inspect(picture(6), key="part-6")["id"], range(6)))
+    assert len(set(together)) == 1
+
+
+def test_search_finds_each_result_once_in_every_order(station):
+    sent = [station.inspect(picture(10 + seed), part="pages")["id"] for seed in range(7)]
+    for order, wanted in (("newest", sent[::-1]), ("oldest", sent), ("worst", None)):
+        found, after = [], None
+        while True:
+            page = station.get("/v1/results", part="pages", order=order, limit=3, **({"after": after} if after else {}))
+            found += page["results"]
+            after = page["next"]
+            if after is None:
+                break
+        ids = [result["id"] for result in found]
+        assert ids == wanted if wanted else sorted(ids) == sorted(sent)
+        if order == "worst":
+            scores = [result["score_logit"] for result in found]
+            assert scores == sorted(scores, reverse=True)
+    first = station.get(f"/v1/results/{sent[0]}")
+    assert station.get("/v1/results", part="pages", until=first["taken_at"])["results"] == []
+    assert len(station.get("/v1/results", part="pages", since=first["taken_at"])["results"]) == 7
+
+
+def test_a_part_has_the_verdict_of_its_worst_photograph(station):
+    images = [{"part": "lid 9", "content": base64.b64encode(picture(20 + seed)).decode()} for seed in range(3)]
+    answer = station.client.post("/v1/inspect", json={"images": images}).json()
+    (part,) = answer["parts"]
+    worst = max(answer["results"], key=lambda result: result["score_logit"])
+    assert (part["verdict"], part["score_logit"]) == (worst["verdict"], worst["score_logit"])
+    assert part["photographs"] == 3
+    later = station.get("/v1/parts/parts/lid 9")
+    assert {name: later[name] for name in part} == part
+    assert [result["id"] for result in later["results"]] == [result["id"] for result in answer["results"]]
+
+
+def test_a_review_is_counted_taken_back_and_in_the_trail(station):
+    result = station.inspect(picture(30), part="review")
+    other = "bad" if result["verdict"] == "good" else "good"
+    kind = "missed" if other == "bad" else "false_calls"
+    path = f"/v1/results/{result['id']}/review"
+    reviewed = station.client.post(path, json={"verdict": other}).json()["review"]
+    assert (reviewed["verdict"], reviewed["by"]) == (other, "local")
+    assert station.get("/v1/counts", part="review")[kind] == 1
+    found = station.get("/v1/results", reviewed=kind.replace("_calls", "-call"), part="review")["results"]
+    assert [item["id"] for item in found] == [result["id"]]
+    station.client.post(path, json={"verdict": None})
+    assert station.get("/v1/counts", part="review")[kind] == 0
+    trail = [entry for entry in station.get("/v1/audit")["entries"] if entry["what"] == "review"]
+    assert [entry["details"]["verdict"] for entry in trail[:2]] == [None, other]
+
+
+def test_what_cannot_be_read_is_said_and_the_others_are_inspected(station):
+    alone = station.client.post("/v1/inspect", content=b"no picture", headers={"Content-Type": "image/png"})
+    assert alone.status_code == 422
+    assert "not a readable image" in alone.json()["error"]["message"]
+    both = station.client.post("/v1/inspect", files=[("file", ("a.png", b"none")), ("file", ("b.png", picture(31)))])
+    bad, good = both.json()["results"]
+    assert bad["name"] == "a.png"
+    assert bad["error"]["code"] == "unreadable"
+    assert good["stored"] == "database"
+
+
+def test_nothing_is_recorded_of_a_try(station):
+    before = station.get("/v1/counts")
+    result = station.inspect(picture(32), store="false")
+    assert result["stored"] is None
+    assert base64.b64decode(result["heat"].partition(",")[2]).startswith(b"\x89PNG")
+    assert station.get("/v1/counts") == before
+    assert station.client.get(f"/v1/results/{result['id']}").status_code == 404
+
+
+def test_names_lead_nowhere(station):
+    name = "../../../../etc/cron.d/x\r\nSet-Cookie: a=b"
+    result = station.inspect(picture(33), name=name)
+    assert result["name"] == "../../../../etc/cron.d/x\\r\\nSet-Cookie: a=b"
+    form = station.client.post("/v1/inspect", files={"file": ("..\\..\\x.png", picture(33))})
+    assert form.json()["results"][0]["name"] == "..\\..\\x.png"
+    own = {path.name for path in station.folder.iterdir()}
+    assert own - {"station.db-wal", "station.db-shm", ".lock"} == {"station.db", "pictures", "maps", "shown"}
+    for path in ("/assets/../pages.py", "/assets/%2e%2e/pages.py", "/v1/results/..%2f..%2fstation.db/picture"):
+        assert station.client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("what", ["stated", "chunked", "many"])
+def test_too_much_is_refused(station, what):
+    if what == "stated":
+        answer = station.client.post("/v1/inspect", content=bytes(2 << 20), headers={"Content-Type": "image/png"})
+    elif what == "chunked":
+        blocks = (bytes(1 << 16) for _ in range(32))
+        answer = station.client.post("/v1/inspect", content=blocks, headers={"Content-Type": "image/png"})
+    else:
+        images = [{"content": base64.b64encode(picture(1)).decode()}] * 17
+        answer = station.client.post("/v1/inspect", json={"images": images})
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == ("too_many" if what == "many" else "too_large")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"", "image/png", 422),
+        (b"{", "application/json", 422),
+        (b'{"images": 3}', "application/json", 422),
+        (b'{"images": [{"content": 3}]}', "application/json", 422),
+        (b'{"images": [{"content": "*"}]}', "application/json", 422),
+        (b'{"images": []}', "application/json", 422),
+        (b'{"images": [{"content": "YQ==", "name": 3}]}', "application/json", 422),
+        (b"[" * 100_000, "application/json", 422),
+        (b"x", "multipart/form-data", 422),
+        (b"x", "multipart/form-data; boundary=a", 422),
+        (b"x", "text/html", 415),
+    ],
+)
+def test_a_body_of_another_form_is_refused(station, content, kind, status):
+    answer = station.client.post("/v1/inspect", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["message"]
+
+
+def test_who_sends_slowly_is_ended(station):
+    host, port = station.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as slow:
+        head = "POST /v1/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 100\r\n\r\n"
+        slow.sendall(head.encode() + b"x")
+        assert slow.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def test_wrong_questions_are_refused(station):
+    for path, status in (
+        ("/v1/results?since=yesterday", 422),
+        ("/v1/results?limit=100000", 422),
+        ("/v1/results?verdict=fine", 422),
+        ("/v1/results?after=nothing", 404),
+        ("/v1/results/0" * 3, 404),
+        ("/v1/results/%00", 404),
+        ("/v1/parts/parts/%00", 404),
+        ("/v1/results?product=%00", 422),
+    ):
+        answer = station.client.get(path)
+        assert answer.status_code == status, (path, answer.text)
+        assert answer.json()["error"]["message"]
+
+
+def test_exports_hold_what_was_found(station, tmp_path):
+    sent = [station.inspect(picture(40 + seed), part="=cmd()", name="=1+1") for seed in range(3)]
+    rows = list(csv.DictReader(io.StringIO(station.client.get("/v1/results.csv?part=%3Dcmd()").text)))
+    assert [row["id"] for row in rows] == [result["id"] for result in sent]
+    assert {row["part"] for row in rows} == {"'=cmd()"}
+    assert [float(row["score_logit"]) for row in rows] == [result["score_logit"] for result in sent]
+    table = pq.read_table(io.BytesIO(station.client.get("/v1/results.parquet?part=%3Dcmd()").content)).to_pylist()
+    assert [row["id"] for row in table] == [result["id"] for result in sent]
+    assert {row["part"] for row in table} == {"=cmd()"}
+    archive = zipfile.ZipFile(io.BytesIO(station.client.get("/v1/results.zip?part=%3Dcmd()").content))
+    names = {f"{result['verdict']}/{result['id']}.png" for result in sent}
+    assert set(archive.namelist()) == names | {"results.csv"}
+    assert archive.read(sorted(names)[0]) in {picture(40 + seed) for seed in range(3)}
+
+
+def test_events_bring_new_results_and_those_that_were_missed(station):
+    first = station.inspect(picture(50), part="events")
+    missed = station.inspect(picture(51), part="events")
+    seen: list[dict] = []
+    begun, done = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        headers = {"Last-Event-ID": first["id"]}
+        with httpx.stream("GET", f"{station.address}/v1/events", headers=headers, timeout=30) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("data: {") and line != "data: {}":
+                    seen.append(json.loads(line.removeprefix("data: ")))
+                    begun.set()
+                if len(seen) == 2:
+                    done.set()
+                    return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    assert begun.wait(30)
+    new = station.inspect(picture(52), part="events")
+    assert done.wait(30)
+    thread.join()
+    assert [result["id"] for result in seen] == [missed["id"], new["id"]]
+
+
+def test_a_change_of_model_loses_no_request(station):
+    stop = threading.Event()
+    answers: list[dict] = []
+
+    def send(seed: int) -> None:
+        with httpx.Client(base_url=station.address, timeout=60) as client:
+            while not stop.is_set():
+                answer = client.post("/v1/inspect", content=picture(seed), headers={"Content-Type": "image/png"})
+                assert answer.status_code == 200, answer.text
+                answers.append(answer.json()["results"][0])
+
+    assert station.get("/v1/models/available") == ["v1", "v2"]
+    assert station.client.put("/v1/products/parts/model", json={"name": "../v2"}).status_code == 422
+    before = station.get("/v1/models")[0]["id"]
+    with ThreadPoolExecutor(4) as pool:
+        sending = [pool.submit(send, seed) for seed in range(4)]
+        time.sleep(0.5)
+        changed = station.client.put("/v1/products/parts/model", json={"name": "v2"})
+        time.sleep(0.5)
+        stop.set()
+        for future in sending:
+            future.result()
+    assert changed.status_code == 200, changed.text
+    assert {answer["model"] for answer in answers} == {before, changed.json()["id"]}
+    assert station.inspect(picture(1))["model"] == changed.json()["id"]
+    assert station.client.put("/v1/products/parts/model", json={"name": "v1"}).json()["id"] == before
+
+
+def test_a_full_queue_answers_busy_and_keeps_its_memory(models, tmp_path):
+    with StationProcess(models / "v1", folder=tmp_path / "station", queue=2) as station:
+
+        def send(seed: int) -> httpx.Response:
+            return httpx.post(
+                f"{station.address}/v1/inspect",
+                content=picture(seed, size_px=(800, 800)),
+                headers={"Content-Type": "image/png"},
+                timeout=60,
+            )
+
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(send, range(48)))
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) == {200, 503}
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert refused.headers["Retry-After"] == "1"
+        counts = station.get("/v1/counts")
+        assert counts["good"] + counts["bad"] == statuses.count(200)
+        assert station.get("/v1/ready") == {"ready": True}
+
+
+def test_a_stop_finishes_what_was_taken(models, tmp_path):
+    station = StationProcess(models / "v1", folder=tmp_path / "station")
+    with ThreadPoolExecutor(8) as pool:
+        sending = [pool.submit(station.inspect, picture(seed, size_px=(600, 600))) for seed in range(8)]
+        while station.get("/v1/status")["in_work"] == 0 and not all(future.done() for future in sending):
+            time.sleep(0.001)
+        station.process.terminate()
+        # those that fail were not taken: the station listens no more
+        unanswered = [isinstance(future.exception(), httpx.TransportError) for future in sending]
+        answered = [future.result()["id"] for future, failed in zip(sending, unanswered, strict=True) if not failed]
+    assert station.process.wait(60) == 0
+    station.process.stdout.close()
+    station.client.close()
+    assert answered
+    with StationProcess(models / "v1", folder=tmp_path / "station") as again:
+        found = {result["id"] for result in again.get("/v1/results", limit=100)["results"]}
+    assert found >= set(answered)
+
+
+def test_two_stations_share_no_folder_and_no_port(station, models, tmp_path):
+    with pytest.raises(AssertionError, match="another process is writing here"):
+        StationProcess(models / "v1", folder=station.folder)
+    with pytest.raises(
+        AssertionError, match=r"cannot be listened at \(Address already in use\); choose another --port"
+    ):
+        StationProcess(models / "v1", folder=tmp_path / "other", port=station.options["port"])
