@@ -166,6 +166,7 @@ function showProducts() {
   const names = status.products;
   const choice = byId("product");
   byId("chooser").hidden = names.length < 2 && product === null;
+  document.body.classList.toggle("has-chooser", !byId("chooser").hidden);
   const listed = ["", ...names, ...(product !== null && !names.includes(product) ? [product] : [])];
   if ([...choice.options].map((option) => option.value).join("\n") === listed.join("\n")) return;
   choice.replaceChildren(...listed.map((name) => element("option", { value: name }, name || text("product.all"))));

@@ -35,6 +35,20 @@ export function showVerdict(block, verdict) {
   if (block.dataset.verdict === verdict) return;
   block.dataset.verdict = verdict;
   block.replaceChildren(mark(verdict), element("span", { class: "word" }, text(`verdict.${verdict}`)));
+  fit(block);
+  if (!fitted.has(block)) new ResizeObserver(() => fit(block)).observe(block);
+  fitted.add(block);
+}
+
+const fitted = new WeakSet();
+
+/** As large as the style says, smaller where the word of a language is too long for that. */
+function fit(block) {
+  block.style.fontSize = "";
+  const { clientWidth } = block;
+  for (let tries = 0; tries < 3 && block.scrollWidth > clientWidth && clientWidth > 0; tries += 1) {
+    block.style.fontSize = `${Math.floor((parseFloat(getComputedStyle(block).fontSize) * clientWidth) / block.scrollWidth) - 1}px`;
+  }
 }
 
 /** The score as it is read; where rounding would put it on the threshold's other side, more digits. */
