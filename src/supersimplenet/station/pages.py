@@ -97,8 +97,9 @@ def wanted_language(request: Request) -> str:
     if named in languages():
         return named
     ranges = [_RANGE.fullmatch(text) for text in request.headers.get("accept-language", "")[:500].split(",")]
-    liked = sorted((found for found in ranges if found), key=lambda found: -_weight(found[2]))
-    return next((found[1].lower() for found in liked if found[1].lower() in languages()), _DEFAULT_LANGUAGE)
+    liked = {found[1].lower(): _weight(found[2]) for found in reversed(ranges) if found}  # of equal ones, the first
+    wanted = [name for name in reversed(liked) if name in languages() and liked[name] > 0]
+    return max(wanted, key=lambda name: liked[name], default=_DEFAULT_LANGUAGE)
 
 
 def _weight(text: str | None) -> float:

@@ -45,10 +45,11 @@ const fitted = new WeakSet();
 /** As large as the style says, smaller where the word of a language is too long for that. */
 function fit(block) {
   block.style.fontSize = "";
-  const { clientWidth } = block;
-  for (let tries = 0; tries < 3 && block.scrollWidth > clientWidth && clientWidth > 0; tries += 1) {
-    block.style.fontSize = `${Math.floor((parseFloat(getComputedStyle(block).fontSize) * clientWidth) / block.scrollWidth) - 1}px`;
-  }
+  const room = block.clientWidth * 0.9;
+  const [shape, word] = [block.firstElementChild, block.lastElementChild].map((child) => child.getBoundingClientRect());
+  const needed = word.right - shape.left;
+  const size = parseFloat(getComputedStyle(block).fontSize);
+  if (room > 0 && needed > room) block.style.fontSize = `${Math.floor((size * room) / needed)}px`;
 }
 
 /** The score as it is read; where rounding would put it on the threshold's other side, more digits. */
