@@ -30,15 +30,16 @@ export function addressOf(filter) {
 }
 
 export function prepareForm(products, filter) {
-  const options = (names, first, key) => [
-    element("option", { value: "" }, text(first)),
-    ...names.map((name) => element("option", { value: name }, key === null ? name : text(`${key}.${name}`))),
+  const options = (names, first, words) => [
+    element("option", { value: "" }, first),
+    ...names.map((name) => element("option", { value: name }, words(name))),
   ];
-  byId("verdict").replaceChildren(...options(CHOICES.verdict, "filters.all", "verdict"));
-  byId("reviewed").replaceChildren(...options(CHOICES.reviewed, "filters.all", "filters.reviewed"));
-  byId("order").replaceChildren(...options(CHOICES.order, "filters.order.newest", "filters.order"));
+  const all = text("filters.all");
+  byId("verdict").replaceChildren(...options(CHOICES.verdict, all, (name) => text(`verdict.${name}`)));
+  byId("reviewed").replaceChildren(...options(CHOICES.reviewed, all, (name) => text(`filters.reviewed.${name}`)));
+  byId("order").replaceChildren(...options(CHOICES.order, text("filters.order.newest"), (name) => text(`filters.order.${name}`)));
   const others = filter.product !== null && !products.includes(filter.product) ? [filter.product] : [];
-  byId("product").replaceChildren(...options([...products, ...others], "filters.all", null));
+  byId("product").replaceChildren(...options([...products, ...others], all, (name) => name));
   fillForm(filter);
 }
 

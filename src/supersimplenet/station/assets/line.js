@@ -16,6 +16,7 @@ const SHOW_EVERY_MS = 250; // where parts come faster, not each is drawn large
 const SPEAK_EVERY_MS = 4000;
 const STATUS_EVERY_MS = 5000;
 const COUNT_EVERY_MS = 30000;
+const COUNT_AGAIN_MS = 1000;
 
 const me = await begin();
 let status = null;
@@ -27,6 +28,7 @@ let isDue = false;
 let spokenAt = 0;
 let spokenVerdict = null;
 let counting = null;
+let countedAt = -COUNT_AGAIN_MS;
 let timeShown = null;
 const review = reviewBox((found) => {
   put(found);
@@ -43,7 +45,7 @@ async function catchUp() {
     const newer = results.filter((result) => result.id > (found.results[0]?.id ?? "")); // came while it was asked
     results = [...newer, ...found.results].slice(0, LAST);
     if (held !== null) held = results.find((result) => result.id === held.id) ?? held;
-    show(false);
+    show(held === null);
   } catch (error) {
     if (error instanceof Unreachable) live.suspect();
   }
@@ -71,11 +73,12 @@ async function askStatus() {
   }
 }
 
-/** Count at most once a second. */
+/** Count at once, but at most once a second. */
 function countSoon() {
+  const wait = COUNT_AGAIN_MS - (performance.now() - countedAt);
   counting ??= setTimeout(async () => {
-    counting = null;
-    if (status === null) return countSoon();
+    [counting, countedAt] = [null, performance.now()];
+    if (status === null) return;
     const since = new Date(stationNow() - status.shift_hours * 3600000);
     since.setSeconds(0, 0);
     const wanted = { since: since.toISOString(), product };
@@ -84,8 +87,7 @@ function countSoon() {
     } catch {
       // the next count says it, and the sign of the connection
     }
-    return undefined;
-  }, 1000);
+  }, Math.max(0, wait));
 }
 
 // ----- what is shown

@@ -12,7 +12,7 @@ export class Review {
   constructor(box, changed) {
     this.changed = changed;
     this.current = null;
-    this.changedAt = 0;
+    this.changedAt = -TOO_SOON_MS;
     this.pressed = null;
     this.last = null; // the result that was reviewed last, which may not be the one that is shown
     this.words = element("span", { class: "words" });
