@@ -16,7 +16,7 @@ const SHOW_EVERY_MS = 250; // where parts come faster, not each is drawn large
 const SPEAK_EVERY_MS = 4000;
 const STATUS_EVERY_MS = 5000;
 const COUNT_EVERY_MS = 30000;
-const COUNT_AGAIN_MS = 1000;
+const COUNT_AGAIN_MS = 500;
 
 const me = await begin();
 let status = null;
@@ -73,7 +73,7 @@ async function askStatus() {
   }
 }
 
-/** Count at once, but at most once a second. */
+/** Count at once, but at most twice a second. */
 function countSoon() {
   const wait = COUNT_AGAIN_MS - (performance.now() - countedAt);
   counting ??= setTimeout(async () => {
