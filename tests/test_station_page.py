@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import signal
@@ -270,10 +271,13 @@ def test_signs_of_the_status_are_shown_large(browser, station):
 @pytest.fixture(scope="module")
 def many(station, contents) -> list[dict]:
     """More results than a page of the history shows, from two parts and of all verdicts."""
-    found = []
+    images = []
     for place in range(60):
         content = contents[VERDICTS[place % 3]][place // 3 % len(contents[VERDICTS[place % 3]])]
-        found.append(station.inspect(content, name=f"{place:02}.png", part=f"plate {place % 2}"))
+        encoded = base64.b64encode(content).decode()
+        images.append({"name": f"{place:02}.png", "part": f"plate {place % 2}", "content": encoded})
+    found: list[dict] = station.client.post("/v1/inspect", json={"images": images}).json()["results"]
+    assert [result["id"] for result in found] == sorted(result["id"] for result in found)
     return found
 
 
