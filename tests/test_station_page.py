@@ -186,7 +186,9 @@ def test_who_presses_as_a_part_changes_marks_neither(browser, station, contents)
     with Opened(browser, station, "/") as page:
         until(page, "#name", "first.png")
         box = page.locator("#review .review-button").bounding_box()
-        page.evaluate("""() => new MutationObserver(() => {
+        page.evaluate("""() => new MutationObserver((_, observer) => {
+            if (document.getElementById("name").textContent !== "second.png") return;
+            observer.disconnect();
             const button = document.querySelector("#review .review-button");
             button.dispatchEvent(new PointerEvent("pointerdown"));
             button.click();
