@@ -161,7 +161,7 @@ def review(
     return JSONResponse(results.public(_found(station, id)))
 
 
-@router.get("/parts/{product}/{part}", response_model=shapes.PartAnswer, responses=ERRORS, dependencies=[operator])
+@router.get("/parts/{product}/{part:path}", response_model=shapes.PartAnswer, responses=ERRORS, dependencies=[operator])
 def part(station: Here, product: str, part: str) -> Response:
     """Return the one verdict of a part, from all photographs of it."""
     found = None if "\0" in product + part else results.of_part(station.engine, product, part)

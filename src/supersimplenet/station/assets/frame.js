@@ -1,0 +1,83 @@
+// What all pages have: texts, who I am, log out, light and dark, signs.
+
+import { ask, whoAmI } from "./api.js";
+import { byId, element } from "./dom.js";
+import { remember, remembered } from "./storage.js";
+import { fillTexts, hasText, text } from "./texts.js";
+
+const THEMES = ["system", "light", "dark"];
+const THEME_MARKS = { system: "◐", light: "☀", dark: "☾" };
+
+/** Fill the frame of a page; returns who I am. */
+export async function begin() {
+  fillTexts();
+  beginTheme();
+  const me = await whoAmI();
+  showWho(me);
+  return me;
+}
+
+export function showWho(me) {
+  const isLocal = me.name === "local";
+  byId("who").textContent = isLocal ? "" : text("who", { name: me.name, role: text(`role.${me.role}`) });
+  byId("who").hidden = byId("logout").hidden = isLocal;
+  byId("logout").addEventListener("click", async () => {
+    await ask("/v1/logout", { method: "POST" }).catch(() => {});
+    location.assign("/login");
+  });
+}
+
+export function beginTheme() {
+  const button = byId("theme");
+  let theme = THEMES.includes(remembered("theme")) ? remembered("theme") : "system";
+  const show = () => {
+    if (theme === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    button.replaceChildren(
+      element("span", { "aria-hidden": "true" }, THEME_MARKS[theme]),
+      element("span", { class: "words" }, text(`theme.${theme}`)),
+    );
+    button.setAttribute("aria-label", text("theme.label", { theme: text(`theme.${theme}`) }));
+    button.title = text("theme.label", { theme: text(`theme.${theme}`) });
+  };
+  button.addEventListener("click", () => {
+    theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+    remember("theme", theme === "system" ? null : theme);
+    show();
+  });
+  show();
+}
+
+/** Show what is not as it should be; the same again changes nothing, so that it is spoken once. */
+export function showSigns(signs) {
+  const box = byId("signs");
+  const wanted = new Map(signs.map((sign) => [`${sign.code} ${sign.text}`, sign]));
+  for (const shown of [...box.querySelectorAll("[data-sign]")]) {
+    if (wanted.has(shown.dataset.sign)) wanted.delete(shown.dataset.sign);
+    else shown.remove();
+  }
+  for (const [key, sign] of wanted) {
+    const title = hasText(`sign.${sign.code}`) ? text(`sign.${sign.code}`) : text("sign.other");
+    const made = element("div", { class: "sign", role: "status" }, element("strong", {}, title), " ", sign.text);
+    made.dataset.sign = key;
+    box.append(made);
+  }
+}
+
+/** The sign of a lost connection; null takes it away. */
+export function showLost(words) {
+  const shown = byId("lost");
+  if (words === null) return shown?.remove();
+  if (shown) {
+    if (shown.textContent !== words) shown.textContent = words;
+    return undefined;
+  }
+  byId("signs").prepend(element("div", { id: "lost", class: "sign grave", role: "alert" }, words));
+  return undefined;
+}
+
+export function showProblem(error) {
+  const box = byId("problem");
+  box.hidden = error === null;
+  box.textContent = error === null ? "" : error.message;
+}

@@ -1,0 +1,100 @@
+// A part's picture under its anomaly map and the boxes of its defects, and the switches of these two.
+
+import { element, svg } from "./dom.js";
+import { remember, remembered } from "./storage.js";
+import { text } from "./texts.js";
+import { nameOf } from "./verdict.js";
+
+const RETRY_MS = 1500;
+const LAYERS = ["heat", "boxes"];
+
+/** The address of a picture for a browser. */
+export function viewOf(result, side) {
+  return `/v1/results/${result.id}/view?side=${side}`;
+}
+
+/** Show a result's picture in a stage, which takes the picture's proportions. */
+export function showPicture(stage, result) {
+  if (stage.dataset.result === result.id) return;
+  stage.dataset.result = result.id;
+  const { width, height, kept } = result.picture;
+  stage.style.setProperty("--ratio", `${width / height}`);
+  stage.classList.toggle("gone", !kept);
+  if (!kept) {
+    stage.replaceChildren(element("p", {}, text("picture.not_kept")));
+    return;
+  }
+  const alt = text("picture.alt", { name: nameOf(result), verdict: text(`verdict.${result.verdict}`) });
+  const photograph = image(viewOf(result, 1600), { class: "photograph", alt }, () => {
+    if (stage.dataset.result !== result.id) return;
+    stage.classList.add("gone");
+    stage.replaceChildren(element("p", {}, text("picture.away")));
+  });
+  const heat = image(`/v1/results/${result.id}/heat`, { class: "heat", alt: "" }, (failed) => failed.remove());
+  stage.replaceChildren(photograph, heat, boxes(result));
+}
+
+function image(address, attributes, failed) {
+  const made = element("img", { ...attributes, src: address, draggable: "false" });
+  let isSecond = false;
+  made.addEventListener("error", () => {
+    if (isSecond) return failed(made);
+    isSecond = true;
+    setTimeout(() => made.setAttribute("src", address), RETRY_MS);
+    return undefined;
+  });
+  return made;
+}
+
+/** Boxes in pixels of the picture: the region that reaches the threshold, and the outline of its core. */
+function boxes(result) {
+  const { width, height } = result.picture;
+  const defects = result.defects ?? [];
+  const least = Math.max(width, height) * 0.035;
+  const shapes = defects.flatMap((defect) => (defect.below_threshold ? ring(defect, least) : frames(defect)));
+  const label = defects.length ? text("picture.defects", { count: defects.length }) : undefined;
+  return svg(
+    "svg",
+    { class: "boxes", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: label ? "img" : undefined,
+      "aria-label": label, "aria-hidden": label ? undefined : "true" },
+    shapes,
+  );
+}
+
+function frames(defect) {
+  const region = { x: defect.left, y: defect.top, width: defect.width, height: defect.height };
+  const core = {
+    x: defect.outline_left, y: defect.outline_top, width: defect.outline_width, height: defect.outline_height,
+  };
+  return [...twice("rect", region, "region"), ...twice("rect", core, "core")];
+}
+
+function ring(defect, least) {
+  const place = { cx: defect.left + defect.width / 2, cy: defect.top + defect.height / 2 };
+  const radius = Math.max(least, defect.width, defect.height);
+  return twice("circle", { ...place, r: radius }, "ring");
+}
+
+/** Dark below and bright above, so that it is seen on any surface. */
+function twice(shape, place, kind) {
+  return ["under", "over"].map((layer) => svg(shape, { ...place, class: `${kind} ${layer}` }));
+}
+
+/** The switches of anomaly map and boxes; they hold for all pictures of all pages. */
+export function showSwitches(box) {
+  for (const layer of LAYERS) {
+    const button = element("button", { type: "button", class: "switch" }, element("span", { class: "lamp", "aria-hidden": "true" }),
+      text(`switch.${layer}`));
+    const show = () => {
+      const isOn = remembered(layer) !== "off";
+      button.setAttribute("aria-pressed", String(isOn));
+      document.body.classList.toggle(`no-${layer}`, !isOn);
+    };
+    button.addEventListener("click", () => {
+      remember(layer, button.getAttribute("aria-pressed") === "true" ? "off" : null);
+      show();
+    });
+    box.append(button);
+    show();
+  }
+}

@@ -1,0 +1,76 @@
+// The words of the pages: a file a language, chosen by ?lang=, by what this browser remembers, or by Accept-Language.
+
+import { remember, remembered } from "./storage.js";
+
+const root = document.documentElement;
+const available = root.dataset.languages.split(" ");
+const asked = new URL(location.href).searchParams.get("lang");
+if (available.includes(asked)) remember("language", asked);
+export const language = [asked, remembered("language"), root.lang].find((name) => available.includes(name)) ?? "en";
+root.lang = language;
+
+const answer = await fetch(`/assets/texts/${language}.json`);
+const words = await answer.json();
+const plural = new Intl.PluralRules(language);
+
+/** The words of a key, with {values} filled in; where `count` is given, in the form for that number. */
+export function text(key, values = {}) {
+  const form = "count" in values ? `${key}.${plural.select(values.count)}` : key;
+  const found = words[form] ?? words[`${key}.other`] ?? words[key];
+  if (found === undefined) throw new Error(`texts/${language}.json: no ${key}`);
+  return found.replace(/\{(\w+)\}/g, (_, name) => (name === "count" ? whole(values.count) : values[name]));
+}
+
+/** Whether there are words for a key that comes from the station. */
+export function hasText(key) {
+  return key in words;
+}
+
+/** Fill what stands in a page: data-text is its words, data-label its name for a screen reader. */
+export function fillTexts(within = document) {
+  for (const element of within.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
+  for (const element of within.querySelectorAll("[data-label]")) {
+    element.setAttribute("aria-label", text(element.dataset.label));
+  }
+}
+
+const wholes = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
+
+export function whole(number) {
+  return wholes.format(number);
+}
+
+export function decimal(number, digits) {
+  const format = new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return format.format(number).replace("-", "\u2212");
+}
+
+const clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const seconds = new Intl.DateTimeFormat(language, {
+  hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+});
+const day = new Intl.DateTimeFormat(language, { year: "numeric", month: "short", day: "numeric" });
+
+/** 12:01 */
+export function minuteOf(moment) {
+  return clock.format(moment);
+}
+
+/** 12:01:07 */
+export function timeOf(moment) {
+  return seconds.format(moment);
+}
+
+/** 30 Nov 2026, 12:01:07 */
+export function dayAndTime(moment) {
+  return `${day.format(moment)}, ${seconds.format(moment)}`;
+}
+
+/** How long ago a moment was, in words; `now` is the station's time in ms. */
+export function ago(moment, now) {
+  const passed = Math.max(0, Math.round((now - moment) / 1000));
+  if (passed < 60) return text("ago.seconds", { n: passed });
+  if (passed < 3600) return text("ago.minutes", { n: Math.floor(passed / 60) });
+  if (passed < 86400) return text("ago.hours", { n: Math.floor(passed / 3600) });
+  return dayAndTime(moment);
+}
