@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,21 @@ def _program(name: str) -> str | None:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """URL of a PostgreSQL server that was started for this test run. In CI its absence is a failure, not a skip."""
-    initdb, postgres = _program("initdb"), _program("postgres")
-    if initdb is None or postgres is None:
+    if _program("initdb") is None or _program("postgres") is None:
         message = "no initdb and postgres: PostgreSQL is not tested; install PostgreSQL's server"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
+    with running_postgres() as url:
+        yield url
+
+
+@contextmanager
+def running_postgres() -> Iterator[str]:
+    """Start a PostgreSQL server in a folder of its own, yield its URL, and stop it."""
+    initdb, postgres = _program("initdb"), _program("postgres")
+    assert initdb is not None
+    assert postgres is not None
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     other_user = {}
     if os.geteuid() == 0:  # the server refuses to run as root

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "supersimplenet"
 NAME = f"supersimplenet-{supersimplenet.__version__}"
 EXTRAS = {
-    *("align", "cli", "dev", "docs", "export", "imagenet", "mlflow", "notebooks", "onnx", "openvino", "ray", "train"),
-    "wandb",
+    *("align", "cli", "dev", "docs", "export", "imagenet", "mlflow", "notebooks", "onnx", "openvino", "ray", "serve"),
+    *("train", "wandb"),
 }
 BUILD = "import sys; from hatchling import build; getattr(build, sys.argv[1])(sys.argv[2])"
 

@@ -21,6 +21,7 @@ from supersimplenet.station.results import Filter, every, find
 from supersimplenet.station.retention import remove_pictures
 from supersimplenet.station.schema import METADATA, RESULTS
 from supersimplenet.station.store import PictureStore
+from supersimplenet.utils.journals import as_line
 
 WITHIN_S = 30.0
 IDS = Ids()
@@ -217,6 +218,22 @@ def test_results_wait_on_the_disk_while_the_database_is_away(postgres_url, tmp_p
     wire.close()
 
 
+def test_the_id_of_a_repeat_that_was_answered_without_the_database_leads_to_the_first(url, tmp_path):
+    engine = open_database(url)
+    first, repeat = result("k"), result("k")
+    insert_results(engine, [first])
+    journal = tmp_path / "waiting.jsonl"
+    journal.write_bytes(as_line(repeat))
+    published = []
+    recorder = Recorder(engine, journal, say=lambda text: None, published=published.extend)
+    wait_for(lambda: not recorder.away)
+    recorder.close()
+    assert ids(engine) == [first["id"]]
+    assert find(engine, repeat["id"]) == find(engine, first["id"]) == first
+    assert published == []
+    engine.dispose()
+
+
 def test_results_wait_in_memory_where_the_disk_cannot_be_written_either(postgres_url, tmp_path):
     address = make_url(fresh_database(postgres_url))
     wire = Wire(address.port)
@@ -238,8 +255,6 @@ def test_results_wait_in_memory_where_the_disk_cannot_be_written_either(postgres
 
 def test_a_line_that_a_power_cut_has_torn_costs_no_other(tmp_path):
     engine = open_database(f"sqlite:///{tmp_path / 'station.db'}")
-    from supersimplenet.utils.journals import as_line
-
     whole, journal = [result(), result()], tmp_path / "waiting.jsonl"
     journal.write_bytes(b"".join(map(as_line, whole)) + as_line(result())[:50])
     recorder = Recorder(engine, journal, say=lambda text: None)

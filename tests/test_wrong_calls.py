@@ -33,6 +33,7 @@ RIGHT = {  # for each command a call that is right, as far as it can be told bef
     "data check": DATA,
     "data convert": ["--images", "good", "--annotations", "good", "--format", "voc", "--output", "out"],
     "data split": [*DATA, "--output", "split.csv"],
+    "serve": ["--model", "model", "--folder", "out"],
     "station add-user": ["anna", "--role", "operator", "--folder", "out"],
     "station add-token": ["line-1", "--role", "operator", "--folder", "out"],
     "station users": ["--folder", "good"],

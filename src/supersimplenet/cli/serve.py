@@ -58,7 +58,7 @@ def _parser() -> OptionParser:
     parser.add_argument("--certificate", type=Path | None, help="file of the TLS certificate, with its chain")
     parser.add_argument("--key", type=Path | None, help="file of the certificate's private key")
     parser.add_argument(
-        "--public-host", type=str, nargs="*", help="names under which browsers reach the station, through a proxy too"
+        "--public-host", type=str, nargs="+", help="names under which browsers reach the station, through a proxy too"
     )
     parser.add_argument(
         "--https-proxy", action="store_true", help="a proxy in front of the station speaks TLS with browsers"
@@ -95,8 +95,8 @@ def _run(options: Namespace) -> int:
     if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "sqlalchemy", "alembic", "argon2")):
         raise ConfigError(NEEDS)
     from supersimplenet.station.config import StationConfig
-    from supersimplenet.station.serve import serve
 
+    compute = compute_config(options)
     config = StationConfig(
         folder=options.folder,
         models=options.models,
@@ -119,13 +119,15 @@ def _run(options: Namespace) -> int:
         reserve_mib=options.reserve_mib,
         shift_hours=options.shift_hours,
     )
+    from supersimplenet.station.serve import serve
+
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
 
     def started(address: str) -> None:
         results().print(f"the station: {address}")
         console().print(f"results and pictures: {options.folder}; Ctrl-C stops it, after what it has taken")
 
-    serve(models, config, compute=compute_config(options), trust=options.trust, started=started)
+    serve(models, config, compute=compute, trust=options.trust, started=started)
     return 0
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from supersimplenet.station.database import writing
-from supersimplenet.station.schema import RESULTS
+from supersimplenet.station.schema import ALIASES, RESULTS
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.journals import as_line, mend_journal, read_journal
 
@@ -101,14 +101,19 @@ class Recorder:
         stored: Stored = "database"
         if not self._away:
             try:
-                records = insert_results(self._engine, records)
-                self._published(records)
+                found = insert_results(self._engine, records)
+                self._publish(found, records)
+                records = found
             except SQLAlchemyError as error:
                 self._go(first_line(error))
         if self._away:
             stored = self._set_aside(records)
         for entry, record in zip(entries, records, strict=True):
             entry.then(record, stored)
+
+    def _publish(self, found: Sequence[Record], sent: Sequence[Record]) -> None:
+        """Publish what is new: a repeat has the row of the first."""
+        self._published([row for row, record in zip(found, sent, strict=True) if row["id"] == record["id"]])
 
     def _go(self, reason: str) -> None:
         self._away, self.reason = True, reason
@@ -145,34 +150,47 @@ class Recorder:
         """Write what waits into the database; while the last of it is written, nothing more is set aside."""
         done = 0
         for records in _in_chunks(read_journal(self._journal, first="id")):
-            self._published(insert_results(self._engine, records))
+            self._publish(insert_results(self._engine, records, answered=True), records)
             done += len(records)
         with self._lock:
             rest = list(read_journal(self._journal, first="id"))[done:] + self._memory
             for records in _in_chunks(rest):
-                self._published(insert_results(self._engine, records))
+                self._publish(insert_results(self._engine, records, answered=True), records)
             self._journal.unlink(missing_ok=True)
             self._memory = []
             self._away, self.reason = False, ""
         self._say(f"the database is back; {done + len(rest)} results followed")
 
 
-def insert_results(engine: Engine, records: Sequence[Record]) -> list[Record]:
+def insert_results(engine: Engine, records: Sequence[Record], *, answered: bool = False) -> list[Record]:
     """Insert results in one transaction; what is there already, by id or key, stays.
+
+    Args:
+        engine: the database.
+        records: the results.
+        answered: whether their ids were answered already, without knowing whether their keys were there: then the id of
+            a repeat leads to the first from now on.
 
     Returns:
         For each the row that is in the database: where a key was known, the earlier result.
     """
+    c = RESULTS.c
     with writing(engine) as connection:
         connection.execute(insert_or_leave(engine, RESULTS), list(records))
         keys = [record["key"] for record in records if record["key"] is not None]
         if not keys:
             return list(records)
-        found = {
-            row["key"]: dict(row)
-            for row in connection.execute(select(RESULTS).where(RESULTS.c.key.in_(keys))).mappings()
-        }
-    return [record if record["key"] is None else found[record["key"]] for record in records]
+        rows = connection.execute(select(RESULTS).where(c.key.in_(keys))).mappings()
+        known = {row["key"]: dict(row) for row in rows}
+        found = [record if record["key"] is None else known[record["key"]] for record in records]
+        repeats = [
+            {"id": record["id"], "result": row["id"]}
+            for record, row in zip(records, found, strict=True)
+            if row["id"] != record["id"]
+        ]
+        if answered and repeats:
+            connection.execute(insert_or_leave(engine, ALIASES), repeats)
+    return found
 
 
 def insert_or_leave(engine: Engine, table: Table) -> Any:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, or
 from supersimplenet.postprocessing.parts import PartVerdict, part_verdicts
 from supersimplenet.station.database import now_ms
 from supersimplenet.station.recorder import Record, Stored
-from supersimplenet.station.schema import RESULTS
+from supersimplenet.station.schema import ALIASES, RESULTS
 from supersimplenet.types import Verdict
 
 Order = Literal["newest", "oldest", "worst"]
@@ -97,8 +97,9 @@ def every(engine: Engine, wanted: Filter) -> Iterator[Record]:
 
 def find(engine: Engine, id: str) -> Record | None:  # noqa: A002
     """Return the result of an id; None where there is none."""
+    first = select(ALIASES.c.result).where(ALIASES.c.id == id)
     with engine.connect() as connection:
-        found = _records(connection, select(RESULTS).where(RESULTS.c.id == id))
+        found = _records(connection, select(RESULTS).where(or_(RESULTS.c.id == id, RESULTS.c.id.in_(first))))
     return found[0] if found else None
 
 

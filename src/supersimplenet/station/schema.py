@@ -70,6 +70,15 @@ RESULTS = Table(
     Index(None, "picture"),
 )
 
+ALIASES = Table(
+    "aliases",
+    METADATA,
+    Column(
+        "id", String(32), primary_key=True, comment="an id that was answered to a repeat while the database was away"
+    ),
+    Column("result", String(32), nullable=False, comment="id of the first result of its key"),
+)
+
 USERS = Table(
     "users",
     METADATA,

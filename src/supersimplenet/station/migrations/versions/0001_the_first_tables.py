@@ -14,6 +14,17 @@ depends_on = None
 def upgrade() -> None:
     """Make the change."""
     op.create_table(
+        "aliases",
+        sa.Column(
+            "id",
+            sa.String(length=32),
+            nullable=False,
+            comment="an id that was answered to a repeat while the database was away",
+        ),
+        sa.Column("result", sa.String(length=32), nullable=False, comment="id of the first result of its key"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_aliases")),
+    )
+    op.create_table(
         "audit",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),

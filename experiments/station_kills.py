@@ -1,0 +1,164 @@
+"""Kill a station at random moments under load, and count from outside: ids answered, rows, pictures.
+
+Each round starts the station on the same folder, sends pictures from several threads, each with a key of its own, and
+ends the process with SIGKILL. A sender whose request was cut off sends it again with the same key in the next round. At
+the end: every key that was answered with a result has one row, with the id that was answered, and no key has two.
+With --postgresql the rows are in PostgreSQL, which is taken away and given back in every third round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from station_process import StationProcess
+
+SENDERS = 6
+
+
+class Sender(threading.Thread):
+    """Sends one picture after another, and each again with its key until it is answered."""
+
+    def __init__(self, name: str, contents: list[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._own, self._contents = name, contents
+        self.address = ""
+        self.running, self.ended = threading.Event(), False
+        self.answered: dict[str, list[str]] = {}
+        self.stored: Counter[str] = Counter()
+        self.cut = self.refused = 0
+
+    def run(self) -> None:
+        number = 0
+        while not self.ended:
+            if not self.running.wait(0.1):
+                continue
+            if self._send(f"{self._own}-{number}", self._contents[number % len(self._contents)]):
+                number += 1
+
+    def _send(self, key: str, content: bytes) -> bool:
+        headers = {"Content-Type": "image/png", "Idempotency-Key": key}
+        try:
+            answer = httpx.post(f"{self.address}/v1/inspect", content=content, headers=headers, timeout=30)
+        except httpx.TransportError:
+            self.cut += 1
+            time.sleep(0.02)
+            return False
+        if answer.status_code != 200:
+            self.refused += 1
+            time.sleep(0.05)
+            return False
+        (result,) = answer.json()["results"]
+        self.answered.setdefault(key, []).append(result["id"])
+        self.stored[result["stored"]] += 1
+        return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--pictures", type=Path, required=True, help="a folder of PNG files")
+    parser.add_argument("--folder", type=Path, required=True, help="of the station; new")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument(
+        "--postgresql", action="store_true", help="start a server of its own, and take it away at times"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    contents = [path.read_bytes() for path in sorted(options.pictures.rglob("*.png"))[:40]]
+    senders = [Sender(f"s{number}", contents) for number in range(SENDERS)]
+    database = Database() if options.postgresql else None
+    settings = {"folder": options.folder} | ({} if database is None else {"database": database.url})
+    for sender in senders:
+        sender.start()
+    for number in range(options.kills):
+        away = database is not None and number % 3 == 1
+        with StationProcess(options.model, **settings) as station:
+            settings["port"] = station.options["port"]
+            for sender in senders:
+                sender.address = station.address
+                sender.running.set()
+            time.sleep(rng.uniform(0.2, 2.5))
+            if away:
+                database.wire.cut()
+                time.sleep(rng.uniform(0.2, 2.0))
+            for sender in senders if number % 5 == 4 else ():  # also at rest, just after the last answer
+                sender.running.clear()
+            station.kill()
+            for sender in senders:
+                sender.running.clear()
+            if away:
+                database.wire.mend()
+        print(f"kill {number + 1}: {sum(len(sender.answered) for sender in senders)} answered", flush=True)
+    with StationProcess(options.model, **settings) as station:
+        found = count(station, senders)
+    print(json.dumps({"kills": options.kills, **found}, indent=1))
+
+
+def count(station: StationProcess, senders: list[Sender]) -> dict[str, object]:
+    """Let the senders finish, wait for what waits, and compare what they were answered with what is there."""
+    for sender in senders:
+        sender.address = station.address
+        sender.running.set()
+    time.sleep(3)
+    for sender in senders:
+        sender.ended = True
+        sender.join()
+    give_up = time.monotonic() + 60
+    while "database" in [sign["code"] for sign in station.get("/v1/status")["signs"]]:
+        assert time.monotonic() < give_up, "the database is still away"
+        time.sleep(0.2)
+    rows, after = [], {}
+    while True:
+        page = station.get("/v1/results", order="oldest", limit=500, **after)
+        rows += page["results"]
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+    ids = Counter(row["id"] for row in rows)
+    answered = {key: names for sender in senders for key, names in sender.answered.items()}
+    by_answer = {names[-1]: station.client.get(f"/v1/results/{names[-1]}") for names in answered.values()}
+    led = {name: answer.json()["id"] for name, answer in by_answer.items() if answer.status_code == 200}
+    kept = [row["id"] for row in rows if row["picture"]["kept"]]
+    return {
+        "answered": len(answered),
+        "cut_off_and_sent_again": sum(sender.cut for sender in senders),
+        "refused_and_sent_again": sum(sender.refused for sender in senders),
+        "stored": dict(sum((sender.stored for sender in senders), Counter())),
+        "rows": len(rows),
+        "rows_twice": sum(number > 1 for number in ids.values()) + len(led) - len(set(led.values())),
+        "answered_without_row": len(by_answer) - len(led),
+        "answered_by_an_alias": sum(name != first for name, first in led.items()),
+        "rows_never_answered": len(set(ids) - set(led.values())),
+        "pictures_lost": sum(station.client.get(f"/v1/results/{name}/picture").status_code != 200 for name in kept),
+    }
+
+
+class Database:
+    """A PostgreSQL server, behind a wire that can be cut."""
+
+    def __init__(self) -> None:
+        from sqlalchemy.engine import make_url
+        from station_servers import fresh_database, running_postgres
+        from test_station_recorder import Wire
+
+        self._server = running_postgres()
+        address = make_url(fresh_database(self._server.__enter__()))
+        self.wire = Wire(address.port)
+        self.url = address.set(port=self.wire.port).render_as_string(hide_password=False)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()
