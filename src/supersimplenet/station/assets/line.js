@@ -40,6 +40,7 @@ showSwitches(byId("switches"));
 // ----- data
 
 async function catchUp() {
+  const began = Date.now();
   try {
     const found = await ask(`/v1/results${query({ product, limit: LAST })}`);
     const newer = results.filter((result) => result.id > (found.results[0]?.id ?? "")); // came while it was asked
@@ -47,7 +48,7 @@ async function catchUp() {
     if (held !== null) held = results.find((result) => result.id === held.id) ?? held;
     show(held === null);
   } catch (error) {
-    if (error instanceof Unreachable) live.suspect();
+    if (error instanceof Unreachable) live.suspect(began);
   }
   countSoon();
 }
@@ -63,13 +64,14 @@ function put(result) {
 }
 
 async function askStatus() {
+  const began = Date.now();
   try {
     status = await ask("/v1/status");
     showSigns(status.signs);
     showProducts();
     showEmpty();
   } catch (error) {
-    if (error instanceof Unreachable) live.suspect();
+    if (error instanceof Unreachable) live.suspect(began);
   }
 }
 

@@ -60,5 +60,6 @@ export function listen({ result, opened, lost }) {
 
   connect();
   setInterval(watch, AGAIN_MS);
-  return { suspect: () => isLost || lose() };
+  // A request that got no answer: a sign too, unless the station was heard since it began.
+  return { suspect: (began) => isLost || heardAt >= began || lose() };
 }
