@@ -98,8 +98,10 @@ class Wire:
                 other.sendall(block)
         except OSError:
             pass
-        one.close()
-        other.close()
+        for end in (one, other):  # closing alone would leave the other thread, and so the connection, waiting
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
 
 class Answers:

@@ -6,6 +6,8 @@ import base64
 import csv
 import io
 import json
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -385,6 +387,24 @@ def test_an_exported_file_is_served_without_torch(models, tmp_path):
     assert result["score_logit"] == pytest.approx(wanted.score_logit, abs=1e-5)
     assert "onnxruntime" in mapped
     assert "libtorch" not in mapped
+
+
+def test_the_calls_of_the_guide_work_as_they_stand(models, tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "station.md").read_text(encoding="utf-8")
+    calls = re.findall(r"^curl .*$", page, re.MULTILINE)
+    assert len(calls) >= 8
+    (tmp_path / "models").mkdir()
+    shutil.copytree(models / "v2", tmp_path / "models" / "parts-2")
+    for name in ("part_017.png", "part_018.png"):
+        (tmp_path / name).write_bytes(picture(70))
+    with StationProcess(models / "v1", folder=tmp_path / "station", models=tmp_path / "models") as station:
+        for call in calls:
+            line = call.replace("http://127.0.0.1:8700", station.address)
+            done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, (line, done.stderr)
+        assert sum(station.get("/v1/counts").values()) == 4  # one picture, two in a form, one with a key
+        assert len((tmp_path / "results.csv").read_text().splitlines()) == 5
+        assert station.get("/v1/models")[0]["path"].endswith("parts-2")
 
 
 @pytest.mark.slow
