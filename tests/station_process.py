@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,9 @@ class StationProcess:
             self.process.stdout.close()
             raise AssertionError(self.log.read_text())
         self.options["port"] = int(self.address.rpartition(":")[2])  # a station that is started again keeps its address
-        self.client = httpx.Client(base_url=self.address, timeout=WITHIN_S)
+        trusted = self.options.get("certificate")
+        verify = True if trusted is None else ssl.create_default_context(cafile=trusted)
+        self.client = httpx.Client(base_url=self.address, timeout=WITHIN_S, verify=verify)
 
     def __enter__(self) -> StationProcess:
         return self

@@ -375,6 +375,24 @@ def test_two_stations_share_no_folder_and_no_port(station, models, tmp_path):
         StationProcess(models / "v1", folder=tmp_path / "other", port=station.options["port"])
 
 
+def test_tls_hides_cookies_and_asks_for_itself_again(models, tmp_path):
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    command += f" -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    options = {"folder": tmp_path / "station", "certificate": certificate, "key": key}
+    with StationProcess(models / "v1", **options) as station:
+        assert station.address.startswith("https://")
+        assert station.inspect(picture(80))["stored"] == "database"
+        user = {"name": "chief", "role": "admin", "password": "long enough"}
+        station.client.post("/v1/users", json=user)
+        login = station.client.post("/v1/login", json={"name": "chief", "password": "long enough"})
+    cookie = login.headers["Set-Cookie"]
+    assert cookie.startswith("__Host-station=")
+    assert {"HttpOnly", "Secure", "SameSite=strict"} <= set(cookie.split("; "))
+    assert login.headers["Strict-Transport-Security"] == "max-age=31536000"
+
+
 def test_an_exported_file_is_served_without_torch(models, tmp_path):
     file = tmp_path / "parts.onnx"
     export_model(models / "v1", file, file_format="onnx")
