@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -234,6 +235,62 @@ def test_the_id_of_a_repeat_that_was_answered_without_the_database_leads_to_the_
     assert find(engine, repeat["id"]) == find(engine, first["id"]) == first
     assert published == []
     engine.dispose()
+
+
+def test_a_result_that_the_database_refuses_keeps_no_other_waiting(url, tmp_path):
+    engine, answers = open_database(url), Answers()
+    recorder = Recorder(engine, tmp_path / "waiting.jsonl", say=answers.said.append)
+    bad, others = result() | {"product": None}, [result(), result()]
+    for record in (others[0], bad, others[1]):
+        recorder.put(record, answers)
+    answers.wait(3)
+    wait_for(lambda: not recorder.away and len(ids(engine)) == 2)
+    recorder.close()
+    assert ids(engine) == [record["id"] for record in others]
+    assert [json.loads(line)["id"] for line in (tmp_path / "refused.jsonl").read_text().splitlines()] == [bad["id"]]
+    assert any("refuses a result" in text for text in answers.said)
+    engine.dispose()
+
+
+def test_what_is_set_aside_as_the_database_comes_back_follows_too(tmp_path):
+    engine = open_database(f"sqlite:///{tmp_path / 'station.db'}")
+    recorder = Recorder(engine, tmp_path / "waiting.jsonl", say=lambda text: None)
+    late = result()
+    assert recorder._set_aside([late]) == "journal"  # decided while it was away, done when it is back
+    wait_for(lambda: ids(engine) == [late["id"]])
+    wait_for(lambda: not recorder.away)
+    recorder.close()
+    engine.dispose()
+
+
+def test_who_fails_to_listen_stops_no_recording(tmp_path):
+    engine, answers = open_database(f"sqlite:///{tmp_path / 'station.db'}"), Answers()
+
+    def broken(records) -> None:
+        raise RuntimeError("the event loop is closed")
+
+    recorder = Recorder(engine, tmp_path / "waiting.jsonl", say=answers.said.append, published=broken)
+    for record in (result(), result()):
+        recorder.put(record, answers)
+        answers.wait(1)
+    assert answers.wait(2) == ["database"] * 2
+    recorder.close()
+    engine.dispose()
+
+
+def test_a_journal_that_cannot_be_written_whole_keeps_what_it_had(tmp_path):
+    resource = pytest.importorskip("resource")
+    journal = tmp_path / "waiting.jsonl"
+    assert Recorder._write_journal(journal, [result()])
+    before, limits = journal.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))  # a disk with room for a part of a line
+    try:
+        assert not Recorder._write_journal(journal, [result(), result()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert journal.read_bytes() == before
 
 
 def test_results_wait_in_memory_where_the_disk_cannot_be_written_either(postgres_url, tmp_path):

@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Engine, Table, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
+from supersimplenet.errors import DataError
 from supersimplenet.station.database import writing
 from supersimplenet.station.schema import ALIASES, RESULTS
 from supersimplenet.utils.formatting import first_line
@@ -21,6 +22,7 @@ from supersimplenet.utils.journals import as_line, mend_journal, read_journal
 
 Record = dict[str, Any]  # the columns of `RESULTS`
 Stored = Literal["database", "journal", "memory", "nowhere"]
+REFUSED = "refused.jsonl"  # results that the database refuses for what they hold
 _AT_ONCE = 256  # rows of a transaction
 _TRIES_EVERY_S = 1.0
 _IN_MEMORY = 100_000  # rows that are kept where neither database nor journal can be written
@@ -112,8 +114,11 @@ class Recorder:
             entry.then(record, stored)
 
     def _publish(self, found: Sequence[Record], sent: Sequence[Record]) -> None:
-        """Publish what is new: a repeat has the row of the first."""
-        self._published([row for row, record in zip(found, sent, strict=True) if row["id"] == record["id"]])
+        """Publish what is new: a repeat has the row of the first. What is recorded stays so if nobody can listen."""
+        try:
+            self._published([row for row, record in zip(found, sent, strict=True) if row["id"] == record["id"]])
+        except Exception as error:
+            self._say(f"new results cannot be shown ({type(error).__name__}: {first_line(error)})")
 
     def _go(self, reason: str) -> None:
         self._away, self.reason = True, reason
@@ -121,45 +126,76 @@ class Recorder:
 
     def _set_aside(self, records: Sequence[Record]) -> Stored:
         with self._lock:
+            self._away = True  # the database may have come back while the lock was waited for: these follow, too
             if not self._memory:  # what waits in memory stays in order
-                try:
-                    with self._journal.open("ab") as file:
-                        file.write(b"".join(map(as_line, records)))
-                        file.flush()
-                        os.fsync(file.fileno())
-                except OSError as error:
-                    self._say(f"{self._journal}: cannot be written ({error.strerror}); results wait in memory")
-                    mend_journal(self._journal, first="id")
-                else:
+                if self._write_journal(self._journal, records):
                     return "journal"
+                self._say(f"{self._journal.name} cannot be written; results wait in memory")
             if len(self._memory) + len(records) > _IN_MEMORY:
                 self.lost += len(records)
                 return "nowhere"
             self._memory += records
             return "memory"
 
+    @staticmethod
+    def _write_journal(journal: Path, records: Sequence[Record]) -> bool:
+        """Append records to a journal, all or none; return whether they are on the disk."""
+        left = memoryview(b"".join(map(as_line, records)))
+        try:
+            with journal.open("ab", buffering=0) as file:
+                before = file.seek(0, os.SEEK_END)
+                try:
+                    while left:
+                        left = left[file.write(left) :]
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(before)  # needs no space
+                    raise
+        except OSError:
+            return False
+        return True
+
     def _heal(self) -> None:
         while not self._ended.wait(_TRIES_EVERY_S):
             if self._away:
-                try:
-                    self._follow()
-                except (SQLAlchemyError, OSError) as error:
-                    self.reason = first_line(error)
+                self._try_to_follow()
+
+    def _try_to_follow(self) -> None:
+        try:
+            self._follow()
+        except (SQLAlchemyError, OSError, DataError) as error:
+            self.reason = first_line(error)
 
     def _follow(self) -> None:
         """Write what waits into the database; while the last of it is written, nothing more is set aside."""
         done = 0
         for records in _in_chunks(read_journal(self._journal, first="id")):
-            self._publish(insert_results(self._engine, records, answered=True), records)
+            self._bring(records)
             done += len(records)
         with self._lock:
             rest = list(read_journal(self._journal, first="id"))[done:] + self._memory
             for records in _in_chunks(rest):
-                self._publish(insert_results(self._engine, records, answered=True), records)
+                self._bring(records)
             self._journal.unlink(missing_ok=True)
             self._memory = []
             self._away, self.reason = False, ""
         self._say(f"the database is back; {done + len(rest)} results followed")
+
+    def _bring(self, records: Sequence[Record]) -> None:
+        """Write results that waited. One that the database refuses for what it holds keeps no other waiting."""
+        try:
+            self._publish(insert_results(self._engine, records, answered=True), records)
+        except (OperationalError, InterfaceError):
+            raise
+        except SQLAlchemyError as error:
+            if len(records) > 1:
+                for record in records:
+                    self._bring([record])
+                return
+            refused = self._journal.with_name(REFUSED)
+            if not self._write_journal(refused, records):
+                raise
+            self._say(f"the database refuses a result ({first_line(error)}); it is in {refused.name}")
 
 
 def insert_results(engine: Engine, records: Sequence[Record], *, answered: bool = False) -> list[Record]:
