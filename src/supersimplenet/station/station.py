@@ -19,7 +19,7 @@ from supersimplenet.station.inspection import Inspections
 from supersimplenet.station.intake import Intake
 from supersimplenet.station.metrics import Metrics
 from supersimplenet.station.models import LoadedModel, Models
-from supersimplenet.station.recorder import Record, Recorder, insert_or_leave
+from supersimplenet.station.recorder import REFUSED, Record, Recorder, insert_or_leave
 from supersimplenet.station.retention import Retention
 from supersimplenet.station.schema import MODELS
 from supersimplenet.station.store import PictureStore
@@ -128,6 +128,11 @@ class Station:
             signs.append(
                 Sign(code="lost", text=f"{lost} lost: neither database nor disk can be written. Free the disk.")
             )
+        if (self.config.folder / REFUSED).is_file():
+            text = (
+                f"The database refused results; they are in {REFUSED} in the station's folder. Move it away when read."
+            )
+            signs.append(Sign(code="refused", text=text))
         if self.store.free_bytes < self.config.reserve_mib << 20:
             free = f"{self.store.free_bytes >> 20} MiB of the disk are free"
             signs.append(Sign(code="disk", text=f"{free}. Pictures of good parts are not kept. Free the disk."))
