@@ -20,6 +20,7 @@ from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.prediction.tables import PART_COLUMNS
 from supersimplenet.runtime.bundle import Bundle, describe_outputs
 from supersimplenet.runtime.rows import columns
+from supersimplenet.station.exports import COLUMNS as STATION_COLUMNS
 from supersimplenet.types import Defect
 
 PAGE = (Path(__file__).parents[1] / "docs" / "outputs.md").read_text(encoding="utf-8")
@@ -85,3 +86,7 @@ def test_the_keys_of_metrics_json():
     assert {f"{prefix}-" for prefix in ("seg", "fused", "subspace", "joint")} == {
         prefix for prefix in PREFIXES.values() if prefix
     }
+
+
+def test_the_results_of_a_station():
+    assert named("Results of a station") == list(STATION_COLUMNS)
