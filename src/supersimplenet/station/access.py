@@ -273,6 +273,10 @@ class Accounts:
         digest = _sha256(token)
         return self._known_tokens.get(digest, lambda: self._of_token(digest))
 
+    def remembers(self, token: str | None) -> bool:
+        """Return whether `of_token`, or with None `is_empty`, answers from memory, without the database."""
+        return self._known_empty.knows("") if token is None else self._known_tokens.knows(_sha256(token))
+
     def _of_token(self, digest: str) -> Identity | None:
         with self._engine.connect() as connection:
             row = connection.execute(_TOKEN.where(TOKENS.c.hash == digest)).first()

@@ -87,6 +87,11 @@ class Remembered(Generic[T]):
             self._answers[key] = (answer, now + _REMEMBERED_S)
         return answer
 
+    def knows(self, key: str) -> bool:
+        """Return whether `get` would answer without asking."""
+        known = self._answers.get(key)
+        return known is not None and time.monotonic() < known[1]
+
     def forget(self) -> None:
         """Forget all answers: something was changed."""
         self._answers.clear()

@@ -11,13 +11,14 @@ import functools
 import hmac
 import ipaddress
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Annotated, get_args
 
 from argon2 import PasswordHasher
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -99,6 +100,13 @@ class Guard:
             return Identity(LOCAL, "admin")
         raise _unknown("log in, or send a token as 'Authorization: Bearer TOKEN'")
 
+    def needs_database(self, request: Request) -> bool:
+        """Return whether `identify` has to ask the database, and so may wait."""
+        authorization = request.headers.get("authorization")
+        if authorization is not None:
+            return not self.accounts.remembers(authorization.partition(" ")[2].strip())
+        return self.cookie_name in request.cookies or not self.accounts.remembers(None)
+
     def set_cookie(self, answer: Response, value: str) -> None:
         """Give the browser a session's cookie; an empty value takes it away."""
         answer.set_cookie(
@@ -133,20 +141,22 @@ class Guard:
             raise Problem(403, "other_origin", "a page of another site sent this; use the station's own page")
 
 
-def identity(
+async def identity(
     request: Request, bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None
 ) -> Identity:
     """Return who sends a request; a dependency of FastAPI."""
     del bearer  # for the documentation of the API alone
     guard: Guard = request.app.state.access
-    return guard.identify(request)
+    if guard.needs_database(request):
+        return await run_in_threadpool(guard.identify, request)
+    return guard.identify(request)  # a turn of another thread would cost more than all of it
 
 
 @functools.cache
-def require(role: Role) -> Callable[..., Identity]:
+def require(role: Role) -> Callable[..., Awaitable[Identity]]:
     """Return a dependency of FastAPI: who sends the request, if that may do what a role may, else 401 or 403."""
 
-    def required(who: Annotated[Identity, Security(identity)]) -> Identity:
+    async def required(who: Annotated[Identity, Security(identity)]) -> Identity:
         if _ROLES.index(who.role) < _ROLES.index(role):
             raise Problem(403, "forbidden", f"{who.name} is {who.role}, and this needs {role}; ask an admin")
         return who

@@ -126,6 +126,11 @@ class Inspections:
         """Numbers since the start."""
         return Counts(in_work=self._in_work, unkept=self._unkept)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether not even one picture more is taken now."""
+        return self._in_work >= self._config.queue
+
     def submit(self, pictures: Sequence[Picture], model: LoadedModel) -> list[Future[Inspected]]:
         """Take pictures, all or none. A future that is cancelled before its turn is not inspected.
 

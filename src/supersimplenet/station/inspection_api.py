@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from supersimplenet.errors import ImageError, printable
 from supersimplenet.postprocessing.parts import part_verdicts
@@ -18,12 +19,40 @@ from supersimplenet.station import results, shapes
 from supersimplenet.station.inspection import FullError, Inspected, Picture
 from supersimplenet.station.intake import busy, pictures_of
 from supersimplenet.station.models import LoadedModel
-from supersimplenet.station.problems import Problem
+from supersimplenet.station.problems import Problem, problem_answer
 from supersimplenet.station.recorder import Record
 from supersimplenet.station.routes import ERRORS, Here, operator, plain_part
 from supersimplenet.station.station import Station
 
 router = APIRouter(prefix="/v1")
+_PATH = "/v1/inspect"
+
+
+class Door:
+    """Refuses pictures at once while the queue is full: what is refused must not cost those in work their time.
+
+    Args:
+        app: the application behind it.
+        station: the station.
+    """
+
+    def __init__(self, app: ASGIApp, station: Station) -> None:
+        self._app, self._station = app, station
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or let it in."""
+        if scope["type"] == "http" and scope["path"] == _PATH and self._station.inspections.is_full:
+            await problem_answer(full(self._station))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def full(station: Station) -> Problem:
+    """Return the answer while the queue is full."""
+    station.metrics.refused.labels("busy").inc()
+    return busy(f"{station.config.queue} pictures are in work or waiting")
+
+
 _PICTURE_BODY = {
     "requestBody": {
         "required": True,
@@ -87,8 +116,7 @@ async def _inspected(station: Station, pictures: list[Picture], model: LoadedMod
     try:
         futures = station.inspections.submit(new, model)
     except FullError as error:
-        station.metrics.refused.labels("busy").inc()
-        raise busy(f"{station.config.queue} pictures are in work or waiting") from error
+        raise full(station) from error
     waiting = [asyncio.wrap_future(future) for future in futures]
     late = (await asyncio.wait(waiting, timeout=station.config.deadline_s))[1] if waiting else set()
     if late:

@@ -85,7 +85,7 @@ async def live() -> dict[str, bool]:
 @router.get("/ready", responses=ERRORS)
 async def ready(station: Here) -> dict[str, bool]:
     """Answer with 200 where pictures are taken: also while the database is away, as results then wait on the disk."""
-    if station.inspections.counts.in_work >= station.config.queue:
+    if station.inspections.is_full:
         raise busy("the queue is full")
     return {"ready": True}
 

@@ -30,7 +30,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def station_of(request: Request) -> Station:
+async def station_of(request: Request) -> Station:
     """Return the station that a request is for."""
     station: Station = request.app.state.station
     return station

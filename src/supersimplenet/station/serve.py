@@ -16,6 +16,7 @@ from supersimplenet.station.access import Accounts
 from supersimplenet.station.app import build_app
 from supersimplenet.station.config import StationConfig
 from supersimplenet.station.guards import SecureHeaders
+from supersimplenet.station.inspection_api import Door
 from supersimplenet.station.server import PatientProtocol, Server
 from supersimplenet.station.station import Station
 
@@ -56,7 +57,7 @@ def serve(
         raise
     server = Server(
         uvicorn.Config(
-            SecureHeaders(app, tls=config.is_https),
+            SecureHeaders(Door(app, station), tls=config.is_https),
             http=PatientProtocol,
             ws="none",
             lifespan="on",
