@@ -237,6 +237,16 @@ def test_the_id_of_a_repeat_that_was_answered_without_the_database_leads_to_the_
     engine.dispose()
 
 
+def test_a_key_that_came_again_with_another_picture_meanwhile_is_a_result_of_its_own(url, tmp_path):
+    engine = open_database(url)
+    first, other = result("k"), result("k", picture="b" * 64)
+    insert_results(engine, [first])
+    insert_results(engine, [other], answered=True)
+    assert ids(engine) == [first["id"], other["id"]]
+    assert find(engine, other["id"]) == other | {"key": None}
+    engine.dispose()
+
+
 def test_a_result_that_the_database_refuses_keeps_no_other_waiting(url, tmp_path):
     engine, answers = open_database(url), Answers()
     recorder = Recorder(engine, tmp_path / "waiting.jsonl", say=answers.said.append)

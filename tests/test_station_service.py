@@ -116,6 +116,18 @@ def test_a_repeat_with_the_same_key_has_the_result_of_the_first(station):
     assert len(set(together)) == 1
 
 
+def test_a_key_that_comes_again_with_another_picture_is_refused(station):
+    first = station.inspect(picture(7), key="counter-1")
+    headers = {"Content-Type": "image/png", "Idempotency-Key": "counter-1"}
+    other = station.client.post("/v1/inspect", content=picture(8), headers=headers)
+    assert other.status_code == 409
+    assert other.json()["error"]["code"] == "key_reused"
+    content = [base64.b64encode(picture(seed)).decode() for seed in (8, 9)]  # also where neither is known yet
+    images = [{"key": "counter-2", "content": text} for text in content]
+    assert station.client.post("/v1/inspect", json={"images": images}).status_code == 409
+    assert station.inspect(picture(7), key="counter-1") == first
+
+
 def test_search_finds_each_result_once_in_every_order(station):
     sent = [station.inspect(picture(10 + seed), part="pages")["id"] for seed in range(7)]
     for order, wanted in (("newest", sent[::-1]), ("oldest", sent), ("worst", None)):
@@ -373,6 +385,14 @@ def test_two_stations_share_no_folder_and_no_port(station, models, tmp_path):
         AssertionError, match=r"cannot be listened at \(Address already in use\); choose another --port"
     ):
         StationProcess(models / "v1", folder=tmp_path / "other", port=station.options["port"])
+
+
+def test_a_certificate_and_key_that_are_swapped_are_refused_at_once(models, tmp_path):
+    for name in ("a.pem", "b.pem"):
+        (tmp_path / name).write_text("no PEM")
+    options = {"folder": tmp_path / "station", "certificate": tmp_path / "a.pem", "key": tmp_path / "b.pem"}
+    with pytest.raises(AssertionError, match=r"a\.pem and b\.pem are no certificate and its private key"):
+        StationProcess(models / "v1", **options)
 
 
 def test_tls_hides_cookies_and_asks_for_itself_again(models, tmp_path):

@@ -32,6 +32,10 @@ class FullError(Exception):
     """So many pictures are in work or waiting that no more are taken."""
 
 
+class ReusedKeyError(Exception):
+    """A key came again with another picture: the result of the first would be a verdict on another part."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """A picture to inspect.
@@ -202,8 +206,13 @@ class Inspections:
         if self._wants(record["verdict"], record["picture"]):
             record["kept"] = self._keep(job.picture.content, record, prediction)
 
+        sha256 = record["picture"]
+
         def then(record: Record, stored: Stored) -> None:
-            job.future.set_result(Inspected(record=record, stored=stored))
+            if record["picture"] != sha256:
+                job.future.set_exception(ReusedKeyError())
+            else:
+                job.future.set_result(Inspected(record=record, stored=stored))
 
         self._recorder.put(record, then)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import time
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from supersimplenet.errors import ImageError, printable
 from supersimplenet.postprocessing.parts import part_verdicts
 from supersimplenet.station import results, shapes
-from supersimplenet.station.inspection import FullError, Inspected, Picture
+from supersimplenet.station.inspection import FullError, Inspected, Picture, ReusedKeyError
 from supersimplenet.station.intake import busy, pictures_of
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.problems import Problem, problem_answer
@@ -110,6 +111,9 @@ async def inspect(
 async def _inspected(station: Station, pictures: list[Picture], model: LoadedModel) -> list[Inspected | ImageError]:
     keys = [picture.key for picture in pictures if picture.key is not None]
     known = await run_in_threadpool(_known, station, keys) if keys else {}
+    for picture in pictures:
+        if picture.key in known and known[picture.key]["picture"] != hashlib.sha256(picture.content).hexdigest():
+            raise _reused()
     new = [picture for picture in pictures if picture.key not in known]
     if len(new) > station.config.queue:
         raise Problem(413, "too_many", f"{len(new)} pictures in a request; send at most {station.config.queue} at once")
@@ -144,12 +148,20 @@ def _known(station: Station, keys: list[str]) -> dict[str, Record]:
         return {}
 
 
+def _reused() -> Problem:
+    return Problem(
+        409, "key_reused", "this Idempotency-Key came before with another picture; give each picture a key of its own"
+    )
+
+
 def _outcome(future: asyncio.Future[Inspected]) -> Inspected | ImageError:
     error = future.exception()
     if error is None:
         return future.result()
     if isinstance(error, ImageError):
         return error
+    if isinstance(error, ReusedKeyError):
+        raise _reused() from error
     raise Problem(500, "engine", "the model could not compute; see the log of the station") from error
 
 

@@ -91,7 +91,7 @@ def _answer_invalid(request: Request, error: Exception) -> Response:
     first, *others = error.errors()
     place = ".".join(str(part) for part in first["loc"])
     more = f"; and {counted(len(others), 'further error')}" if others else ""
-    return problem_answer(Problem(422, "invalid", f"{place}: {first['msg']}{more}; see /openapi.json"))
+    return problem_answer(Problem(422, "invalid", f"{place}: {first['msg']}{more}; see /v1/openapi.json"))
 
 
 def _answer_away(request: Request, error: Exception) -> Response:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Engine, Table, select
+from sqlalchemy import Connection, Engine, Table, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
@@ -219,14 +219,21 @@ def insert_results(engine: Engine, records: Sequence[Record], *, answered: bool 
         rows = connection.execute(select(RESULTS).where(c.key.in_(keys))).mappings()
         known = {row["key"]: dict(row) for row in rows}
         found = [record if record["key"] is None else known[record["key"]] for record in records]
-        repeats = [
-            {"id": record["id"], "result": row["id"]}
-            for record, row in zip(records, found, strict=True)
-            if row["id"] != record["id"]
-        ]
-        if answered and repeats:
-            connection.execute(insert_or_leave(engine, ALIASES), repeats)
+        if answered:
+            _keep_repeats(connection, engine, records, found)
     return found
+
+
+def _keep_repeats(connection: Connection, engine: Engine, records: Sequence[Record], found: Sequence[Record]) -> None:
+    """Let the id of each repeat lead to the first result; one of another picture is a result of its own."""
+    repeats = [(record, row) for record, row in zip(records, found, strict=True) if row["id"] != record["id"]]
+    aliases = [
+        {"id": record["id"], "result": row["id"]} for record, row in repeats if row["picture"] == record["picture"]
+    ]
+    others = [record | {"key": None} for record, row in repeats if row["picture"] != record["picture"]]
+    for table, rows in ((ALIASES, aliases), (RESULTS, others)):
+        if rows:
+            connection.execute(insert_or_leave(engine, table), rows)
 
 
 def insert_or_leave(engine: Engine, table: Table) -> Any:

@@ -21,6 +21,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         403: "not allowed for this role",
         404: "not there",
         408: "the request's body came too slowly",
+        409: "a key that came before with another picture",
         413: "the request is too large",
         415: "another type of content",
         422: "not as wanted",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from supersimplenet.station.guards import SecureHeaders
 from supersimplenet.station.inspection_api import Door
 from supersimplenet.station.server import PatientProtocol, Server
 from supersimplenet.station.station import Station
+from supersimplenet.utils.formatting import first_line
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ def serve(
     """
     config = config or StationConfig()
     paths = {product: Path(path) for product, path in models.items()}
+    _check_certificate(config)
     listening = _listen(config)
     station = Station(paths, config, compute=compute, trust=trust, say=_log.warning)
     try:
@@ -82,6 +85,21 @@ def _check_reach(config: StationConfig, station: Station) -> None:
             f"host: {config.host} is reached from other computers, and the station has no users yet; add one first",
             commands=[("", f"supersimplenet station add-user NAME --role admin --folder {config.folder}")],
         )
+
+
+def _check_certificate(config: StationConfig) -> None:
+    """Refuse a certificate that does not work before anything is loaded; warn where passwords would be readable."""
+    if config.certificate is None or config.key is None:
+        if not config.is_local and not config.https_proxy:
+            _log.warning("no TLS: passwords and tokens can be read on the network; see --certificate and --https-proxy")
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(config.certificate, config.key)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"certificate: {config.certificate.name} and {config.key.name} are no certificate and its private key "
+            f"({first_line(error)}); both as PEM, and not swapped"
+        ) from error
 
 
 def _listen(config: StationConfig) -> socket.socket:
