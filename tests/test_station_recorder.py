@@ -237,9 +237,10 @@ def test_the_id_of_a_repeat_that_was_answered_without_the_database_leads_to_the_
     engine.dispose()
 
 
-def test_a_key_that_came_again_with_another_picture_meanwhile_is_a_result_of_its_own(url, tmp_path):
+@pytest.mark.parametrize("change", [{"picture": "b" * 64}, {"product": "lids"}])
+def test_a_key_that_came_again_with_another_picture_meanwhile_is_a_result_of_its_own(url, change):
     engine = open_database(url)
-    first, other = result("k"), result("k", picture="b" * 64)
+    first, other = result("k"), result("k") | change
     insert_results(engine, [first])
     insert_results(engine, [other], answered=True)
     assert ids(engine) == [first["id"], other["id"]]

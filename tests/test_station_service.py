@@ -337,7 +337,7 @@ def test_a_change_of_model_loses_no_request(station):
     assert station.client.put("/v1/products/parts/model", json={"name": "v1"}).json()["id"] == before
 
 
-def test_a_full_queue_answers_busy_and_keeps_its_memory(models, tmp_path):
+def test_a_full_queue_answers_busy_and_records_what_it_took(models, tmp_path):
     with StationProcess(models / "v1", folder=tmp_path / "station", queue=2) as station:
 
         def send(seed: int) -> httpx.Response:

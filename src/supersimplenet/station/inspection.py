@@ -22,7 +22,7 @@ from supersimplenet.runtime.rows import as_row
 from supersimplenet.station.config import StationConfig
 from supersimplenet.station.database import Ids, now_ms
 from supersimplenet.station.models import LoadedModel
-from supersimplenet.station.recorder import Record, Recorder, Stored
+from supersimplenet.station.recorder import Record, Recorder, Stored, shown_by
 from supersimplenet.station.store import PictureStore, heat_png
 from supersimplenet.types import Prediction, Verdict
 from supersimplenet.utils.formatting import first_line
@@ -33,7 +33,7 @@ class FullError(Exception):
 
 
 class ReusedKeyError(Exception):
-    """A key came again with another picture: the result of the first would be a verdict on another part."""
+    """A key came again with another picture or product: the result of the first would be a verdict on another part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,10 +206,10 @@ class Inspections:
         if self._wants(record["verdict"], record["picture"]):
             record["kept"] = self._keep(job.picture.content, record, prediction)
 
-        sha256 = record["picture"]
+        shown = shown_by(record)
 
         def then(record: Record, stored: Stored) -> None:
-            if record["picture"] != sha256:
+            if shown_by(record) != shown:
                 job.future.set_exception(ReusedKeyError())
             else:
                 job.future.set_result(Inspected(record=record, stored=stored))

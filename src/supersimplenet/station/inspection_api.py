@@ -21,7 +21,7 @@ from supersimplenet.station.inspection import FullError, Inspected, Picture, Reu
 from supersimplenet.station.intake import busy, pictures_of
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.problems import Problem, problem_answer
-from supersimplenet.station.recorder import Record
+from supersimplenet.station.recorder import Record, shown_by
 from supersimplenet.station.routes import ERRORS, Here, operator, plain_part
 from supersimplenet.station.station import Station
 
@@ -112,8 +112,10 @@ async def _inspected(station: Station, pictures: list[Picture], model: LoadedMod
     keys = [picture.key for picture in pictures if picture.key is not None]
     known = await run_in_threadpool(_known, station, keys) if keys else {}
     for picture in pictures:
-        if picture.key in known and known[picture.key]["picture"] != hashlib.sha256(picture.content).hexdigest():
-            raise _reused()
+        if picture.key in known:
+            shown = hashlib.sha256(picture.content).hexdigest(), model.product
+            if shown_by(known[picture.key]) != shown:
+                raise _reused()
     new = [picture for picture in pictures if picture.key not in known]
     if len(new) > station.config.queue:
         raise Problem(413, "too_many", f"{len(new)} pictures in a request; send at most {station.config.queue} at once")
@@ -150,7 +152,9 @@ def _known(station: Station, keys: list[str]) -> dict[str, Record]:
 
 def _reused() -> Problem:
     return Problem(
-        409, "key_reused", "this Idempotency-Key came before with another picture; give each picture a key of its own"
+        409,
+        "key_reused",
+        "this Idempotency-Key came before with another picture or product; give each picture a key of its own",
     )
 
 

@@ -224,13 +224,18 @@ def insert_results(engine: Engine, records: Sequence[Record], *, answered: bool 
     return found
 
 
+def shown_by(record: Record) -> tuple[str, str]:
+    """Return what two results of one key must have in common: the picture, and the product whose model inspects it."""
+    return record["picture"], record["product"]
+
+
 def _keep_repeats(connection: Connection, engine: Engine, records: Sequence[Record], found: Sequence[Record]) -> None:
     """Let the id of each repeat lead to the first result; one of another picture is a result of its own."""
     repeats = [(record, row) for record, row in zip(records, found, strict=True) if row["id"] != record["id"]]
     aliases = [
-        {"id": record["id"], "result": row["id"]} for record, row in repeats if row["picture"] == record["picture"]
+        {"id": record["id"], "result": row["id"]} for record, row in repeats if shown_by(row) == shown_by(record)
     ]
-    others = [record | {"key": None} for record, row in repeats if row["picture"] != record["picture"]]
+    others = [record | {"key": None} for record, row in repeats if shown_by(row) != shown_by(record)]
     for table, rows in ((ALIASES, aliases), (RESULTS, others)):
         if rows:
             connection.execute(insert_or_leave(engine, table), rows)

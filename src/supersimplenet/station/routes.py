@@ -12,7 +12,7 @@ from supersimplenet.station.guards import require
 from supersimplenet.station.problems import ErrorAnswer, Problem
 from supersimplenet.station.station import Station
 
-operator, engineer, admin = Depends(require("operator")), Depends(require("engineer")), Depends(require("admin"))
+operator, engineer = Depends(require("operator")), Depends(require("engineer"))
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": text}
     for status, text in {
