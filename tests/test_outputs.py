@@ -20,7 +20,7 @@ from supersimplenet.postprocessing.calibration import Calibration
 from supersimplenet.prediction.tables import PART_COLUMNS
 from supersimplenet.runtime.bundle import Bundle, describe_outputs
 from supersimplenet.runtime.rows import columns
-from supersimplenet.station.exports import COLUMNS as STATION_COLUMNS
+from supersimplenet.station.storage.exports import COLUMNS as STATION_COLUMNS
 from supersimplenet.types import Defect
 
 PAGE = (Path(__file__).parents[1] / "docs" / "outputs.md").read_text(encoding="utf-8")

@@ -20,14 +20,15 @@ from starlette.testclient import TestClient
 from station_servers import fresh_database
 
 from supersimplenet.cli.main import main
-from supersimplenet.station import access, attempts, audit
-from supersimplenet.station.access import Accounts, Identity
-from supersimplenet.station.access_api import router
-from supersimplenet.station.attempts import Attempts, Remembered
-from supersimplenet.station.database import open_database
-from supersimplenet.station.guards import Guard, SecureHeaders, require
+from supersimplenet.station.access import attempts, audit
+from supersimplenet.station.access.accounts import Accounts, Identity
+from supersimplenet.station.access.accounts import accounts as access
+from supersimplenet.station.access.attempts import Attempts, Remembered
+from supersimplenet.station.access.guards import Guard, SecureHeaders, require
+from supersimplenet.station.api.access import router
 from supersimplenet.station.problems import Problem, add_problem_handlers
-from supersimplenet.station.schema import SESSIONS, TOKENS, USERS
+from supersimplenet.station.storage.database import open_database
+from supersimplenet.station.storage.schema import SESSIONS, TOKENS, USERS
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 PASSWORD = "correct horse battery"

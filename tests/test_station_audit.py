@@ -15,10 +15,10 @@ from sqlalchemy import Engine, delete, func, insert, select, text, update
 from station_servers import fresh_database
 
 from supersimplenet.cli.main import main
-from supersimplenet.station import audit
-from supersimplenet.station.audit import EMPTY, Fault, Head
-from supersimplenet.station.database import open_database, writing
-from supersimplenet.station.schema import AUDIT
+from supersimplenet.station.access import audit
+from supersimplenet.station.access.audit import EMPTY, Fault, Head
+from supersimplenet.station.storage.database import open_database, writing
+from supersimplenet.station.storage.schema import AUDIT
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -16,12 +16,12 @@ from station_servers import fresh_database
 
 from supersimplenet.errors import ConfigError, StationError
 from supersimplenet.station.config import StationConfig
-from supersimplenet.station.database import Ids, now_ms, open_database, writing
-from supersimplenet.station.recorder import Recorder, insert_results
-from supersimplenet.station.results import Filter, every, find
-from supersimplenet.station.retention import remove_pictures
-from supersimplenet.station.schema import METADATA, RESULTS
-from supersimplenet.station.store import PictureStore
+from supersimplenet.station.storage.database import Ids, now_ms, open_database, writing
+from supersimplenet.station.storage.pictures import PictureStore
+from supersimplenet.station.storage.recorder import Recorder, insert_results
+from supersimplenet.station.storage.results import Filter, every, find
+from supersimplenet.station.storage.retention import remove_pictures
+from supersimplenet.station.storage.schema import METADATA, RESULTS
 from supersimplenet.utils.journals import as_line
 
 WITHIN_S = 30.0

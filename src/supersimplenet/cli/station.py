@@ -26,7 +26,7 @@ from supersimplenet.utils.formatting import counted, first_line
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from supersimplenet.station.audit import Head
+    from supersimplenet.station.access.audit import Head
 
 RoleName = Literal["operator", "engineer", "admin"]  # `Role`, whose module needs the extra `serve`
 _ROLE_HELP = "what it may do: an engineer also what an operator may, an admin everything"
@@ -92,7 +92,7 @@ def _add_place(parser: OptionParser) -> None:
 
 
 def _add_user(options: Namespace) -> int:
-    from supersimplenet.station.access import Accounts
+    from supersimplenet.station.access.accounts import Accounts
 
     password = _password()
     with _database(options, create=True) as engine, _as_wrong_call():
@@ -102,7 +102,7 @@ def _add_user(options: Namespace) -> int:
 
 
 def _add_token(options: Namespace) -> int:
-    from supersimplenet.station.access import Accounts
+    from supersimplenet.station.access.accounts import Accounts
 
     with _database(options, create=True) as engine, _as_wrong_call():
         token = Accounts(engine).add_token(options.name, options.role, by=_BY)
@@ -113,7 +113,7 @@ def _add_token(options: Namespace) -> int:
 
 def _users(options: Namespace) -> int:
     with _database(options) as engine:
-        from supersimplenet.station.access import Accounts
+        from supersimplenet.station.access.accounts import Accounts
 
         accounts = Accounts(engine)
         table = Table("name", "role", "", box=None, pad_edge=False)
@@ -127,7 +127,7 @@ def _users(options: Namespace) -> int:
 
 def _audit(options: Namespace) -> int:
     with _database(options) as engine:
-        from supersimplenet.station import audit
+        from supersimplenet.station.access import audit
 
         kept = None if options.head is None else _read_head(options.head)
         with engine.connect() as connection:
@@ -145,7 +145,7 @@ def _audit(options: Namespace) -> int:
 
 
 def _read_head(path: Path) -> Head:
-    from supersimplenet.station.audit import Head
+    from supersimplenet.station.access.audit import Head
 
     found: Any = read_json(path, advice=_HEAD_ADVICE, error=StationError, max_bytes=_LONGEST_LINE)
     if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != {
@@ -175,7 +175,7 @@ def _database(options: Namespace, *, create: bool = False) -> Iterator[Engine]:
         raise ConfigError(f"--folder: {options.folder / DATABASE_FILE}: no such file; name the folder of a station")
     from sqlalchemy.exc import SQLAlchemyError
 
-    from supersimplenet.station.database import open_database
+    from supersimplenet.station.storage.database import open_database
 
     if options.database is None:
         options.folder.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from supersimplenet.station import access_api, inspection_api, models_api, pages, results_api
-from supersimplenet.station.guards import Guard
+from supersimplenet.station import pages
+from supersimplenet.station.access.guards import Guard
+from supersimplenet.station.api import access as access_api
+from supersimplenet.station.api import inspection as inspection_api
+from supersimplenet.station.api import models as models_api
+from supersimplenet.station.api import results as results_api
+from supersimplenet.station.api.intake import Intake
 from supersimplenet.station.problems import add_problem_handlers
 from supersimplenet.station.station import Station
 from supersimplenet.utils.version import __version__
@@ -36,6 +41,7 @@ def build_app(station: Station) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.station = station
+    app.state.intake = Intake(config)
     app.state.access = Guard(station.engine, tls=config.is_https, is_local=config.is_local, hosts=config.public_hosts)
     add_problem_handlers(app)
     for router in (access_api.router, inspection_api.router, results_api.router, models_api.router, pages.router):

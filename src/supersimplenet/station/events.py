@@ -7,8 +7,8 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from supersimplenet.station.recorder import Record
-from supersimplenet.station.results import public
+from supersimplenet.station.storage.recorder import Record
+from supersimplenet.station.storage.results import public
 
 _WAITING = 200  # events for one who reads slowly; then the stream ends, and the page asks for what it missed
 _BEAT_S = 10.0

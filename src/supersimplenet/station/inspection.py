@@ -20,10 +20,10 @@ from supersimplenet.preprocessing.prepared_image import PreparedImage
 from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.runtime.rows import as_row
 from supersimplenet.station.config import StationConfig
-from supersimplenet.station.database import Ids, now_ms
 from supersimplenet.station.models import LoadedModel
-from supersimplenet.station.recorder import Record, Recorder, Stored, shown_by
-from supersimplenet.station.store import PictureStore, heat_png
+from supersimplenet.station.storage.database import Ids, now_ms
+from supersimplenet.station.storage.pictures import PictureStore, heat_png
+from supersimplenet.station.storage.recorder import Record, Recorder, Stored, shown_by
 from supersimplenet.types import Prediction, Verdict
 from supersimplenet.utils.formatting import first_line
 

@@ -13,11 +13,11 @@ import uvicorn
 
 from supersimplenet.errors import ConfigError, StationError
 from supersimplenet.inference.config import HERE, ComputeConfig
-from supersimplenet.station.access import Accounts
+from supersimplenet.station.access.accounts import Accounts
+from supersimplenet.station.access.guards import SecureHeaders
+from supersimplenet.station.api.inspection import Door
 from supersimplenet.station.app import build_app
 from supersimplenet.station.config import StationConfig
-from supersimplenet.station.guards import SecureHeaders
-from supersimplenet.station.inspection_api import Door
 from supersimplenet.station.server import PatientProtocol, Server
 from supersimplenet.station.station import Station
 from supersimplenet.utils.formatting import first_line

@@ -13,16 +13,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.station.config import StationConfig
-from supersimplenet.station.database import now_ms, open_database, writing
 from supersimplenet.station.events import Hub
 from supersimplenet.station.inspection import Inspections
-from supersimplenet.station.intake import Intake
 from supersimplenet.station.metrics import Metrics
 from supersimplenet.station.models import LoadedModel, Models
-from supersimplenet.station.recorder import REFUSED, Record, Recorder, insert_or_leave
-from supersimplenet.station.retention import Retention
-from supersimplenet.station.schema import MODELS
-from supersimplenet.station.store import PictureStore
+from supersimplenet.station.storage.database import now_ms, open_database, writing
+from supersimplenet.station.storage.pictures import PictureStore
+from supersimplenet.station.storage.recorder import REFUSED, Record, Recorder, insert_or_leave
+from supersimplenet.station.storage.retention import Retention
+from supersimplenet.station.storage.schema import MODELS
 from supersimplenet.utils.formatting import counted
 from supersimplenet.utils.locks import writing_into
 
@@ -67,7 +66,6 @@ class Station:
     ) -> None:
         self.config, self.say = config, say
         self.hub: Hub | None = None
-        self.intake = Intake(config)
         self.metrics = Metrics(self._gauges)
         with ExitStack() as opened:
             opened.enter_context(writing_into(config.folder, advice=", or name another --folder"))

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 
 from supersimplenet.errors import printable
 from supersimplenet.postprocessing.parts import PartVerdict
-from supersimplenet.station.guards import require
+from supersimplenet.station.access.guards import require
 from supersimplenet.station.problems import ErrorAnswer, Problem
 from supersimplenet.station.station import Station
 

@@ -9,9 +9,9 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from supersimplenet.station.recorder import Record
-from supersimplenet.station.results import iso_time
-from supersimplenet.station.store import PictureStore
+from supersimplenet.station.storage.pictures import PictureStore
+from supersimplenet.station.storage.recorder import Record
+from supersimplenet.station.storage.results import iso_time
 from supersimplenet.utils.names import label_cell
 
 _COLUMNS: dict[str, Callable[[Record], Any]] = {

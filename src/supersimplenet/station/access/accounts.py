@@ -21,11 +21,11 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
-from supersimplenet.station import audit
-from supersimplenet.station.attempts import Attempts, Remembered
-from supersimplenet.station.database import now_ms, writing
+from supersimplenet.station.access import audit
+from supersimplenet.station.access.attempts import Attempts, Remembered
 from supersimplenet.station.problems import Problem
-from supersimplenet.station.schema import SESSIONS, TOKENS, USERS
+from supersimplenet.station.storage.database import now_ms, writing
+from supersimplenet.station.storage.schema import SESSIONS, TOKENS, USERS
 
 Role = Literal["operator", "engineer", "admin"]  # each may do what those before it may
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._@-]{0,63}$"

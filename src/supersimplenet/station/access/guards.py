@@ -23,7 +23,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from supersimplenet.station.access import LOCAL, LONGEST_SESSION_MS, Accounts, Identity, Role
+from supersimplenet.station.access.accounts import LOCAL, LONGEST_SESSION_MS, Accounts, Identity, Role
 from supersimplenet.station.problems import Problem
 
 CSRF_HEADER = "X-CSRF-Token"

@@ -9,9 +9,9 @@ from sqlalchemy import Engine, and_, case, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from supersimplenet.station.config import StationConfig
-from supersimplenet.station.database import now_ms, writing
-from supersimplenet.station.schema import RESULTS
-from supersimplenet.station.store import PictureStore
+from supersimplenet.station.storage.database import now_ms, writing
+from supersimplenet.station.storage.pictures import PictureStore
+from supersimplenet.station.storage.schema import RESULTS
 from supersimplenet.utils.formatting import first_line
 
 _EVERY_S = 60.0

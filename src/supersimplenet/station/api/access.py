@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from supersimplenet.station import audit
-from supersimplenet.station.access import (
+from supersimplenet.station.access import audit
+from supersimplenet.station.access.accounts import (
     LOCAL,
     MAX_PASSWORD,
     MIN_PASSWORD,
@@ -19,7 +19,7 @@ from supersimplenet.station.access import (
     Token,
     User,
 )
-from supersimplenet.station.guards import Guard, require
+from supersimplenet.station.access.guards import Guard, require
 from supersimplenet.station.problems import Problem, problem_docs
 
 _LARGEST = 2**63 - 1

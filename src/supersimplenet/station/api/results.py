@@ -12,16 +12,17 @@ from pydantic import BeforeValidator
 from starlette.concurrency import run_in_threadpool
 
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
-from supersimplenet.station import exports, results, shapes
-from supersimplenet.station.access import Identity
-from supersimplenet.station.audit import append
-from supersimplenet.station.database import writing
-from supersimplenet.station.intake import busy
+from supersimplenet.station.access.accounts import Identity
+from supersimplenet.station.access.audit import append
+from supersimplenet.station.api import shapes
+from supersimplenet.station.api.intake import busy
+from supersimplenet.station.api.routes import ERRORS, Here, not_there, operator, plain_part
 from supersimplenet.station.problems import Problem
-from supersimplenet.station.recorder import Record
-from supersimplenet.station.routes import ERRORS, Here, not_there, operator, plain_part
 from supersimplenet.station.station import Station
-from supersimplenet.station.store import SHOWN_KINDS, SHOWN_SIDES_PX
+from supersimplenet.station.storage import exports, results
+from supersimplenet.station.storage.database import writing
+from supersimplenet.station.storage.pictures import SHOWN_KINDS, SHOWN_SIDES_PX
+from supersimplenet.station.storage.recorder import Record
 
 router = APIRouter(prefix="/v1")
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture never changes

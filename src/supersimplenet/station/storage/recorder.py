@@ -15,8 +15,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from supersimplenet.errors import DataError
-from supersimplenet.station.database import writing
-from supersimplenet.station.schema import ALIASES, RESULTS
+from supersimplenet.station.storage.database import writing
+from supersimplenet.station.storage.schema import ALIASES, RESULTS
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.journals import as_line, mend_journal, read_journal
 

@@ -16,14 +16,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from supersimplenet.errors import ImageError, printable
 from supersimplenet.postprocessing.parts import part_verdicts
-from supersimplenet.station import results, shapes
+from supersimplenet.station.api import shapes
+from supersimplenet.station.api.intake import Intake, busy, pictures_of
+from supersimplenet.station.api.routes import ERRORS, Here, operator, plain_part
 from supersimplenet.station.inspection import FullError, Inspected, Picture, ReusedKeyError
-from supersimplenet.station.intake import busy, pictures_of
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.problems import Problem, problem_answer
-from supersimplenet.station.recorder import Record, shown_by
-from supersimplenet.station.routes import ERRORS, Here, operator, plain_part
 from supersimplenet.station.station import Station
+from supersimplenet.station.storage import results
+from supersimplenet.station.storage.recorder import Record, shown_by
 
 router = APIRouter(prefix="/v1")
 _PATH = "/v1/inspect"
@@ -99,8 +100,9 @@ async def inspect(
     """
     del name, part  # read by `pictures_of`
     model = _model(station, product or request.headers.get("x-product"))
-    with station.intake.holding() as body:
-        await station.intake.fill(body, request)
+    intake: Intake = request.app.state.intake
+    with intake.holding() as body:
+        await intake.fill(body, request)
         began = time.monotonic()
         pictures = await pictures_of(request, bytes(body.content), source="http", keep=store)
         answers = await _inspected(station, pictures, model)

@@ -9,16 +9,16 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import select
 
 from supersimplenet.errors import SuperSimpleNetError
-from supersimplenet.station import shapes
-from supersimplenet.station.access import Identity
-from supersimplenet.station.audit import append
-from supersimplenet.station.database import writing
-from supersimplenet.station.intake import busy
+from supersimplenet.station.access.accounts import Identity
+from supersimplenet.station.access.audit import append
+from supersimplenet.station.api import shapes
+from supersimplenet.station.api.intake import busy
+from supersimplenet.station.api.routes import ERRORS, Here, engineer, not_there, operator
 from supersimplenet.station.metrics import CONTENT_TYPE
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.problems import Problem
-from supersimplenet.station.routes import ERRORS, Here, engineer, not_there, operator
-from supersimplenet.station.schema import MODELS
+from supersimplenet.station.storage.database import writing
+from supersimplenet.station.storage.schema import MODELS
 from supersimplenet.utils.version import __version__
 
 router = APIRouter(prefix="/v1")

@@ -1,7 +1,7 @@
 """Tables of a station's database, the same on SQLite and PostgreSQL.
 
 Times are milliseconds since 1970 in UTC. Structures are JSON. Alembic makes and changes the tables
-(`supersimplenet.station.migrations`); a test compares them with what stands here.
+(`supersimplenet.station.storage.migrations`); a test compares them with what stands here.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Text, cast, func, insert, select
 
-from supersimplenet.station.database import now_ms
-from supersimplenet.station.schema import AUDIT
+from supersimplenet.station.storage.database import now_ms
+from supersimplenet.station.storage.schema import AUDIT
 
 _LOCK = 0x55504E  # of PostgreSQL's advisory locks: any number that nothing else takes
 _AT_ONCE = 1000  # entries in memory while the chain is checked

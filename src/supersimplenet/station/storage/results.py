@@ -10,9 +10,9 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, or_, select, update
 
 from supersimplenet.postprocessing.parts import PartVerdict, part_verdicts
-from supersimplenet.station.database import now_ms
-from supersimplenet.station.recorder import Record, Stored
-from supersimplenet.station.schema import ALIASES, RESULTS
+from supersimplenet.station.storage.database import now_ms
+from supersimplenet.station.storage.recorder import Record, Stored
+from supersimplenet.station.storage.schema import ALIASES, RESULTS
 from supersimplenet.types import Verdict
 
 Order = Literal["newest", "oldest", "worst"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from supersimplenet.station.schema import METADATA
+from supersimplenet.station.storage.schema import METADATA
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA, render_as_batch=True)
 with context.begin_transaction():

@@ -1,0 +1,1 @@
+"""Who may use a station: users, sessions, tokens, and the trail of changes."""

@@ -1,0 +1,1 @@
+"""Results, pictures and models of a station: the database and the disk."""
