@@ -19,11 +19,13 @@ from pathlib import Path
 from supersimplenet.inference.config import ComputeConfig
 from supersimplenet.station.config import StationConfig
 from supersimplenet.station.serve import serve
+from supersimplenet.station.setup import setup_of
 
 logging.basicConfig(format="%(message)s", level=logging.WARNING)
 models, options = json.loads(sys.argv[1])
 paths = {name: Path(options.pop(name)) for name in ("folder", "models", "certificate", "key") if name in options}
-serve(models, StationConfig(**options, **paths), started=lambda address: print(address, flush=True))
+setup = setup_of(options.pop("setup", {}))
+serve(models, StationConfig(**options, **paths), setup, started=lambda address: print(address, flush=True))
 """
 WITHIN_S = 60.0
 

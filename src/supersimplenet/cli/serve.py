@@ -16,7 +16,18 @@ from supersimplenet.cli.last_model import MODEL_HELP, named_or_last
 from supersimplenet.errors import ConfigError
 from supersimplenet.utils.console import console, results
 
-_BASIC = ("--help", "--model", "--folder", "--host", "--port", "--device", "--engine", "--database", "--models")
+_BASIC = (
+    "--help",
+    "--model",
+    "--models",
+    "--folder",
+    "--setup",
+    "--database",
+    "--host",
+    "--port",
+    "--device",
+    "--engine",
+)
 _PRODUCT = re.compile(r"([\w.-]{1,100})=(.+)")
 DEFAULT_PRODUCT = "parts"
 NEEDS = "serve: needs FastAPI, SQLAlchemy and others, which are not installed; pip install 'supersimplenet[serve]'"
@@ -29,7 +40,7 @@ def command() -> Command:
         "inspect the pictures that are sent to it, keep and show the results, until stopped",
         _parser(),
         _run,
-        {"models": "folder", "certificate": "file", "key": "file"},
+        {"setup": "file", "models": "folder", "certificate": "file", "key": "file"},
         {"folder": "folder"},
     )
 
@@ -46,6 +57,9 @@ def _parser() -> OptionParser:
     )
     parser.add_argument(
         "--folder", type=Path, default=Path("station"), help="where results and pictures are kept; by default station/"
+    )
+    parser.add_argument(
+        "--setup", type=Path | None, help="YAML file of cameras and folders to take pictures from, and of outputs"
     )
     parser.add_argument(
         "--host", type=str, default="127.0.0.1", help="address to listen at; by default this computer's own"
@@ -82,6 +96,12 @@ def _parser() -> OptionParser:
     parser.add_argument(
         "--reserve-mib", type=NonNegativeInt, default=1024, help="free space below which no good picture is kept"
     )
+    parser.add_argument(
+        "--part-minutes",
+        type=float,
+        default=60.0,
+        help="time within which photographs of one name are of one part",
+    )
     parser.add_argument("--shift-hours", type=float, default=8.0, help="time that the counts on the page cover")
     add_engine(parser)
     parser.add_argument(
@@ -117,9 +137,11 @@ def _run(options: Namespace) -> int:
         keep_days=options.keep_days,
         keep_gib=options.keep_gib,
         reserve_mib=options.reserve_mib,
+        part_minutes=options.part_minutes,
         shift_hours=options.shift_hours,
     )
     from supersimplenet.station.serve import serve
+    from supersimplenet.station.setup import NOTHING_SET_UP, read_setup
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
 
@@ -127,7 +149,8 @@ def _run(options: Namespace) -> int:
         results().print(f"the station: {address}")
         console().print(f"results and pictures: {options.folder}; Ctrl-C stops it, after what it has taken")
 
-    serve(models, config, compute=compute, trust=options.trust, started=started)
+    setup = NOTHING_SET_UP if options.setup is None else read_setup(options.setup)
+    serve(models, config, setup, compute=compute, trust=options.trust, started=started)
     return 0
 
 

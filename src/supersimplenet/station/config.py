@@ -38,6 +38,8 @@ class StationConfig:
         keep_days: days after which pictures are removed, their rows stay; None for no limit.
         keep_gib: size of all pictures above which the oldest are removed, those of good parts first; None for no limit.
         reserve_mib: free space below which no picture of a good part is kept, so that rows find room.
+        part_minutes: photographs of the same part name that come within so many minutes are of one part; later ones are
+            of another part of that name.
         shift_hours: length of the time that the counts on the page cover.
 
     Raises:
@@ -64,6 +66,7 @@ class StationConfig:
     keep_days: float | None = None
     keep_gib: float | None = None
     reserve_mib: int = 1024
+    part_minutes: float = 60.0
     shift_hours: float = 8.0
 
     def __post_init__(self) -> None:
@@ -76,7 +79,7 @@ class StationConfig:
         ):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ConfigError(f"{name}: {getattr(self, name)}; wanted {least} or more")
-        for name in ("deadline_s", "body_timeout_s", "shift_hours", "keep_days", "keep_gib"):
+        for name in ("deadline_s", "body_timeout_s", "part_minutes", "shift_hours", "keep_days", "keep_gib"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}: {value}; wanted above 0")
@@ -93,6 +96,11 @@ class StationConfig:
     def database_url(self) -> str:
         """The URL of the database."""
         return self.database or f"sqlite:///{self.folder / DATABASE_FILE}"
+
+    @property
+    def part_ms(self) -> int:
+        """Time within which photographs of the same part name are of one part, in milliseconds."""
+        return round(self.part_minutes * 60_000)
 
     @property
     def is_https(self) -> bool:

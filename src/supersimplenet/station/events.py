@@ -7,9 +7,6 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from supersimplenet.station.storage.recorder import Record
-from supersimplenet.station.storage.results import public
-
 _WAITING = 200  # events for one who reads slowly; then the stream ends, and the page asks for what it missed
 _BEAT_S = 10.0
 
@@ -25,20 +22,25 @@ class Hub:
         self._loop = loop
         self._watchers: set[asyncio.Queue[str | None]] = set()
 
-    def publish(self, records: Sequence[Record]) -> None:
-        """Send results; may be called from any thread."""
-        if self._watchers and not self._loop.is_closed():
-            texts = [event("result", public(record), id=record["id"]) for record in records]
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody watches."""
+        return bool(self._watchers)
+
+    def publish(self, found: Sequence[dict[str, Any]]) -> None:
+        """Send results in their public form; may be called from any thread."""
+        if not self._loop.is_closed():
+            texts = [event("result", result, id=result["id"]) for result in found]
             self._loop.call_soon_threadsafe(self._send, texts)
 
-    async def stream(self, missed: Sequence[Record] = ()) -> AsyncIterator[str]:
+    async def stream(self, missed: Sequence[dict[str, Any]] = ()) -> AsyncIterator[str]:
         """Yield events as text: first those that were missed, then new ones; a beat where there is nothing new."""
         watcher: asyncio.Queue[str | None] = asyncio.Queue(_WAITING)
         self._watchers.add(watcher)
         try:
             yield "retry: 1000\n\n"
-            for record in missed:
-                yield event("result", public(record), id=record["id"])
+            for result in missed:
+                yield event("result", result, id=result["id"])
             while True:
                 try:
                     text = await asyncio.wait_for(watcher.get(), _BEAT_S)

@@ -80,6 +80,7 @@ class _Job:
     taken_at: int
     future: Future[Inspected] = field(default_factory=Future)
     prepared: PreparedImage | None = None
+    finished: bool = False  # its result is known, and on its way into the database
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +182,7 @@ class Inspections:
 
     def _predict(self, jobs: Sequence[_Job]) -> None:
         try:
-            ready = [job for job in jobs if _prepare(job)]
+            ready = [job for job in jobs if self._prepare(job)]
             if not ready:
                 return
             predictor = ready[0].model.predictor
@@ -189,23 +190,49 @@ class Inspections:
             names = [job.picture.name for job in ready]
             for job, found in zip(ready, predictor.predict_prepared(prepared, names, on_error="skip"), strict=True):
                 if isinstance(found, Failure):
-                    job.future.set_exception(ImageError(found.reason))
+                    self._fail(job, "unreadable", found.reason)
                 else:
                     self._finish(job, found)
         except Exception as error:  # an engine's own error: the pictures fail, the thread goes on
             self._say(f"inspection failed: {type(error).__name__}: {first_line(error)}")
             for job in jobs:
-                if not job.future.done():
-                    job.future.set_exception(error)
+                if not job.finished:
+                    self._fail(job, "engine", f"the model could not compute ({type(error).__name__}); see the log")
+
+    def _prepare(self, job: _Job) -> bool:
+        """Prepare a picture for the network; return whether it can be read."""
+        content = job.picture.content
+        try:
+            job.prepared = job.model.predictor.preprocessor.prepare(EncodedImage(job.picture.name, lambda: content))
+        except ImageError as error:
+            self._fail(job, "unreadable", str(error))
+            return False
+        return True
 
     def _finish(self, job: _Job, prediction: Prediction) -> None:
+        job.finished = True
         record = self._record_of(job, prediction)
         if not job.picture.keep:
             job.future.set_result(Inspected(record=record, stored=None, heat=heat_png(prediction)))
             return
         if self._wants(record["verdict"], record["picture"]):
             record["kept"] = self._keep(job.picture.content, record, prediction)
+        self._put(job, record)
 
+    def _fail(self, job: _Job, code: str, reason: str) -> None:
+        """Record that a picture could not be inspected: its part has no verdict, and that must not pass unseen."""
+        job.finished = True
+        record = self._record_of(job, Failure(index=0, path=self._file_of(job), reason=reason))
+        record["row"]["error_code"] = code
+        if not job.picture.keep:
+            job.future.set_result(Inspected(record=record, stored=None))
+            return
+        if code == "engine":
+            record["key"] = None  # sent again, it is inspected again
+        record["kept"] = self._keep(job.picture.content, record, None)
+        self._put(job, record)
+
+    def _put(self, job: _Job, record: Record) -> None:
         shown = shown_by(record)
 
         def then(record: Record, stored: Stored) -> None:
@@ -216,16 +243,21 @@ class Inspections:
 
         self._recorder.put(record, then)
 
-    def _record_of(self, job: _Job, prediction: Prediction) -> Record:
+    @staticmethod
+    def _file_of(job: _Job) -> EncodedImage:
+        return EncodedImage(job.picture.name, lambda: job.picture.content, job.picture.part)
+
+    def _record_of(self, job: _Job, found: Prediction | Failure) -> Record:
         picture, predictor = job.picture, job.model.predictor
-        file = EncodedImage(picture.name, lambda: picture.content, picture.part)
         row = as_row(
-            IndexedPrediction(index=0, file=file, prediction=prediction),
+            found
+            if isinstance(found, Failure)
+            else IndexedPrediction(index=0, file=self._file_of(job), prediction=found),
             calibrated=predictor.is_calibrated,
             aligned=predictor.aligned,
             group_pattern=given_pattern(predictor.group_pattern),
         )
-        height, width = prediction.placement.image_size_px
+        height, width = (None, None) if isinstance(found, Failure) else found.placement.image_size_px
         return {
             "id": job.id,
             "key": picture.key,
@@ -233,11 +265,8 @@ class Inspections:
             "product": job.model.product,
             "source": picture.source,
             "name": picture.name,
-            "part": row["part"],
             "model": job.model.id,
-            "verdict": prediction.verdict,
-            "score": prediction.score,
-            "score_logit": prediction.score_logit,
+            **{name: row[name] for name in ("part", "verdict", "score", "score_logit")},
             "picture": hashlib.sha256(picture.content).hexdigest(),
             "kind": suffix_of(picture.content),
             "size": len(picture.content),
@@ -259,10 +288,11 @@ class Inspections:
             return False
         return int(sha256[:8], 16) < self._config.keep_good * (1 << 32)
 
-    def _keep(self, content: bytes, record: Record, prediction: Prediction) -> bool:
+    def _keep(self, content: bytes, record: Record, prediction: Prediction | None) -> bool:
         try:
             self._store.add_picture(content, record["picture"])
-            self._store.add_heat(record["id"], prediction)
+            if prediction is not None:
+                self._store.add_heat(record["id"], prediction)
         except OSError as error:
             self._warn(f"a picture cannot be kept ({error.strerror}); inspection goes on")
             return False
@@ -278,17 +308,6 @@ class Inspections:
                 self._warned_at = now
         if is_new:
             self._say(text)
-
-
-def _prepare(job: _Job) -> bool:
-    """Prepare a picture for the network; return whether it can be read."""
-    content = job.picture.content
-    try:
-        job.prepared = job.model.predictor.preprocessor.prepare(EncodedImage(job.picture.name, lambda: content))
-    except ImageError as error:
-        job.future.set_exception(error)
-        return False
-    return True
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

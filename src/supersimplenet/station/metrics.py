@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -12,14 +13,30 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
+class Gauge(NamedTuple):
+    """A value of the moment, or one for each value of a label.
+
+    Attributes:
+        name: its name, without that of the package.
+        text: what it is.
+        values: the values by the label's value; with the key ``""`` alone where there is no label.
+        label: name of the label.
+    """
+
+    name: str
+    text: str
+    values: Mapping[str, float]
+    label: str | None = None
+
+
 class Metrics:
     """Counters of a station, in a registry of its own.
 
     Args:
-        gauges: returns values of the moment: for each name its help text and value.
+        gauges: returns values of the moment.
     """
 
-    def __init__(self, gauges: Callable[[], dict[str, tuple[str, float]]]) -> None:
+    def __init__(self, gauges: Callable[[], Iterable[Gauge]]) -> None:
         self._registry = CollectorRegistry()
         self.inspected = Counter(
             "supersimplenet_inspected",
@@ -44,9 +61,14 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    def __init__(self, gauges: Callable[[], dict[str, tuple[str, float]]]) -> None:
+    def __init__(self, gauges: Callable[[], Iterable[Gauge]]) -> None:
         self._gauges = gauges
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        for name, (text, value) in self._gauges().items():
-            yield GaugeMetricFamily(f"supersimplenet_{name}", text, value=value)
+        for gauge in self._gauges():
+            family = GaugeMetricFamily(
+                f"supersimplenet_{gauge.name}", gauge.text, labels=[] if gauge.label is None else [gauge.label]
+            )
+            for of, value in gauge.values.items():
+                family.add_metric([] if gauge.label is None else [of], value)
+            yield family

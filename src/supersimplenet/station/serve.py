@@ -19,6 +19,7 @@ from supersimplenet.station.api.inspection import Door
 from supersimplenet.station.app import build_app
 from supersimplenet.station.config import StationConfig
 from supersimplenet.station.server import PatientProtocol, Server
+from supersimplenet.station.setup import NOTHING_SET_UP, Setup
 from supersimplenet.station.station import Station
 from supersimplenet.utils.formatting import first_line
 
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 def serve(
     models: Mapping[str, str | Path],
     config: StationConfig | None = None,
+    setup: Setup = NOTHING_SET_UP,
     *,
     compute: ComputeConfig = HERE,
     trust: bool = False,
@@ -38,6 +40,7 @@ def serve(
     Args:
         models: model folder or exported file of each product, by the product's name.
         config: the station's settings.
+        setup: where pictures come from and results go, beside requests.
         compute: device, engine and precision for model folders.
         trust: also open exported torch programs, which may run code of their authors.
         started: called with the address when pictures are taken.
@@ -51,7 +54,7 @@ def serve(
     paths = {product: Path(path) for product, path in models.items()}
     _check_certificate(config)
     listening = _listen(config)
-    station = Station(paths, config, compute=compute, trust=trust, say=_log.warning)
+    station = Station(paths, config, setup, compute=compute, trust=trust, say=_log.warning)
     try:
         _check_reach(config, station)
         app = build_app(station)

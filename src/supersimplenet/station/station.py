@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.station.config import StationConfig
 from supersimplenet.station.events import Hub
-from supersimplenet.station.inspection import Inspections
-from supersimplenet.station.metrics import Metrics
+from supersimplenet.station.inspection import Inspected, Inspections, Picture
+from supersimplenet.station.metrics import Gauge, Metrics
 from supersimplenet.station.models import LoadedModel, Models
+from supersimplenet.station.setup import NOTHING_SET_UP, Setup, SinkSettings, SourceSettings
+from supersimplenet.station.sinks.delivery import Delivery
+from supersimplenet.station.sinks.opening import make_sink
+from supersimplenet.station.sinks.outbox import numbers_waiting
+from supersimplenet.station.sources.opening import make_source
+from supersimplenet.station.sources.source import Source
+from supersimplenet.station.storage import results
 from supersimplenet.station.storage.database import now_ms, open_database, writing
 from supersimplenet.station.storage.pictures import PictureStore
-from supersimplenet.station.storage.recorder import REFUSED, Record, Recorder, insert_or_leave
+from supersimplenet.station.storage.recorder import REFUSED, Record, Recorder, Stored, insert_or_leave
 from supersimplenet.station.storage.retention import Retention
 from supersimplenet.station.storage.schema import MODELS
 from supersimplenet.utils.formatting import counted
@@ -47,6 +57,7 @@ class Station:
     Args:
         paths: model folder or exported file of each product.
         config: the station's settings.
+        setup: where pictures come from and results go, beside requests.
         compute: device, engine and precision for model folders.
         trust: also open exported torch programs, which may run code of their authors.
         say: called with a line for the log.
@@ -59,6 +70,7 @@ class Station:
         self,
         paths: Mapping[str, Path],
         config: StationConfig,
+        setup: Setup = NOTHING_SET_UP,
         *,
         compute: ComputeConfig = HERE,
         trust: bool = False,
@@ -78,7 +90,14 @@ class Station:
             for model in self.models:
                 self._remember(model)
             self.store = PictureStore(config.folder)
-            self.recorder = Recorder(self.engine, config.folder / _JOURNAL, say=say, published=self._published)
+            self.deliveries = [self._delivery(settings, opened) for settings in setup.sinks]
+            self.recorder = Recorder(
+                self.engine,
+                config.folder / _JOURNAL,
+                say=say,
+                sinks=[delivery.name for delivery in self.deliveries],
+                published=self._published,
+            )
             opened.callback(self.recorder.close)
             self.retention = Retention(self.engine, self.store, config, say=say)
             opened.callback(self.retention.close)
@@ -90,7 +109,45 @@ class Station:
                 say=say,
             )
             opened.callback(self.inspections.close)
+            self.sources = [self._source(settings) for settings in setup.sources]
+            for source in self.sources:
+                source.start()
+                opened.callback(source.stop)
             self._open = opened.pop_all()
+
+    def _delivery(self, settings: SinkSettings, opened: ExitStack) -> Delivery:
+        delivery = Delivery(
+            settings.name,
+            settings.kind,
+            make_sink(settings),
+            engine=self.engine,
+            public=self.public,
+            folder=self.config.folder,
+            say=self.say,
+        )
+        opened.callback(delivery.close)
+        return delivery
+
+    def _source(self, settings: SourceSettings) -> Source:
+        products = self.models.products
+        if settings.product not in products and (settings.product is not None or len(products) > 1):
+            named = "no product is named" if settings.product is None else f"no product '{settings.product}'"
+            raise ConfigError(f"setup: source '{settings.name}': {named}; this station inspects {', '.join(products)}")
+
+        def send(picture: Picture) -> Future[Inspected]:
+            (future,) = self.inspections.submit([picture], self.models.of(settings.product))
+            return future
+
+        return make_source(settings, send=send, say=self.say)
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Number of results that wait for each sink, those of an earlier setup included."""
+        try:
+            stored = numbers_waiting(self.engine)
+        except SQLAlchemyError:
+            stored = {}
+        return stored | {each.name: max(each.in_memory, stored.get(each.name, 0)) for each in self.deliveries}
 
     def watch_from(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send new results to those who watch, in this event loop."""
@@ -135,6 +192,19 @@ class Station:
             free = f"{self.store.free_bytes >> 20} MiB of the disk are free"
             signs.append(Sign(code="disk", text=f"{free}. Pictures of good parts are not kept. Free the disk."))
         signs += [
+            Sign(code="source", text=f"Source '{source.name}' is away ({source.reason}). It is tried again.")
+            for source in (each.state for each in self.sources)
+            if source.state == "away"
+        ]
+        signs += [
+            Sign(
+                code="sink",
+                text=f"Sink '{sink.name}' is away ({sink.reason}). Inspection goes on; results follow later.",
+            )
+            for sink in (each.state for each in self.deliveries)
+            if sink.away
+        ]
+        signs += [
             Sign(
                 code="calibration",
                 text=f"The model of {model.product} has no valid guarantee. Run supersimplenet calibrate.",
@@ -144,11 +214,21 @@ class Station:
         ]
         return signs
 
-    def _published(self, records: Sequence[Record]) -> None:
+    def public(self, records: Sequence[Record], stored: Stored | None = "database") -> list[dict[str, Any]]:
+        """Return results in the form in which they leave the station, each with the verdict of its part until now."""
+        try:
+            parts = results.parts_of(self.engine, records, within_ms=self.config.part_ms)
+        except SQLAlchemyError:  # away: a part's verdict is then that of the photographs at hand
+            parts = results.parts_among(records, records, within_ms=self.config.part_ms)
+        return [results.public(record, stored, part_result=parts.get(record["id"])) for record in records]
+
+    def _published(self, records: Sequence[Record], stored: Stored) -> None:
         for record in records:
-            self.metrics.inspected.labels(record["product"], record["verdict"]).inc()
-        if self.hub is not None:
-            self.hub.publish(records)
+            self.metrics.inspected.labels(record["product"], record["verdict"] or "failed").inc()
+        for delivery in self.deliveries:
+            delivery.add(records, stored)
+        if self.hub is not None and self.hub.is_watched:
+            self.hub.publish(self.public(records, stored))
 
     def _remember(self, model: LoadedModel) -> None:
         """Record what a model is, so that its verdicts can be reproduced."""
@@ -167,13 +247,22 @@ class Station:
                 f"the facts of model {model.id[:12]} cannot be recorded ({type(error).__name__}); its folder has them"
             )
 
-    def _gauges(self) -> dict[str, tuple[str, float]]:
+    def _gauges(self) -> Iterator[Gauge]:
         counts = self.inspections.counts
-        return {
-            "in_work": ("Pictures in work or waiting", counts.in_work),
-            "queue_size": ("Pictures that may be in work or waiting", self.config.queue),
-            "pictures_not_kept": ("Pictures not kept for want of room, since the start", counts.unkept),
-            "results_lost": ("Results lost, since the start", self.recorder.lost),
-            "database_away": ("1 while results wait for the database", float(self.recorder.away)),
-            "disk_free_bytes": ("Free space of the disk", float(self.store.free_bytes)),
-        }
+        for name, text, value in (
+            ("in_work", "Pictures in work or waiting", counts.in_work),
+            ("queue_size", "Pictures that may be in work or waiting", self.config.queue),
+            ("pictures_not_kept", "Pictures not kept for want of room, since the start", counts.unkept),
+            ("results_lost", "Results lost, since the start", self.recorder.lost),
+            ("database_away", "1 while results wait for the database", self.recorder.away),
+            ("disk_free_bytes", "Free space of the disk", self.store.free_bytes),
+        ):
+            yield Gauge(name, text, {"": float(value)})
+        sources, sinks = [each.state for each in self.sources], [each.state for each in self.deliveries]
+        away = {each.name: float(each.state == "away") for each in sources}
+        missed = {each.name: float(each.missed) for each in sources}
+        yield Gauge("source_away", "1 while a source is away", away, "source")
+        yield Gauge("source_missed", "Pictures missed as the queue was full, since the start", missed, "source")
+        yield Gauge("sink_away", "1 while a sink is away", {each.name: float(each.away) for each in sinks}, "sink")
+        waiting = {name: float(number) for name, number in self.waiting.items()}
+        yield Gauge("sink_waiting", "Results that a sink has not got yet", waiting, "sink")

@@ -14,11 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from supersimplenet.errors import ImageError, printable
+from supersimplenet.errors import printable
 from supersimplenet.postprocessing.parts import part_verdicts
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import Intake, busy, pictures_of
-from supersimplenet.station.api.routes import ERRORS, Here, operator, plain_part
+from supersimplenet.station.api.routes import ERRORS, Here, operator
 from supersimplenet.station.inspection import FullError, Inspected, Picture, ReusedKeyError
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.problems import Problem, problem_answer
@@ -107,10 +107,12 @@ async def inspect(
         pictures = await pictures_of(request, bytes(body.content), source="http", keep=store)
         answers = await _inspected(station, pictures, model)
     station.metrics.seconds.observe(time.monotonic() - began)
-    return _answer(pictures, answers)
+    if any(answer.record["part"] is not None for answer in answers):
+        return await run_in_threadpool(_answer, station, answers)  # it asks the database
+    return _answer(station, answers)
 
 
-async def _inspected(station: Station, pictures: list[Picture], model: LoadedModel) -> list[Inspected | ImageError]:
+async def _inspected(station: Station, pictures: list[Picture], model: LoadedModel) -> list[Inspected]:
     keys = [picture.key for picture in pictures if picture.key is not None]
     known = await run_in_threadpool(_known, station, keys) if keys else {}
     for picture in pictures:
@@ -160,34 +162,34 @@ def _reused() -> Problem:
     )
 
 
-def _outcome(future: asyncio.Future[Inspected]) -> Inspected | ImageError:
+def _outcome(future: asyncio.Future[Inspected]) -> Inspected:
     error = future.exception()
     if error is None:
         return future.result()
-    if isinstance(error, ImageError):
-        return error
     if isinstance(error, ReusedKeyError):
         raise _reused() from error
-    raise Problem(500, "engine", "the model could not compute; see the log of the station") from error
+    raise Problem(500, "engine", "the station failed at this picture; see its log") from error
 
 
-def _answer(pictures: list[Picture], answers: list[Inspected | ImageError]) -> Response:
-    found, photographs = [], []
-    for picture, answer in zip(pictures, answers, strict=True):
-        if isinstance(answer, ImageError):
-            if len(answers) == 1:
-                raise Problem(422, "unreadable", str(answer))
-            found.append({"name": picture.name, "error": {"code": "unreadable", "message": str(answer)}})
-            blank = dict.fromkeys(("verdict", "score", "p_value", "score_logit"))
-            photographs.append({**blank, "path": picture.name, "part": picture.part, "error": str(answer)})
-            continue
-        result = results.public(answer.record, answer.stored)
+def _answer(station: Station, answers: list[Inspected]) -> Response:
+    records = [answer.record for answer in answers]
+    error = records[0]["row"].get("error")
+    if len(answers) == 1 and error is not None:
+        code = records[0]["row"]["error_code"]
+        raise Problem(500 if code == "engine" else 422, code, error)
+    found = []
+    if all(answer.stored is None for answer in answers):
+        found = [results.public(record, None) for record in records]
+        parts = part_verdicts([results.as_photograph(record) for record in records if record["part"] is not None])
+        of_parts = [results.plain_part(part) for part in parts]
+    else:
+        found = station.public(records)
+        of_parts = list({result["part"]: result["part_result"] for result in found if result["part"]}.values())
+    for result, answer in zip(found, answers, strict=True):
+        result["stored"] = answer.stored
         if answer.heat is not None:
             result["heat"] = _data_url(answer.heat)
-        found.append(result)
-        photographs.append(results.as_photograph(answer.record))
-    named = part_verdicts([photograph for photograph in photographs if photograph["part"] is not None])
-    return JSONResponse({"results": found, "parts": [plain_part(part) for part in named]})
+    return JSONResponse({"results": found, "parts": of_parts})
 
 
 def _model(station: Station, product: str | None) -> LoadedModel:

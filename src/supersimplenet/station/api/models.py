@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
@@ -63,6 +64,7 @@ def choose_model(station: Here, product: str, body: shapes.ModelBody, who: Annot
 @router.get("/status", response_model=shapes.StatusShape, responses=ERRORS, dependencies=[operator])
 def status(station: Here) -> Response:
     """Return the state of the station, and signs of what is not as it should be."""
+    waiting = station.waiting
     return JSONResponse(
         {
             "version": __version__,
@@ -71,6 +73,8 @@ def status(station: Here) -> Response:
             "queue": station.config.queue,
             "free_mib": station.store.free_bytes >> 20,
             "shift_hours": station.config.shift_hours,
+            "sources": [asdict(source.state) for source in station.sources],
+            "sinks": [asdict(sink.state) | {"waiting": waiting.get(sink.name, 0)} for sink in station.deliveries],
             "signs": [{"code": sign.code, "text": sign.text} for sign in station.signs()],
         }
     )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BeforeValidator
 from starlette.concurrency import run_in_threadpool
 
+from supersimplenet.errors import ImageError
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.station.access.accounts import Identity
 from supersimplenet.station.access.audit import append
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import busy
-from supersimplenet.station.api.routes import ERRORS, Here, not_there, operator, plain_part
+from supersimplenet.station.api.routes import ERRORS, Here, not_there, operator
 from supersimplenet.station.problems import Problem
 from supersimplenet.station.station import Station
 from supersimplenet.station.storage import exports, results
@@ -46,7 +47,7 @@ def wanted_results(  # one parameter for each in the URL
         Moment | None, Query(description="from this time on, ISO 8601; UTC where no zone is given")
     ] = None,
     until: Annotated[Moment | None, Query(description="before this time")] = None,
-    verdict: shapes.VerdictName | None = None,
+    verdict: results.Wanted | None = None,
     product: Annotated[str | None, Query(max_length=200)] = None,
     part: Annotated[str | None, Query(max_length=400)] = None,
     model: Annotated[str | None, Query(max_length=64)] = None,
@@ -75,7 +76,7 @@ def list_results(
     last = None if after is None else _found(station, after)
     found = results.search(station.engine, wanted, order=order, after=last, limit=limit + 1)
     more = found[limit - 1]["id"] if len(found) > limit else None
-    return JSONResponse({"results": [results.public(record) for record in found[:limit]], "next": more})
+    return JSONResponse({"results": station.public(found[:limit]), "next": more})
 
 
 @router.get("/counts", response_model=shapes.CountsShape, responses=ERRORS, dependencies=[operator])
@@ -108,7 +109,7 @@ def pictures_as_zip(station: Here, wanted: Wanted) -> Response:
 @router.get("/results/{id}", response_model=shapes.ResultShape, responses=ERRORS, dependencies=[operator])
 def one_result(station: Here, id: str) -> Response:  # noqa: A002
     """Return a result."""
-    return JSONResponse(results.public(_found(station, id)))
+    return JSONResponse(station.public([_found(station, id)])[0])
 
 
 @router.get("/results/{id}/picture", response_class=FileResponse, responses=ERRORS, dependencies=[operator])
@@ -132,7 +133,10 @@ def view(
     record = _found(station, id)
     _kept(station, record)
     reading = _reading(station, record["product"])
-    path = station.store.shown(record["picture"], record["kind"], side_px=side, reading=reading)
+    try:
+        path = station.store.shown(record["picture"], record["kind"], side_px=side, reading=reading)
+    except ImageError as error:
+        raise Problem(404, "unreadable", f"this picture cannot be shown: {error}") from error
     return FileResponse(path, media_type="image/jpeg", headers=_KEPT)
 
 
@@ -159,17 +163,18 @@ def review(
         if not results.review(connection, id, body.verdict, by=who.name):
             raise not_there("result", id)
         append(connection, who=who.name, what="review", details={"result": id, "verdict": body.verdict})
-    return JSONResponse(results.public(_found(station, id)))
+    return JSONResponse(station.public([_found(station, id)])[0])
 
 
 @router.get("/parts/{product}/{part:path}", response_model=shapes.PartAnswer, responses=ERRORS, dependencies=[operator])
 def part(station: Here, product: str, part: str) -> Response:
     """Return the one verdict of a part, from all photographs of it."""
-    found = None if "\0" in product + part else results.of_part(station.engine, product, part)
+    within_ms = station.config.part_ms
+    found = None if "\0" in product + part else results.of_part(station.engine, product, part, within_ms=within_ms)
     if found is None:
         raise not_there("part", part)
     verdict, records = found
-    return JSONResponse(plain_part(verdict) | {"results": [results.public(record) for record in records]})
+    return JSONResponse(results.plain_part(verdict) | {"results": station.public(records)})
 
 
 @router.get("/events", response_class=StreamingResponse, responses=ERRORS, dependencies=[operator])
@@ -203,12 +208,12 @@ def _reading(station: Station, product: str) -> ReadConfig:
         return FULL_RANGE
 
 
-def _missed(station: Station, last: str) -> list[Record]:
+def _missed(station: Station, last: str) -> list[dict[str, Any]]:
     record = results.find(station.engine, last)
     if record is None:
         return []
     newest = results.search(station.engine, results.Filter(since=record["taken_at"]), limit=50)
-    return [missed for missed in reversed(newest) if missed["id"] > last]
+    return station.public([missed for missed in reversed(newest) if missed["id"] > last])
 
 
 def _ms(moment: datetime | None) -> int | None:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from supersimplenet.errors import printable
-from supersimplenet.postprocessing.parts import PartVerdict
 from supersimplenet.station.access.guards import require
 from supersimplenet.station.problems import ErrorAnswer, Problem
 from supersimplenet.station.station import Station
@@ -43,9 +42,3 @@ Here = Annotated[Station, Depends(station_of)]
 def not_there(what: str, name: str) -> Problem:
     """Return the answer to a request for something that is not there."""
     return Problem(404, what, f"no {what} '{printable(name[:100])}'")
-
-
-def plain_part(part: PartVerdict) -> dict[str, Any]:
-    """Return the verdict of a part in plain values."""
-    names = ("part", "verdict", "score", "p_value", "score_logit", "photographs", "failed")
-    return {name: getattr(part, name) for name in names}

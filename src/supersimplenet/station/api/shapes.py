@@ -38,8 +38,8 @@ class PictureShape(BaseModel):
     sha256: Sha256 = Field(description="of the file's bytes")
     kind: str = Field(description="suffix of its kind", examples=["png"])
     bytes: int
-    width: int = Field(description="px, upright")
-    height: int
+    width: int | None = Field(description="px, upright; null where it cannot be read")
+    height: int | None
     kept: bool = Field(description="whether the station has it")
 
 
@@ -49,6 +49,18 @@ class ReviewShape(BaseModel):
     verdict: Literal["good", "bad"]
     by: str
     at: str
+
+
+class PartShape(BaseModel):
+    """One verdict for a part, that of its worst photograph; null where one could not be read and none is bad."""
+
+    part: str | None
+    verdict: VerdictName | None
+    score: float | None
+    p_value: float | None
+    score_logit: float | None
+    photographs: int
+    failed: int
 
 
 class ResultShape(BaseModel):
@@ -71,6 +83,9 @@ class ResultShape(BaseModel):
                     "p_value": 0.04,
                     "calibrated": True,
                     "defects": [],
+                    "scores": {"head_logit": 3.9, "map_max_logit": 4.4, "fused_logit": 4.1, "subspace_logit": 1.2},
+                    "error": None,
+                    "part_result": None,
                     "model": "0" * 64,
                     "picture": {
                         "sha256": "0" * 64,
@@ -93,13 +108,16 @@ class ResultShape(BaseModel):
     source: str = Field(description="what sent the picture, such as http")
     name: str = Field(description="the picture's name as sent")
     part: str | None = Field(description="the part that the picture shows")
-    verdict: VerdictName
+    verdict: VerdictName | None = Field(description="null where the picture could not be inspected")
     score: float | None = Field(description="0 to 1, 0.5 at the threshold; null where the model is not calibrated")
-    score_logit: float = Field(description="the deciding score, in logits")
+    score_logit: float | None = Field(description="the deciding score, in logits")
     unsure_from: float | None = Field(description="the score from which a part is unsure; null without a grey zone")
     p_value: float | None = Field(description="how often a good part scores at least this high")
     calibrated: bool = Field(description="whether a threshold with a guarantee decided")
     defects: list[DefectShape] | None = Field(description="null where the model is not calibrated")
+    scores: dict[str, float | None] = Field(description="what the deciding score is made of, in logits")
+    error: ErrorDetail | None = Field(description="why there is no verdict: unreadable, or engine")
+    part_result: PartShape | None = Field(description="of all photographs of the part until now; null without its name")
     model: Sha256 = Field(description="id of the model: a hash of all that decides")
     picture: PictureShape
     review: ReviewShape | None
@@ -114,30 +132,11 @@ class InspectedShape(ResultShape):
     heat: str | None = Field(None, description="with store=false: the anomaly map as a data URL")
 
 
-class UnreadableShape(BaseModel):
-    """A picture that could not be inspected, among others that could."""
-
-    name: str
-    error: ErrorDetail
-
-
-class PartShape(BaseModel):
-    """One verdict for a part, that of its worst photograph; null where one could not be read and none is bad."""
-
-    part: str | None
-    verdict: VerdictName | None
-    score: float | None
-    p_value: float | None
-    score_logit: float | None
-    photographs: int
-    failed: int
-
-
 class AnswerShape(BaseModel):
     """The answer to an inspection."""
 
-    results: list[InspectedShape | UnreadableShape] = Field(description="in the order of the pictures")
-    parts: list[PartShape] = Field(description="one for each part in this request")
+    results: list[InspectedShape] = Field(description="in the order of the pictures")
+    parts: list[PartShape] = Field(description="of each part in this request, from all photographs of it until now")
 
 
 class ImageShape(BaseModel):
@@ -168,6 +167,7 @@ class CountsShape(BaseModel):
     good: int
     unsure: int
     bad: int
+    failed: int = Field(description="pictures that could not be inspected")
     false_calls: int
     missed: int
 
@@ -206,6 +206,28 @@ class SignShape(BaseModel):
     text: str
 
 
+class SourceShape(BaseModel):
+    """A source of pictures, beside requests."""
+
+    name: str
+    kind: str
+    state: Literal["running", "away", "ended"]
+    reason: str = Field(description="why it is not running")
+    taken: int = Field(description="pictures since the start")
+    missed: int = Field(description="pictures not taken because the queue was full, since the start")
+
+
+class SinkShape(BaseModel):
+    """A sink, which gets results."""
+
+    name: str
+    kind: str
+    away: bool
+    reason: str = Field(description="why it is away")
+    refused: int = Field(description="results that it refused, since the start")
+    waiting: int = Field(description="results that it has not got yet")
+
+
 class StatusShape(BaseModel):
     """The state of the station."""
 
@@ -215,4 +237,6 @@ class StatusShape(BaseModel):
     queue: int
     free_mib: int
     shift_hours: float
+    sources: list[SourceShape]
+    sinks: list[SinkShape]
     signs: list[SignShape]

@@ -6,46 +6,35 @@ import csv
 import io
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
+from typing import IO, Any
 
 from supersimplenet.station.storage.pictures import PictureStore
 from supersimplenet.station.storage.recorder import Record
-from supersimplenet.station.storage.results import iso_time
+from supersimplenet.station.storage.results import SCORES, public
+from supersimplenet.utils.formatting import printable
 from supersimplenet.utils.names import label_cell
 
-_COLUMNS: dict[str, Callable[[Record], Any]] = {
-    "id": lambda record: record["id"],
-    "taken_at": lambda record: iso_time(record["taken_at"]),
-    **{name: lambda record, name=name: record[name] for name in ("product", "source", "name", "part", "verdict")},  # type: ignore[misc]
-    "score": lambda record: record["score"],
-    "p_value": lambda record: record["row"]["p_value"],
-    "calibrated": lambda record: record["row"]["calibrated"],
-    "defects": lambda record: None if record["row"]["defects"] is None else len(record["row"]["defects"]),
-    **{
-        name: lambda record, name=name: record["row"][name]  # type: ignore[misc]
-        for name in ("head_logit", "map_max_logit", "fused_logit", "subspace_logit", "joint_logit")
-    },
-    "score_logit": lambda record: record["score_logit"],
-    "model": lambda record: record["model"],
-    "picture": lambda record: record["picture"],
-    "picture_kept": lambda record: record["kept"],
-    "review": lambda record: record["review"],
-    "reviewed_by": lambda record: record["reviewed_by"],
-    "reviewed_at": lambda record: None if record["reviewed_at"] is None else iso_time(record["reviewed_at"]),
+Public = dict[str, Any]  # a result in its public form
+_COLUMNS: dict[str, Callable[[Public], Any]] = {
+    **{name: itemgetter(name) for name in ("id", "taken_at", "product", "source", "name", "part", "verdict", "score")},
+    "p_value": itemgetter("p_value"),
+    "calibrated": itemgetter("calibrated"),
+    "defects": lambda result: None if result["defects"] is None else len(result["defects"]),
+    **{name: lambda result, name=name: result["scores"][name] for name in SCORES},  # type: ignore[misc]
+    "score_logit": itemgetter("score_logit"),
+    "error": lambda result: None if result["error"] is None else printable(result["error"]["message"]),
+    "model": itemgetter("model"),
+    "picture": lambda result: result["picture"]["sha256"],
+    "picture_kept": lambda result: result["picture"]["kept"],
+    "review": lambda result: result["review"] and result["review"]["verdict"],
+    "reviewed_by": lambda result: result["review"] and result["review"]["by"],
+    "reviewed_at": lambda result: result["review"] and result["review"]["at"],
 }
 COLUMNS = tuple(_COLUMNS)
-_TEXTS = ("product", "source", "name", "part", "reviewed_by")  # that people chose
-_FLOATS = (
-    "score",
-    "p_value",
-    "score_logit",
-    "head_logit",
-    "map_max_logit",
-    "fused_logit",
-    "subspace_logit",
-    "joint_logit",
-)
+_TEXTS = ("product", "source", "name", "part", "error", "reviewed_by")  # that people chose
+_FLOATS = ("score", "p_value", "score_logit", *SCORES)
 _GROUP_ROWS = 4096
 _BLOCK_BYTES = 1 << 16
 
@@ -56,9 +45,7 @@ def csv_lines(records: Iterable[Record]) -> Iterator[str]:
     table = csv.writer(buffer)
     table.writerow(COLUMNS)
     for record in records:
-        cells = {name: cell(record) for name, cell in _COLUMNS.items()}
-        cells |= {name: label_cell(cells[name]) for name in _TEXTS if cells[name] is not None}
-        table.writerow(cells.values())
+        table.writerow(csv_cells(public(record)))
         if buffer.tell() >= _BLOCK_BYTES:
             yield buffer.getvalue()
             buffer.seek(0)
@@ -66,26 +53,43 @@ def csv_lines(records: Iterable[Record]) -> Iterator[str]:
     yield buffer.getvalue()
 
 
+def csv_cells(result: Public) -> list[Any]:
+    """Return the cells of a line of a CSV table, in the order of `COLUMNS`."""
+    row = as_cells(result)
+    row |= {name: label_cell(row[name]) for name in _TEXTS if row[name] is not None}
+    return list(row.values())
+
+
+def as_cells(result: Public) -> dict[str, Any]:
+    """Return the row of a table for a result in its public form, by column."""
+    return {name: cell(result) for name, cell in _COLUMNS.items()}
+
+
 def parquet_blocks(records: Iterable[Record]) -> Iterator[bytes]:
     """Yield the bytes of a Parquet table with a row for each result."""
+    with tempfile.TemporaryFile() as file:
+        write_parquet((as_cells(public(record)) for record in records), file)
+        file.seek(0)
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def write_parquet(rows: Iterable[Mapping[str, Any]], file: IO[bytes]) -> None:
+    """Write rows by column into a Parquet table."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {"calibrated": pa.bool_(), "picture_kept": pa.bool_(), "defects": pa.int64()}
     kinds |= dict.fromkeys(_FLOATS, pa.float64())
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
-    with tempfile.TemporaryFile() as file:
-        with pq.ParquetWriter(file, schema) as writer:
-            waiting: list[dict[str, Any]] = []
-            for record in records:
-                waiting.append({name: cell(record) for name, cell in _COLUMNS.items()})
-                if len(waiting) == _GROUP_ROWS:
-                    writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
-                    waiting.clear()
-            writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
-        file.seek(0)
-        while block := file.read(_BLOCK_BYTES):
-            yield block
+    with pq.ParquetWriter(file, schema) as writer:
+        waiting: list[Mapping[str, Any]] = []
+        for row in rows:
+            waiting.append(row)
+            if len(waiting) == _GROUP_ROWS:
+                writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
+                waiting.clear()
+        writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
 
 
 def zip_blocks(records: Iterable[Record], store: PictureStore) -> Iterator[bytes]:
@@ -100,7 +104,7 @@ def zip_blocks(records: Iterable[Record], store: PictureStore) -> Iterator[bytes
             listed.append(record)
             path = store.picture(record["picture"], record["kind"])
             if record["kept"] and path.is_file():
-                folder = record["review"] or record["verdict"]
+                folder = record["review"] or record["verdict"] or "failed"
                 archive.write(path, f"{folder}/{record['id']}.{record['kind']}")
                 yield out.taken()
         archive.writestr("results.csv", "".join(csv_lines(listed)))

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Engine, Table, select
+from sqlalchemy import Connection, Engine, Table, insert, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from supersimplenet.errors import DataError
 from supersimplenet.station.storage.database import writing
-from supersimplenet.station.storage.schema import ALIASES, RESULTS
+from supersimplenet.station.storage.schema import ALIASES, OUTBOX, RESULTS
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.journals import as_line, mend_journal, read_journal
 
@@ -43,7 +43,8 @@ class Recorder:
         engine: the database.
         journal: file of results that wait for the database; those of an earlier run follow at once.
         say: called with a line when the database goes or comes back.
-        published: called with the results of each transaction, after it.
+        sinks: names of the sinks for which each new result is put into the outbox, in the same transaction.
+        published: called with new results, once, as soon as they are safe, and with where they are.
     """
 
     def __init__(
@@ -52,9 +53,12 @@ class Recorder:
         journal: Path,
         *,
         say: Callable[[str], None],
-        published: Callable[[Sequence[Record]], None] = lambda records: None,
+        sinks: Sequence[str] = (),
+        published: Callable[[Sequence[Record], Stored], None] = lambda records, stored: None,
     ) -> None:
         self._engine, self._journal, self._say, self._published = engine, journal, say, published
+        self._sinks = sinks
+        self._early: set[str] = set()  # ids that were published before the database had them
         self._inbox: queue.Queue[_Entry | None] = queue.Queue()
         self._memory: list[Record] = []
         self._lock = threading.Lock()  # of journal and memory
@@ -103,20 +107,26 @@ class Recorder:
         stored: Stored = "database"
         if not self._away:
             try:
-                found = insert_results(self._engine, records)
-                self._publish(found, records)
-                records = found
+                inserted = insert_results(self._engine, records, sinks=self._sinks)
+                self._publish(inserted.new, stored)
+                records = inserted.found
             except SQLAlchemyError as error:
                 self._go(first_line(error))
         if self._away:
             stored = self._set_aside(records)
+            if stored != "nowhere":
+                self._publish(records, stored)
         for entry, record in zip(entries, records, strict=True):
             entry.then(record, stored)
 
-    def _publish(self, found: Sequence[Record], sent: Sequence[Record]) -> None:
-        """Publish what is new: a repeat has the row of the first. What is recorded stays so if nobody can listen."""
+    def _publish(self, new: Sequence[Record], stored: Stored) -> None:
+        """Publish what was not published before. What is recorded stays so if nobody can listen."""
+        fresh = [record for record in new if record["id"] not in self._early]
+        self._early.difference_update(record["id"] for record in new)
+        if stored != "database":
+            self._early.update(record["id"] for record in fresh)
         try:
-            self._published([row for row, record in zip(found, sent, strict=True) if row["id"] == record["id"]])
+            self._published(fresh, stored)
         except Exception as error:
             self._say(f"new results cannot be shown ({type(error).__name__}: {first_line(error)})")
 
@@ -184,7 +194,8 @@ class Recorder:
     def _bring(self, records: Sequence[Record]) -> None:
         """Write results that waited. One that the database refuses for what it holds keeps no other waiting."""
         try:
-            self._publish(insert_results(self._engine, records, answered=True), records)
+            inserted = insert_results(self._engine, records, sinks=self._sinks, answered=True)
+            self._publish(inserted.new, "database")
         except (OperationalError, InterfaceError):
             raise
         except SQLAlchemyError as error:
@@ -198,30 +209,45 @@ class Recorder:
             self._say(f"the database refuses a result ({first_line(error)}); it is in {refused.name}")
 
 
-def insert_results(engine: Engine, records: Sequence[Record], *, answered: bool = False) -> list[Record]:
+class Inserted(NamedTuple):
+    """What an insertion did.
+
+    Attributes:
+        found: for each result the row that is in the database: where a key was known, the earlier result.
+        new: the results that were not there before.
+    """
+
+    found: list[Record]
+    new: list[Record]
+
+
+def insert_results(
+    engine: Engine, records: Sequence[Record], *, sinks: Sequence[str] = (), answered: bool = False
+) -> Inserted:
     """Insert results in one transaction; what is there already, by id or key, stays.
 
     Args:
         engine: the database.
         records: the results.
+        sinks: names of the sinks for which each new result is put into the outbox.
         answered: whether their ids were answered already, without knowing whether their keys were there: then the id of
             a repeat leads to the first from now on.
-
-    Returns:
-        For each the row that is in the database: where a key was known, the earlier result.
     """
     c = RESULTS.c
     with writing(engine) as connection:
-        connection.execute(insert_or_leave(engine, RESULTS), list(records))
+        new = _insert_new(connection, engine, records)
+        found = list(records)
         keys = [record["key"] for record in records if record["key"] is not None]
-        if not keys:
-            return list(records)
-        rows = connection.execute(select(RESULTS).where(c.key.in_(keys))).mappings()
-        known = {row["key"]: dict(row) for row in rows}
-        found = [record if record["key"] is None else known[record["key"]] for record in records]
-        if answered:
-            _keep_repeats(connection, engine, records, found)
-    return found
+        if keys:
+            rows = connection.execute(select(RESULTS).where(c.key.in_(keys))).mappings()
+            known = {row["key"]: dict(row) for row in rows}
+            found = [record if record["key"] is None else known[record["key"]] for record in records]
+            if answered:
+                new += _keep_repeats(connection, engine, records, found)
+        waiting = [{"sink": sink, "result": record["id"]} for record in new for sink in sinks]
+        if waiting:
+            connection.execute(insert(OUTBOX), waiting)
+    return Inserted(found=found, new=new)
 
 
 def shown_by(record: Record) -> tuple[str, str]:
@@ -229,22 +255,31 @@ def shown_by(record: Record) -> tuple[str, str]:
     return record["picture"], record["product"]
 
 
-def _keep_repeats(connection: Connection, engine: Engine, records: Sequence[Record], found: Sequence[Record]) -> None:
-    """Let the id of each repeat lead to the first result; one of another picture is a result of its own."""
+def _insert_new(connection: Connection, engine: Engine, records: Sequence[Record]) -> list[Record]:
+    """Insert results; return those that were not there already, in their order."""
+    statement = insert_or_leave(engine, RESULTS).returning(RESULTS.c.id)
+    new = set(connection.execute(statement, list(records)).scalars())
+    return [record for record in records if record["id"] in new]
+
+
+def _keep_repeats(
+    connection: Connection, engine: Engine, records: Sequence[Record], found: Sequence[Record]
+) -> list[Record]:
+    """Let the id of each repeat lead to the first result; one of another picture is a result of its own: return it."""
     repeats = [(record, row) for record, row in zip(records, found, strict=True) if row["id"] != record["id"]]
     aliases = [
         {"id": record["id"], "result": row["id"]} for record, row in repeats if shown_by(row) == shown_by(record)
     ]
+    if aliases:
+        connection.execute(insert_or_leave(engine, ALIASES), aliases)
     others = [record | {"key": None} for record, row in repeats if shown_by(row) != shown_by(record)]
-    for table, rows in ((ALIASES, aliases), (RESULTS, others)):
-        if rows:
-            connection.execute(insert_or_leave(engine, table), rows)
+    return _insert_new(connection, engine, others) if others else []
 
 
 def insert_or_leave(engine: Engine, table: Table) -> Any:
     """Return an insertion that leaves rows as they are whose id or key is there already."""
-    insert = postgresql_insert if engine.dialect.name == "postgresql" else sqlite_insert
-    return insert(table).on_conflict_do_nothing()
+    own = postgresql_insert if engine.dialect.name == "postgresql" else sqlite_insert
+    return own(table).on_conflict_do_nothing()
 
 
 def _in_chunks(records: Iterable[Record]) -> Iterable[list[Record]]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, or_, select, tuple_, update
 
 from supersimplenet.postprocessing.parts import PartVerdict, part_verdicts
 from supersimplenet.station.storage.database import now_ms
 from supersimplenet.station.storage.recorder import Record, Stored
 from supersimplenet.station.storage.schema import ALIASES, RESULTS
-from supersimplenet.types import Verdict
 
 Order = Literal["newest", "oldest", "worst"]
 Review = Literal["good", "bad"]
 Reviewed = Literal["any", "none", "false-call", "missed"]
+Wanted = Literal["good", "unsure", "bad", "failed"]  # a verdict, or that there is none
+SCORES = ("head_logit", "map_max_logit", "fused_logit", "subspace_logit", "joint_logit")
 _AT_ONCE = 500
+_WORST = 1e308  # in place of the score of a picture that could not be inspected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Filter:
     Attributes:
         since: from this time on, in milliseconds since 1970.
         until: before this time, likewise.
-        verdict: the station's verdict.
+        verdict: the station's verdict; ``failed`` where the picture could not be inspected.
         product: name of the product.
         part: name of the part.
         model: id of the model.
@@ -38,7 +40,7 @@ class Filter:
 
     since: int | None = None
     until: int | None = None
-    verdict: Verdict | None = None
+    verdict: Wanted | None = None
     product: str | None = None
     part: str | None = None
     model: str | None = None
@@ -55,9 +57,11 @@ class Filter:
             found.append(c.taken_at < self.until)
         found += [
             c[name] == value
-            for name in ("verdict", "product", "part", "model", "source")
+            for name in ("product", "part", "model", "source")
             if (value := getattr(self, name)) is not None
         ]
+        if self.verdict is not None:
+            found.append(c.verdict.is_(None) if self.verdict == "failed" else c.verdict == self.verdict)
         if self.reviewed is not None:
             found.append(_REVIEWED[self.reviewed])
         return and_(*found) if found else and_(True)
@@ -66,7 +70,7 @@ class Filter:
 _REVIEWED: dict[Reviewed, ColumnElement[bool]] = {
     "any": RESULTS.c.review.is_not(None),
     "none": RESULTS.c.review.is_(None),
-    "false-call": and_(RESULTS.c.verdict != "good", RESULTS.c.review == "good"),
+    "false-call": and_(RESULTS.c.verdict.in_(("unsure", "bad")), RESULTS.c.review == "good"),
     "missed": and_(RESULTS.c.verdict == "good", RESULTS.c.review == "bad"),
 }
 
@@ -79,7 +83,7 @@ def search(
     Args:
         engine: the database.
         wanted: which results.
-        order: ``newest`` or ``oldest`` first, or ``worst``, that is by falling score.
+        order: ``newest`` or ``oldest`` first, or ``worst``, that is failed ones, then by falling score.
         after: the result after which the list goes on; None for the beginning.
         limit: most results to return.
     """
@@ -110,31 +114,77 @@ def find_by_keys(engine: Engine, keys: Sequence[str]) -> dict[str, Record]:
     return {record["key"]: record for record in found}
 
 
-def of_part(engine: Engine, product: str, part: str) -> tuple[PartVerdict, list[Record]] | None:
-    """Return the one verdict of a part, from all photographs of it, and these; None where there is none."""
-    records = search(engine, Filter(product=product, part=part), order="oldest", limit=_AT_ONCE)
-    if not records:
+def of_part(engine: Engine, product: str, part: str, *, within_ms: int) -> tuple[PartVerdict, list[Record]] | None:
+    """Return the one verdict of a part, from all photographs of it, and these; None where there is none.
+
+    Args:
+        engine: the database.
+        product: name of the product.
+        part: name of the part.
+        within_ms: photographs that came longer before the last one are of an earlier part of the same name.
+    """
+    last = search(engine, Filter(product=product, part=part), limit=1)
+    if not last:
         return None
+    wanted = Filter(product=product, part=part, since=last[0]["taken_at"] - within_ms)
+    records = search(engine, wanted, order="oldest", limit=_AT_ONCE)
     (verdict,) = part_verdicts([as_photograph(record) for record in records])
     return verdict, records
+
+
+def parts_of(engine: Engine, records: Iterable[Record], *, within_ms: int) -> dict[str, PartVerdict]:
+    """Return for each result whose part has a name the verdict of that part, by the result's id.
+
+    Args:
+        engine: the database; results that it does not have yet count as well.
+        records: the results.
+        within_ms: photographs of a name that came longer before or after a result are of another part.
+    """
+    c = RESULTS.c
+    named = [record for record in records if record["part"] is not None]
+    if not named:
+        return {}
+    times = [record["taken_at"] for record in named]
+    same = tuple_(c.product, c.part).in_({(record["product"], record["part"]) for record in named})
+    near = and_(c.taken_at >= min(times) - within_ms, c.taken_at <= max(times) + within_ms)
+    with engine.connect() as connection:
+        known = {record["id"]: record for record in _records(connection, select(RESULTS).where(and_(same, near)))}
+    return parts_among(named, (known | {record["id"]: record for record in named}).values(), within_ms=within_ms)
+
+
+def parts_among(records: Iterable[Record], photographs: Iterable[Record], *, within_ms: int) -> dict[str, PartVerdict]:
+    """Return for each result whose part has a name the verdict of that part, from these photographs alone."""
+    ordered = sorted(photographs, key=lambda each: each["id"])
+    found = {}
+    for record in records:
+        if record["part"] is None:
+            continue
+        together = [
+            as_photograph(other)
+            for other in ordered
+            if (other["product"], other["part"]) == (record["product"], record["part"])
+            and abs(other["taken_at"] - record["taken_at"]) <= within_ms
+        ]
+        (found[record["id"]],) = part_verdicts(together)
+    return found
 
 
 def as_photograph(record: Record) -> dict[str, Any]:
     """Return a result as a row of a table of predictions."""
     own = {name: record[name] for name in ("part", "verdict", "score", "score_logit")}
     row: dict[str, Any] = record["row"]
-    return row | own | {"path": record["name"]}
+    return {"error": None} | row | own | {"path": record["name"]}
 
 
 def count(engine: Engine, wanted: Filter) -> dict[str, int]:
     """Count results by verdict, and the reviews that contradict it."""
     c = RESULTS.c
     counted = select(c.verdict, c.review, func.count()).where(wanted.condition()).group_by(c.verdict, c.review)
-    counts = dict.fromkeys(("good", "unsure", "bad", "false_calls", "missed"), 0)
+    counts = dict.fromkeys(("good", "unsure", "bad", "failed", "false_calls", "missed"), 0)
     with engine.connect() as connection:
         for verdict, review, number in connection.execute(counted):
-            counts[verdict] += number
-            counts["false_calls"] += number * (verdict != "good" and review == "good")
+            counts[verdict or "failed"] += number
+            counts["false_calls"] += number * (verdict in ("unsure", "bad") and review == "good")
             counts["missed"] += number * (verdict == "good" and review == "bad")
     return counts
 
@@ -150,9 +200,18 @@ def review(connection: Connection, id: str, verdict: Review | None, *, by: str) 
     return connection.execute(changed).rowcount == 1
 
 
-def public(record: Record, stored: Stored | None = "database") -> dict[str, Any]:
-    """Return a result in the form in which it leaves the station."""
+def public(
+    record: Record, stored: Stored | None = "database", *, part_result: PartVerdict | None = None
+) -> dict[str, Any]:
+    """Return a result in the form in which it leaves the station.
+
+    Args:
+        record: the result.
+        stored: where it is.
+        part_result: the verdict of its part, from all photographs of it until now.
+    """
     row = record["row"]
+    error = row.get("error")
     reviewed = None
     if record["review"] is not None:
         reviewed = {
@@ -165,6 +224,9 @@ def public(record: Record, stored: Stored | None = "database") -> dict[str, Any]
         "taken_at": iso_time(record["taken_at"]),
         **{name: record[name] for name in ("product", "source", "name", "part", "verdict", "score", "score_logit")},
         **{name: row[name] for name in ("unsure_from", "p_value", "calibrated", "defects")},
+        "scores": {name: row.get(name) for name in SCORES},
+        "error": None if error is None else {"code": row["error_code"], "message": error},
+        "part_result": None if part_result is None else plain_part(part_result),
         "model": record["model"],
         "picture": {
             "sha256": record["picture"],
@@ -179,6 +241,12 @@ def public(record: Record, stored: Stored | None = "database") -> dict[str, Any]
     }
 
 
+def plain_part(part: PartVerdict) -> dict[str, Any]:
+    """Return the verdict of a part in plain values."""
+    names = ("part", "verdict", "score", "p_value", "score_logit", "photographs", "failed")
+    return {name: getattr(part, name) for name in names}
+
+
 def iso_time(at_ms: int) -> str:
     """Return a time in milliseconds since 1970 as ISO 8601, UTC."""
     moment = datetime.fromtimestamp(at_ms / 1000, tz=timezone.utc)
@@ -189,10 +257,11 @@ def _ordered(wanted: Filter, order: Order, after: Record | None) -> Select[Any]:
     c = RESULTS.c
     condition = wanted.condition()
     if order == "worst":
+        score = func.coalesce(c.score_logit, _WORST)  # the databases sort NULL differently
         if after is not None:
-            behind = and_(c.score_logit == after["score_logit"], c.id < after["id"])
-            condition = and_(condition, or_(c.score_logit < after["score_logit"], behind))
-        return select(RESULTS).where(condition).order_by(c.score_logit.desc(), c.id.desc())
+            last = _WORST if after["score_logit"] is None else after["score_logit"]
+            condition = and_(condition, or_(score < last, and_(score == last, c.id < after["id"])))
+        return select(RESULTS).where(condition).order_by(score.desc(), c.id.desc())
     # Ids rise with time, so that order and place in the list need no second column.
     if after is not None:
         condition = and_(condition, c.id < after["id"] if order == "newest" else c.id > after["id"])

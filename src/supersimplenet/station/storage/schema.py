@@ -52,9 +52,9 @@ RESULTS = Table(
     Column("name", Text, nullable=False, comment="the picture's name as sent; never a path here"),
     Column("part", String(400), nullable=True),
     Column("model", String(64), nullable=False),
-    Column("verdict", String(8), nullable=False),
+    Column("verdict", String(8), nullable=True, comment="NULL: it could not be inspected; see `row`"),
     Column("score", Float(53), nullable=True),
-    Column("score_logit", Float(53), nullable=False),
+    Column("score_logit", Float(53), nullable=True),
     Column("picture", String(64), nullable=False, comment="SHA-256 of the picture's bytes"),
     Column("kind", String(8), nullable=False, comment="suffix of the picture's file"),
     Column("size", BigInteger, nullable=False, comment="bytes of the picture"),
@@ -77,6 +77,16 @@ ALIASES = Table(
         "id", String(32), primary_key=True, comment="an id that was answered to a repeat while the database was away"
     ),
     Column("result", String(32), nullable=False, comment="id of the first result of its key"),
+)
+
+OUTBOX = Table(
+    "outbox",
+    METADATA,
+    Column("number", _Counter, primary_key=True, autoincrement=True, comment="the order of delivery"),
+    Column("sink", String(100), nullable=False),
+    Column("result", String(32), nullable=False, comment="id of a result that the sink does not have yet"),
+    Index(None, "sink", "number"),
+    Index(None, "sink", "result"),
 )
 
 USERS = Table(

@@ -46,6 +46,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_models")),
     )
     op.create_table(
+        "outbox",
+        sa.Column(
+            "number",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+            comment="the order of delivery",
+        ),
+        sa.Column("sink", sa.String(length=100), nullable=False),
+        sa.Column(
+            "result", sa.String(length=32), nullable=False, comment="id of a result that the sink does not have yet"
+        ),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_outbox")),
+    )
+    with op.batch_alter_table("outbox", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_outbox_sink_number"), ["sink", "number"], unique=False)
+        batch_op.create_index(batch_op.f("ix_outbox_sink_result"), ["sink", "result"], unique=False)
+
+    op.create_table(
         "results",
         sa.Column("id", sa.String(length=32), nullable=False, comment="rises with time; see `Ids`"),
         sa.Column(
@@ -57,9 +76,9 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False, comment="the picture's name as sent; never a path here"),
         sa.Column("part", sa.String(length=400), nullable=True),
         sa.Column("model", sa.String(length=64), nullable=False),
-        sa.Column("verdict", sa.String(length=8), nullable=False),
+        sa.Column("verdict", sa.String(length=8), nullable=True, comment="NULL: it could not be inspected; see `row`"),
         sa.Column("score", sa.Float(precision=53), nullable=True),
-        sa.Column("score_logit", sa.Float(precision=53), nullable=False),
+        sa.Column("score_logit", sa.Float(precision=53), nullable=True),
         sa.Column("picture", sa.String(length=64), nullable=False, comment="SHA-256 of the picture's bytes"),
         sa.Column("kind", sa.String(length=8), nullable=False, comment="suffix of the picture's file"),
         sa.Column("size", sa.BigInteger(), nullable=False, comment="bytes of the picture"),
