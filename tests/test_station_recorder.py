@@ -19,7 +19,7 @@ from supersimplenet.station.config import StationConfig
 from supersimplenet.station.storage.database import Ids, now_ms, open_database, writing
 from supersimplenet.station.storage.pictures import PictureStore
 from supersimplenet.station.storage.recorder import Recorder, insert_results
-from supersimplenet.station.storage.results import Filter, every, find
+from supersimplenet.station.storage.results import Filter, every, find, of_part, parts_of
 from supersimplenet.station.storage.retention import remove_pictures
 from supersimplenet.station.storage.schema import METADATA, RESULTS
 from supersimplenet.utils.journals import as_line
@@ -362,6 +362,25 @@ def test_old_pictures_are_removed_good_ones_first_and_rows_stay(url, tmp_path):
     assert removed > 0
     assert len(kept) <= 4
     assert len(ids(engine)) == 9
+    engine.dispose()
+
+
+def test_photographs_of_a_name_that_comes_again_later_are_of_another_part(url):
+    engine = open_database(url)
+    hour, at = 3_600_000, now_ms()
+    times = [at, at + hour // 2, at + 9 * hour]
+    verdicts = ["bad", "good", "good"]
+    records = [result(at=ms, verdict=verdict) | {"part": "17"} for ms, verdict in zip(times, verdicts, strict=True)]
+    other = result(at=at, verdict="bad") | {"part": "17", "product": "lids"}
+    insert_results(engine, [*records, other])
+    parts = parts_of(engine, records, within_ms=hour)
+    assert [(parts[each["id"]].verdict, parts[each["id"]].photographs) for each in records] == [
+        ("bad", 2),
+        ("bad", 2),
+        ("good", 1),
+    ]
+    verdict, photographs = of_part(engine, "parts", "17", within_ms=hour)
+    assert (verdict.verdict, [each["id"] for each in photographs]) == ("good", [records[2]["id"]])
     engine.dispose()
 
 

@@ -160,6 +160,17 @@ def test_a_part_has_the_verdict_of_its_worst_photograph(station):
     assert [result["id"] for result in later["results"]] == [result["id"] for result in answer["results"]]
 
 
+def test_a_part_has_one_verdict_from_photographs_that_came_one_after_another(station):
+    failed = station.client.post("/v1/inspect", params={"part": "lid 10"}, content=b"no picture")
+    assert failed.status_code == 422
+    second = station.client.post("/v1/inspect", params={"part": "lid 10"}, content=picture(23)).json()
+    (part,) = second["parts"]
+    assert (part["photographs"], part["failed"]) == (2, 1)
+    assert part["verdict"] == ("bad" if second["results"][0]["verdict"] == "bad" else None)  # one was not seen
+    assert second["results"][0]["part_result"] == part
+    assert [result["part_result"] for result in station.get("/v1/results", part="lid 10")["results"]] == [part, part]
+
+
 def test_a_review_is_counted_taken_back_and_in_the_trail(station):
     result = station.inspect(picture(30), part="review")
     other = "bad" if result["verdict"] == "good" else "good"
@@ -180,6 +191,12 @@ def test_what_cannot_be_read_is_said_and_the_others_are_inspected(station):
     alone = station.client.post("/v1/inspect", content=b"no picture", headers={"Content-Type": "image/png"})
     assert alone.status_code == 422
     assert "not a readable image" in alone.json()["error"]["message"]
+    (row,) = station.get("/v1/results", verdict="failed", limit=1)["results"]
+    assert (row["verdict"], row["score"], row["error"]["code"]) == (None, None, "unreadable")
+    assert station.client.get(f"/v1/results/{row['id']}/picture").content == b"no picture"
+    assert station.client.get(f"/v1/results/{row['id']}/view").status_code == 404
+    assert station.get("/v1/results", order="worst", limit=1)["results"][0]["id"] == row["id"]
+    assert 'verdict="failed"' in station.client.get("/v1/metrics").text
     both = station.client.post("/v1/inspect", files=[("file", ("a.png", b"none")), ("file", ("b.png", picture(31)))])
     bad, good = both.json()["results"]
     assert bad["name"] == "a.png"
