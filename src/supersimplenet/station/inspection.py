@@ -20,6 +20,7 @@ from supersimplenet.preprocessing.prepared_image import PreparedImage
 from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.runtime.rows import as_row
 from supersimplenet.station.config import StationConfig
+from supersimplenet.station.drift import picture_facts
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.storage.database import Ids, now_ms
 from supersimplenet.station.storage.pictures import PictureStore, heat_png
@@ -258,6 +259,7 @@ class Inspections:
             group_pattern=given_pattern(predictor.group_pattern),
         )
         height, width = (None, None) if isinstance(found, Failure) else found.placement.image_size_px
+        measured = {} if isinstance(found, Failure) or job.prepared is None else picture_facts(job.prepared.pixels)
         return {
             "id": job.id,
             "key": picture.key,
@@ -271,7 +273,7 @@ class Inspections:
             "kind": suffix_of(picture.content),
             "size": len(picture.content),
             "kept": False,
-            "row": _plain(row) | {"width": width, "height": height},
+            "row": _plain(row) | measured | {"width": width, "height": height},
             "review": None,
             "reviewed_by": None,
             "reviewed_at": None,

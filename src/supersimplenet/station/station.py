@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.station.config import StationConfig
+from supersimplenet.station.drift import Drift
 from supersimplenet.station.events import Hub
 from supersimplenet.station.inspection import Inspected, Inspections, Picture
 from supersimplenet.station.metrics import Gauge, Metrics
@@ -90,6 +91,8 @@ class Station:
             for model in self.models:
                 self._remember(model)
             self.store = PictureStore(config.folder)
+            self.drift = Drift(self.engine, self.models, say=say)
+            opened.callback(self.drift.close)
             self.deliveries = [self._delivery(settings, opened) for settings in setup.sinks]
             self.recorder = Recorder(
                 self.engine,
@@ -149,6 +152,12 @@ class Station:
             stored = {}
         return stored | {each.name: max(each.in_memory, stored.get(each.name, 0)) for each in self.deliveries}
 
+    def __enter__(self) -> Station:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def watch_from(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send new results to those who watch, in this event loop."""
         self.hub = Hub(loop)
@@ -166,6 +175,7 @@ class Station:
         """Use another model for a product; see `Models.change`."""
         model = self.models.change(product, path)
         self._remember(model)
+        self.drift.use(model)
         return model
 
     def signs(self) -> list[Sign]:
@@ -206,6 +216,14 @@ class Station:
         ]
         signs += [
             Sign(
+                code="drift",
+                text=f"Pictures of {state.product} are not like those before them any more. See the page Health.",
+            )
+            for state in self.drift.states
+            if state.drifted_at is not None
+        ]
+        signs += [
+            Sign(
                 code="calibration",
                 text=f"The model of {model.product} has no valid guarantee. Run supersimplenet calibrate.",
             )
@@ -225,6 +243,7 @@ class Station:
     def _published(self, records: Sequence[Record], stored: Stored) -> None:
         for record in records:
             self.metrics.inspected.labels(record["product"], record["verdict"] or "failed").inc()
+        self.drift.add(records)
         for delivery in self.deliveries:
             delivery.add(records, stored)
         if self.hub is not None and self.hub.is_watched:
@@ -261,6 +280,8 @@ class Station:
         sources, sinks = [each.state for each in self.sources], [each.state for each in self.deliveries]
         away = {each.name: float(each.state == "away") for each in sources}
         missed = {each.name: float(each.missed) for each in sources}
+        capital = {state.product: state.capital for state in self.drift.states}
+        yield Gauge("drift_capital", "Of the test of drift; from 1000 on pictures have changed", capital, "product")
         yield Gauge("source_away", "1 while a source is away", away, "source")
         yield Gauge("source_missed", "Pictures missed as the queue was full, since the start", missed, "source")
         yield Gauge("sink_away", "1 while a sink is away", {each.name: float(each.away) for each in sinks}, "sink")

@@ -15,10 +15,12 @@ from supersimplenet.station.access.audit import append
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import busy
 from supersimplenet.station.api.routes import ERRORS, Here, engineer, not_there, operator
+from supersimplenet.station.drift import DriftState
 from supersimplenet.station.metrics import CONTENT_TYPE
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.problems import Problem
 from supersimplenet.station.storage.database import writing
+from supersimplenet.station.storage.results import iso_time
 from supersimplenet.station.storage.schema import MODELS
 from supersimplenet.utils.version import __version__
 
@@ -59,6 +61,26 @@ def choose_model(station: Here, product: str, body: shapes.ModelBody, who: Annot
     with writing(station.engine) as connection:
         append(connection, who=who.name, what="model", details={"product": product, "model": model.id})
     return JSONResponse(_plain_model(model))
+
+
+@router.get("/drift", response_model=list[shapes.DriftShape], responses=ERRORS, dependencies=[operator])
+def drift(station: Here) -> Response:
+    """Say for each product whether its pictures are still like those before them."""
+    return JSONResponse([_plain_drift(state) for state in station.drift.states])
+
+
+@router.post("/products/{product}/drift/accept", response_model=shapes.DriftShape, responses=ERRORS)
+def accept_drift(station: Here, product: str, who: Annotated[Identity, engineer]) -> Response:
+    """Take the pictures as they are now for the normal; comparison begins anew."""
+    if product not in station.models.products:
+        raise not_there("product", product)
+    (before,) = [state for state in station.drift.states if state.product == product]
+    station.drift.accept(station.models.of(product))
+    with writing(station.engine) as connection:
+        details = {"product": product, "changed": [each.name for each in before.changed]}
+        append(connection, who=who.name, what="accept drift", details=details)
+    (state,) = [state for state in station.drift.states if state.product == product]
+    return JSONResponse(_plain_drift(state))
 
 
 @router.get("/status", response_model=shapes.StatusShape, responses=ERRORS, dependencies=[operator])
@@ -108,3 +130,11 @@ def metrics(station: Here) -> Response:
 
 def _plain_model(model: LoadedModel) -> dict[str, Any]:
     return {"id": model.id, "product": model.product, "path": str(model.path), "facts": dict(model.facts)}
+
+
+def _plain_drift(state: DriftState) -> dict[str, Any]:
+    return asdict(state) | {
+        "drifted_at": None if state.drifted_at is None else iso_time(state.drifted_at),
+        "since": iso_time(state.since),
+        "changed": [each.name for each in state.changed],
+    }

@@ -240,3 +240,25 @@ class StatusShape(BaseModel):
     sources: list[SourceShape]
     sinks: list[SinkShape]
     signs: list[SignShape]
+
+
+class FeatureShape(BaseModel):
+    """What the test of one value says."""
+
+    name: Literal["score", "map", "subspace", "brightness", "sharpness", "colour", "alignment"]
+    capital: float = Field(description="of a bettor against no change, which began with 1 in this year")
+    before: float | None = Field(description="about the median of the values before the last 100")
+    recent: float | None = Field(description="median of the last 100")
+    above: float = Field(description="share of the last 100 above the middle of those before them")
+
+
+class DriftShape(BaseModel):
+    """Whether the pictures of a product are still like those before them."""
+
+    product: str
+    drifted_at: str | None = Field(description="when they were said not to be; ISO 8601, UTC")
+    since: str = Field(description="since when they are compared; ISO 8601, UTC")
+    parts: int = Field(description="good parts that were compared")
+    capital: float = Field(description="mean of the values' capitals; from 1000 on pictures have changed")
+    features: list[FeatureShape]
+    changed: list[str] = Field(description="names of the values that changed, most of all first")

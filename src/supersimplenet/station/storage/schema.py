@@ -89,6 +89,14 @@ OUTBOX = Table(
     Index(None, "sink", "result"),
 )
 
+DRIFT = Table(
+    "drift",
+    METADATA,
+    Column("product", String(200), primary_key=True),
+    Column("state", JSON, nullable=False, comment="of the tests of drift: what came until now, and the bets"),
+    Column("saved_at", BigInteger, nullable=False),
+)
+
 USERS = Table(
     "users",
     METADATA,

@@ -37,6 +37,15 @@ def upgrade() -> None:
         sa.UniqueConstraint("previous", name=op.f("uq_audit_previous")),
     )
     op.create_table(
+        "drift",
+        sa.Column("product", sa.String(length=200), nullable=False),
+        sa.Column(
+            "state", sa.JSON(), nullable=False, comment="of the tests of drift: what came until now, and the bets"
+        ),
+        sa.Column("saved_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("product", name=op.f("pk_drift")),
+    )
+    op.create_table(
         "models",
         sa.Column("id", sa.String(length=64), nullable=False, comment="see `LoadedModel.id`"),
         sa.Column("product", sa.String(length=200), nullable=False),
