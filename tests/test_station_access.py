@@ -20,9 +20,9 @@ from starlette.testclient import TestClient
 from station_servers import fresh_database
 
 from supersimplenet.cli.main import main
+from supersimplenet.station.access import accounts as access
 from supersimplenet.station.access import attempts, audit
 from supersimplenet.station.access.accounts import Accounts, Identity
-from supersimplenet.station.access.accounts import accounts as access
 from supersimplenet.station.access.attempts import Attempts, Remembered
 from supersimplenet.station.access.guards import Guard, SecureHeaders, require
 from supersimplenet.station.api.access import router
