@@ -690,6 +690,55 @@ def test_users_and_tokens_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert rows[1:] == [["anna", "admin"], ["bert", "operator", "disabled"], ["line-1", "operator", "token"]]
 
 
+def test_users_are_changed_and_tokens_revoked_from_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(access, "PasswordHasher", lambda: CHEAP)
+    place = ["--folder", str(tmp_path)]
+    engine = open_database(f"sqlite:///{tmp_path / 'station.db'}")
+    accounts = Accounts(engine, hasher=CHEAP)
+    accounts.add_user("anna", "admin", PASSWORD, by="local")
+    accounts.add_user("bert", "operator", PASSWORD, by="anna")
+    token = accounts.add_token("line-1", "operator", by="anna")
+    cookie, _ = accounts.log_in("bert", PASSWORD, address="10.0.0.1")
+    assert main(["station", "change-user", "bert", "--role", "engineer", *place]) == 0
+    assert accounts.of_session(cookie).role == "engineer"
+    monkeypatch.setattr("sys.stdin", io.StringIO("another password\n"))
+    assert main(["station", "change-user", "bert", "--password", "true", *place]) == 0
+    assert accounts.of_session(cookie) is None
+    accounts.log_in("bert", "another password", address="10.0.0.1")
+    assert main(["station", "change-user", "bert", "--disabled", "true", *place]) == 0
+    with pytest.raises(Problem):
+        accounts.log_in("bert", "another password", address="10.0.0.1")
+    assert main(["station", "change-user", "bert", "--disabled", "false", "--role", "operator", *place]) == 0
+    accounts.log_in("bert", "another password", address="10.0.0.1")
+    assert main(["station", "revoke-token", "line-1", *place]) == 0
+    assert Accounts(engine, hasher=CHEAP).of_token(token) is None
+    assert capsys.readouterr().out.splitlines() == [
+        "bert: changed, engineer",
+        "bert: changed, engineer, new password",
+        "bert: changed, engineer, disabled",
+        "bert: changed, operator",
+        "line-1: revoked; a station that runs takes it for some seconds more",
+    ]
+    assert [(what, details) for who, what, details in trail(engine) if who == "command line"] == [
+        ("change user", {"user": "bert", "role": "engineer"}),
+        ("change user", {"user": "bert", "password": "changed"}),
+        ("change user", {"user": "bert", "disabled": True}),
+        ("change user", {"user": "bert", "role": "operator", "disabled": False}),
+        ("revoke token", {"token": "line-1"}),
+    ]
+    before = trail(engine)
+    for call, message in (
+        (["change-user", "anna", "--role", "operator"], "anna is the last admin; make another user an admin first"),
+        (["change-user", "carl", "--role", "operator"], "carl: no such user; check the name"),
+        (["change-user", "bert"], "nothing to change; give --role, --password true or --disabled"),
+        (["revoke-token", "line-1"], "line-1: no such token; check the name"),
+    ):
+        assert main(["station", *call, *place]) == 2
+        assert capsys.readouterr().err == f"supersimplenet station {call[0]}: {message}\n"
+    assert trail(engine) == before
+    engine.dispose()
+
+
 @pytest.mark.parametrize(
     ("call", "typed", "message"),
     [
