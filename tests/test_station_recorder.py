@@ -163,6 +163,7 @@ def test_tables_of_a_newer_version_are_left_alone(url):
     [
         ("nonsense", ConfigError, "database: not a URL"),
         ("mysql://host/base", ConfigError, "'mysql'; wanted sqlite or postgresql"),
+        ("postgres://host/base", ConfigError, "; write postgresql:// in place of postgres://"),
         ("postgresql://user:secret@127.0.0.1:1/base", StationError, "cannot be used"),
     ],
 )
