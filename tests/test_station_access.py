@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -590,6 +592,47 @@ def test_everybody_changes_their_own_password_with_the_old_one(engine, accounts)
     wrong = {"password": PASSWORD, "old_password": "wrong"}
     answers = [code(client.patch("/v1/users/bert", json=wrong, headers=headers)) for _ in range(11)]
     assert answers[-1] == (429, "too_many")  # a stolen session cannot try passwords
+
+
+def test_a_query_that_a_route_does_not_have_is_refused(engine, accounts):
+    accounts.add_user("anna", "admin", PASSWORD, by="local")
+    client = browser(engine)
+    headers = log_in(client, "anna")
+    for address, said in (
+        (
+            "/v1/audit?limt=5&x=1",
+            "limt: no such parameter; did you mean limit?; x: no such parameter; this address takes",
+        ),
+        ("/v1/audit?limit=1&limit=2", "limit: given 2 times; wanted once"),
+        ("/v1/me?name=anna", "name: no such parameter; this address takes none"),
+    ):
+        answer = client.get(address)
+        assert code(answer) == (422, "query"), address
+        assert answer.json()["error"]["message"].startswith(f"query: {said}")
+    before = trail(engine)
+    assert code(client.delete("/v1/tokens/line-1?forec=1", headers=headers)) == (422, "query")
+    assert trail(engine) == before
+
+
+def test_times_are_iso_8601_in_answers_and_milliseconds_in_the_database(engine, accounts):
+    accounts.add_user("anna", "admin", PASSWORD, by="local")
+    accounts.add_token("line-1", "operator", by="anna")
+    client = browser(engine)
+    headers = log_in(client, "anna")
+    added = client.post("/v1/users", json={"name": "bert", "role": "operator", "password": PASSWORD}, headers=headers)
+    assert added.json()["created_at"].endswith("Z")
+    users, tokens = client.get("/v1/users").json(), client.get("/v1/tokens").json()
+    assert users[0] == {"name": "anna", "role": "admin", "disabled": False, "created_at": "2027-01-15T08:00:00.000Z"}
+    assert users[1] == added.json()
+    assert tokens == [{"name": "line-1", "role": "operator", "created_at": "2027-01-15T08:00:00.000Z"}]
+    shown = client.get("/v1/audit").json()["entries"]
+    with engine.connect() as connection:
+        stored = [asdict(entry) for entry in audit.entries(connection)]
+        assert audit.check(connection) is None
+    for entry in shown:
+        assert entry["at"].endswith("Z")
+        entry["at"] = round(datetime.fromisoformat(entry["at"].replace("Z", "+00:00")).timestamp() * 1000)
+    assert shown == stored
 
 
 def test_the_audit_trail_over_the_api(engine, accounts):
