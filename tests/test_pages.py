@@ -55,7 +55,7 @@ PARSED = {
 }
 # Lines that call other programs: they install, start or open something.
 OTHER = (
-    r"curl --fail |make \w+|source \.venv/bin/activate|pip install |ray start |export MLFLOW_TRACKING_URI=|"
+    r"curl --fail |printf '|make \w+|source \.venv/bin/activate|pip install |ray start |export MLFLOW_TRACKING_URI=|"
     r"python experiments/\w+\.py|\.venv/bin/python tests/"
 )
 # What few parts can guarantee; the pages ask for what many can.

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +22,9 @@ from starlette.testclient import TestClient
 from station_servers import fresh_database
 
 from supersimplenet.cli.main import main
+from supersimplenet.station.access import accounts as access
 from supersimplenet.station.access import attempts, audit
 from supersimplenet.station.access.accounts import Accounts, Identity
-from supersimplenet.station.access.accounts import accounts as access
 from supersimplenet.station.access.attempts import Attempts, Remembered
 from supersimplenet.station.access.guards import Guard, SecureHeaders, require
 from supersimplenet.station.api.access import router
@@ -592,6 +594,47 @@ def test_everybody_changes_their_own_password_with_the_old_one(engine, accounts)
     assert answers[-1] == (429, "too_many")  # a stolen session cannot try passwords
 
 
+def test_a_query_that_a_route_does_not_have_is_refused(engine, accounts):
+    accounts.add_user("anna", "admin", PASSWORD, by="local")
+    client = browser(engine)
+    headers = log_in(client, "anna")
+    for address, said in (
+        (
+            "/v1/audit?limt=5&x=1",
+            "limt: no such parameter; did you mean limit?; x: no such parameter; this address takes",
+        ),
+        ("/v1/audit?limit=1&limit=2", "limit: given 2 times; wanted once"),
+        ("/v1/me?name=anna", "name: no such parameter; this address takes none"),
+    ):
+        answer = client.get(address)
+        assert code(answer) == (422, "query"), address
+        assert answer.json()["error"]["message"].startswith(f"query: {said}")
+    before = trail(engine)
+    assert code(client.delete("/v1/tokens/line-1?forec=1", headers=headers)) == (422, "query")
+    assert trail(engine) == before
+
+
+def test_times_are_iso_8601_in_answers_and_milliseconds_in_the_database(engine, accounts):
+    accounts.add_user("anna", "admin", PASSWORD, by="local")
+    accounts.add_token("line-1", "operator", by="anna")
+    client = browser(engine)
+    headers = log_in(client, "anna")
+    added = client.post("/v1/users", json={"name": "bert", "role": "operator", "password": PASSWORD}, headers=headers)
+    assert added.json()["created_at"].endswith("Z")
+    users, tokens = client.get("/v1/users").json(), client.get("/v1/tokens").json()
+    assert users[0] == {"name": "anna", "role": "admin", "disabled": False, "created_at": "2027-01-15T08:00:00.000Z"}
+    assert users[1] == added.json()
+    assert tokens == [{"name": "line-1", "role": "operator", "created_at": "2027-01-15T08:00:00.000Z"}]
+    shown = client.get("/v1/audit").json()["entries"]
+    with engine.connect() as connection:
+        stored = [asdict(entry) for entry in audit.entries(connection)]
+        assert audit.check(connection) is None
+    for entry in shown:
+        assert entry["at"].endswith("Z")
+        entry["at"] = round(datetime.fromisoformat(entry["at"].replace("Z", "+00:00")).timestamp() * 1000)
+    assert shown == stored
+
+
 def test_the_audit_trail_over_the_api(engine, accounts):
     accounts.add_user("anna", "admin", PASSWORD, by="local")
     client = browser(engine)
@@ -688,6 +731,55 @@ def test_users_and_tokens_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert main(["station", "users", *place]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows[1:] == [["anna", "admin"], ["bert", "operator", "disabled"], ["line-1", "operator", "token"]]
+
+
+def test_users_are_changed_and_tokens_revoked_from_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(access, "PasswordHasher", lambda: CHEAP)
+    place = ["--folder", str(tmp_path)]
+    engine = open_database(f"sqlite:///{tmp_path / 'station.db'}")
+    accounts = Accounts(engine, hasher=CHEAP)
+    accounts.add_user("anna", "admin", PASSWORD, by="local")
+    accounts.add_user("bert", "operator", PASSWORD, by="anna")
+    token = accounts.add_token("line-1", "operator", by="anna")
+    cookie, _ = accounts.log_in("bert", PASSWORD, address="10.0.0.1")
+    assert main(["station", "change-user", "bert", "--role", "engineer", *place]) == 0
+    assert accounts.of_session(cookie).role == "engineer"
+    monkeypatch.setattr("sys.stdin", io.StringIO("another password\n"))
+    assert main(["station", "change-user", "bert", "--password", "true", *place]) == 0
+    assert accounts.of_session(cookie) is None
+    accounts.log_in("bert", "another password", address="10.0.0.1")
+    assert main(["station", "change-user", "bert", "--disabled", "true", *place]) == 0
+    with pytest.raises(Problem):
+        accounts.log_in("bert", "another password", address="10.0.0.1")
+    assert main(["station", "change-user", "bert", "--disabled", "false", "--role", "operator", *place]) == 0
+    accounts.log_in("bert", "another password", address="10.0.0.1")
+    assert main(["station", "revoke-token", "line-1", *place]) == 0
+    assert Accounts(engine, hasher=CHEAP).of_token(token) is None
+    assert capsys.readouterr().out.splitlines() == [
+        "bert: changed, engineer",
+        "bert: changed, engineer, new password",
+        "bert: changed, engineer, disabled",
+        "bert: changed, operator",
+        "line-1: revoked; a station that runs takes it for some seconds more",
+    ]
+    assert [(what, details) for who, what, details in trail(engine) if who == "command line"] == [
+        ("change user", {"user": "bert", "role": "engineer"}),
+        ("change user", {"user": "bert", "password": "changed"}),
+        ("change user", {"user": "bert", "disabled": True}),
+        ("change user", {"user": "bert", "role": "operator", "disabled": False}),
+        ("revoke token", {"token": "line-1"}),
+    ]
+    before = trail(engine)
+    for call, message in (
+        (["change-user", "anna", "--role", "operator"], "anna is the last admin; make another user an admin first"),
+        (["change-user", "carl", "--role", "operator"], "carl: no such user; check the name"),
+        (["change-user", "bert"], "nothing to change; give --role, --password true or --disabled"),
+        (["revoke-token", "line-1"], "line-1: no such token; check the name"),
+    ):
+        assert main(["station", *call, *place]) == 2
+        assert capsys.readouterr().err == f"supersimplenet station {call[0]}: {message}\n"
+    assert trail(engine) == before
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_one_word_fits_each_block(browser, station, contents):
 
 
 def test_an_empty_page_says_how_to_send_the_first_picture(browser, station):
-    with Opened(browser, station, "/?product=nothing") as page:
+    with Opened(browser, station, "/?product=nothing", may="404") as page:  # there is no such product
         page.wait_for_selector("#empty:not([hidden])")
         line = page.locator("#curl").text_content()
         assert f"'{station.address}/v1/inspect?name=picture.png&product=nothing'" in line

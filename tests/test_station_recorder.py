@@ -17,6 +17,7 @@ from station_servers import fresh_database
 from supersimplenet.errors import ConfigError, StationError
 from supersimplenet.station.config import StationConfig
 from supersimplenet.station.storage.database import Ids, now_ms, open_database, writing
+from supersimplenet.station.storage.names import products
 from supersimplenet.station.storage.pictures import PictureStore
 from supersimplenet.station.storage.recorder import Recorder, insert_results
 from supersimplenet.station.storage.results import Filter, every, find, of_part, parts_of
@@ -163,6 +164,7 @@ def test_tables_of_a_newer_version_are_left_alone(url):
     [
         ("nonsense", ConfigError, "database: not a URL"),
         ("mysql://host/base", ConfigError, "'mysql'; wanted sqlite or postgresql"),
+        ("postgres://host/base", ConfigError, "; write postgresql:// in place of postgres://"),
         ("postgresql://user:secret@127.0.0.1:1/base", StationError, "cannot be used"),
     ],
 )
@@ -170,6 +172,14 @@ def test_a_database_that_cannot_be_used_is_said_without_its_password(url, kind, 
     with pytest.raises(kind, match=message) as caught:
         open_database(url)
     assert "secret" not in str(caught.value)
+
+
+def test_products_are_those_that_have_results(url):
+    engine = open_database(url)
+    assert products(engine) == []
+    insert_results(engine, [result() | {"product": name} for name in ("lids", "boxes", "lids", "parts", "boxes")])
+    assert products(engine) == ["boxes", "lids", "parts"]
+    engine.dispose()
 
 
 def test_each_result_is_there_once_and_a_known_key_gives_the_first(url, tmp_path):

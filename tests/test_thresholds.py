@@ -480,8 +480,25 @@ def test_costs_and_shares_are_read():
     for text in ("1%", "1 %", " 0.01", "1.0%"):
         assert parse_share(text, "--max-false-alarms") == 0.01
     for text in ("0", "0%", "1", "100%", "-1%", "120 %", "nan", "nan%", "inf"):
-        with pytest.raises(ConfigError, match=r"--max-escapes: .*; wanted above 0 and below 100 %"):
+        with pytest.raises(
+            ConfigError, match=r"--max-escapes: .*; wanted a share above 0 and below 100 %, such as 1% or"
+        ):
             parse_share(text, "--max-escapes")
+    assert [parse_share(text, "keep-good", ends=True) for text in ("0", "0 %", "5%", "1.0", "100%")] == [
+        0,
+        0,
+        0.05,
+        1,
+        1,
+    ]
+    for text in ("5", " 5.0"):
+        with pytest.raises(
+            ConfigError, match=rf"keep-good: {text}; wanted a share from 0 to 100 %, such as 5% or 0.05$"
+        ):
+            parse_share(text, "keep-good", ends=True)
+    for text in ("-1", "101%", "nan", "200"):
+        with pytest.raises(ConfigError, match=r"; wanted a share from 0 to 100 %, such as 1% or 0.01$"):
+            parse_share(text, "keep-good", ends=True)
     for text in ("", "%", "one", "1 percent", "1%%"):
         with pytest.raises(ConfigError, match=r"--bad-share: .* is no share; wanted one such as 1% or 0.01"):
             parse_share(text, "--bad-share")

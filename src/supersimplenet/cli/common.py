@@ -18,14 +18,14 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from supersimplenet.cli.checks import Reads, Writes
-from supersimplenet.cli.messages import HelpFormatter, in_plain_words, nearest
+from supersimplenet.cli.messages import HelpFormatter, in_plain_words
 from supersimplenet.datasets.discover import Discovery, discover
 from supersimplenet.datasets.registry import SOURCES
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import ClusterEngineName, ComputeConfig, EngineName, Precision
 from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration
 from supersimplenet.utils.console import console, results
-from supersimplenet.utils.formatting import listed
+from supersimplenet.utils.formatting import listed, nearest
 
 if TYPE_CHECKING:
     from supersimplenet.metrics.thresholds import Costs
@@ -306,8 +306,8 @@ def print_better_guarantee(calibration: Calibration | None, model: Path, good_pa
             break
 
 
-def parse_share(text: str, option: str) -> float:
-    """Return a share in (0, 1) from a text such as ``1%``, ``1 %`` or ``0.01``.
+def parse_share(text: str, option: str, *, ends: bool = False) -> float:
+    """Return a share in (0, 1), or with ``ends`` in [0, 1], from a text such as ``1%``, ``1 %`` or ``0.01``.
 
     Raises:
         ConfigError: the text is no such share; the message names the option.
@@ -317,8 +317,10 @@ def parse_share(text: str, option: str) -> float:
         share = float(number[:-1]) / 100 if number.endswith("%") else float(number)
     except ValueError as error:
         raise ConfigError(f"{option}: {text!r} is no share; wanted one such as 1% or 0.01") from error
-    if not 0 < share < 1:
-        raise ConfigError(f"{option}: {text}; wanted above 0 and below 100 %, such as 1% or 0.01")
+    if not (0 < share < 1 or (ends and share in (0, 1))):
+        limits = "from 0 to 100 %" if ends else "above 0 and below 100 %"
+        meant = share if 1 < share < 100 and not number.endswith("%") else 1
+        raise ConfigError(f"{option}: {text}; wanted a share {limits}, such as {meant:g}% or {meant / 100:g}")
     return share
 
 

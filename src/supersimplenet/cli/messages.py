@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from argparse import SUPPRESS, Action
-from collections.abc import Iterable
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from supersimplenet.datasets.registry import SOURCES
+from supersimplenet.utils.formatting import nearest
 
 _TYPE = re.compile(r"typing\.Literal\[[^]]*\]|<class '[^']*'>|(?:tuple|list)\[[^]]*\]|(?:Non|P)\w+Int\b")
 _KINDS = {
@@ -131,15 +130,6 @@ _RULES = (
     (r"Not of type (\w+): (?:.*: '(.*)'$|(\S*) does not conform|)", _wrong_number),
     (r".*(?:Got|Given) value: (.*)", _wrong_value),
 )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that was probably meant, as the end of a message; or nothing."""
-    known = list(known)
-    tail = name.removeprefix("--").replace("-", "_")
-    same = [option for option in known if option.rpartition(".")[2] == tail]  # without the group it belongs to
-    near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _wanted(text: str) -> str:

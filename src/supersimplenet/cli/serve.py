@@ -15,6 +15,7 @@ from supersimplenet.cli.common import Command, OptionParser, add_engine, compute
 from supersimplenet.cli.last_model import MODEL_HELP, named_or_last
 from supersimplenet.errors import ConfigError
 from supersimplenet.utils.console import console, results
+from supersimplenet.utils.formatting import counted
 
 _BASIC = (
     "--help",
@@ -133,7 +134,7 @@ def _run(options: Namespace) -> int:
         max_request_mib=options.max_request_mib,
         max_waiting_mib=options.max_waiting_mib,
         connections=options.connections,
-        keep_good=_kept_share(options.keep_good),
+        keep_good=parse_share(options.keep_good, "keep-good", ends=True),
         keep_days=options.keep_days,
         keep_gib=options.keep_gib,
         reserve_mib=options.reserve_mib,
@@ -146,19 +147,15 @@ def _run(options: Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
 
     def started(address: str) -> None:
-        results().print(f"the station: {address}")
+        everywhere = ", on all addresses of this computer" if config.is_everywhere else ""
+        results().print(f"the station: {address}{everywhere}")
         console().print(f"results and pictures: {options.folder}; Ctrl-C stops it, after what it has taken")
 
     setup = NOTHING_SET_UP if options.setup is None else read_setup(options.setup)
-    serve(models, config, setup, compute=compute, trust=options.trust, started=started)
+    finished = serve(models, config, setup, compute=compute, trust=options.trust, started=started)
+    work = f"finished first: {counted(finished, 'picture')} in work" if finished else "nothing was in work"
+    console().print(f"stopped; {work}")
     return 0
-
-
-def _kept_share(text: str) -> float:
-    """Return the share of good pictures that are kept: all of them, none, or a share between."""
-    known = {"0": 0.0, "0%": 0.0, "1": 1.0, "100%": 1.0}
-    value = text.replace(" ", "")
-    return known[value] if value in known else parse_share(text, "keep-good")
 
 
 def _models(given: Sequence[str]) -> dict[str, Path]:

@@ -46,12 +46,16 @@ def commands() -> list[Command]:
             writes={"folder": "folder"},
         ),
         Command(
+            "change-user", "change a user's role or password, or disable the user", _changing_parser(), _change_user
+        ),
+        Command(
             "add-token",
             "add a token for a machine, and print it once",
             _adding_parser("Add a token for a machine. It is printed on standard output, and not stored.", "token"),
             _add_token,
             writes={"folder": "folder"},
         ),
+        Command("revoke-token", "take a token back", _revoking_parser(), _revoke_token),
         Command("users", "list users and tokens", _users_parser(), _users),
         Command("audit", "check the audit trail", _audit_parser(), _audit, {"head": "file"}, {"save": "file"}),
     ]
@@ -61,6 +65,27 @@ def _adding_parser(description: str, thing: str) -> OptionParser:
     parser = OptionParser(description=description)
     parser.add_argument("name", type=str, help=f"the {thing}'s name, in small letters")
     parser.add_argument("--role", type=RoleName, required=True, help=_ROLE_HELP)
+    _add_place(parser)
+    return parser
+
+
+def _changing_parser() -> OptionParser:
+    parser = OptionParser(
+        description="Change what is given of a user. A new password, and being disabled, end the user's sessions."
+    )
+    parser.add_argument("name", type=str, help="the user's name")
+    parser.add_argument("--role", type=RoleName | None, help=_ROLE_HELP)
+    parser.add_argument(
+        "--password", type=bool, default=False, help="true: ask for a new password, or read a line of standard input"
+    )
+    parser.add_argument("--disabled", type=bool | None, help="true: the user cannot log in; false: may again")
+    _add_place(parser)
+    return parser
+
+
+def _revoking_parser() -> OptionParser:
+    parser = OptionParser(description="Take a token back: who sends it is refused from then on.")
+    parser.add_argument("name", type=str, help="the token's name")
     _add_place(parser)
     return parser
 
@@ -101,6 +126,21 @@ def _add_user(options: Namespace) -> int:
     return 0
 
 
+def _change_user(options: Namespace) -> int:
+    if options.role is None and options.disabled is None and not options.password:
+        raise ConfigError("nothing to change; give --role, --password true or --disabled")
+    with _database(options) as engine, _as_wrong_call():
+        from supersimplenet.station.access.accounts import Accounts
+
+        password = _password() if options.password else None
+        user = Accounts(engine).change_user(
+            options.name, by=_BY, role=options.role, disabled=options.disabled, password=password
+        )
+    now = [user.role, *(["new password"] if options.password else []), *(["disabled"] if user.disabled else [])]
+    results().print(f"{user.name}: changed, {', '.join(now)}")
+    return 0
+
+
 def _add_token(options: Namespace) -> int:
     from supersimplenet.station.access.accounts import Accounts
 
@@ -108,6 +148,15 @@ def _add_token(options: Namespace) -> int:
         token = Accounts(engine).add_token(options.name, options.role, by=_BY)
     results().print(token)
     console().print(f"{options.name}: added, {options.role}; keep the token now, it is not shown again")
+    return 0
+
+
+def _revoke_token(options: Namespace) -> int:
+    with _database(options) as engine, _as_wrong_call():
+        from supersimplenet.station.access.accounts import Accounts
+
+        Accounts(engine).revoke_token(options.name, by=_BY)
+    results().print(f"{options.name}: revoked; a station that runs takes it for some seconds more")
     return 0
 
 

@@ -110,9 +110,16 @@ class StationConfig:
     @property
     def is_local(self) -> bool:
         """Whether the station is reached from this computer alone."""
-        if self.host in _LOCAL_NAMES:
-            return True
+        return self.host in _LOCAL_NAMES or bool(self._ip and self._ip.is_loopback)
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether the station listens on all addresses of this computer."""
+        return bool(self._ip and self._ip.is_unspecified)
+
+    @property
+    def _ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+            return ipaddress.ip_address(self.host)
+        except ValueError:  # a name
+            return None

@@ -18,6 +18,7 @@ from supersimplenet.utils.formatting import counted, printable
 
 _NO_BODY = (204, 304)
 _AWAY_S = 5
+_OF_PYDANTIC = "Value error, "  # before the message of a validator of our own
 
 
 class ErrorDetail(BaseModel):
@@ -91,7 +92,9 @@ def _answer_invalid(request: Request, error: Exception) -> Response:
     first, *others = error.errors()
     place = ".".join(str(part) for part in first["loc"])
     more = f"; and {counted(len(others), 'further error')}" if others else ""
-    return problem_answer(Problem(422, "invalid", f"{place}: {first['msg']}{more}; see /v1/openapi.json"))
+    return problem_answer(
+        Problem(422, "invalid", f"{place}: {first['msg'].removeprefix(_OF_PYDANTIC)}{more}; see /v1/openapi.json")
+    )
 
 
 def _answer_away(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
-from supersimplenet.errors import ConfigError, StationError
+from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.station.access.accounts import Accounts
 from supersimplenet.station.access.guards import SecureHeaders
@@ -34,7 +35,7 @@ def serve(
     compute: ComputeConfig = HERE,
     trust: bool = False,
     started: Callable[[str], None] = lambda address: None,
-) -> None:
+) -> int:
     """Run a station until the process gets Ctrl-C or SIGTERM; what was taken is finished first.
 
     Args:
@@ -43,11 +44,15 @@ def serve(
         setup: where pictures come from and results go, beside requests.
         compute: device, engine and precision for model folders.
         trust: also open exported torch programs, which may run code of their authors.
-        started: called with the address when pictures are taken.
+        started: called with the address, as a browser opens it, when pictures are taken.
+
+    Returns:
+        The number of pictures that were in work when the stop came, and are finished.
 
     Raises:
-        ConfigError: the settings cannot be, or others than this computer could use the station without a user.
-        StationError: address or database cannot be used.
+        ConfigError: the settings cannot be, the address cannot be listened at, or others than this computer could use
+            the station without a user.
+        StationError: the database cannot be used.
         SuperSimpleNetError: a model cannot be opened; the subclass names the cause.
     """
     config = config or StationConfig()
@@ -61,6 +66,13 @@ def serve(
     except BaseException:
         station.close()
         raise
+    in_work = 0
+
+    def before_stop() -> None:
+        nonlocal in_work
+        in_work = station.inspections.counts.in_work
+        station.end_streams()
+
     server = Server(
         uvicorn.Config(
             SecureHeaders(Door(app, station), tls=config.is_https),
@@ -74,12 +86,11 @@ def serve(
             ssl_certfile=config.certificate,
             ssl_keyfile=config.key,
         ),
-        before_stop=station.end_streams,
+        before_stop=before_stop,
     )
-    host, port = listening.getsockname()[:2]
-    scheme = "http" if config.certificate is None else "https"
-    started(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    started(_address(config, listening))
     server.run(sockets=[listening])
+    return in_work
 
 
 def _check_reach(config: StationConfig, station: Station) -> None:
@@ -110,8 +121,38 @@ def _listen(config: StationConfig) -> socket.socket:
     try:
         family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((config.host, config.port), family=family, backlog=2048)
+    except (socket.gaierror, UnicodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else None
+        raise _no_own_address(config, said or "not a name of a computer") from error
     except OSError as error:
         reason = os.strerror(error.errno or 0)  # the error's own text repeats the address
-        raise StationError(
-            f"{config.host}:{config.port}: cannot be listened at ({reason}); choose another --port"
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _no_own_address(config, reason) from error
+        raise ConfigError(
+            f"port: {config.port} of {config.host} cannot be listened at ({reason}); choose another --port, or stop "
+            "what has it"
         ) from error
+
+
+def _no_own_address(config: StationConfig, reason: str) -> ConfigError:
+    wanted = "wanted an address or name of this computer, or 0.0.0.0 for all its addresses"
+    return ConfigError(f"host: {config.host} cannot be listened at ({reason}); {wanted}")
+
+
+def _address(config: StationConfig, listening: socket.socket) -> str:
+    """Return the address that a browser opens; one that stands for all addresses is none."""
+    host, port = listening.getsockname()[:2]
+    if config.is_everywhere:
+        host = next(iter(config.public_hosts), None) or _own_name(listening.family)
+    scheme = "http" if config.certificate is None else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _own_name(family: int) -> str:
+    """Return the name of this computer where it leads here, else ``localhost``, which does so on this computer."""
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None, family=family)
+    except (OSError, UnicodeError):
+        return "localhost"
+    return name

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,15 @@ def shown_value(value: object) -> str:
 def listed(things: Sequence[str], last: str = "or") -> str:
     """List things in words: `head, map or fused`."""
     return " ".join([", ".join(things[:-1]), last, things[-1]]) if len(things) > 1 else "".join(things)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the known name that was probably meant, as the end of a message; or nothing."""
+    known = list(known)
+    tail = name.removeprefix("--").replace("-", "_")
+    same = [option for option in known if option.rpartition(".")[2] == tail]  # without the group it belongs to
+    near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -86,7 +86,7 @@ class Guard:
             Problem: nobody that is known (401), or a request that a page of another site may have sent (400, 403).
         """
         self._check_host(request)
-        _refuse_secrets_in_address(request)
+        refuse_secrets_in_address(request)
         authorization = request.headers.get("authorization")
         if authorization is not None:
             return self._of_token(authorization)
@@ -139,6 +139,14 @@ class Guard:
         origin = request.headers.get("origin")
         if (origin is not None and origin.lower() != own) or request.headers.get("sec-fetch-site") not in _OWN_SITES:
             raise Problem(403, "other_origin", "a page of another site sent this; use the station's own page")
+
+
+def refuse_secrets_in_address(request: Request) -> None:
+    """Refuse a token in the address (400), where it ends in logs."""
+    for name, value in request.query_params.multi_items():
+        if name.lower() in _SECRET_NAMES or value.startswith("ssn_"):
+            advice = "send it as 'Authorization: Bearer TOKEN', and revoke this one"
+            raise Problem(400, "token_in_address", f"a token in the address ends in logs; {advice}")
 
 
 async def identity(
@@ -201,13 +209,6 @@ def _check_csrf(request: Request, identity: Identity) -> None:
     sent = request.headers.get(CSRF_HEADER, "")
     if not hmac.compare_digest(sent.encode(), identity.csrf.encode()):
         raise Problem(403, "csrf", f"the header {CSRF_HEADER} does not fit the session; take it from GET /v1/me")
-
-
-def _refuse_secrets_in_address(request: Request) -> None:
-    for name, value in request.query_params.multi_items():
-        if name.lower() in _SECRET_NAMES or value.startswith("ssn_"):
-            advice = "send it as 'Authorization: Bearer TOKEN', and revoke this one"
-            raise Problem(400, "token_in_address", f"a token in the address ends in logs; {advice}")
 
 
 def _unknown(message: str) -> Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
@@ -20,6 +20,8 @@ from supersimplenet.station.access.accounts import (
     User,
 )
 from supersimplenet.station.access.guards import Guard, require
+from supersimplenet.station.api.routes import StrictRoute
+from supersimplenet.station.api.shapes import Body, IsoTime
 from supersimplenet.station.problems import Problem, problem_docs
 
 _LARGEST = 2**63 - 1
@@ -32,11 +34,7 @@ NameInPath = Annotated[str, Path(pattern=NAME_PATTERN, examples=["anna"])]
 RoleField = Annotated[Role, Field(description="each may do what those before it may", examples=["operator"])]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Login(_Body):
+class Login(Body):
     """Name and password."""
 
     name: str = Field(max_length=MAX_PASSWORD, examples=["anna"])
@@ -51,7 +49,7 @@ class Me(BaseModel):
     csrf: str | None = Field(description="for a session: what the header X-CSRF-Token must hold", examples=["ptXb…"])
 
 
-class NewUser(_Body):
+class NewUser(Body):
     """A user to add."""
 
     name: Name
@@ -59,7 +57,7 @@ class NewUser(_Body):
     password: NewPassword
 
 
-class UserChange(_Body):
+class UserChange(Body):
     """What to change of a user; what is not given stays."""
 
     role: RoleField | None = None
@@ -68,7 +66,7 @@ class UserChange(_Body):
     old_password: str | None = Field(None, max_length=MAX_PASSWORD, description="to change one's own password")
 
 
-class NewToken(_Body):
+class NewToken(Body):
     """A token to add."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN, examples=["line-1"])]
@@ -83,10 +81,41 @@ class AddedToken(BaseModel):
     token: str = Field(description="shown this once; it is not stored", examples=["ssn_4mX…"])
 
 
+class UserAnswer(BaseModel):
+    """A user, without the password."""
+
+    name: str
+    role: RoleField
+    disabled: bool
+    created_at: IsoTime
+
+
+class TokenAnswer(BaseModel):
+    """A machine's token, without the token itself."""
+
+    name: str
+    role: RoleField
+    created_at: IsoTime
+
+
+class EntryAnswer(BaseModel):
+    """An entry of the audit trail. Its hash is of the stored form, in which ``at`` is in milliseconds since 1970."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int
+    at: IsoTime
+    who: str
+    what: str
+    details: dict[str, Any]
+    previous: str
+    hash: str
+
+
 class AuditPage(BaseModel):
     """Entries of the audit trail, the newest first."""
 
-    entries: list[audit.Entry]
+    entries: list[EntryAnswer]
     next: int | None = Field(description="the next page is ?before= this; null at the end", examples=[17])
 
 
@@ -111,7 +140,9 @@ AccountsHere = Annotated[Accounts, Depends(_accounts)]
 Anyone = Annotated[Identity, Depends(require("operator"))]
 Admin = Annotated[Identity, Depends(require("admin"))]
 
-router = APIRouter(prefix="/v1", tags=["access"], responses=problem_docs(400, 401, 403, 422, 503))
+router = APIRouter(
+    prefix="/v1", route_class=StrictRoute, tags=["access"], responses=problem_docs(400, 401, 403, 422, 503)
+)
 
 
 @router.post("/login", dependencies=[Depends(_json_only)], responses=problem_docs(415, 429))
@@ -137,21 +168,21 @@ def me(who: Anyone) -> Me:
     return _me(who)
 
 
-@router.get("/users")
+@router.get("/users", response_model=list[UserAnswer])
 def users(who: Admin, accounts: AccountsHere) -> list[User]:
     """List all users."""
     del who
     return accounts.users()
 
 
-@router.post("/users", status_code=201, responses=problem_docs(409))
+@router.post("/users", response_model=UserAnswer, status_code=201, responses=problem_docs(409))
 def add_user(body: NewUser, who: Admin, accounts: AccountsHere) -> User:
     """Add a user. The first one is an admin: from then on everybody needs to log in."""
     _check_first(who, body.role == "admin")
     return accounts.add_user(body.name, body.role, body.password, by=who.name)
 
 
-@router.patch("/users/{name}", responses=problem_docs(404, 409, 429))
+@router.patch("/users/{name}", response_model=UserAnswer, responses=problem_docs(404, 409, 429))
 def change_user(name: NameInPath, body: UserChange, request: Request, who: Anyone, accounts: AccountsHere) -> User:
     """Change a user, as an admin; or one's own password, with the old one."""
     is_own = who.name == name
@@ -168,7 +199,7 @@ def change_user(name: NameInPath, body: UserChange, request: Request, who: Anyon
     return accounts.change_user(name, by=who.name, role=body.role, disabled=body.disabled, password=body.password)
 
 
-@router.get("/tokens")
+@router.get("/tokens", response_model=list[TokenAnswer])
 def tokens(who: Admin, accounts: AccountsHere) -> list[Token]:
     """List all tokens; not the tokens themselves, which are not stored."""
     del who
@@ -201,7 +232,8 @@ def audit_page(
     with guard.engine.connect() as connection:
         entries = audit.entries(connection, before=before, limit=limit)
     more = len(entries) == limit and entries[-1].number > 1
-    return AuditPage(entries=entries, next=entries[-1].number if more else None)
+    shown = [EntryAnswer.model_validate(entry) for entry in entries]
+    return AuditPage(entries=shown, next=entries[-1].number if more else None)
 
 
 @router.get("/audit/head")

@@ -18,7 +18,7 @@ from supersimplenet.errors import printable
 from supersimplenet.postprocessing.parts import part_verdicts
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import Intake, busy, pictures_of
-from supersimplenet.station.api.routes import ERRORS, Here, operator
+from supersimplenet.station.api.routes import ERRORS, Here, StrictRoute, operator
 from supersimplenet.station.inspection import FullError, Inspected, Picture, ReusedKeyError
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.problems import Problem, problem_answer
@@ -26,7 +26,7 @@ from supersimplenet.station.station import Station
 from supersimplenet.station.storage import results
 from supersimplenet.station.storage.recorder import Record, shown_by
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
 _PATH = "/v1/inspect"
 
 

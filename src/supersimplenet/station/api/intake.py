@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
+from types import NoneType
 from typing import Any
 
 import anyio
 from fastapi import Request
+from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from supersimplenet.errors import printable
+from supersimplenet.station.api.shapes import ImageShape, ImagesShape
 from supersimplenet.station.config import StationConfig
 from supersimplenet.station.inspection import Picture
 from supersimplenet.station.problems import Problem
+from supersimplenet.utils.formatting import first_line, nearest
 
 _NAME, _PART, _KEY = 300, 200, 200  # letters
 _WHOLE_BODY = 10  # times the limit of a pause, for all of a body
@@ -162,14 +165,47 @@ async def _of_form(request: Request, content: bytes) -> list[dict[str, Any]]:
 
 
 def _of_json(content: bytes) -> Iterator[dict[str, Any]]:
-    form = 'wanted {"images": [{"name": "a.png", "content": "... base64 ..."}]}'
     try:
-        images = json.loads(content)["images"]
-        for image in images:
-            texts = {name: None if image.get(name) is None else "" + image[name] for name in ("name", "part", "key")}
-            yield {**texts, "content": base64.b64decode(image["content"], validate=True)}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as error:
-        raise Problem(422, "json", f"the body is not as wanted; {form}") from error
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _wrong_json(f"not readable as JSON ({first_line(error)})") from error
+    if not isinstance(body, dict):
+        raise _wrong_json("the body is not an object")
+    _check_fields(body, "the body", ImagesShape)
+    if not isinstance(body.get("images"), list):
+        raise _wrong_json("images is missing" if "images" not in body else "images is not a list")
+    for number, image in enumerate(body["images"], start=1):
+        yield _of_image(image, f"image {number}")
+
+
+def _of_image(image: Any, place: str) -> dict[str, Any]:
+    if not isinstance(image, dict):
+        raise _wrong_json(f"{place} is not an object")
+    if isinstance(image.get("name"), str):
+        place = f'{place} ("{printable(image["name"])[:100]}")'
+    _check_fields(image, place, ImageShape)
+    for field in ImageShape.model_fields:
+        if not isinstance(image.get(field), (str, NoneType)):
+            raise _wrong_json(f"{place}: {field} is not a text")
+    if image.get("content") is None:
+        raise _wrong_json(f"{place}: content is missing")
+    if image["content"].startswith("data:"):
+        raise _wrong_json(f"{place}: content is a data URL; send only what follows 'base64,'")
+    try:
+        return image | {"content": base64.b64decode(image["content"], validate=True)}
+    except ValueError as error:
+        raise _wrong_json(f"{place}: content is not base64: A-Z, a-z, 0-9, + and /, without line ends") from error
+
+
+def _check_fields(found: dict[str, Any], place: str, shape: type[BaseModel]) -> None:
+    for name in found:
+        if name not in shape.model_fields:
+            raise _wrong_json(f"{place}: no field {printable(name[:100])}{nearest(name[:100], shape.model_fields)}")
+
+
+def _wrong_json(reason: str) -> Problem:
+    form = '{"images": [{"name": "a.png", "content": "... base64 ..."}]}'
+    return Problem(422, "json", f"{reason}; wanted {form}")
 
 
 def _text(what: str, value: str | None, longest: int) -> str:

@@ -14,7 +14,7 @@ from supersimplenet.station.access.accounts import Identity
 from supersimplenet.station.access.audit import append
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import busy
-from supersimplenet.station.api.routes import ERRORS, Here, engineer, not_there, operator
+from supersimplenet.station.api.routes import ERRORS, Here, StrictRoute, engineer, not_there, operator
 from supersimplenet.station.drift import DriftState
 from supersimplenet.station.metrics import CONTENT_TYPE
 from supersimplenet.station.models import LoadedModel
@@ -24,7 +24,7 @@ from supersimplenet.station.storage.results import iso_time
 from supersimplenet.station.storage.schema import MODELS
 from supersimplenet.utils.version import __version__
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
 
 @router.get("/models", response_model=list[shapes.ModelShape], responses=ERRORS, dependencies=[operator])
@@ -102,7 +102,7 @@ def status(station: Here) -> Response:
     )
 
 
-@router.get("/live")
+@router.get("/live", responses=ERRORS)
 async def live() -> dict[str, bool]:
     """Answer while the process runs."""
     return {"live": True}
@@ -116,7 +116,7 @@ async def ready(station: Here) -> dict[str, bool]:
     return {"ready": True}
 
 
-@router.get("/version")
+@router.get("/version", responses=ERRORS)
 async def version() -> dict[str, str]:
     """Return the version of the package."""
     return {"version": __version__}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,21 +20,27 @@ from supersimplenet.station.access.accounts import Identity
 from supersimplenet.station.access.audit import append
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import busy
-from supersimplenet.station.api.routes import ERRORS, Here, not_there, operator
+from supersimplenet.station.api.routes import ERRORS, Here, StrictRoute, not_there, operator
 from supersimplenet.station.problems import Problem
 from supersimplenet.station.station import Station
-from supersimplenet.station.storage import exports, results
+from supersimplenet.station.storage import exports, names, results
 from supersimplenet.station.storage.database import writing
 from supersimplenet.station.storage.pictures import SHOWN_KINDS, SHOWN_SIDES_PX
 from supersimplenet.station.storage.recorder import Record
+from supersimplenet.utils.formatting import nearest
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture never changes
+_MOST_NAMED = 20  # products in a message
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def _no_number(value: str) -> str:
-    """Refuse what pydantic would take for seconds since 1970."""
+def _as_sent(value: str) -> str:
+    """Return the text of a time, if it is no number, which pydantic would read as seconds, and its + is no space."""
+    if re.search(r":\d\d\S* \d\d:?\d\d$", value):
+        raise ValueError(
+            "a space before the zone; in an address + means a space, so write + as %2B, or the time in UTC with Z"
+        )
     try:
         float(value)
     except ValueError:
@@ -39,14 +48,13 @@ def _no_number(value: str) -> str:
     raise ValueError("a number; wanted a time such as 2026-11-30T06:00:00Z")
 
 
-Moment = Annotated[datetime, BeforeValidator(_no_number)]
+Moment = Annotated[datetime, BeforeValidator(_as_sent)]
+_MOMENT_TEXT = "ISO 8601 such as 2026-11-30T06:00:00Z; UTC where no zone is given; the + of a zone is written %2B"
 
 
 def wanted_results(  # one parameter for each in the URL
-    since: Annotated[
-        Moment | None, Query(description="from this time on, ISO 8601; UTC where no zone is given")
-    ] = None,
-    until: Annotated[Moment | None, Query(description="before this time")] = None,
+    since: Annotated[Moment | None, Query(description=f"from this time on, {_MOMENT_TEXT}")] = None,
+    until: Annotated[Moment | None, Query(description=f"before this time, {_MOMENT_TEXT}")] = None,
     verdict: results.Wanted | None = None,
     product: Annotated[str | None, Query(max_length=200)] = None,
     part: Annotated[str | None, Query(max_length=400)] = None,
@@ -75,6 +83,8 @@ def list_results(
     """Search results by time, verdict, product, part, model, source and review."""
     last = None if after is None else _found(station, after)
     found = results.search(station.engine, wanted, order=order, after=last, limit=limit + 1)
+    if not found:
+        _check_names(station, wanted)
     more = found[limit - 1]["id"] if len(found) > limit else None
     return JSONResponse({"results": station.public(found[:limit]), "next": more})
 
@@ -82,27 +92,30 @@ def list_results(
 @router.get("/counts", response_model=shapes.CountsShape, responses=ERRORS, dependencies=[operator])
 def count_results(station: Here, wanted: Wanted) -> Response:
     """Count results by verdict, and reviews that contradict it."""
-    return JSONResponse(results.count(station.engine, wanted))
+    counts = results.count(station.engine, wanted)
+    if not any(counts.values()):
+        _check_names(station, wanted)
+    return JSONResponse(counts)
 
 
 @router.get("/results.csv", response_class=StreamingResponse, responses=ERRORS, dependencies=[operator])
 def results_as_csv(station: Here, wanted: Wanted) -> Response:
     """Return results as a CSV table, oldest first."""
-    lines = exports.csv_lines(results.every(station.engine, wanted))
+    lines = exports.csv_lines(_every(station, wanted))
     return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=_attached("results.csv"))
 
 
 @router.get("/results.parquet", response_class=StreamingResponse, responses=ERRORS, dependencies=[operator])
 def results_as_parquet(station: Here, wanted: Wanted) -> Response:
     """Return results as a Parquet table, oldest first."""
-    blocks = exports.parquet_blocks(results.every(station.engine, wanted))
+    blocks = exports.parquet_blocks(_every(station, wanted))
     return StreamingResponse(blocks, media_type="application/vnd.apache.parquet", headers=_attached("results.parquet"))
 
 
 @router.get("/results.zip", response_class=StreamingResponse, responses=ERRORS, dependencies=[operator])
 def pictures_as_zip(station: Here, wanted: Wanted) -> Response:
     """Return the kept pictures of results in a folder for each verdict, those that were reviewed by the review."""
-    blocks = exports.zip_blocks(results.every(station.engine, wanted), station.store)
+    blocks = exports.zip_blocks(_every(station, wanted), station.store)
     return StreamingResponse(blocks, media_type="application/zip", headers=_attached("results.zip"))
 
 
@@ -185,6 +198,30 @@ async def events(request: Request, station: Here) -> Response:
     last = request.headers.get("last-event-id")
     missed = await run_in_threadpool(_missed, station, last) if last else []
     return StreamingResponse(station.hub.stream(missed), media_type="text/event-stream")
+
+
+def _every(station: Station, wanted: results.Filter) -> Iterator[Record]:
+    """Return all results that are wanted, oldest first; the first ones are asked for at once."""
+    records = results.every(station.engine, wanted)
+    first = next(records, None)
+    if first is None:
+        _check_names(station, wanted)
+        return records
+    return chain([first], records)
+
+
+def _check_names(station: Station, wanted: results.Filter) -> None:
+    """Refuse a product or model that never was; for where nothing was found, as it asks the database."""
+    product, model = wanted.product, wanted.model
+    if product is not None and product not in station.models.products:
+        earlier = names.products(station.engine)
+        if product not in earlier:
+            known = sorted({*earlier, *station.models.products})
+            shown = ", ".join(known[:_MOST_NAMED]) + (", ..." if len(known) > _MOST_NAMED else "")
+            raise Problem(404, "product", f"no product '{product}'{nearest(product, known)}; known are {shown}")
+    in_use = {used.id for used in station.models}
+    if model is not None and model not in in_use and not names.has_model(station.engine, model):
+        raise Problem(404, "model", f"no model '{model}'; wanted an id of 64 digits as in results and /v1/models")
 
 
 def _found(station: Station, id: str) -> Record:  # noqa: A002

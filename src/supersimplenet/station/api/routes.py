@@ -1,15 +1,20 @@
-"""What the routes of the service share: the station of a request, roles, and the errors they answer."""
+"""What the routes of the service share: strict queries, the station of a request, roles, and the errors they answer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from starlette.datastructures import QueryParams
 
 from supersimplenet.errors import printable
-from supersimplenet.station.access.guards import require
+from supersimplenet.station.access.guards import refuse_secrets_in_address, require
 from supersimplenet.station.problems import ErrorAnswer, Problem
 from supersimplenet.station.station import Station
+from supersimplenet.utils.formatting import listed, nearest
 
 operator, engineer = Depends(require("operator")), Depends(require("engineer"))
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -37,6 +42,43 @@ async def station_of(request: Request) -> Station:
 
 
 Here = Annotated[Station, Depends(station_of)]
+_MOST_NAMED = 5  # wrong parameters in a message
+
+
+class StrictRoute(APIRoute):
+    """A route that refuses parameters in the query that it does not have, or that come twice.
+
+    A misspelt filter that is left out of account would answer with all results.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        answer = super().get_route_handler()
+        known = sorted(set(_query_names(self.dependant)))
+
+        async def answer_strictly(request: Request) -> Response:
+            refuse_secrets_in_address(request)  # whose advice matters more
+            _check_query(request.query_params, known)
+            return await answer(request)
+
+        return answer_strictly
+
+
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    yield from (field.alias for field in dependant.query_params)
+    for needed in dependant.dependencies:
+        yield from _query_names(needed)
+
+
+def _check_query(given: QueryParams, known: Sequence[str]) -> None:
+    if unknown := [name for name in given if name not in known]:
+        wrong = [f"{name[:100]}: no such parameter{nearest(name[:100], known)}" for name in unknown[:_MOST_NAMED]]
+        more = f"; and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+        has = f"this address takes {listed(known, 'and')}" if known else "this address takes none"
+        raise Problem(422, "query", f"query: {'; '.join(wrong)}{more}; {has}")
+    for name in given:
+        if (times := len(given.getlist(name))) > 1:
+            raise Problem(422, "query", f"query: {name}: given {times} times; wanted once")
 
 
 def not_there(what: str, name: str) -> Problem:

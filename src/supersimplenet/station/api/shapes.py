@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from supersimplenet.station.problems import ErrorDetail
+from supersimplenet.station.storage.results import iso_time
 
 VerdictName = Literal["good", "unsure", "bad"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+IsoTime = Annotated[  # made of milliseconds since 1970, the form in which times are stored
+    str, BeforeValidator(iso_time), Field(description="ISO 8601, UTC", examples=["2026-11-30T06:00:00.125Z"])
+]
+
+
+class Body(BaseModel):
+    """A body that is sent: a misspelt field is refused."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class DefectShape(BaseModel):
@@ -139,7 +149,7 @@ class AnswerShape(BaseModel):
     parts: list[PartShape] = Field(description="of each part in this request, from all photographs of it until now")
 
 
-class ImageShape(BaseModel):
+class ImageShape(Body):
     """A picture in JSON."""
 
     name: str | None = Field(None, max_length=300)
@@ -148,7 +158,7 @@ class ImageShape(BaseModel):
     content: str = Field(description="the file's bytes, base64")
 
 
-class ImagesShape(BaseModel):
+class ImagesShape(Body):
     """Pictures in JSON."""
 
     images: list[ImageShape] = Field(min_length=1)
@@ -178,7 +188,7 @@ class PartAnswer(PartShape):
     results: list[ResultShape]
 
 
-class ReviewBody(BaseModel):
+class ReviewBody(Body):
     """What the part is, as a person sees it; null takes a review back."""
 
     verdict: Literal["good", "bad"] | None
@@ -193,7 +203,7 @@ class ModelShape(BaseModel):
     facts: dict[str, Any] = Field(description="hashes of the files, engine, versions, thresholds and calibration")
 
 
-class ModelBody(BaseModel):
+class ModelBody(Body):
     """The model to use for a product from now on."""
 
     name: str = Field(description="a model folder or exported file below --models", examples=["tiles-2"])

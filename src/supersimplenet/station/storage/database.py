@@ -88,7 +88,8 @@ def _engine(url: str) -> Engine:
     elif backend == "sqlite":
         options = {"connect_args": {"timeout": _BUSY_S}}
     else:
-        raise ConfigError(f"database: '{backend}'; wanted sqlite or postgresql")
+        hint = "; write postgresql:// in place of postgres://" if backend == "postgres" else ""
+        raise ConfigError(f"database: '{backend}'; wanted sqlite or postgresql{hint}")
     try:
         engine = create_engine(address, **options)
     except (ImportError, NoSuchModuleError) as error:
