@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.station.access.accounts import Identity
 from supersimplenet.station.access.audit import append
+from supersimplenet.station.access.guards import may_go_on
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import busy
 from supersimplenet.station.api.routes import ERRORS, Here, not_there, operator, plain_part
@@ -26,6 +29,7 @@ from supersimplenet.station.storage.recorder import Record
 
 router = APIRouter(prefix="/v1")
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture never changes
+_PUBLISHING = threading.Lock()  # of two reviews of a result, the later one is also published later
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -159,7 +163,11 @@ def review(
         if not results.review(connection, id, body.verdict, by=who.name):
             raise not_there("result", id)
         append(connection, who=who.name, what="review", details={"result": id, "verdict": body.verdict})
-    return JSONResponse(results.public(_found(station, id)))
+    with _PUBLISHING:
+        record = _found(station, id)
+        if station.hub is not None:
+            station.hub.publish_review(record)
+    return JSONResponse(results.public(record))
 
 
 @router.get("/parts/{product}/{part:path}", response_model=shapes.PartAnswer, responses=ERRORS, dependencies=[operator])
@@ -174,12 +182,16 @@ def part(station: Here, product: str, part: str) -> Response:
 
 @router.get("/events", response_class=StreamingResponse, responses=ERRORS, dependencies=[operator])
 async def events(request: Request, station: Here) -> Response:
-    """Stream new results as server-sent events; ``Last-Event-ID`` gets what was missed, at most 50."""
+    """Stream new results (``result``) and reviews (``review``) as server-sent events, as long as the sender is known.
+
+    ``Last-Event-ID`` gets the results that were missed, at most 50. ``ended`` comes last where a login is needed again.
+    """
     if station.hub is None:
         raise busy("the station starts")
     last = request.headers.get("last-event-id")
     missed = await run_in_threadpool(_missed, station, last) if last else []
-    return StreamingResponse(station.hub.stream(missed), media_type="text/event-stream")
+    stream = station.hub.stream(missed, may_go_on=functools.partial(may_go_on, request))
+    return StreamingResponse(stream, media_type="text/event-stream")
 
 
 def _found(station: Station, id: str) -> Record:  # noqa: A002

@@ -5,6 +5,7 @@ import { decisionWords } from "./decision.js";
 import { byId, element, pairs } from "./dom.js";
 import { addressOf, filterOf } from "./filters.js";
 import { begin, showProblem, showSigns } from "./frame.js";
+import { listen } from "./live.js";
 import { showPicture, showSwitches } from "./picture.js";
 import { reviewBox } from "./review.js";
 import { ofTab } from "./storage.js";
@@ -25,6 +26,7 @@ try {
   const result = await ask(`/v1/results/${encodeURIComponent(id)}`);
   show(result);
   byId("result").hidden = false;
+  listenFor(result);
   await Promise.all([showModel(result), showPart(result), showAround()]);
 } catch (error) {
   showProblem(error);
@@ -35,7 +37,7 @@ function show(result) {
   document.title = text("title.of", { name, page: text("brand") });
   byId("name").textContent = name;
   showVerdict(byId("verdict"), result.verdict);
-  showPicture(byId("stage"), result);
+  showPicture(byId("stage"), byId("legend"), result);
   review.show(result);
   byId("picture").href = `/v1/results/${result.id}/picture`;
   byId("picture").hidden = !result.picture.kept;
@@ -77,6 +79,17 @@ function defects(result) {
   const isPeak = result.defects.some((defect) => defect.below_threshold);
   const note = text(isPeak ? "defects.peak_only" : "defects.note");
   return element("div", {}, element("div", { class: "scroll" }, table), element("p", { class: "quiet" }, note));
+}
+
+/** Reviews that are made elsewhere, also those that were made while the station was not heard. */
+function listenFor(result) {
+  listen({
+    review: (found) => {
+      if (found.id === result.id) review.show(found);
+      if (found.product === result.product && found.part === result.part) showPart(result);
+    },
+    opened: () => ask(`/v1/results/${result.id}`).then((found) => review.show(found)).catch(() => {}),
+  });
 }
 
 /** What the model was when it decided: kept by the station, also when another one is in use since. */
