@@ -490,10 +490,6 @@ def test_the_page_of_a_result(browser, station, contents):
         page.wait_for_selector("#facts .hash")
         decision = page.locator("#decision").text_content()
         assert facts["guarantee"] in decision
-        of = 100
-        assert (
-            f"Of {of} good parts, about {max(1, round(both[1]['p_value'] * of))} score at least this high." in decision
-        )
         assert "threshold 0.5" in decision
         rows = page.locator("#defects tbody tr")
         assert rows.count() == len(both[1]["defects"])
@@ -520,6 +516,20 @@ def test_the_page_of_a_result(browser, station, contents):
     with Opened(browser, station, f"/results/{'0' * 32}", may="404") as page:
         page.wait_for_selector("#problem:not([hidden])")
         assert "0" * 32 in page.locator("#problem").text_content()
+
+
+def test_how_rare_a_score_is_says_no_more_than_the_calibration_knows(browser, station, contents, case):
+    parts = case.detector.calibration.parts
+    found = [station.inspect(content, name="rare.png") for content in (*contents["good"], *contents["bad"])]
+    lowest, usual = (choose(found, key=lambda result: result["p_value"]) for choose in (min, max))
+    most, number = -(-100 // (parts + 1)), round(100 * usual["p_value"])
+    assert (parts, lowest["p_value"]) == (24, 1 / 25)
+    assert number > most
+    said = f"At most {most} of 100 good parts score this high: none of the {parts} good parts that"
+    for result, words in ((lowest, said), (usual, f"About {number} of 100 good parts score this high or higher.")):
+        with Opened(browser, station, f"/results/{result['id']}") as page:
+            page.wait_for_selector("#decision .guarantee")
+            assert words in page.locator("#decision").text_content()
 
 
 def test_previous_and_next_follow_the_list(browser, station, many):
@@ -628,7 +638,7 @@ def test_light_and_dark_by_hand_is_kept(browser, station, many):
         by_system = page.evaluate(background)
         for _ in range(2):
             page.locator("#theme").click()  # light, then dark
-        assert page.locator("#theme").get_attribute("aria-label") == "Colours: Dark"
+        assert page.locator("#theme").get_attribute("aria-label") == "Theme: dark"
         dark = page.evaluate(background)
         assert dark != by_system
         page.goto(station.address + "/")

@@ -30,12 +30,11 @@ export function beginTheme() {
   const show = () => {
     if (theme === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
+    const words = text("theme.label", { theme: text(`theme.${theme}`) });
     button.replaceChildren(
-      element("span", { "aria-hidden": "true" }, THEME_MARKS[theme]),
-      element("span", { class: "words" }, text(`theme.${theme}`)),
-    );
-    button.setAttribute("aria-label", text("theme.label", { theme: text(`theme.${theme}`) }));
-    button.title = text("theme.label", { theme: text(`theme.${theme}`) });
+      element("span", { "aria-hidden": "true" }, THEME_MARKS[theme]), element("span", { class: "words" }, words));
+    button.setAttribute("aria-label", words);
+    button.title = words;
   };
   button.addEventListener("click", () => {
     theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];

@@ -1,7 +1,7 @@
 // The page of a result: picture, decision in words, defects, the part's other photographs, and what decided.
 
 import { ask, query } from "./api.js";
-import { decisionWords } from "./decision.js";
+import { decisionWords, rarityWords } from "./decision.js";
 import { byId, element, pairs } from "./dom.js";
 import { addressOf, filterOf } from "./filters.js";
 import { begin, showProblem, showSigns } from "./frame.js";
@@ -41,7 +41,7 @@ function show(result) {
   review.show(result);
   byId("picture").href = `/v1/results/${result.id}/picture`;
   byId("picture").hidden = !result.picture.kept;
-  byId("decision").replaceChildren(...decisionWords(result).map((words) => element("p", {}, words)));
+  byId("decision").replaceChildren(element("p", {}, decisionWords(result)));
   byId("defects").replaceChildren(defects(result));
   byId("facts").replaceChildren(...pairs(factsOf(result)));
 }
@@ -105,6 +105,8 @@ async function showModel(result) {
     ...Object.entries(facts?.files ?? {}).map(([name, sha256]) => [name, element("code", {}, sha256)]),
   ]));
   const isGuaranteed = result.calibrated && facts?.guarantee;
+  const parts = facts?.calibration?.part_logits?.length ?? null;
+  if (result.p_value !== null) byId("decision").append(element("p", {}, rarityWords(result.p_value, parts)));
   byId("decision").append(element("p", { class: isGuaranteed ? "guarantee" : "guarantee broken" },
     isGuaranteed ? text("decision.guarantee", { guarantee: facts.guarantee }) : text("decision.no_guarantee")));
 }
