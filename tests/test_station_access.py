@@ -185,7 +185,9 @@ def test_a_session_ends_after_12_idle_hours_or_7_days(accounts, clock):
     cookie, _ = accounts.log_in("anna", PASSWORD, address="10.0.0.1")
     clock.now_ms += 12 * HOUR_MS
     assert accounts.of_session(cookie) is not None
-    clock.now_ms += 12 * HOUR_MS + 1
+    clock.now_ms += 12 * HOUR_MS
+    assert accounts.of_session(cookie, is_use=False) is not None  # a stream that is open is no use
+    clock.now_ms += 1
     assert accounts.of_session(cookie) is None
     cookie, _ = accounts.log_in("anna", PASSWORD, address="10.0.0.1")
     for _ in range(14):
@@ -441,7 +443,7 @@ def test_a_session_in_the_browser(engine, accounts):
     answer = client.post("/v1/login", json={"name": "anna", "password": PASSWORD})
     assert answer.json() == {"name": "anna", "role": "engineer", "csrf": answer.json()["csrf"]}
     cookie = answer.headers["set-cookie"]
-    assert cookie.startswith("station=")
+    assert cookie.startswith("station-8700=")
     assert cookie.partition("; ")[2] == "HttpOnly; Max-Age=604800; Path=/; SameSite=strict"
     assert client.get("/v1/me").json() == answer.json()
     assert code(client.post("/v1/models")) == (403, "csrf")
@@ -450,11 +452,11 @@ def test_a_session_in_the_browser(engine, accounts):
     headers = {"X-CSRF-Token": answer.json()["csrf"]}
     assert client.post("/v1/models", headers=headers).json() == "anna"
     assert code(client.post("/v1/logout")) == (403, "csrf")
-    stolen = client.cookies["station"]
+    stolen = client.cookies["station-8700"]
     answer = client.post("/v1/logout", headers=headers)
     assert answer.status_code == 204
     assert "Max-Age=0" in answer.headers["set-cookie"]
-    client.cookies.set("station", stolen)
+    client.cookies.set("station-8700", stolen)
     assert code(client.get("/v1/me")) == (401, "unauthorized")
 
 

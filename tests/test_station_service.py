@@ -588,7 +588,7 @@ def test_tls_hides_cookies_and_asks_for_itself_again(models, tmp_path):
         station.client.post("/v1/users", json=user)
         login = station.client.post("/v1/login", json={"name": "chief", "password": "long enough"})
     cookie = login.headers["Set-Cookie"]
-    assert cookie.startswith("__Host-station=")
+    assert cookie.startswith(f"__Host-station-{station.options['port']}=")
     assert {"HttpOnly", "Secure", "SameSite=strict"} <= set(cookie.split("; "))
     assert login.headers["Strict-Transport-Security"] == "max-age=31536000"
 

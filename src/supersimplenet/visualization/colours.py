@@ -5,7 +5,7 @@ People with deuteranopia or protanopia tell them apart: `tests/test_colours.py` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib as mpl
 import numpy as np
@@ -69,6 +69,11 @@ def _calibrated() -> MapColours:
 
 
 CALIBRATED = _calibrated()
+# The same without the violet. The pixel threshold lies just above what good parts reach (in `make demo` half the map of
+# a good part is within 0.8 logits below it), so that a colour below it would tint each good part as a whole.
+CLEAR_BELOW = replace(
+    CALIBRATED, opacities=np.where(np.arange(256) < _AT, np.float32(0), CALIBRATED.opacities).astype(np.float32)
+)
 UNCALIBRATED = MapColours(
     colours=_inferno(np.linspace(0, 1, 256)), opacities=np.linspace(0, _UNCALIBRATED_OPACITY, 256, dtype=np.float32)
 )
@@ -80,9 +85,9 @@ CALIBRATED_MARKS = [
 ]
 
 
-def colours_of(prediction: Prediction) -> MapColours:
+def colours_of(prediction: Prediction, calibrated: MapColours = CALIBRATED) -> MapColours:
     """Return the colours of a prediction's anomaly map: of a calibrated model, or of one without thresholds."""
-    return UNCALIBRATED if prediction.pixel_logit is None else CALIBRATED
+    return UNCALIBRATED if prediction.pixel_logit is None else calibrated
 
 
 def map_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:

@@ -212,8 +212,13 @@ class Accounts:
             if connection.execute(delete(SESSIONS).where(SESSIONS.c.id == _sha256(cookie))).rowcount:
                 audit.append(connection, who=by, what="log out", details={})
 
-    def of_session(self, cookie: str) -> Identity | None:
-        """Return whom a cookie stands for; None for one that is unknown or has ended."""
+    def of_session(self, cookie: str, *, is_use: bool = True) -> Identity | None:
+        """Return whom a cookie stands for; None for one that is unknown or has ended.
+
+        Args:
+            cookie: the cookie's value.
+            is_use: whether this is a use of the session, which ends for want of use.
+        """
         now, digest = self._now(), _sha256(cookie)
         query = (
             select(SESSIONS, USERS.c.role)
@@ -225,7 +230,7 @@ class Accounts:
             row = connection.execute(query).first()
         if row is None:
             return None
-        if row.seen_at <= now - _SEEN_EVERY_MS:
+        if is_use and row.seen_at <= now - _SEEN_EVERY_MS:
             with writing(self._engine) as connection:
                 connection.execute(update(SESSIONS).where(SESSIONS.c.id == digest).values(seen_at=now))
         return Identity(row.user, row.role, row.csrf)

@@ -18,6 +18,7 @@ from argon2 import PasswordHasher
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
@@ -40,7 +41,7 @@ _SECURE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?")
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
 _HSTS = "max-age=31536000"
 _BEARER = HTTPBearer(auto_error=False, description="a token: supersimplenet station add-token, or POST /v1/tokens")
 
@@ -68,7 +69,6 @@ class Guard:
     ) -> None:
         self.engine = engine
         self.accounts = Accounts(engine, hasher=hasher)
-        self.cookie_name = "__Host-station" if tls else "station"
         self._tls, self._is_local = tls, is_local
         self._hosts = frozenset(host.lower() for host in hosts)
         # Other names lead here by way of a proxy, whose users are at any computer.
@@ -79,8 +79,12 @@ class Guard:
         """Whether no login is needed: nobody was added yet, and only this computer reaches the station."""
         return self._may_be_open and self.accounts.is_empty()
 
-    def identify(self, request: Request) -> Identity:
+    def identify(self, request: Request, *, is_use: bool = True) -> Identity:
         """Return who sends a request.
+
+        Args:
+            request: the request.
+            is_use: whether it counts as a use of the session, which ends for want of use.
 
         Raises:
             Problem: nobody that is known (401), or a request that a page of another site may have sent (400, 403).
@@ -90,8 +94,8 @@ class Guard:
         authorization = request.headers.get("authorization")
         if authorization is not None:
             return self._of_token(authorization)
-        cookie = request.cookies.get(self.cookie_name)
-        identity = None if cookie is None else self.accounts.of_session(cookie)
+        cookie = self.cookie(request)
+        identity = None if cookie is None else self.accounts.of_session(cookie, is_use=is_use)
         if identity is not None:
             _check_csrf(request, identity)
             return identity
@@ -100,23 +104,44 @@ class Guard:
             return Identity(LOCAL, "admin")
         raise _unknown("log in, or send a token as 'Authorization: Bearer TOKEN'")
 
+    def still_knows(self, request: Request) -> bool:
+        """Return whether who sent a request is known still; while the database is away, whoever was."""
+        try:
+            self.identify(request, is_use=False)
+        except Problem:
+            return False
+        except SQLAlchemyError:
+            return True
+        return True
+
     def needs_database(self, request: Request) -> bool:
         """Return whether `identify` has to ask the database, and so may wait."""
         authorization = request.headers.get("authorization")
         if authorization is not None:
             return not self.accounts.remembers(authorization.partition(" ")[2].strip())
-        return self.cookie_name in request.cookies or not self.accounts.remembers(None)
+        return self.cookie(request) is not None or not self.accounts.remembers(None)
 
-    def set_cookie(self, answer: Response, value: str) -> None:
+    def cookie(self, request: Request) -> str | None:
+        """Return the value of a request's cookie."""
+        return request.cookies.get(self._cookie_name(request))
+
+    def set_cookie(self, request: Request, answer: Response, value: str) -> None:
         """Give the browser a session's cookie; an empty value takes it away."""
         answer.set_cookie(
-            self.cookie_name,
+            self._cookie_name(request),
             value,
             max_age=LONGEST_SESSION_MS // 1000 if value else 0,
             secure=self._tls,
             httponly=True,
             samesite="strict",
         )
+
+    def _cookie_name(self, request: Request) -> str:
+        """Return the cookie's name: with the port, because a browser sends a host's cookies to all stations on it."""
+        match = _HOST.fullmatch(request.headers.get("host", "").lower())
+        port = match["port"] if match else None
+        name = "station" if port is None else f"station-{port}"
+        return f"__Host-{name}" if self._tls else name
 
     def _of_token(self, authorization: str) -> Identity:
         scheme, _, token = authorization.partition(" ")
@@ -158,6 +183,14 @@ async def identity(
     if guard.needs_database(request):
         return await run_in_threadpool(guard.identify, request)
     return guard.identify(request)  # a turn of another thread would cost more than all of it
+
+
+async def may_go_on(request: Request) -> bool:
+    """Return whether a request that takes long, such as a stream, may be answered further."""
+    guard: Guard = request.app.state.access
+    if guard.needs_database(request):
+        return await run_in_threadpool(guard.still_knows, request)
+    return guard.still_knows(request)
 
 
 @functools.cache

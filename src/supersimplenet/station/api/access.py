@@ -150,16 +150,16 @@ def log_in(body: Login, request: Request, answer: Response, guard: GuardHere) ->
     """Begin a session: the answer sets its cookie. After too many wrong attempts: 429 with Retry-After."""
     address = request.client.host if request.client else "unknown"
     cookie, who = guard.accounts.log_in(body.name, body.password, address=address)
-    guard.set_cookie(answer, cookie)
+    guard.set_cookie(request, answer, cookie)
     return _me(who)
 
 
 @router.post("/logout", status_code=204)
 def log_out(request: Request, answer: Response, who: Anyone, guard: GuardHere) -> None:
     """End the session."""
-    if cookie := request.cookies.get(guard.cookie_name):
+    if cookie := guard.cookie(request):
         guard.accounts.log_out(cookie, by=who.name)
-    guard.set_cookie(answer, "")
+    guard.set_cookie(request, answer, "")
 
 
 @router.get("/me")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from itertools import chain
@@ -18,6 +20,7 @@ from supersimplenet.errors import ImageError
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.station.access.accounts import Identity
 from supersimplenet.station.access.audit import append
+from supersimplenet.station.access.guards import may_go_on
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import busy
 from supersimplenet.station.api.routes import ERRORS, Here, StrictRoute, not_there, operator
@@ -32,6 +35,7 @@ from supersimplenet.utils.formatting import nearest
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture never changes
 _MOST_NAMED = 20  # products in a message
+_PUBLISHING = threading.Lock()  # of two reviews of a result, the later one is also published later
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -176,7 +180,11 @@ def review(
         if not results.review(connection, id, body.verdict, by=who.name):
             raise not_there("result", id)
         append(connection, who=who.name, what="review", details={"result": id, "verdict": body.verdict})
-    return JSONResponse(station.public([_found(station, id)])[0])
+    with _PUBLISHING:
+        (result,) = station.public([_found(station, id)])
+        if station.hub is not None:
+            station.hub.publish_review(result)
+    return JSONResponse(result)
 
 
 @router.get("/parts/{product}/{part:path}", response_model=shapes.PartAnswer, responses=ERRORS, dependencies=[operator])
@@ -192,12 +200,16 @@ def part(station: Here, product: str, part: str) -> Response:
 
 @router.get("/events", response_class=StreamingResponse, responses=ERRORS, dependencies=[operator])
 async def events(request: Request, station: Here) -> Response:
-    """Stream new results as server-sent events; ``Last-Event-ID`` gets what was missed, at most 50."""
+    """Stream new results (``result``) and reviews (``review``) as server-sent events, as long as the sender is known.
+
+    ``Last-Event-ID`` gets the results that were missed, at most 50. ``ended`` comes last where a login is needed again.
+    """
     if station.hub is None:
         raise busy("the station starts")
     last = request.headers.get("last-event-id")
     missed = await run_in_threadpool(_missed, station, last) if last else []
-    return StreamingResponse(station.hub.stream(missed), media_type="text/event-stream")
+    stream = station.hub.stream(missed, may_go_on=functools.partial(may_go_on, request))
+    return StreamingResponse(stream, media_type="text/event-stream")
 
 
 def _every(station: Station, wanted: results.Filter) -> Iterator[Record]:

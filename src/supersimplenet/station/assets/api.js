@@ -4,6 +4,8 @@ import { text } from "./texts.js";
 
 const LONGEST_MS = 8000;
 let csrf = null;
+let isLeaving = false; // for the login page: one request without a session is followed by others
+addEventListener("pageshow", () => (isLeaving = false));
 let clockAhead = 0; // of this computer's clock, in ms
 let isClockKnown = false;
 
@@ -51,8 +53,16 @@ export async function whoAmI(options) {
 /** Leave for the login page and come back here; never returns. */
 export function toLogin() {
   const here = location.pathname + location.search;
-  location.replace(`/login?next=${encodeURIComponent(here)}`);
+  if (!isLeaving) location.replace(`/login?next=${encodeURIComponent(here)}`);
+  isLeaving = true;
   return new Promise(() => {});
+}
+
+/** End the session and leave for the login page. */
+export async function logOut() {
+  isLeaving = true;
+  await ask("/v1/logout", { method: "POST", login: false }).catch(() => {});
+  location.assign("/login");
 }
 
 /** The station's time in ms since 1970: its clock and this computer's may differ. */

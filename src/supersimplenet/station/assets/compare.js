@@ -43,7 +43,8 @@ export function beginCompare(shown, marked) {
 
 function side(result) {
   const stage = element("div", { class: "stage" });
-  showPicture(stage, result);
+  const legend = element("p", { class: "legend" });
+  showPicture(stage, legend, result);
   const verdict = element("div", { class: "verdict-block small" });
   showVerdict(verdict, result.verdict);
   const facts = element("dl", { class: "facts" }, pairs([
@@ -52,5 +53,5 @@ function side(result) {
     [text("score"), scoreText(result)],
     [text("time"), dayAndTime(new Date(result.taken_at))],
   ]));
-  return element("article", { "aria-label": nameOf(result) }, verdict, element("div", { class: "stage-box" }, stage), facts);
+  return element("article", { "aria-label": nameOf(result) }, verdict, element("div", { class: "stage-box" }, stage, legend), facts);
 }

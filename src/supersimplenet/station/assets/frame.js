@@ -1,6 +1,6 @@
 // What all pages have: texts, who I am, log out, light and dark, signs.
 
-import { ask, whoAmI } from "./api.js";
+import { logOut, whoAmI } from "./api.js";
 import { byId, element } from "./dom.js";
 import { remember, remembered } from "./storage.js";
 import { fillTexts, hasText, text } from "./texts.js";
@@ -21,10 +21,7 @@ export function showWho(me) {
   const isLocal = me.name === "local";
   byId("who").textContent = isLocal ? "" : text("who", { name: me.name, role: text(`role.${me.role}`) });
   byId("who").hidden = byId("logout").hidden = isLocal;
-  byId("logout").addEventListener("click", async () => {
-    await ask("/v1/logout", { method: "POST" }).catch(() => {});
-    location.assign("/login");
-  });
+  byId("logout").addEventListener("click", logOut);
 }
 
 export function beginTheme() {
@@ -33,12 +30,11 @@ export function beginTheme() {
   const show = () => {
     if (theme === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
+    const words = text("theme.label", { theme: text(`theme.${theme}`) });
     button.replaceChildren(
-      element("span", { "aria-hidden": "true" }, THEME_MARKS[theme]),
-      element("span", { class: "words" }, text(`theme.${theme}`)),
-    );
-    button.setAttribute("aria-label", text("theme.label", { theme: text(`theme.${theme}`) }));
-    button.title = text("theme.label", { theme: text(`theme.${theme}`) });
+      element("span", { "aria-hidden": "true" }, THEME_MARKS[theme]), element("span", { class: "words" }, words));
+    button.setAttribute("aria-label", words);
+    button.title = words;
   };
   button.addEventListener("click", () => {
     theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
@@ -66,6 +62,7 @@ export function showSigns(signs) {
 
 /** The sign of a lost connection; null takes it away. */
 export function showLost(words) {
+  document.body.classList.toggle("is-lost", words !== null);
   const shown = byId("lost");
   if (words === null) return shown?.remove();
   if (shown) {

@@ -3,12 +3,12 @@
 import { ask, query, stationNow, Unreachable } from "./api.js";
 import { showCounts } from "./counts.js";
 import { byId, element, pairs } from "./dom.js";
-import { begin, showLost, showSigns } from "./frame.js";
+import { begin, showSigns } from "./frame.js";
 import { listen } from "./live.js";
 import { showPicture, showSwitches } from "./picture.js";
 import { reviewBox } from "./review.js";
 import { showStrip } from "./strip.js";
-import { ago, minuteOf, text, timeOf } from "./texts.js";
+import { ago, text, timeOf } from "./texts.js";
 import { nameOf, scoreText, showVerdict } from "./verdict.js";
 
 const LAST = 50;
@@ -101,7 +101,7 @@ function show(byItself) {
   if (current === undefined) return;
   shownAt = performance.now();
   showVerdict(byId("verdict"), current.verdict);
-  showPicture(byId("stage"), current);
+  showPicture(byId("stage"), byId("legend"), current);
   showFacts(current);
   review.show(current, byItself);
   byId("open").href = `/results/${current.id}`;
@@ -235,15 +235,17 @@ const live = listen({
     showSoon();
     countSoon();
   },
+  review: (result) => {
+    review.hear(result);
+    if ([...results, held].some((known) => known?.id === result.id)) {
+      put(result);
+      show(false);
+    }
+    countSoon();
+  },
   opened: () => {
-    showLost(null);
-    document.body.classList.remove("is-lost");
     askStatus();
     catchUp();
-  },
-  lost: (since) => {
-    showLost(text("lost", { time: minuteOf(since) }));
-    document.body.classList.add("is-lost");
   },
 });
 await askStatus();

@@ -1,19 +1,22 @@
-// New results as they come, and whether the station is still heard.
+// New results and reviews as they come, and whether the station is still heard.
 
 import { ask } from "./api.js";
+import { showLost } from "./frame.js";
+import { minuteOf, text } from "./texts.js";
 
 const SILENCE_MS = 25000; // a beat comes every 10 s
 const AGAIN_MS = 1000;
 
-/** Listen to the station.
+/** Listen to the station while the page is seen: a browser has few connections, and hidden pages share them.
  *
- * result: called with each new one. opened: called when the station is heard, also again. lost: called with the time
- * (Date) at which it was last heard, again and again while it is not.
+ * result: called with each new one; review: with each whose review was changed. opened: called when the station is
+ * heard, also again: what was missed is to be asked for. A lost connection is shown.
  */
-export function listen({ result, opened, lost }) {
+export function listen({ result = () => {}, review, opened }) {
   let source = null;
   let heardAt = new Date();
   let triedAt = 0;
+  let shownAt = 0; // when the page was seen again
   let isLost = false;
 
   const heard = () => {
@@ -22,24 +25,29 @@ export function listen({ result, opened, lost }) {
   };
   const lose = () => {
     isLost = true;
-    lost(heardAt);
+    showLost(text("lost", { time: minuteOf(heardAt) }));
+  };
+  const open = () => {
+    heard();
+    showLost(null);
+    opened();
   };
   const connect = () => {
     source?.close();
     triedAt = Date.now();
     const own = new EventSource("/v1/events");
     source = own;
-    own.addEventListener("open", () => {
-      heard();
-      opened();
-    });
-    own.addEventListener("beat", () => {
-      if (isLost) opened();
-      heard();
-    });
-    own.addEventListener("result", (event) => {
-      heard();
-      result(JSON.parse(event.data));
+    own.addEventListener("open", open);
+    for (const [name, called] of Object.entries({ beat: () => {}, result, review })) {
+      own.addEventListener(name, (event) => {
+        if (isLost) open();
+        heard();
+        called(JSON.parse(event.data));
+      });
+    }
+    own.addEventListener("ended", () => {
+      own.close();
+      ask("/v1/me").then(() => location.reload(), () => {}); // to the login; or somebody else has logged in here
     });
     own.addEventListener("error", () => {
       if (own !== source) return;
@@ -50,16 +58,27 @@ export function listen({ result, opened, lost }) {
     });
   };
   const watch = () => {
-    if (isLost) lost(heardAt);
-    const isSilent = Date.now() - heardAt > SILENCE_MS;
+    if (document.hidden) return;
+    if (isLost) lose();
+    const isSilent = Date.now() - Math.max(heardAt, shownAt) > SILENCE_MS;
     if (isSilent && !isLost) lose();
     const isEnded = source.readyState === EventSource.CLOSED;
     const pause = isEnded ? AGAIN_MS : 5 * AGAIN_MS;
     if ((isEnded || isSilent) && Date.now() - triedAt >= pause) connect();
   };
 
-  connect();
+  const attend = () => {
+    if (document.hidden) {
+      source?.close();
+      return;
+    }
+    shownAt = Date.now();
+    connect();
+  };
+
+  attend();
   setInterval(watch, AGAIN_MS);
+  document.addEventListener("visibilitychange", attend);
   // A request that got no answer: a sign too, unless the station was heard since it began.
   return { suspect: (began) => isLost || heardAt >= began || lose() };
 }

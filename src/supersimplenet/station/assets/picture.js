@@ -1,6 +1,7 @@
 // A part's picture under its anomaly map and the boxes of its defects, and the switches of these two.
 
 import { element, svg } from "./dom.js";
+import { showLegend } from "./legend.js";
 import { remember, remembered } from "./storage.js";
 import { text } from "./texts.js";
 import { nameOf } from "./verdict.js";
@@ -13,13 +14,15 @@ export function viewOf(result, side) {
   return `/v1/results/${result.id}/view?side=${side}`;
 }
 
-/** Show a result's picture in a stage, which takes the picture's proportions. */
-export function showPicture(stage, result) {
+/** Show a result's picture in a stage, which takes the picture's proportions, and what its colours mean below it. */
+export function showPicture(stage, legend, result) {
   if (stage.dataset.result === result.id) return;
   stage.dataset.result = result.id;
+  showLegend(legend, result);
   const { width, height, kept } = result.picture;
   stage.style.setProperty("--ratio", `${width / height}`);
   stage.classList.toggle("gone", !kept);
+  stage.classList.remove("no-map");
   if (!kept) {
     stage.replaceChildren(element("p", {}, text("picture.not_kept")));
     return;
@@ -30,7 +33,10 @@ export function showPicture(stage, result) {
     stage.classList.add("gone");
     stage.replaceChildren(element("p", {}, text("picture.away")));
   });
-  const heat = image(`/v1/results/${result.id}/heat`, { class: "heat", alt: "" }, (failed) => failed.remove());
+  const heat = image(`/v1/results/${result.id}/heat`, { class: "heat", alt: "" }, (failed) => {
+    failed.remove();
+    if (stage.dataset.result === result.id) stage.classList.add("no-map");
+  });
   stage.replaceChildren(photograph, heat, boxes(result));
 }
 

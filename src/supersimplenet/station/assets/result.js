@@ -1,10 +1,11 @@
 // The page of a result: picture, decision in words, defects, the part's other photographs, and what decided.
 
 import { ask, query } from "./api.js";
-import { decisionWords } from "./decision.js";
+import { decisionWords, rarityWords } from "./decision.js";
 import { byId, element, pairs } from "./dom.js";
 import { addressOf, filterOf } from "./filters.js";
 import { begin, showProblem, showSigns } from "./frame.js";
+import { listen } from "./live.js";
 import { showPicture, showSwitches } from "./picture.js";
 import { reviewBox } from "./review.js";
 import { ofTab } from "./storage.js";
@@ -25,6 +26,7 @@ try {
   const result = await ask(`/v1/results/${encodeURIComponent(id)}`);
   show(result);
   byId("result").hidden = false;
+  listenFor(result);
   await Promise.all([showModel(result), showPart(result), showAround()]);
 } catch (error) {
   showProblem(error);
@@ -35,11 +37,11 @@ function show(result) {
   document.title = text("title.of", { name, page: text("brand") });
   byId("name").textContent = name;
   showVerdict(byId("verdict"), result.verdict);
-  showPicture(byId("stage"), result);
+  showPicture(byId("stage"), byId("legend"), result);
   review.show(result);
   byId("picture").href = `/v1/results/${result.id}/picture`;
   byId("picture").hidden = !result.picture.kept;
-  byId("decision").replaceChildren(...decisionWords(result).map((words) => element("p", {}, words)));
+  byId("decision").replaceChildren(element("p", {}, decisionWords(result)));
   byId("defects").replaceChildren(defects(result));
   byId("facts").replaceChildren(...pairs(factsOf(result)));
 }
@@ -79,6 +81,17 @@ function defects(result) {
   return element("div", {}, element("div", { class: "scroll" }, table), element("p", { class: "quiet" }, note));
 }
 
+/** Reviews that are made elsewhere, also those that were made while the station was not heard. */
+function listenFor(result) {
+  listen({
+    review: (found) => {
+      if (found.id === result.id) review.show(found);
+      if (found.product === result.product && found.part === result.part) showPart(result);
+    },
+    opened: () => ask(`/v1/results/${result.id}`).then((found) => review.show(found)).catch(() => {}),
+  });
+}
+
 /** What the model was when it decided: kept by the station, also when another one is in use since. */
 async function showModel(result) {
   const { facts } = await ask(`/v1/models/${result.model}`).catch(() => ({ facts: null }));
@@ -92,6 +105,8 @@ async function showModel(result) {
     ...Object.entries(facts?.files ?? {}).map(([name, sha256]) => [name, element("code", {}, sha256)]),
   ]));
   const isGuaranteed = result.calibrated && facts?.guarantee;
+  const parts = facts?.calibration?.part_logits?.length ?? null;
+  if (result.p_value !== null) byId("decision").append(element("p", {}, rarityWords(result.p_value, parts)));
   byId("decision").append(element("p", { class: isGuaranteed ? "guarantee" : "guarantee broken" },
     isGuaranteed ? text("decision.guarantee", { guarantee: facts.guarantee }) : text("decision.no_guarantee")));
 }

@@ -32,10 +32,9 @@ export class Review {
 
   /** Show the buttons of a result; `byItself` where a new part came, not a person's choice. */
   show(result, byItself = false) {
-    if (this.current?.id !== result.id) {
-      this.note.textContent = "";
-      if (byItself && this.current !== null) this.changedAt = performance.now();
-    }
+    const isOther = this.current?.id !== result.id;
+    if (isOther && byItself && this.current !== null) this.changedAt = performance.now();
+    if (isOther || (this.current.review !== null && result.review === null)) this.note.textContent = "";
     this.current = result;
     const action = result.verdict === "good" ? "missed" : "false-call";
     const kind = reviewKind(result);
@@ -43,6 +42,7 @@ export class Review {
     this.meaning.textContent = text(`review.${action}.meaning`);
     this.main.setAttribute("aria-pressed", String(kind === action));
     this.main.setAttribute("aria-disabled", String(kind !== null));
+    if (kind === null && document.activeElement === this.undo) this.main.focus();
     this.undo.hidden = kind === null;
     if (kind !== null) this.note.textContent = this.said(result);
     this.showEarlier();
@@ -68,6 +68,14 @@ export class Review {
     );
   }
 
+  /** Take notice of a review that was made anywhere. */
+  hear(result) {
+    if (this.last?.id !== result.id) return;
+    this.last = result.review === null ? null : result;
+    delete this.earlier.dataset.result;
+    if (this.current !== null) this.showEarlier();
+  }
+
   click() {
     const { result, isTooSoon } = this.pressed ?? { result: this.current, isTooSoon: false };
     this.pressed = null;
@@ -84,7 +92,6 @@ export class Review {
       this.last = verdict === null ? null : found;
       delete this.earlier.dataset.result;
       if (found.id === this.current.id) {
-        if (verdict === null && document.activeElement === this.undo) this.main.focus();
         this.show(found);
         if (verdict === null) this.note.textContent = text("review.taken_back");
       } else this.showEarlier();

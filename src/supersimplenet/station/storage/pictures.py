@@ -18,7 +18,7 @@ from supersimplenet.preprocessing.decoding import suffix_of
 from supersimplenet.preprocessing.images import read_image
 from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.types import Prediction
-from supersimplenet.visualization.colours import colours_of, map_steps
+from supersimplenet.visualization.colours import CLEAR_BELOW, colours_of, map_steps
 
 _HASH = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 _HEAT_PX = 160  # longest side of a stored map; it is smooth, and is drawn enlarged
@@ -121,11 +121,14 @@ class PictureStore:
 
 
 def heat_png(prediction: Prediction) -> bytes:
-    """Return a prediction's anomaly map as a PNG with colours and opacity, in the proportions of its image."""
+    """Return a prediction's anomaly map as a PNG with colours and opacity, in the proportions of its image.
+
+    What lies below the pixel threshold is clear: a good part looks as it was photographed.
+    """
     height, width = prediction.placement.image_size_px
     scale = min(1.0, _HEAT_PX / max(height, width))
     size_px = max(1, round(height * scale)), max(1, round(width * scale))
-    table = colours_of(prediction)
+    table = colours_of(prediction, CLEAR_BELOW)
     picture = Image.fromarray(map_steps(prediction, size_px), mode="P")
     picture.putpalette(table.colours.round().astype(np.uint8).tobytes())
     encoded = io.BytesIO()
