@@ -17,13 +17,15 @@ from sqlalchemy import text
 from standardwebhooks.webhooks import Webhook as Receiver
 from test_station_recorder import Wire, result, wait_for
 
+from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError
+from supersimplenet.station.access.audit import entries
 from supersimplenet.station.setup import setup_of
 from supersimplenet.station.sinks.delivery import Delivery
 from supersimplenet.station.sinks.opening import make_sink
 from supersimplenet.station.sinks.outbox import numbers_waiting
 from supersimplenet.station.storage.database import now_ms, open_database, writing
-from supersimplenet.station.storage.recorder import Recorder
+from supersimplenet.station.storage.recorder import Recorder, insert_results
 from supersimplenet.station.storage.results import public
 
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMgbG9uZw=="
@@ -242,6 +244,23 @@ def test_what_an_earlier_run_left_is_delivered_first_and_marked(webhooks, tmp_pa
         wait_for(lambda: len(webhooks.got) == 4)
     assert webhooks.ids == [record["id"] for record in (*earlier, later)]
     assert [json.loads(body)["data"]["repeat"] for _, body in webhooks.got] == [True, True, True, False]
+
+
+def test_what_waits_for_a_sink_can_be_seen_and_dropped(tmp_path, capsys):
+    engine = open_database(sqlite(tmp_path))
+    insert_results(engine, [result(), result()], sinks=["mes", "gate"])
+    engine.dispose()
+    place = ["--folder", str(tmp_path)]
+    assert main(["station", "outbox", *place]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [["gate", "2"], ["mes", "2"]]
+    assert main(["station", "outbox", "--drop", "gates", *place]) == 2
+    assert "these have: gate, mes" in capsys.readouterr().err
+    assert main(["station", "outbox", "--drop", "mes", *place]) == 0
+    assert waiting(sqlite(tmp_path)) == {"gate": 2}
+    engine = open_database(sqlite(tmp_path))
+    with engine.connect() as connection:
+        assert entries(connection)[0].details == {"sink": "mes", "results": 2}
+    engine.dispose()
 
 
 def test_a_result_and_its_place_in_the_outbox_are_one_transaction(tmp_path):

@@ -40,6 +40,7 @@ RIGHT = {  # for each command a call that is right, as far as it can be told bef
     "station revoke-token": ["line-1", "--folder", "good"],
     "station users": ["--folder", "good"],
     "station audit": ["--folder", "good"],
+    "station outbox": ["--folder", "good"],
     "benchmark speed": ["--output", "speed.json"],
     "benchmark accuracy": ["--data", "MVTecAD", "--data.root", "good", "--output", "out"],
 }

@@ -57,6 +57,7 @@ def commands() -> list[Command]:
         ),
         Command("revoke-token", "take a token back", _revoking_parser(), _revoke_token),
         Command("users", "list users and tokens", _users_parser(), _users),
+        Command("outbox", "list what waits for sinks, or drop it", _outbox_parser(), _outbox),
         Command("audit", "check the audit trail", _audit_parser(), _audit, {"head": "file"}, {"save": "file"}),
     ]
 
@@ -92,6 +93,13 @@ def _revoking_parser() -> OptionParser:
 
 def _users_parser() -> OptionParser:
     parser = OptionParser(description="List the users and tokens of a station.")
+    _add_place(parser)
+    return parser
+
+
+def _outbox_parser() -> OptionParser:
+    parser = OptionParser(description="List how many results wait for each sink of a station.")
+    parser.add_argument("--drop", type=str | None, help="name of a sink: what waits for it is dropped")
     _add_place(parser)
     return parser
 
@@ -171,6 +179,29 @@ def _users(options: Namespace) -> int:
         for token in accounts.tokens():
             table.add_row(Text(token.name), token.role, "token")
     results().print(table if table.row_count else "no users and no tokens")
+    return 0
+
+
+def _outbox(options: Namespace) -> int:
+    with _database(options) as engine:
+        from supersimplenet.station.access.audit import append
+        from supersimplenet.station.sinks.outbox import drop, numbers_waiting
+        from supersimplenet.station.storage.database import writing
+
+        waiting = numbers_waiting(engine)
+        if options.drop is None:
+            table = Table("sink", "results that wait", box=None, pad_edge=False)
+            for sink, number in sorted(waiting.items()):
+                table.add_row(Text(sink), str(number))
+            results().print(table if waiting else "nothing waits")
+            return 0
+        if options.drop not in waiting:
+            known = f"; these have: {', '.join(sorted(waiting))}" if waiting else ""
+            raise ConfigError(f"--drop: nothing waits for a sink '{options.drop}'{known}")
+        with writing(engine) as connection:
+            number = drop(connection, options.drop)
+            append(connection, who=_BY, what="drop outbox", details={"sink": options.drop, "results": number})
+    results().print(f"{options.drop}: {counted(number, 'result')} dropped; they stay in the table of results")
     return 0
 
 

@@ -214,6 +214,16 @@ class Station:
             for sink in (each.state for each in self.deliveries)
             if sink.away
         ]
+        set_up = {each.name for each in self.deliveries}
+        signs += [
+            Sign(
+                code="outbox",
+                text=f"Results wait for the sink '{name}' ({number}), which is not in the setup. Put it back, or run "
+                f"supersimplenet station outbox --drop {name}.",
+            )
+            for name, number in self.waiting.items()
+            if name not in set_up
+        ]
         signs += [
             Sign(
                 code="drift",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Engine, delete, func, select
+from sqlalchemy import Connection, Engine, delete, func, select
 
 from supersimplenet.station.storage.database import writing
 from supersimplenet.station.storage.recorder import Record
@@ -42,7 +42,6 @@ def numbers_waiting(engine: Engine) -> dict[str, int]:
         return {row[0]: row[1] for row in rows}
 
 
-def drop(engine: Engine, sink: str) -> int:
+def drop(connection: Connection, sink: str) -> int:
     """Remove all that waits for a sink; return how many results that were."""
-    with writing(engine) as connection:
-        return connection.execute(delete(OUTBOX).where(OUTBOX.c.sink == sink)).rowcount
+    return connection.execute(delete(OUTBOX).where(OUTBOX.c.sink == sink)).rowcount
