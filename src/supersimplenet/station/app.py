@@ -14,6 +14,7 @@ from supersimplenet.station.api import access as access_api
 from supersimplenet.station.api import inspection as inspection_api
 from supersimplenet.station.api import models as models_api
 from supersimplenet.station.api import results as results_api
+from supersimplenet.station.api import thresholds as thresholds_api
 from supersimplenet.station.api.intake import Intake
 from supersimplenet.station.problems import add_problem_handlers
 from supersimplenet.station.station import Station
@@ -44,7 +45,14 @@ def build_app(station: Station) -> FastAPI:
     app.state.intake = Intake(config)
     app.state.access = Guard(station.engine, tls=config.is_https, is_local=config.is_local, hosts=config.public_hosts)
     add_problem_handlers(app)
-    for router in (access_api.router, inspection_api.router, results_api.router, models_api.router, pages.router):
+    for router in (
+        access_api.router,
+        inspection_api.router,
+        results_api.router,
+        models_api.router,
+        thresholds_api.router,
+        pages.router,
+    ):
         app.include_router(router)
     pages.mount_assets(app)
     return app

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from supersimplenet.errors import ImageError
 from supersimplenet.postprocessing.parts import given_pattern
@@ -97,6 +101,23 @@ class Counts:
     unkept: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How fast pictures are inspected.
+
+    Attributes:
+        per_minute: pictures in the last minute; of the last 1000 at most.
+        p50_s: seconds from taking a picture to its result, of the last 1000: the median; None before the first.
+        p95_s: 95 % are at most that.
+        p99_s: 99 % are at most that.
+    """
+
+    per_minute: int
+    p50_s: float | None
+    p95_s: float | None
+    p99_s: float | None
+
+
 class Inspections:
     """Inspects pictures in threads of its own.
 
@@ -123,6 +144,7 @@ class Inspections:
         self._lock = threading.Lock()
         self._in_work = self._unkept = 0
         self._warned_at = 0.0
+        self._done: deque[tuple[float, float]] = deque(maxlen=1000)  # when, and after how many seconds
         self._threads = [threading.Thread(target=self._work, name=f"inspection-{n}") for n in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -131,6 +153,15 @@ class Inspections:
     def counts(self) -> Counts:
         """Numbers since the start."""
         return Counts(in_work=self._in_work, unkept=self._unkept)
+
+    @property
+    def speed(self) -> Speed:
+        """How fast pictures are inspected."""
+        done, now = list(self._done), time.monotonic()
+        if not done:
+            return Speed(per_minute=0, p50_s=None, p95_s=None, p99_s=None)
+        p50, p95, p99 = (float(each) for each in np.percentile([seconds for _, seconds in done], (50, 95, 99)))
+        return Speed(per_minute=sum(now - at < 60 for at, _ in done), p50_s=p50, p95_s=p95, p99_s=p99)
 
     @property
     def is_full(self) -> bool:
@@ -150,7 +181,7 @@ class Inspections:
         at = now_ms()
         jobs = [_Job(id=self._ids.new(at), picture=picture, model=model, taken_at=at) for picture in pictures]
         for job in jobs:
-            job.future.add_done_callback(self._leave)
+            job.future.add_done_callback(functools.partial(self._leave, time.monotonic()))
             self._jobs.put(job)
         return [job.future for job in jobs]
 
@@ -161,8 +192,10 @@ class Inspections:
         for thread in self._threads:
             thread.join()
 
-    def _leave(self, future: Future[Inspected]) -> None:
-        del future
+    def _leave(self, began: float, future: Future[Inspected]) -> None:
+        if not future.cancelled():
+            now = time.monotonic()
+            self._done.append((now, now - began))
         with self._lock:
             self._in_work -= 1
 

@@ -42,6 +42,7 @@ class LoadedModel:
         predictor: predicts images.
         facts: hashes of the files, engine, versions and calibration, in plain values.
         threads: best number of threads that predict at once.
+        base: the model as it was loaded, where a person has set another threshold; else None.
     """
 
     id: str
@@ -51,6 +52,7 @@ class LoadedModel:
     facts: Mapping[str, Any]
     threads: int
     context: ExitStack = field(repr=False, compare=False)
+    base: LoadedModel | None = None
 
 
 class Models:
@@ -124,6 +126,11 @@ class Models:
                     model.context.enter_context(model.predictor.backend.worker_threads())
             return model
 
+    def exchange(self, model: LoadedModel) -> None:
+        """Use the same model with another threshold for its product from now on."""
+        with self._changes:
+            self._models = {**self._models, model.product: model}
+
     def available(self) -> list[str]:
         """Return the names of the models that may be chosen: folders and exported files below the folder of models."""
         if self._folder is None:
@@ -157,7 +164,7 @@ class Models:
         context = ExitStack()
         threads = 1 if self._one_by_one else context.enter_context(predictor.backend.worker_threads())
         return LoadedModel(
-            id=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+            id=id_of(facts),
             product=product,
             path=path,
             predictor=predictor,
@@ -165,6 +172,11 @@ class Models:
             threads=threads,
             context=context,
         )
+
+
+def id_of(facts: Mapping[str, Any]) -> str:
+    """Return the id of a model by all that decides."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _facts(path: Path, predictor: Predictor) -> dict[str, Any]:

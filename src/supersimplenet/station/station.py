@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import HERE, ComputeConfig
+from supersimplenet.station.access import audit
 from supersimplenet.station.config import StationConfig
 from supersimplenet.station.drift import Drift
 from supersimplenet.station.events import Hub
@@ -33,6 +34,7 @@ from supersimplenet.station.storage.pictures import PictureStore
 from supersimplenet.station.storage.recorder import REFUSED, Record, Recorder, Stored, insert_or_leave
 from supersimplenet.station.storage.retention import Retention
 from supersimplenet.station.storage.schema import MODELS
+from supersimplenet.station.thresholds import adjusted, store_threshold, stored_threshold
 from supersimplenet.utils.formatting import counted
 from supersimplenet.utils.locks import writing_into
 
@@ -90,6 +92,7 @@ class Station:
             opened.callback(self.models.close)
             for model in self.models:
                 self._remember(model)
+                self._set_stored_threshold(model)
             self.store = PictureStore(config.folder)
             self.drift = Drift(self.engine, self.models, say=say)
             opened.callback(self.drift.close)
@@ -241,6 +244,44 @@ class Station:
             if not model.predictor.is_calibrated
         ]
         return signs
+
+    def set_threshold(self, product: str, threshold_logit: float | None, *, by: str) -> LoadedModel:
+        """Set a product's threshold, or with None that of its calibration; kept for the next start, and in the trail.
+
+        Raises:
+            ConfigError: nothing could be guaranteed.
+        """
+        before = self.models.of(product)
+        model = adjusted(before, threshold_logit)
+        with writing(self.engine) as connection:
+            store_threshold(connection, model, threshold_logit, by=by)
+            audit.append(
+                connection,
+                who=by,
+                what="threshold",
+                details={
+                    "product": product,
+                    "before": before.predictor.threshold_logit,
+                    "threshold_logit": model.predictor.threshold_logit,
+                    "guarantee": model.facts["guarantee"],
+                    "model": model.id,
+                },
+            )
+        self._remember(model)
+        self.models.exchange(model)
+        self.drift.use(model)
+        return model
+
+    def _set_stored_threshold(self, model: LoadedModel) -> None:
+        stored = stored_threshold(self.engine, model.product)
+        if stored is None:
+            return
+        if stored.base != model.id:
+            self.say(f"{model.product}: the threshold that {stored.set_by} set was for another model; not used")
+            return
+        own = adjusted(model, stored.threshold_logit)
+        self._remember(own)
+        self.models.exchange(own)
 
     def public(self, records: Sequence[Record], stored: Stored | None = "database") -> list[dict[str, Any]]:
         """Return results in the form in which they leave the station, each with the verdict of its part until now."""

@@ -95,6 +95,7 @@ def status(station: Here) -> Response:
             "queue": station.config.queue,
             "free_mib": station.store.free_bytes >> 20,
             "shift_hours": station.config.shift_hours,
+            "speed": asdict(station.inspections.speed),
             "sources": [asdict(source.state) for source in station.sources],
             "sinks": [asdict(sink.state) | {"waiting": waiting.get(sink.name, 0)} for sink in station.deliveries],
             "signs": [{"code": sign.code, "text": sign.text} for sign in station.signs()],

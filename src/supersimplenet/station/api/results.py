@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-import re
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from pydantic import BeforeValidator
 from starlette.concurrency import run_in_threadpool
 
 from supersimplenet.errors import ImageError
@@ -23,6 +20,7 @@ from supersimplenet.station.access.audit import append
 from supersimplenet.station.access.guards import may_go_on
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import busy
+from supersimplenet.station.api.moments import MOMENT_TEXT, Moment, in_ms
 from supersimplenet.station.api.routes import ERRORS, Here, StrictRoute, not_there, operator
 from supersimplenet.station.problems import Problem
 from supersimplenet.station.station import Station
@@ -36,29 +34,11 @@ router = APIRouter(prefix="/v1", route_class=StrictRoute)
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture never changes
 _MOST_NAMED = 20  # products in a message
 _PUBLISHING = threading.Lock()  # of two reviews of a result, the later one is also published later
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
-
-def _as_sent(value: str) -> str:
-    """Return the text of a time, if it is no number, which pydantic would read as seconds, and its + is no space."""
-    if re.search(r":\d\d\S* \d\d:?\d\d$", value):
-        raise ValueError(
-            "a space before the zone; in an address + means a space, so write + as %2B, or the time in UTC with Z"
-        )
-    try:
-        float(value)
-    except ValueError:
-        return value
-    raise ValueError("a number; wanted a time such as 2026-11-30T06:00:00Z")
-
-
-Moment = Annotated[datetime, BeforeValidator(_as_sent)]
-_MOMENT_TEXT = "ISO 8601 such as 2026-11-30T06:00:00Z; UTC where no zone is given; the + of a zone is written %2B"
 
 
 def wanted_results(  # one parameter for each in the URL
-    since: Annotated[Moment | None, Query(description=f"from this time on, {_MOMENT_TEXT}")] = None,
-    until: Annotated[Moment | None, Query(description=f"before this time, {_MOMENT_TEXT}")] = None,
+    since: Annotated[Moment | None, Query(description=f"from this time on, {MOMENT_TEXT}")] = None,
+    until: Annotated[Moment | None, Query(description=f"before this time, {MOMENT_TEXT}")] = None,
     verdict: results.Wanted | None = None,
     product: Annotated[str | None, Query(max_length=200)] = None,
     part: Annotated[str | None, Query(max_length=400)] = None,
@@ -70,7 +50,7 @@ def wanted_results(  # one parameter for each in the URL
     texts = {"product": product, "part": part, "model": model, "source": source}
     if any("\0" in (value or "") for value in texts.values()):
         raise Problem(422, "text", "a NUL character in the query; no name has one")
-    return results.Filter(since=_ms(since), until=_ms(until), verdict=verdict, reviewed=reviewed, **texts)
+    return results.Filter(since=in_ms(since), until=in_ms(until), verdict=verdict, reviewed=reviewed, **texts)
 
 
 Wanted = Annotated[results.Filter, Depends(wanted_results)]
@@ -263,14 +243,6 @@ def _missed(station: Station, last: str) -> list[dict[str, Any]]:
         return []
     newest = results.search(station.engine, results.Filter(since=record["taken_at"]), limit=50)
     return station.public([missed for missed in reversed(newest) if missed["id"] > last])
-
-
-def _ms(moment: datetime | None) -> int | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return round((moment - _EPOCH).total_seconds() * 1000)
 
 
 def _attached(name: str) -> dict[str, str]:

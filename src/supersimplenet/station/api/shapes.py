@@ -209,6 +209,47 @@ class ModelBody(Body):
     name: str = Field(description="a model folder or exported file below --models", examples=["tiles-2"])
 
 
+class ThresholdShape(BaseModel):
+    """The threshold of a product, and what holds for it."""
+
+    product: str
+    model: Sha256 = Field(description="id of the model with this threshold")
+    calibrated: bool = Field(description="whether a guarantee holds")
+    threshold_logit: float = Field(description="from this score on an image is bad")
+    accept_logit: float | None = Field(description="from this score on an image is unsure; null without a grey zone")
+    calibrated_threshold_logit: float = Field(description="what the calibration had set")
+    max_false_alarms: float | None = Field(description="share of good parts called bad that is not exceeded")
+    confidence: float | None = Field(description="of the guarantee")
+    guarantee: str | None = Field(description="in a sentence, to be signed")
+    part_logits: list[float] = Field(description="the calibration's good parts, ascending")
+    set_by: str | None = Field(description="who set another one than the calibration's")
+    set_at: str | None = Field(description="when; ISO 8601, UTC")
+
+
+class ThresholdBody(BaseModel):
+    """The threshold from now on; null for that of the calibration."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold_logit: Annotated[float, Field(strict=True, allow_inf_nan=False)] | None
+
+
+class ScoresShape(BaseModel):
+    """Scores of the newest results, the newest first."""
+
+    scores_logit: list[float]
+    reviews: list[Literal["good", "bad"] | None]
+
+
+class SpeedShape(BaseModel):
+    """How fast the station inspects."""
+
+    per_minute: int = Field(description="pictures in the last minute")
+    p50_s: float | None = Field(description="time from taking a picture to its result, of the last 1000: median")
+    p95_s: float | None
+    p99_s: float | None
+
+
 class SignShape(BaseModel):
     """Something that is not as it should be."""
 
@@ -247,6 +288,7 @@ class StatusShape(BaseModel):
     queue: int
     free_mib: int
     shift_hours: float
+    speed: SpeedShape
     sources: list[SourceShape]
     sinks: list[SinkShape]
     signs: list[SignShape]

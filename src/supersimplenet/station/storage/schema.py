@@ -97,6 +97,16 @@ DRIFT = Table(
     Column("saved_at", BigInteger, nullable=False),
 )
 
+THRESHOLDS = Table(
+    "thresholds",
+    METADATA,
+    Column("product", String(200), primary_key=True),
+    Column("base", String(64), nullable=False, comment="id of the model as it was loaded"),
+    Column("threshold_logit", Float(53), nullable=False),
+    Column("set_by", String(200), nullable=False),
+    Column("set_at", BigInteger, nullable=False),
+)
+
 USERS = Table(
     "users",
     METADATA,

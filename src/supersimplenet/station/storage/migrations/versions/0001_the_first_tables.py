@@ -119,6 +119,15 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_sessions_user"), ["user"], unique=False)
 
     op.create_table(
+        "thresholds",
+        sa.Column("product", sa.String(length=200), nullable=False),
+        sa.Column("base", sa.String(length=64), nullable=False, comment="id of the model as it was loaded"),
+        sa.Column("threshold_logit", sa.Float(precision=53), nullable=False),
+        sa.Column("set_by", sa.String(length=200), nullable=False),
+        sa.Column("set_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("product", name=op.f("pk_thresholds")),
+    )
+    op.create_table(
         "tokens",
         sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("hash", sa.String(length=64), nullable=False, comment="SHA-256 of the token"),
