@@ -201,6 +201,35 @@ def test_the_legend_shows_the_colours_of_the_map(browser, station, contents, is_
             assert 0 <= scale["y"] - stage["y"] - stage["height"] < 12
 
 
+def test_a_picture_that_cannot_be_read_is_shown_large(browser, station, contents):
+    station.inspect(contents["good"][0], name="before.png")
+    with Opened(browser, station, "/") as page:
+        until(page, "#name", "before.png")
+        answer = station.client.post("/v1/inspect?name=broken.png&part=lid+3", content=contents["good"][0][:99])
+        assert answer.status_code == 422
+        until(page, "#name", "broken.png")
+        until(page, "#verdict", WORDS["verdict.failed"])
+        (result,) = station.get("/v1/results", limit=1)["results"]
+        assert result["error"]["message"] in page.locator("#facts").text_content()
+        until(page, "#stage", WORDS["picture.unreadable"])
+        assert page.locator("#review").is_hidden()
+        assert page.locator("#legend").is_hidden()
+        until(page, '[data-count="failed"] dd', str(station.get("/v1/counts")["failed"]))
+        check_looks(page, "failed")
+        station.inspect(contents["good"][0], name="after.png")
+        until(page, "#name", "after.png")
+        assert page.locator("#review").is_visible()
+        page.goto(f"{station.address}/results/{result['id']}")
+        page.wait_for_selector("#facts .hash")
+        assert result["error"]["message"] in page.locator("#decision").text_content()
+        until(page, "#defects", WORDS["defects.failed"])
+        page.goto(f"{station.address}/history?verdict=failed")
+        page.wait_for_selector("#rows tbody tr")
+        assert ids(page)[0] == result["id"]
+        assert page.locator("tbody .badge").first.text_content() == WORDS["verdict.failed"]
+        check_looks(page, "failed")
+
+
 def test_one_word_fits_each_block(browser, station, contents):
     station.inspect(contents["unsure"][0], name="unsure.png")
     for width in (1400, 820, 390):
