@@ -129,8 +129,9 @@ function showFacts(result) {
     [text("name"), element("span", { id: "name" }, nameOf(result))],
     result.part === null ? null : [text("part"), result.part],
     isOneProduct ? null : [text("product"), result.product],
-    [text("score"), result.score === null ? scoreText(result) : text("score.of", { score: scoreText(result) })],
-    result.error === null ? null : [text("reason"), result.error.message],
+    result.error === null
+      ? [text("score"), result.score === null ? scoreText(result) : text("score.of", { score: scoreText(result) })]
+      : [text("reason"), element("span", { class: "reason" }, result.error.message)],
     [text("time"), element("span", {}, timeShown, element("span", { class: "quiet" }, ` · ${timeOf(taken)}`))],
   ]));
   timeShown.dataset.taken = result.taken_at;
