@@ -96,12 +96,17 @@ def ids(page: Page) -> list[str]:
 
 def paths_of_pages(station: StationProcess) -> dict[str, str]:
     newest = station.get("/v1/results", limit=1)["results"][0]["id"]
-    return {"line": "/", "history": "/history", "result": f"/results/{newest}"}
+    return {"line": "/", "history": "/history", "result": f"/results/{newest}", "users": "/users"}
 
 
 def wait_for(page: Page, name: str) -> None:
-    selector = {"line": "#shift:not([hidden])", "history": "#rows tbody tr", "result": "#next:not([hidden])"}[name]
-    page.wait_for_selector(selector)
+    selectors = {
+        "line": "#shift:not([hidden])",
+        "history": "#rows tbody tr",
+        "result": "#next:not([hidden])",
+        "users": "#people:not([hidden])",
+    }
+    page.wait_for_selector(selectors[name])
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -194,6 +199,35 @@ def test_the_legend_shows_the_colours_of_the_map(browser, station, contents, is_
             assert middle["x"] + middle["width"] / 2 == pytest.approx(scale["x"] + scale["width"] / 2, abs=2)
             stage = page.locator("#stage").bounding_box()
             assert 0 <= scale["y"] - stage["y"] - stage["height"] < 12
+
+
+def test_a_picture_that_cannot_be_read_is_shown_large(browser, station, contents):
+    station.inspect(contents["good"][0], name="before.png")
+    with Opened(browser, station, "/") as page:
+        until(page, "#name", "before.png")
+        answer = station.client.post("/v1/inspect?name=broken.png&part=lid+3", content=contents["good"][0][:99])
+        assert answer.status_code == 422
+        until(page, "#name", "broken.png")
+        until(page, "#verdict", WORDS["verdict.failed"])
+        (result,) = station.get("/v1/results", limit=1)["results"]
+        assert result["error"]["message"] in page.locator("#facts").text_content()
+        until(page, "#stage", WORDS["picture.unreadable"])
+        assert page.locator("#review").is_hidden()
+        assert page.locator("#legend").is_hidden()
+        until(page, '[data-count="failed"] dd', str(station.get("/v1/counts")["failed"]))
+        check_looks(page, "failed")
+        station.inspect(contents["good"][0], name="after.png")
+        until(page, "#name", "after.png")
+        assert page.locator("#review").is_visible()
+        page.goto(f"{station.address}/results/{result['id']}")
+        page.wait_for_selector("#facts .hash")
+        assert result["error"]["message"] in page.locator("#decision").text_content()
+        until(page, "#defects", WORDS["defects.failed"])
+        page.goto(f"{station.address}/history?verdict=failed")
+        page.wait_for_selector("#rows tbody tr")
+        assert ids(page)[0] == result["id"]
+        assert page.locator("tbody .badge").first.text_content() == WORDS["verdict.failed"]
+        check_looks(page, "failed")
 
 
 def test_one_word_fits_each_block(browser, station, contents):
@@ -571,7 +605,7 @@ UNREACHED = """() => [...document.querySelectorAll("a[href], button, input, sele
   .map((e) => e.outerHTML.slice(0, 120))"""
 
 
-@pytest.mark.parametrize("name", ["line", "history", "result"])
+@pytest.mark.parametrize("name", ["line", "history", "result", "users"])
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser, station, many, name):
     with Opened(browser, station, paths_of_pages(station)[name]) as page:
         wait_for(page, name)
@@ -586,7 +620,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser, station,
             assert is_visible, tag
             seen += 1
         assert page.evaluate(UNREACHED) == []
-        assert seen > 8
+        assert seen > (8 if name != "users" else 5)
 
 
 CONTRAST = """() => {
@@ -614,6 +648,15 @@ CONTRAST = """() => {
 }"""
 
 
+def check_looks(page: Page, name: str) -> None:
+    for width in (390, 820, 1400):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width, (name, width)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate(CONTRAST) == [], (name, scheme)
+
+
 def test_contrast_and_no_sideways_scrolling(browser, station, many):
     for name, path in paths_of_pages(station).items():
         with Opened(browser, station, path) as page:
@@ -623,12 +666,7 @@ def test_contrast_and_no_sideways_scrolling(browser, station, many):
             elif name == "line":
                 page.keyboard.press("ArrowRight")
                 page.wait_for_selector("#held:not([hidden])")
-            for width in (390, 820, 1400):
-                page.set_viewport_size({"width": width, "height": 900})
-                assert page.evaluate("() => document.documentElement.scrollWidth") <= width, (name, width)
-            for scheme in ("light", "dark"):
-                page.emulate_media(color_scheme=scheme)
-                assert page.evaluate(CONTRAST) == [], (name, scheme)
+            check_looks(page, name)
 
 
 def test_light_and_dark_by_hand_is_kept(browser, station, many):
@@ -699,7 +737,7 @@ def test_only_what_browsers_need_is_served(station):
         assert answer.headers["Cache-Control"] == "no-cache"
         again = station.client.get(f"/assets/{name}", headers={"If-None-Match": answer.headers["ETag"]})
         assert (again.status_code, again.content) == (304, b"")
-    for path in ("/", "/history", "/login", f"/results/{'0' * 32}"):
+    for path in ("/", "/history", "/users", "/login", f"/results/{'0' * 32}"):
         shell = station.client.get(path)
         assert shell.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in shell.headers["Content-Security-Policy"]
@@ -792,6 +830,124 @@ def test_a_stream_ends_with_its_session(browser, guarded, contents):
         assert [line for line in lines if line.startswith("event")][-1] == "event: ended"
         names = [json.loads(line[6:]).get("name") for line in lines if line.startswith("data")]
         assert "for bert.png" in names
+
+
+def filled(page: Page, form: str, **values: str) -> None:
+    """Fill a dialog of the page Users, and send it."""
+    for name, value in values.items():
+        field = page.locator(f"#{form}-{name}")
+        if field.evaluate("(field) => field.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+    page.locator(f"#{form}-form [type=submit]").click()
+
+
+def test_an_admin_adds_and_changes_users(browser, guarded):
+    row = {name: f'#users [data-user="{name}"]' for name in ("anna", "dora")}
+    with (
+        Opened(browser, guarded, "/users", may="401|403|409") as page,
+        Opened(browser, guarded, "/history", may="401|403") as other,
+    ):
+        log_in(page, "anna", "/users")
+        wait_for(page, "users")
+        assert page.locator("nav [aria-current]").text_content() == WORDS["nav.users"]
+        page.locator("#add-user").click()
+        new = {"name": "dora", "role": "engineer", "password": PASSWORD}
+        filled(page, "user", **new, again="another password")
+        until(page, "#user-dialog .problem", WORDS["users.password.differ"])
+        assert page.evaluate("() => document.activeElement.id") == "user-again"
+        filled(page, "user", name="anna", again=PASSWORD)
+        expect(page.locator("#user-dialog .problem")).to_contain_text("anna: there is such a user")
+        filled(page, "user", name="dora")
+        expect(page.locator("#user-dialog")).to_be_hidden()
+        until(page, "#done", WORDS["users.added"].replace("{name}", "dora"))
+        assert page.locator(f"{row['dora']} td").all_text_contents()[:3] == ["dora", "engineer", "Active"]
+        assert page.evaluate("() => document.activeElement.id") == "add-user"
+        assert page.locator("#user-password").input_value() == ""
+
+        log_in(other, "dora", "/history")
+        assert other.locator("#to-users").is_hidden()
+        other.goto(f"{guarded.address}/users")
+        until(other, "#problem", "dora is engineer, and this needs admin; ask an admin")
+        assert other.locator("#people").is_hidden()
+
+        page.locator(f"{row['dora']} button").click()
+        assert page.locator("#user-role").input_value() == "engineer"
+        before = guarded.get("/v1/audit/head")["number"]
+        filled(page, "user")  # nothing was changed, so nothing is sent
+        until(page, "#done", WORDS["users.unchanged"].replace("{name}", "dora"))
+        assert guarded.get("/v1/audit/head")["number"] == before
+        page.locator(f"{row['dora']} button").click()
+        page.locator("#user-disabled").check()
+        filled(page, "user", role="operator")
+        until(page, "#done", WORDS["users.changed"].replace("{name}", "dora"))
+        assert page.locator(f"{row['dora']} td").all_text_contents()[:3] == ["dora", "operator", "Disabled"]
+        assert page.evaluate("() => document.activeElement.closest('tr').dataset.user") == "dora"
+        (dora,) = (user for user in guarded.get("/v1/users") if user["name"] == "dora")
+        assert (dora["role"], dora["disabled"]) == ("operator", True)
+        page.locator(f"{row['anna']} button").click()
+        filled(page, "user", role="engineer")
+        expect(page.locator("#user-dialog .problem")).to_contain_text("anna is the last admin")
+        check_looks(page, "user")
+        page.keyboard.press("Escape")
+
+        cells = [f"{WORDS['audit.what.change_user']}", "user: dora", "role: operator", "disabled: yes"]
+        entry = page.locator("#entries tbody tr").first
+        assert [entry.locator(".of-what").text_content(), *entry.locator(".detail").all_text_contents()] == cells
+        taken = guarded.get("/v1/audit", limit=1)["entries"][0]
+        assert int(entry.locator(".of-number").text_content()) == taken["number"]
+
+        page.locator(f"{row['anna']} button").click()  # a new password of one's own ends one's session
+        filled(page, "user", password="staple battery horse", again="staple battery horse", old="not this one at all")
+        expect(page.locator("#user-dialog .problem")).to_contain_text("old_password")
+        filled(page, "user", password=PASSWORD, again=PASSWORD, old=PASSWORD)
+        page.wait_for_url("**/login?next=%2Fusers")
+    log_in_by(guarded.client, "anna")
+
+
+def test_an_admin_adds_and_revokes_tokens_and_reads_the_trail(browser, guarded, contents):
+    with Opened(browser, guarded, "/users", may="401", permissions=["clipboard-read", "clipboard-write"]) as page:
+        log_in(page, "anna", "/users")
+        wait_for(page, "users")
+        page.locator("#add-token").click()
+        filled(page, "token", name="line-7", role="operator")
+        page.wait_for_selector("#shown-dialog[open]")
+        token = page.locator("#shown-token").input_value()
+        page.locator("#copy").click()
+        until(page, "#copied", WORDS["tokens.copied"])
+        assert page.evaluate("() => navigator.clipboard.readText()") == token
+        headers = {"Authorization": f"Bearer {token}"}
+        assert httpx.get(f"{guarded.address}/v1/me", headers=headers).json()["name"] == "token:line-7"
+        page.locator("#shown-form [type=submit]").click()
+        until(page, '#tokens [data-token="line-7"] .of-role', "operator")
+        assert page.locator("#shown-token").input_value() == ""
+        assert token not in page.content()
+        page.locator('#tokens [data-token="line-7"] button').click()
+        until(page, "#revoke-title", WORDS["tokens.revoke.ask"].replace("{name}", "line-7"))
+        page.locator("#revoke-form [type=submit]").click()
+        until(page, "#done", WORDS["tokens.revoked"].replace("{name}", "line-7"))
+        assert page.locator('#tokens [data-token="line-7"]').count() == 0
+        assert httpx.get(f"{guarded.address}/v1/me", headers=headers).status_code == 401
+
+        result = guarded.inspect(contents["bad"][0], name="trail.png")
+        for place in range(30):
+            body = {"verdict": "good" if place % 2 else None}
+            guarded.client.post(f"/v1/results/{result['id']}/review", json=body).raise_for_status()
+        page.reload()
+        wait_for(page, "users")
+        count = guarded.get("/v1/audit/head")["number"]
+        numbers = page.locator("#entries .of-number")
+        assert numbers.all_text_contents() == [str(count - place) for place in range(20)]
+        link = page.locator("#entries .detail a").first
+        assert link.get_attribute("href") == f"/results/{result['id']}"
+        for shown in range(40, count + 20, 20):
+            page.locator("#older").click()
+            expect(numbers).to_have_count(min(shown, count))
+        assert numbers.all_text_contents() == [str(count - place) for place in range(count)]
+        assert page.locator("#older").is_hidden()
+        check_looks(page, "users")
+        assert page.evaluate("() => document.activeElement.tagName") == "TR"
 
 
 def test_a_login_at_one_station_leaves_that_at_another_on_the_same_host(browser, guarded, case, tmp_path):

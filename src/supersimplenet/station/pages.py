@@ -54,6 +54,12 @@ def result(request: Request, id: str) -> HTMLResponse:  # noqa: A002
     return _shell(request, "result")
 
 
+@router.get("/users")
+def users(request: Request) -> HTMLResponse:
+    """Return the page of users, tokens and the audit trail, which an admin alone may see filled."""
+    return _shell(request, "users")
+
+
 @router.get("/login")
 def login(request: Request) -> HTMLResponse:
     """Return the page to log in."""

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { byId, element, pairs } from "./dom.js";
 import { showPicture, showSwitches } from "./picture.js";
 import { dayAndTime, text } from "./texts.js";
-import { nameOf, scoreText, showVerdict } from "./verdict.js";
+import { nameOf, scoreText, showVerdict, verdictOf } from "./verdict.js";
 
 /** `shown`: gives the results of the list. `marked`: called with the ids that are chosen. */
 export function beginCompare(shown, marked) {
@@ -46,7 +46,7 @@ function side(result) {
   const legend = element("p", { class: "legend" });
   showPicture(stage, legend, result);
   const verdict = element("div", { class: "verdict-block small" });
-  showVerdict(verdict, result.verdict);
+  showVerdict(verdict, verdictOf(result));
   const facts = element("dl", { class: "facts" }, pairs([
     [text("name"), element("a", { href: `/results/${result.id}` }, nameOf(result))],
     result.part === null ? null : [text("part"), result.part],

@@ -8,13 +8,14 @@ import { mark } from "./verdict.js";
 export function showCounts(counts, wanted, shiftHours) {
   const hours = Number.isInteger(shiftHours) ? whole(shiftHours) : decimal(shiftHours, 1);
   byId("shift-title").textContent = text("shift", { count: shiftHours, hours });
-  const inspected = counts.good + counts.unsure + counts.bad;
+  const inspected = counts.good + counts.unsure + counts.bad + counts.failed;
   const entries = [
     ["inspected", inspected, {}, null],
     ["bad", counts.bad, { verdict: "bad" }, "bad"],
     ["unsure", counts.unsure, { verdict: "unsure" }, "unsure"],
     ["false_calls", counts.false_calls, { reviewed: "false-call" }, null],
     ["missed", counts.missed, { reviewed: "missed" }, null],
+    ["failed", counts.failed, { verdict: "failed" }, "failed"],
   ];
   const box = byId("counts");
   if (box.children.length === 0) {
@@ -23,10 +24,13 @@ export function showCounts(counts, wanted, shiftHours) {
       element("dd", {}, element("a", {})))));
   }
   for (const [name, number, filter] of entries) {
+    const isShown = name !== "failed" || number > 0;
+    box.querySelector(`[data-count="${name}"]`).hidden = !isShown;
     const link = box.querySelector(`[data-count="${name}"] a`);
     link.textContent = whole(number);
     link.href = `/history${query({ ...wanted, ...filter })}`;
     link.setAttribute("aria-label", text("counts.link", { name: text(`counts.${name}`), number: whole(number) }));
   }
+  box.classList.toggle("has-failed", counts.failed > 0);
   byId("shift").hidden = false;
 }

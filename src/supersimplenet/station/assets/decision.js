@@ -5,6 +5,7 @@ import { number } from "./verdict.js";
 
 /** What decided, in a sentence. */
 export function decisionWords(result) {
+  if (result.verdict === null) return text("decision.failed", { reason: result.error.message });
   if (result.score === null) {
     return text(`decision.uncalibrated.${result.verdict}`, { score: decimal(result.score_logit, 2) });
   }

@@ -19,6 +19,7 @@ export async function begin() {
 
 export function showWho(me) {
   const isLocal = me.name === "local";
+  byId("to-users").hidden = me.role !== "admin";
   byId("who").textContent = isLocal ? "" : text("who", { name: me.name, role: text(`role.${me.role}`) });
   byId("who").hidden = byId("logout").hidden = isLocal;
   byId("logout").addEventListener("click", logOut);
@@ -73,8 +74,7 @@ export function showLost(words) {
   return undefined;
 }
 
-export function showProblem(error) {
-  const box = byId("problem");
+export function showProblem(error, box = byId("problem")) {
   box.hidden = error === null;
   box.textContent = error === null ? "" : error.message;
 }

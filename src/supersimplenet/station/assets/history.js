@@ -8,7 +8,7 @@ import { begin, showProblem, showSigns } from "./frame.js";
 import { keepInTab } from "./storage.js";
 import { labelOf, thumbnail } from "./strip.js";
 import { dayAndTime, text } from "./texts.js";
-import { badge, nameOf, reviewKind, scoreText } from "./verdict.js";
+import { badge, nameOf, reviewKind, scoreText, verdictOf } from "./verdict.js";
 
 const PAGE = 50;
 const TYPING_MS = 400;
@@ -99,7 +99,7 @@ function row(result) {
     compare: element("input", { type: "checkbox", "aria-label": text("compare.choose", { name: labelOf(result) }),
       onchange: (event) => compare.choose(result.id, event.target.checked) }),
     picture: element("a", { class: "thumb", href: address, tabindex: "-1", "aria-hidden": "true" }, thumbnail(result)[0]),
-    verdict: badge(result.verdict),
+    verdict: badge(verdictOf(result)),
     time: element("time", { datetime: result.taken_at }, dayAndTime(new Date(result.taken_at))),
     name,
     part: result.part ?? "",
@@ -127,8 +127,8 @@ function markChosen(ids) {
 // ----- around it
 
 function showFound(counts) {
-  const count = counts.good + counts.unsure + counts.bad;
-  const numbers = ["bad", "unsure", "good", "false_calls", "missed"].filter((name) => counts[name] > 0)
+  const count = counts.good + counts.unsure + counts.bad + counts.failed;
+  const numbers = ["bad", "unsure", "good", "failed", "false_calls", "missed"].filter((name) => counts[name] > 0)
     .map((name) => text(`found.${name}`, { count: counts[name] }));
   byId("found").textContent = count === 0 ? text("found.none")
     : text("found.list", { results: text("found", { count }), numbers: numbers.join(", ") });

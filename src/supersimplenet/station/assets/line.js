@@ -9,7 +9,7 @@ import { showPicture, showSwitches } from "./picture.js";
 import { reviewBox } from "./review.js";
 import { showStrip } from "./strip.js";
 import { ago, text, timeOf } from "./texts.js";
-import { nameOf, scoreText, showVerdict } from "./verdict.js";
+import { nameOf, scoreText, showVerdict, verdictOf } from "./verdict.js";
 
 const LAST = 50;
 const SHOW_EVERY_MS = 250; // where parts come faster, not each is drawn large
@@ -100,7 +100,7 @@ function show(byItself) {
   for (const id of ["now", "last"]) byId(id).hidden = current === undefined;
   if (current === undefined) return;
   shownAt = performance.now();
-  showVerdict(byId("verdict"), current.verdict);
+  showVerdict(byId("verdict"), verdictOf(current));
   showPicture(byId("stage"), byId("legend"), current);
   showFacts(current);
   review.show(current, byItself);
@@ -129,7 +129,9 @@ function showFacts(result) {
     [text("name"), element("span", { id: "name" }, nameOf(result))],
     result.part === null ? null : [text("part"), result.part],
     isOneProduct ? null : [text("product"), result.product],
-    [text("score"), result.score === null ? scoreText(result) : text("score.of", { score: scoreText(result) })],
+    result.error === null
+      ? [text("score"), result.score === null ? scoreText(result) : text("score.of", { score: scoreText(result) })]
+      : [text("reason"), element("span", { class: "reason" }, result.error.message)],
     [text("time"), element("span", {}, timeShown, element("span", { class: "quiet" }, ` · ${timeOf(taken)}`))],
   ]));
   timeShown.dataset.taken = result.taken_at;
@@ -147,11 +149,12 @@ function showHeld() {
 /** To a screen reader: what is not good, and each change; not part after part. */
 function speak(result) {
   const now = performance.now();
-  const isNews = result.verdict !== spokenVerdict || result.verdict !== "good";
+  const verdict = verdictOf(result);
+  const isNews = verdict !== spokenVerdict || verdict !== "good";
   if (!isNews || (spokenAt !== 0 && now - spokenAt < SPEAK_EVERY_MS)) return;
-  const words = text("spoken", { verdict: text(`verdict.${result.verdict}`), name: nameOf(result) });
+  const words = text("spoken", { verdict: text(`verdict.${verdict}`), name: nameOf(result) });
   if (byId("spoken").textContent === words) return;
-  [spokenAt, spokenVerdict] = [now, result.verdict];
+  [spokenAt, spokenVerdict] = [now, verdict];
   byId("spoken").textContent = words;
 }
 

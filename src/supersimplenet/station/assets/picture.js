@@ -4,7 +4,7 @@ import { element, svg } from "./dom.js";
 import { showLegend } from "./legend.js";
 import { remember, remembered } from "./storage.js";
 import { text } from "./texts.js";
-import { nameOf } from "./verdict.js";
+import { nameOf, verdictOf } from "./verdict.js";
 
 const RETRY_MS = 1500;
 const LAYERS = ["heat", "boxes"];
@@ -20,19 +20,26 @@ export function showPicture(stage, legend, result) {
   stage.dataset.result = result.id;
   showLegend(legend, result);
   const { width, height, kept } = result.picture;
-  stage.style.setProperty("--ratio", `${width / height}`);
-  stage.classList.toggle("gone", !kept);
-  stage.classList.remove("no-map");
-  if (!kept) {
-    stage.replaceChildren(element("p", {}, text("picture.not_kept")));
+  const isUnreadable = result.error?.code === "unreadable";
+  const isFailed = result.error !== null;
+  stage.style.setProperty("--ratio", isFailed ? "1" : `${width / height}`);
+  stage.classList.toggle("gone", !kept || isUnreadable);
+  stage.classList.toggle("no-map", isFailed);
+  if (!kept || isUnreadable) {
+    stage.replaceChildren(element("p", {}, text(isUnreadable ? "picture.unreadable" : "picture.not_kept")));
     return;
   }
-  const alt = text("picture.alt", { name: nameOf(result), verdict: text(`verdict.${result.verdict}`) });
+  const alt = text("picture.alt", { name: nameOf(result), verdict: text(`verdict.${verdictOf(result)}`) });
   const photograph = image(viewOf(result, 1600), { class: "photograph", alt }, () => {
     if (stage.dataset.result !== result.id) return;
     stage.classList.add("gone");
     stage.replaceChildren(element("p", {}, text("picture.away")));
   });
+  if (isFailed) {
+    photograph.addEventListener("load", () => stage.style.setProperty("--ratio", `${photograph.naturalWidth / photograph.naturalHeight}`));
+    stage.replaceChildren(photograph);
+    return;
+  }
   const heat = image(`/v1/results/${result.id}/heat`, { class: "heat", alt: "" }, (failed) => {
     failed.remove();
     if (stage.dataset.result === result.id) stage.classList.add("no-map");

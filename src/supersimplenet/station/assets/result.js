@@ -11,7 +11,7 @@ import { reviewBox } from "./review.js";
 import { ofTab } from "./storage.js";
 import { labelOf, thumbnail } from "./strip.js";
 import { dayAndTime, decimal, text, whole } from "./texts.js";
-import { badge, nameOf, scoreText, showVerdict } from "./verdict.js";
+import { badge, nameOf, scoreText, showVerdict, verdictOf } from "./verdict.js";
 
 const id = decodeURIComponent(location.pathname.split("/")[2]);
 const filter = filterOf(location.search);
@@ -36,7 +36,7 @@ function show(result) {
   const name = nameOf(result);
   document.title = text("title.of", { name, page: text("brand") });
   byId("name").textContent = name;
-  showVerdict(byId("verdict"), result.verdict);
+  showVerdict(byId("verdict"), verdictOf(result));
   showPicture(byId("stage"), byId("legend"), result);
   review.show(result);
   byId("picture").href = `/v1/results/${result.id}/picture`;
@@ -53,16 +53,17 @@ function factsOf(result) {
     [text("product"), result.product],
     [text("source"), result.source],
     [text("score"), scoreText(result)],
-    [text("fact.logit"), decimal(result.score_logit, 3)],
+    [text("fact.logit"), result.score_logit === null ? text("none") : decimal(result.score_logit, 3)],
     [text("fact.p_value"), result.p_value === null ? text("none") : decimal(result.p_value, result.p_value < 0.01 ? 4 : 2)],
-    [text("fact.picture"), text("fact.picture.of", { width: whole(width), height: whole(height), kind: kind.toUpperCase(),
-      kib: whole(Math.max(1, bytes / 1024)) })],
+    width === null ? null : [text("fact.picture"), text("fact.picture.of", { width: whole(width), height: whole(height),
+      kind: kind.toUpperCase(), kib: whole(Math.max(1, bytes / 1024)) })],
     [text("fact.sha256"), element("code", {}, sha256)],
     [text("fact.id"), element("code", {}, result.id)],
   ];
 }
 
 function defects(result) {
+  if (result.verdict === null) return element("p", { class: "quiet" }, text("defects.failed"));
   if (result.defects === null) return element("p", { class: "quiet" }, text("defects.uncalibrated"));
   if (result.defects.length === 0) return element("p", { class: "quiet" }, text("defects.none"));
   const heads = ["number", "place", "size", "area", "peak"];
@@ -105,6 +106,7 @@ async function showModel(result) {
     ...Object.entries(facts?.files ?? {}).map(([name, sha256]) => [name, element("code", {}, sha256)]),
   ]));
   const isGuaranteed = result.calibrated && facts?.guarantee;
+  if (result.verdict === null) return;
   const parts = facts?.calibration?.part_logits?.length ?? null;
   if (result.p_value !== null) byId("decision").append(element("p", {}, rarityWords(result.p_value, parts)));
   byId("decision").append(element("p", { class: isGuaranteed ? "guarantee" : "guarantee broken" },

@@ -11,6 +11,7 @@ const TOO_SOON_MS = 500; // whoever presses this soon after a part has changed m
 export class Review {
   constructor(box, changed) {
     this.changed = changed;
+    this.box = box;
     this.current = null;
     this.changedAt = -TOO_SOON_MS;
     this.pressed = null;
@@ -32,6 +33,7 @@ export class Review {
 
   /** Show the buttons of a result; `byItself` where a new part came, not a person's choice. */
   show(result, byItself = false) {
+    this.box.hidden = result.verdict === null; // nothing to contradict
     const isOther = this.current?.id !== result.id;
     if (isOther && byItself && this.current !== null) this.changedAt = performance.now();
     if (isOther || (this.current.review !== null && result.review === null)) this.note.textContent = "";

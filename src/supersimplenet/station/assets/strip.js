@@ -3,19 +3,19 @@
 import { byId, element } from "./dom.js";
 import { viewOf } from "./picture.js";
 import { text, timeOf } from "./texts.js";
-import { mark, nameOf, reviewKind } from "./verdict.js";
+import { mark, nameOf, reviewKind, verdictOf } from "./verdict.js";
 
 /** A thumbnail with its verdict, to be put into a button or a link. */
 export function thumbnail(result) {
   const kind = reviewKind(result);
-  const shown = result.picture.kept
+  const verdict = verdictOf(result);
+  const shown = result.picture.kept && result.error?.code !== "unreadable"
     ? element("img", { src: viewOf(result, 320), alt: "", loading: "lazy", draggable: "false", width: 320, height: 320,
         onerror: (event) => event.target.replaceWith(element("span", { class: "blank" })) })
     : element("span", { class: "blank" });
   return [
     shown,
-    element("span", { class: `flag ${result.verdict}` }, mark(result.verdict),
-      element("span", { class: "short" }, text(`verdict.${result.verdict}`))),
+    element("span", { class: `flag ${verdict}` }, mark(verdict), element("span", { class: "short" }, text(`verdict.${verdict}`))),
     kind === null || kind === "agrees" ? null : element("span", { class: "reviewed" }, text(`review.short.${kind}`)),
   ];
 }
@@ -23,7 +23,7 @@ export function thumbnail(result) {
 /** What a screen reader says of a thumbnail. */
 export function labelOf(result) {
   const kind = reviewKind(result);
-  const words = { verdict: text(`verdict.${result.verdict}`), name: nameOf(result), time: timeOf(new Date(result.taken_at)) };
+  const words = { verdict: text(`verdict.${verdictOf(result)}`), name: nameOf(result), time: timeOf(new Date(result.taken_at)) };
   const label = text("thumbnail", words);
   return kind === null || kind === "agrees" ? label : `${label}, ${text(`review.short.${kind}`)}`;
 }

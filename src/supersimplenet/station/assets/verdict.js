@@ -3,7 +3,7 @@
 import { element, svg } from "./dom.js";
 import { decimal, text } from "./texts.js";
 
-export const VERDICTS = ["good", "unsure", "bad"];
+export const VERDICTS = ["good", "unsure", "bad", "failed"];
 const SHAPES = {
   good: () => [
     svg("circle", { class: "shape", cx: 12, cy: 12, r: 11 }),
@@ -18,7 +18,17 @@ const SHAPES = {
     svg("path", { class: "shape", d: "M7.5 1h9L23 7.5v9L16.5 23h-9L1 16.5v-9z" }),
     svg("path", { class: "stroke", d: "M7.6 7.6l8.8 8.8M16.4 7.6l-8.8 8.8" }),
   ],
+  failed: () => [
+    svg("path", { class: "shape", d: "M12 1.5L23.5 22.5H.5z" }),
+    svg("path", { class: "stroke", d: "M12 9v6" }),
+    svg("circle", { class: "dot", cx: 12, cy: 19, r: 1.5 }),
+  ],
 };
+
+/** The verdict of a result, or "failed" where its picture could not be inspected. */
+export function verdictOf(result) {
+  return result.verdict ?? "failed";
+}
 
 /** The shape of a verdict. */
 export function mark(verdict) {
@@ -54,6 +64,7 @@ function fit(block) {
 
 /** The score as it is read; where rounding would put it on the threshold's other side, more digits. */
 export function scoreText(result) {
+  if (result.score_logit === null) return text("none");
   if (result.score === null) return text("score.logit", { score: decimal(result.score_logit, 2) });
   return number(result.score, [0.5, result.unsure_from].filter((level) => level !== null));
 }
@@ -72,9 +83,9 @@ export function nameOf(result) {
   return result.name || result.part || result.id.slice(0, 12);
 }
 
-/** Whether a review contradicts the verdict: "false-call", "missed", "agrees", or null without a review. */
+/** Whether a review contradicts the verdict: "false-call", "missed", "agrees", or null without one or the other. */
 export function reviewKind(result) {
-  if (result.review === null) return null;
+  if (result.review === null || result.verdict === null) return null;
   if (result.verdict === "good") return result.review.verdict === "bad" ? "missed" : "agrees";
   return result.review.verdict === "good" ? "false-call" : "agrees";
 }

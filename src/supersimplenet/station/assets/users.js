@@ -1,0 +1,129 @@
+// The page of an admin: users, tokens of machines, and the audit trail.
+
+import { ask, query } from "./api.js";
+import { byId, element } from "./dom.js";
+import { begin, showProblem, showSigns } from "./frame.js";
+import { tokenForm, userForm } from "./user_forms.js";
+import { dayAndTime, hasText, text, whole } from "./texts.js";
+
+const ENTRIES = 20;
+let next = null; // entries of the trail below this number are not shown yet
+
+const me = await begin();
+const isOpen = me.name === "local"; // nobody needs to log in yet
+const users = userForm({ me, saved: changed });
+const tokens = tokenForm({ saved: changed });
+
+/** Show all anew after a change; `focus` finds the button at which it began. */
+async function changed(words, focus) {
+  await show();
+  byId("done").textContent = words;
+  document.querySelector(focus)?.focus();
+}
+
+async function show() {
+  try {
+    const [people, machines, page] = await Promise.all([ask("/v1/users"), ask("/v1/tokens"), entriesBefore(null)]);
+    byId("users").replaceChildren(people.length > 0 ? table("users", people.map(person)) : quiet("users.none"));
+    byId("tokens").replaceChildren(machines.length > 0 ? table("tokens", machines.map(machine)) : quiet("tokens.none"));
+    byId("entries").replaceChildren(page.length > 0 ? table("audit", page.map(entry)) : quiet("audit.none"));
+    byId("open-note").hidden = !isOpen;
+    byId("machines").hidden = isOpen; // a first user comes first
+    byId("people").hidden = byId("trail").hidden = false;
+    showProblem(null);
+  } catch (error) {
+    showProblem(error);
+  }
+}
+
+async function entriesBefore(before) {
+  const page = await ask(`/v1/audit${query({ before, limit: ENTRIES })}`);
+  next = page.next;
+  byId("older").hidden = next === null;
+  return page.entries;
+}
+
+byId("older").addEventListener("click", async () => {
+  try {
+    const rows = (await entriesBefore(next)).map(entry);
+    byId("entries").querySelector("tbody").append(...rows);
+    if (next !== null) return;
+    rows[0].tabIndex = -1; // the button is gone
+    rows[0].focus();
+  } catch (error) {
+    showProblem(error);
+  }
+});
+
+// ----- tables
+
+const COLUMNS = {
+  users: ["name", "role", "state", "since", "change"],
+  tokens: ["name", "role", "since", "change"],
+  audit: ["number", "time", "who", "what", "details"],
+};
+
+function table(kind, rows) {
+  const heads = COLUMNS[kind].map((name) => element("th", { scope: "col", role: "columnheader" },
+    element("span", { class: name === "change" ? "unseen" : undefined }, text(`column.${name}`))));
+  return element("table", { class: `list of-${kind}`, role: "table" },
+    element("caption", { class: "unseen" }, text(`caption.${kind}`)),
+    element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, heads)),
+    element("tbody", { role: "rowgroup" }, rows));
+}
+
+function row(kind, attributes, cells) {
+  return element("tr", { role: "row", ...attributes }, COLUMNS[kind].map((column) =>
+    element("td", { role: "cell", class: `of-${column}` }, cells[column])));
+}
+
+function person(user) {
+  const isSelf = user.name === me.name;
+  return row("users", { "data-user": user.name, class: user.disabled ? "is-disabled" : undefined }, {
+    name: isSelf ? text("users.self", { name: user.name }) : user.name,
+    role: text(`role.${user.role}`),
+    state: text(user.disabled ? "users.state.disabled" : "users.state.active"),
+    since: time(user.created_at),
+    change: element("button", { type: "button", "aria-label": text("users.change.label", { name: user.name }),
+      onclick: () => users.change(user) }, text("users.change")),
+  });
+}
+
+function machine(token) {
+  return row("tokens", { "data-token": token.name }, {
+    name: token.name,
+    role: text(`role.${token.role}`),
+    since: time(token.created_at),
+    change: element("button", { type: "button", "aria-label": text("tokens.revoke.label", { name: token.name }),
+      onclick: () => tokens.revoke(token) }, text("tokens.revoke")),
+  });
+}
+
+function entry({ number, at, who, what, details }) {
+  const key = `audit.what.${what.replaceAll(" ", "_")}`;
+  return row("audit", {}, {
+    number: whole(number), time: time(at), who, what: hasText(key) ? text(key) : what,
+    details: Object.entries(details).map(([name, value]) => element("span", { class: "detail" }, detail(name, value))),
+  });
+}
+
+function detail(name, value) {
+  const key = `audit.detail.${name}`;
+  const shown = typeof value === "boolean" ? text(value ? "yes" : "no") : typeof value === "string" ? value : JSON.stringify(value);
+  return [`${hasText(key) ? text(key) : name}: `,
+    name === "result" ? element("a", { href: `/results/${encodeURIComponent(shown)}` }, shown) : shown];
+}
+
+function time(at) {
+  const moment = new Date(at);
+  return element("time", { datetime: moment.toISOString() }, dayAndTime(moment));
+}
+
+function quiet(key) {
+  return element("p", { class: "quiet" }, text(key));
+}
+
+byId("add-user").addEventListener("click", () => users.add({ isFirst: isOpen }));
+byId("add-token").addEventListener("click", () => tokens.add());
+ask("/v1/status").then((status) => showSigns(status.signs)).catch(() => {});
+await show();
