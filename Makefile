@@ -4,11 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow docs notebooks fuzz fuzz-check lint format platforms benchmark gpu dist matrix clean
+.PHONY: demo station test test-slow docs notebooks fuzz fuzz-check lint format platforms benchmark gpu dist matrix clean
 
 demo: $(READY)
 	rm -rf demo
 	$(BIN)/supersimplenet demo --output demo
+
+# A station with the demo's model and a simulated line, at http://127.0.0.1:8700; Ctrl-C stops it
+station: $(READY)
+	$(BIN)/supersimplenet demo --output demo --station
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"

@@ -84,3 +84,15 @@ def test_a_source_whose_product_is_not_inspected_is_refused(models, tmp_path):
     setup = setup_of({"sources": [{"name": "inbox", "kind": "folder", "folder": "x", "product": "lids"}]})
     with pytest.raises(ConfigError, match=r"source 'inbox': no product 'lids'; this station inspects parts"):
         Station({"parts": models / "v1"}, StationConfig(folder=tmp_path), setup, compute=HERE, say=print)
+
+
+def test_a_line_is_played_from_a_folder(models, tmp_path):
+    for seed in range(3):
+        put(tmp_path / "parts", f"{seed}.png", picture(seed))
+    line = {"name": "line", "kind": "replay", "folder": str(tmp_path / "parts"), "seconds": 0.05}
+    none = {"name": "none", "kind": "replay", "folder": str(tmp_path / "none")}
+    with StationProcess(models / "v1", folder=tmp_path / "station", setup={"sources": [line, none]}) as station:
+        wait_for(lambda: station.get("/v1/status")["sources"][0]["taken"] >= 10)
+        found = station.get("/v1/results", source="line")["results"]
+        assert {result["name"] for result in found} == {"0.png", "1.png", "2.png"}
+        assert station.get("/v1/status")["sources"][1]["state"] == "away"

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeInt
 
 from supersimplenet.cli.common import Command, OptionParser
+from supersimplenet.cli.serve import DEFAULT_PRODUCT, require_serve, run_station
 from supersimplenet.cli.test import print_evaluation
 from supersimplenet.datasets.mvtec import MVTecAD
 from supersimplenet.datasets.synthetic_config import SyntheticConfig
 from supersimplenet.errors import OutputError
+from supersimplenet.inference.config import CALIBRATION_FILE
 from supersimplenet.model.config import ModelConfig, Recipe
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.types import Sample
@@ -92,9 +95,41 @@ def _one_of_each_type(samples: Sequence[Sample]) -> list[Sample]:
 def _parser() -> OptionParser:
     parser = OptionParser(description="Make synthetic data, train on its good images, evaluate, draw the findings.")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder of data, model and pictures")
+    parser.add_argument(
+        "--station",
+        action="store_true",
+        help="then run a station with the model, and a simulated line; a demo that is there already is used",
+    )
+    parser.add_argument("--port", type=NonNegativeInt, default=8700, help="of the station; 0 for any that is free")
     return parser
 
 
 def _run(options: Namespace) -> int:
-    demo(options.output)
+    if options.station:
+        require_serve("demo --station")
+    if not (options.station and (options.output / "model" / CALIBRATION_FILE).is_file()):
+        demo(options.output)
+    if options.station:
+        _run_station(options.output, port=int(options.port))
     return 0
+
+
+def _run_station(output: Path, *, port: int) -> None:
+    """Run a station beside a line that is simulated: a good part every second, and a defective one now and then."""
+    from supersimplenet.station.config import StationConfig
+    from supersimplenet.station.setup import setup_of
+
+    test = output / "data" / _SURFACE / "test"
+    defects = [folder for folder in sorted(test.iterdir()) if folder.is_dir() and folder.name != "good"]
+    sources = [{"name": "line", "kind": "replay", "folder": test / "good", "seconds": 1.0}]
+    sources += [
+        {
+            "name": folder.name.replace(" ", "_"),
+            "kind": "replay",
+            "folder": folder,
+            "seconds": 10.0 * len(defects) + place,
+        }
+        for place, folder in enumerate(defects)
+    ]
+    config = StationConfig(folder=output / "station", port=port)
+    run_station({DEFAULT_PRODUCT: output / "model"}, config, setup_of({"sources": sources}))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -14,8 +15,13 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from supersimplenet.cli.common import Command, OptionParser, add_engine, compute_config, parse_share
 from supersimplenet.cli.last_model import MODEL_HELP, named_or_last
 from supersimplenet.errors import ConfigError
+from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.utils.console import console, results
 from supersimplenet.utils.formatting import counted
+
+if TYPE_CHECKING:
+    from supersimplenet.station.config import StationConfig
+    from supersimplenet.station.setup import Setup
 
 _BASIC = (
     "--help",
@@ -31,7 +37,7 @@ _BASIC = (
 )
 _PRODUCT = re.compile(r"([\w.-]{1,100})=(.+)")
 DEFAULT_PRODUCT = "parts"
-NEEDS = "serve: needs FastAPI, SQLAlchemy and others, which are not installed; pip install 'supersimplenet[serve]'"
+_NEEDS = "needs FastAPI, SQLAlchemy and others, which are not installed; pip install 'supersimplenet[serve]'"
 
 
 def command() -> Command:
@@ -113,8 +119,7 @@ def _parser() -> OptionParser:
 
 def _run(options: Namespace) -> int:
     models = _models(options.model or ())
-    if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "sqlalchemy", "alembic", "argon2")):
-        raise ConfigError(NEEDS)
+    require_serve("serve")
     from supersimplenet.station.config import StationConfig
 
     compute = compute_config(options)
@@ -141,21 +146,40 @@ def _run(options: Namespace) -> int:
         part_minutes=options.part_minutes,
         shift_hours=options.shift_hours,
     )
-    from supersimplenet.station.serve import serve
     from supersimplenet.station.setup import NOTHING_SET_UP, read_setup
+
+    setup = NOTHING_SET_UP if options.setup is None else read_setup(options.setup)
+    run_station(models, config, setup, compute=compute, trust=options.trust)
+    return 0
+
+
+def require_serve(command: str) -> None:
+    """Refuse a command where the packages of a station are not installed."""
+    if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "sqlalchemy", "alembic", "argon2")):
+        raise ConfigError(f"{command}: {_NEEDS}")
+
+
+def run_station(
+    models: Mapping[str, Path],
+    config: StationConfig,
+    setup: Setup,
+    *,
+    compute: ComputeConfig = HERE,
+    trust: bool = False,
+) -> None:
+    """Run a station until it is stopped, and say where it is; see `supersimplenet.station.serve.serve`."""
+    from supersimplenet.station.serve import serve
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
 
     def started(address: str) -> None:
         everywhere = ", on all addresses of this computer" if config.is_everywhere else ""
         results().print(f"the station: {address}{everywhere}")
-        console().print(f"results and pictures: {options.folder}; Ctrl-C stops it, after what it has taken")
+        console().print(f"results and pictures: {config.folder}; Ctrl-C stops it, after what it has taken")
 
-    setup = NOTHING_SET_UP if options.setup is None else read_setup(options.setup)
-    finished = serve(models, config, setup, compute=compute, trust=options.trust, started=started)
+    finished = serve(models, config, setup, compute=compute, trust=trust, started=started)
     work = f"finished first: {counted(finished, 'picture')} in work" if finished else "nothing was in work"
     console().print(f"stopped; {work}")
-    return 0
 
 
 def _models(given: Sequence[str]) -> dict[str, Path]:

@@ -49,6 +49,23 @@ class FolderSource(_Named):
     after: Literal["move", "delete", "leave"] = "move"
 
 
+class ReplaySource(_Named):
+    """Plays a line: draws pictures of a folder at random, to try a station without a camera.
+
+    Attributes:
+        folder: folder of pictures, at any depth.
+        seconds: time between two pictures.
+        product: product of the pictures; may be left out where there is one.
+        seed: of the draws.
+    """
+
+    kind: Literal["replay"]
+    folder: Path
+    seconds: Seconds = 1.0
+    product: str | None = None
+    seed: int = 0
+
+
 class FilesSink(_Named):
     """Writes a table a day, ``results-2026-11-30.csv``, by UTC.
 
@@ -77,7 +94,7 @@ class WebhookSink(_Named):
     timeout_s: Seconds = 10.0
 
 
-SourceSettings = FolderSource
+SourceSettings = Annotated[FolderSource | ReplaySource, Field(discriminator="kind")]
 SinkSettings = Annotated[FilesSink | WebhookSink, Field(discriminator="kind")]
 
 
