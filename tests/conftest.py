@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from station_servers import mosquitto as mosquitto
+from station_servers import mosquitto_of as mosquitto_of
 from station_servers import postgres_url as postgres_url
 
 if TYPE_CHECKING:

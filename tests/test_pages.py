@@ -70,6 +70,7 @@ QUICK = (
 )  # fmt: skip
 EXECUTED_ELSEWHERE = {
     "docs/deploy.md": "test_runtime.py::test_the_program_of_the_documentation_runs_as_it_stands",
+    "docs/station_outputs.md": "test_station_outputs.py::test_the_python_of_the_page_verifies_a_webhook",
     "docs/guides/python.md": "test_readme.py::test_the_python_of_the_guide_runs",
 }
 WITH_LINES = [page for page in pages() if lines(page)]

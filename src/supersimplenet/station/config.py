@@ -9,7 +9,6 @@ from pathlib import Path
 from supersimplenet.errors import ConfigError
 
 DATABASE_FILE = "station.db"
-_LOCAL_NAMES = ("localhost",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,16 +109,23 @@ class StationConfig:
     @property
     def is_local(self) -> bool:
         """Whether the station is reached from this computer alone."""
-        return self.host in _LOCAL_NAMES or bool(self._ip and self._ip.is_loopback)
+        return is_loopback(self.host)
 
     @property
     def is_everywhere(self) -> bool:
         """Whether the station listens on all addresses of this computer."""
-        return bool(self._ip and self._ip.is_unspecified)
+        address = _address(self.host)
+        return address is not None and address.is_unspecified
 
-    @property
-    def _ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        try:
-            return ipaddress.ip_address(self.host)
-        except ValueError:  # a name
-            return None
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address, or ``localhost``, is reached from this computer alone."""
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return None

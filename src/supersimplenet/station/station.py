@@ -125,7 +125,7 @@ class Station:
         delivery = Delivery(
             settings.name,
             settings.kind,
-            make_sink(settings),
+            make_sink(settings, products=self.models.products),
             engine=self.engine,
             public=self.public,
             folder=self.config.folder,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hmac
-import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Collection
 from typing import Annotated, get_args
@@ -25,6 +24,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from supersimplenet.station.access.accounts import LOCAL, LONGEST_SESSION_MS, Accounts, Identity, Role
+from supersimplenet.station.config import is_loopback
 from supersimplenet.station.problems import Problem
 
 CSRF_HEADER = "X-CSRF-Token"
@@ -72,7 +72,7 @@ class Guard:
         self._tls, self._is_local = tls, is_local
         self._hosts = frozenset(host.lower() for host in hosts)
         # Other names lead here by way of a proxy, whose users are at any computer.
-        self._may_be_open = is_local and all(map(_is_loopback, self._hosts))
+        self._may_be_open = is_local and all(map(is_loopback, self._hosts))
 
     @property
     def is_open(self) -> bool:
@@ -154,7 +154,7 @@ class Guard:
         """Refuse names that lead here without being the station's, as a page's own name may (DNS rebinding)."""
         named = request.headers.getlist("host")
         host = _host_of(named[0]) if len(named) == 1 else ""
-        if not (host in self._hosts or (self._is_local and _is_loopback(host)) or not (self._hosts or self._is_local)):
+        if not (host in self._hosts or (self._is_local and is_loopback(host)) or not (self._hosts or self._is_local)):
             raise Problem(400, "wrong_host", "the station is not reached by this name; add it with --public-host")
 
     def _check_origin(self, request: Request) -> None:
@@ -252,10 +252,3 @@ def _host_of(header: str) -> str:
     """Return the name in the header Host without its port; empty where it is none."""
     match = _HOST.fullmatch(header.lower())
     return match["name"].strip("[]").rstrip(".") if match else ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from supersimplenet.station.setup import FilesSink, SinkSettings, WebhookSink
+from collections.abc import Collection
+
+from supersimplenet.station.setup import FilesSink, MqttSink, OpcUaSink, SinkSettings, WebhookSink
 from supersimplenet.station.sinks.sink import Sink
 
 
-def make_sink(settings: SinkSettings) -> Sink:
+def make_sink(settings: SinkSettings, *, products: Collection[str] = ()) -> Sink:
     """Return the sink of its settings, not opened yet.
+
+    Args:
+        settings: the settings.
+        products: products that the station inspects.
 
     Raises:
         ConfigError: a file that the settings name cannot be used.
@@ -21,3 +27,11 @@ def make_sink(settings: SinkSettings) -> Sink:
             from supersimplenet.station.sinks.webhook import Webhook
 
             return Webhook(settings)
+        case MqttSink():
+            from supersimplenet.station.sinks.mqtt import Mqtt
+
+            return Mqtt(settings)
+        case OpcUaSink():
+            from supersimplenet.station.sinks.opcua import OpcUa
+
+            return OpcUa(settings, products=products)

@@ -18,7 +18,7 @@ from supersimplenet.station.sinks.sink import AwayError, Message, RefusedError, 
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.version import __version__
 
-_REFUSED = (400, 413, 422)  # of a request that will not be taken at another time either
+REFUSED = (400, 413, 422)  # of a request that will not be taken at another time either
 _SECRET_BYTES = (24, 64)
 
 
@@ -58,7 +58,7 @@ class Webhook(Sink):
             answer = self._client.post(self._url, content=body, headers=headers)
         except httpx.HTTPError as error:
             raise AwayError(f"{type(error).__name__}: {first_line(error)}") from error
-        if answer.status_code in _REFUSED:
+        if answer.status_code in REFUSED:
             raise RefusedError(f"status {answer.status_code}: {printable(answer.text[:200])}")
         if not answer.is_success:
             raise AwayError(f"status {answer.status_code}")

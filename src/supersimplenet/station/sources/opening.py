@@ -1,11 +1,19 @@
-"""From settings to sources. What a kind of source needs is imported where one is set up."""
+"""From settings to sources and triggers. What a kind needs is imported where one is set up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from supersimplenet.station.setup import FolderSource, ReplaySource, SourceSettings
+from supersimplenet.station.setup import (
+    FolderSource,
+    MqttTrigger,
+    OpcUaTrigger,
+    ReplaySource,
+    SourceSettings,
+    TriggerSettings,
+)
 from supersimplenet.station.sources.source import Send, Source
+from supersimplenet.station.sources.triggers import Trigger
 
 
 def make_source(settings: SourceSettings, *, send: Send, say: Callable[[str], None]) -> Source:
@@ -19,3 +27,25 @@ def make_source(settings: SourceSettings, *, send: Send, say: Callable[[str], No
             from supersimplenet.station.sources.replay import Replay
 
             return Replay(settings, send=send, say=say)
+
+
+def make_trigger(settings: TriggerSettings, *, name: str, say: Callable[[str], None]) -> Trigger:
+    """Return the trigger of its settings, not started yet.
+
+    Args:
+        settings: the settings.
+        name: name of the camera that it is for.
+        say: called with a line for the log.
+
+    Raises:
+        ConfigError: a setting, or a file that the settings name, cannot be used.
+    """
+    match settings:
+        case MqttTrigger():
+            from supersimplenet.station.sources.mqtt_trigger import MqttMessages
+
+            return MqttMessages(settings, name=name, say=say)
+        case OpcUaTrigger():
+            from supersimplenet.station.sources.opcua_trigger import OpcUaChanges
+
+            return OpcUaChanges(settings, name=name, say=say)
