@@ -750,8 +750,13 @@ def test_login_leads_back_and_only_to_own_pages(browser, station, contents):
         page.wait_for_url("**/history")
         page.wait_for_selector("#rows tbody tr")
         assert page.locator("#logout").is_hidden()
-    user = {"name": "anna", "role": "admin", "password": PASSWORD}
-    assert station.client.post("/v1/users", json=user).status_code == 201
+    with Opened(browser, station, "/users", may="401") as page:
+        page.wait_for_selector("#open-note:not([hidden])")
+        assert page.locator("#machines").is_hidden()
+        page.locator("#add-user").click()
+        assert page.locator("#user-role option").all_text_contents() == ["admin"]
+        filled(page, "user", name="anna", password=PASSWORD, again=PASSWORD)
+        page.wait_for_url("**/login?next=%2Fusers")
     with Opened(browser, station, "/history?verdict=bad&part=x", may="401") as page:
         page.wait_for_url("**/login?next=*")
         page.locator("#name").fill("anna")
