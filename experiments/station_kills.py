@@ -3,12 +3,15 @@
 Each round starts the station on the same folder, sends pictures from several threads, each with a key of its own, and
 ends the process with SIGKILL. A sender whose request was cut off sends it again with the same key in the next round. At
 the end: every key that was answered with a result has one row, with the id that was answered, and no key has two.
-With --postgresql the rows are in PostgreSQL, which is taken away and given back in every third round.
+With --postgresql the rows are in PostgreSQL, which is taken away and given back in every third round. With --sinks
+results go to a webhook, an MQTT broker, a client of OPC UA that acknowledges each, and tables of a day; webhook and
+broker are taken away in turns. At the end each of them must have each row, first ones in the same order.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import random
 import signal
@@ -16,7 +19,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -73,40 +78,58 @@ def main() -> None:
     parser.add_argument(
         "--postgresql", action="store_true", help="start a server of its own, and take it away at times"
     )
+    parser.add_argument("--sinks", action="store_true", help="deliver results to receivers of every kind")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
     contents = [path.read_bytes() for path in sorted(options.pictures.rglob("*.png"))[:40]]
     senders = [Sender(f"s{number}", contents) for number in range(SENDERS)]
     database = Database() if options.postgresql else None
-    settings = {"folder": options.folder} | ({} if database is None else {"database": database.url})
+    settings: dict[str, Any] = {"folder": options.folder} | ({} if database is None else {"database": database.url})
+    receivers = Receivers(options.folder.with_name(f"{options.folder.name}-sinks")) if options.sinks else None
+    if receivers is not None:
+        settings["setup"] = {"sinks": receivers.sinks}
     for sender in senders:
         sender.start()
     for number in range(options.kills):
-        away = database is not None and number % 3 == 1
-        with StationProcess(options.model, **settings) as station:
-            settings["port"] = station.options["port"]
-            for sender in senders:
-                sender.address = station.address
-                sender.running.set()
-            time.sleep(rng.uniform(0.2, 2.5))
-            if away:
-                database.wire.cut()
-                time.sleep(rng.uniform(0.2, 2.0))
-            for sender in senders if number % 5 == 4 else ():  # also at rest, just after the last answer
-                sender.running.clear()
-            station.kill()
-            for sender in senders:
-                sender.running.clear()
-            if away:
-                database.wire.mend()
+        if receivers is not None:
+            receivers.take_away(number)
+        wire = database.wire if database is not None and number % 3 == 1 else None
+        run_and_kill(options.model, settings, senders, rng, wire, at_rest=number % 5 == 4)
         print(f"kill {number + 1}: {sum(len(sender.answered) for sender in senders)} answered", flush=True)
+    if receivers is not None:
+        receivers.take_away(None)
     with StationProcess(options.model, **settings) as station:
         found = count(station, senders)
+        ids = found.pop("ids")
+        if receivers is not None:
+            found["sinks"] = receivers.count(station, set(ids))
     print(json.dumps({"kills": options.kills, **found}, indent=1))
 
 
-def count(station: StationProcess, senders: list[Sender]) -> dict[str, object]:
+def run_and_kill(
+    model: Path, settings: dict[str, Any], senders: list[Sender], rng: random.Random, wire: Any, *, at_rest: bool
+) -> None:
+    """Run the station under load and kill it at a random moment; with a wire the database is taken away before."""
+    with StationProcess(model, **settings) as station:
+        settings["port"] = station.options["port"]
+        for sender in senders:
+            sender.address = station.address
+            sender.running.set()
+        time.sleep(rng.uniform(0.2, 2.5))
+        if wire is not None:
+            wire.cut()
+            time.sleep(rng.uniform(0.2, 2.0))
+        for sender in senders if at_rest else ():  # just after the last answer
+            sender.running.clear()
+        station.kill()
+        for sender in senders:
+            sender.running.clear()
+        if wire is not None:
+            wire.mend()
+
+
+def count(station: StationProcess, senders: list[Sender]) -> dict[str, Any]:
     """Let the senders finish, wait for what waits, and compare what they were answered with what is there."""
     for sender in senders:
         sender.address = station.address
@@ -132,6 +155,7 @@ def count(station: StationProcess, senders: list[Sender]) -> dict[str, object]:
     led = {name: answer.json()["id"] for name, answer in by_answer.items() if answer.status_code == 200}
     kept = [row["id"] for row in rows if row["picture"]["kept"]]
     return {
+        "ids": [row["id"] for row in rows],
         "answered": len(answered),
         "cut_off_and_sent_again": sum(sender.cut for sender in senders),
         "refused_and_sent_again": sum(sender.refused for sender in senders),
@@ -143,6 +167,105 @@ def count(station: StationProcess, senders: list[Sender]) -> dict[str, object]:
         "rows_never_answered": len(set(ids) - set(led.values())),
         "pictures_lost": sum(station.client.get(f"/v1/results/{name}/picture").status_code != 200 for name in kept),
     }
+
+
+class Receivers:
+    """Receivers of every kind, in this process and outside the station's."""
+
+    def __init__(self, folder: Path) -> None:
+        from station_servers import Mosquitto, free_port
+        from test_station_mqtt import Subscriber
+        from test_station_recorder import Wire
+        from test_station_sinks import Webhooks
+
+        folder.mkdir(parents=True)
+        (folder / "broker").mkdir()
+        self._tables = folder / "tables"
+        self._webhooks, self._broker = Webhooks(), Mosquitto(folder / "broker")
+        self._subscriber = Subscriber(self._broker)
+        self._wires = {"hook": Wire(self._webhooks.port), "broker": Wire(self._broker.port)}
+        self._plc = Plc(free_port())
+        self.sinks = [
+            {"name": "hook", "kind": "webhook", "url": f"http://127.0.0.1:{self._wires['hook'].port}/"},
+            {"name": "broker", "kind": "mqtt", "host": "127.0.0.1", "port": self._wires["broker"].port},
+            {"name": "plc", "kind": "opcua", "endpoint": self._plc.endpoint, "acknowledge": True, "timeout_s": 2.0},
+            {"name": "tables", "kind": "files", "folder": str(self._tables)},
+        ]
+
+    def take_away(self, number: int | None) -> None:
+        """Take one away in some rounds; give all back with None."""
+        for place, wire in enumerate(self._wires.values()):
+            if number is not None and number % 4 == place:
+                wire.cut()
+            else:
+                wire.mend()
+
+    def count(self, station: StationProcess, rows: set[str]) -> dict[str, Any]:
+        """Wait until nothing waits, and compare what each has with the rows."""
+        give_up = time.monotonic() + 600
+        while any(sink["waiting"] for sink in station.get("/v1/status")["sinks"]):
+            assert time.monotonic() < give_up, station.get("/v1/status")["sinks"]
+            time.sleep(0.5)
+        time.sleep(1)
+        bodies = [json.loads(body)["data"] for _, body in self._webhooks.got]
+        lines = [line for path in sorted(self._tables.glob("*.csv")) for line in csv.DictReader(path.open(newline=""))]
+        got = {
+            "hook": [(body["id"], body["repeat"]) for body in bodies],
+            "broker": [(body["id"], body["repeat"]) for body in self._subscriber.results],
+            "plc": self._plc.got,
+            "tables": [(line["id"], False) for line in lines],
+        }
+        firsts = {name: list(dict.fromkeys(id_ for id_, _ in found)) for name, found in got.items()}
+        return {
+            name: {
+                "ids": len(firsts[name]),
+                "repeats": len(found) - len(firsts[name]),
+                "repeats_not_marked": _unmarked(found),
+                "order_as_at_the_webhook": firsts[name] == firsts["hook"],
+                "rows_missing": len(rows - set(firsts[name])),
+                "without_row": len(set(firsts[name]) - rows),
+            }
+            for name, found in got.items()
+        }
+
+
+def _unmarked(found: list[tuple[str, bool]]) -> int:
+    seen: set[str] = set()
+    number = 0
+    for id_, repeat in found:
+        number += id_ in seen and not repeat
+        seen.add(id_)
+    return number
+
+
+class Plc(threading.Thread):
+    """A client of OPC UA that reads each result and acknowledges it, and connects again by itself."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.endpoint = f"opc.tcp://127.0.0.1:{port}/supersimplenet"
+        self.got: list[tuple[str, bool]] = []
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            with suppress(Exception):  # the station was killed; what asyncua raises then is of many kinds
+                self._read()
+            time.sleep(0.1)
+
+    def _read(self) -> None:
+        from test_station_opcua import Reader
+
+        with Reader(self.port) as reader:
+            last = None
+            while True:
+                sequence = reader.read("Sequence")
+                if sequence not in (0, last):
+                    self.got.append((reader.read("Id"), reader.read("Repeat")))
+                    reader.acknowledge()
+                    last = sequence
+                time.sleep(0.005)
 
 
 class Database:
