@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from supersimplenet.errors import ConfigError, printable
 from supersimplenet.utils.documents import read_yaml
@@ -15,6 +17,8 @@ from supersimplenet.utils.formatting import counted
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+GENICAM = "genicam:"
+_STREAMS = ("rtsp", "rtsps", "http", "https")
 _ADVICE = "see 'Cameras, folders and outputs' in docs/station.md"
 
 
@@ -49,6 +53,96 @@ class FolderSource(_Named):
     after: Literal["move", "delete", "leave"] = "move"
 
 
+class IntervalTrigger(_Settings):
+    """Takes a picture every so many seconds.
+
+    Attributes:
+        seconds: from one picture to the next.
+    """
+
+    kind: Literal["interval"]
+    seconds: Seconds
+
+
+class MotionTrigger(_Settings):
+    """Takes a picture each time that something has moved and has come to rest.
+
+    Attributes:
+        changed: share of the picture that differs when something has moved.
+        level: grey levels, of 255, from which on a place differs.
+        settle_s: seconds without motion that are rest.
+        empty: a picture of the place with no part in it; rest that shows this is not taken.
+    """
+
+    kind: Literal["motion"]
+    changed: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    level: Annotated[int, Field(ge=1, le=254)] = 25
+    settle_s: Seconds = 0.3
+    empty: Path | None = None
+
+
+TriggerSettings = Annotated[IntervalTrigger | MotionTrigger, Field(discriminator="kind")]
+
+
+def _check_device(device: object) -> object:
+    wanted = (
+        "wanted the index of a camera, an address that begins with rtsp:// or http://, a video file, or "
+        f"{GENICAM}PRODUCER.cti"
+    )
+    if isinstance(device, bool) or not isinstance(device, (int, str)) or device == "":
+        raise ValueError(wanted)
+    if isinstance(device, int):
+        if not 0 <= device <= 999:
+            raise ValueError(wanted)
+    elif "://" in device:
+        if device.partition("://")[0].lower() not in _STREAMS:
+            raise ValueError(wanted)
+        _check_address(device)
+    return device
+
+
+def _check_address(url: str) -> None:
+    """Refuse an address whose password would be read as its host or port, and be shown as such."""
+    try:
+        parts = urlsplit(url)
+        is_right = bool(parts.hostname) and parts.port != 0 and ("@" in parts.netloc or "@" not in url)
+    except ValueError:
+        is_right = False
+    if not is_right:
+        raise ValueError("no address; write / : @ # ? in a user's name or password as %2F %3A %40 %23 %3F")
+
+
+class CameraSource(_Named):
+    """Takes pictures of a camera when its trigger says so.
+
+    Attributes:
+        device: index of a camera at this computer, address of a network camera (RTSP, or MJPEG by HTTP), a video file
+            that is played in real time, or ``genicam:PRODUCER.cti`` with ``#SERIAL`` where there are several cameras.
+        product: product of the pictures; may be left out where there is one.
+        trigger: when a picture is taken.
+        timeout_s: seconds without a frame after which the camera is away.
+        repeat: play a video file again and again.
+    """
+
+    kind: Literal["camera"]
+    device: Annotated[int | str, BeforeValidator(_check_device), Field(repr=False)]
+    product: str | None = None
+    trigger: TriggerSettings
+    timeout_s: Seconds = 5.0
+    repeat: bool = False
+
+    @model_validator(mode="after")
+    def _a_file_repeats(self) -> CameraSource:
+        if self.repeat and not self.is_file:
+            raise ValueError("repeat is for a video file alone")
+        return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the device is a video file."""
+        return isinstance(self.device, str) and "://" not in self.device and not self.device.startswith(GENICAM)
+
+
 class FilesSink(_Named):
     """Writes a table a day, ``results-2026-11-30.csv``, by UTC.
 
@@ -77,7 +171,7 @@ class WebhookSink(_Named):
     timeout_s: Seconds = 10.0
 
 
-SourceSettings = FolderSource
+SourceSettings = Annotated[FolderSource | CameraSource, Field(discriminator="kind")]
 SinkSettings = Annotated[FilesSink | WebhookSink, Field(discriminator="kind")]
 
 
@@ -126,5 +220,11 @@ def setup_of(plain: Any, *, name: str = "setup") -> Setup:
         place = ".".join(str(part) for part in first["loc"])
         more = f"; and {counted(len(others), 'further error')}" if others else ""
         text = first["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(first["input"], dict) else f" (found {printable(repr(first['input'])[:80])})"
+        shown = without_addresses(repr(first["input"]))[:80]
+        found = "" if isinstance(first["input"], dict) else f" (found {printable(shown)})"
         raise ConfigError(f"{name}: {f'{place}: ' if place else ''}{text}{found}{more}; {_ADVICE}") from error
+
+
+def without_addresses(text: str) -> str:
+    """Return text up to the first address of a camera or server in it, which may hold a password."""
+    return re.sub(r"([a-z]+://).*", r"\1…", text, flags=re.IGNORECASE | re.DOTALL)

@@ -116,6 +116,7 @@ class Station:
             for source in self.sources:
                 source.start()
                 opened.callback(source.stop)
+            opened.callback(self._end_sources)
             self._open = opened.pop_all()
 
     def _delivery(self, settings: SinkSettings, opened: ExitStack) -> Delivery:
@@ -250,6 +251,11 @@ class Station:
             parts = results.parts_among(records, records, within_ms=self.config.part_ms)
         return [results.public(record, stored, part_result=parts.get(record["id"])) for record in records]
 
+    def _end_sources(self) -> None:
+        """Tell all sources at once, before one after another is waited for."""
+        for source in self.sources:
+            source.stopped.set()
+
     def _published(self, records: Sequence[Record], stored: Stored) -> None:
         for record in records:
             self.metrics.inspected.labels(record["product"], record["verdict"] or "failed").inc()
@@ -293,7 +299,12 @@ class Station:
         capital = {state.product: state.capital for state in self.drift.states}
         yield Gauge("drift_capital", "Of the test of drift; from 1000 on pictures have changed", capital, "product")
         yield Gauge("source_away", "1 while a source is away", away, "source")
-        yield Gauge("source_missed", "Pictures missed as the queue was full, since the start", missed, "source")
+        yield Gauge(
+            "source_missed",
+            "Pictures missed, as the queue was full or the camera away, since the start",
+            missed,
+            "source",
+        )
         yield Gauge("sink_away", "1 while a sink is away", {each.name: float(each.away) for each in sinks}, "sink")
         waiting = {name: float(number) for name, number in self.waiting.items()}
         yield Gauge("sink_waiting", "Results that a sink has not got yet", waiting, "sink")

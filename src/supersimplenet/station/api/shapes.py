@@ -224,7 +224,7 @@ class SourceShape(BaseModel):
     state: Literal["running", "away", "ended"]
     reason: str = Field(description="why it is not running")
     taken: int = Field(description="pictures since the start")
-    missed: int = Field(description="pictures not taken because the queue was full, since the start")
+    missed: int = Field(description="pictures not taken, as the queue was full or the camera away")
 
 
 class SinkShape(BaseModel):
