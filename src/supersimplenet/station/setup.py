@@ -17,6 +17,8 @@ from supersimplenet.utils.formatting import counted
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Register = Annotated[int, Field(ge=0, le=65535)]
+Verdict4 = Literal["good", "unsure", "bad", "failed"]
 GENICAM = "genicam:"
 _STREAMS = ("rtsp", "rtsps", "http", "https")
 _ADVICE = "see 'Cameras, folders and outputs' in docs/station.md"
@@ -171,8 +173,66 @@ class WebhookSink(_Named):
     timeout_s: Seconds = 10.0
 
 
+class ModbusSink(_Named):
+    """Writes each result into registers of a PLC by Modbus/TCP.
+
+    Attributes:
+        host: name or address of the PLC.
+        port: its port.
+        unit: its unit identifier.
+        address: first of six holding registers, counted from 0.
+        coil: coil that is set while a part is to be rejected, counted from 0.
+        reject: verdicts that set the coil.
+        late_s: age in seconds from which on a result no longer moves the coil.
+        timeout_s: seconds to wait for an answer.
+    """
+
+    kind: Literal["modbus"]
+    host: Annotated[str, Field(min_length=1, max_length=253)]
+    port: Port = 502
+    unit: Annotated[int, Field(ge=0, le=255)] = 1
+    address: Annotated[int, Field(ge=0, le=65530)]
+    coil: Register | None = None
+    reject: tuple[Verdict4, ...] = ("unsure", "bad", "failed")
+    late_s: Seconds = 5.0
+    timeout_s: Seconds = 3.0
+
+
+SerialText = Annotated[str, Field(pattern=r"^[\x00-\xff]*$", max_length=200)]
+
+
+class VerdictTexts(_Settings):
+    """What is sent for each verdict; an empty text sends nothing."""
+
+    good: SerialText = "G\n"
+    unsure: SerialText = "U\n"
+    bad: SerialText = "B\n"
+    failed: SerialText = "F\n"
+
+
+class SerialSink(_Named):
+    """Sends a text for each result to a serial port.
+
+    Attributes:
+        port: a port such as ``/dev/ttyUSB0``, or ``socket://HOST:PORT`` of a serial server.
+        baud: bits a second.
+        texts: what is sent for each verdict.
+        acknowledge: text with which the machine confirms each; without it, what was sent counts as received.
+        late_s: age in seconds from which on a result is not sent any more.
+        timeout_s: seconds to wait for the port and the acknowledgement.
+    """
+
+    kind: Literal["serial"]
+    port: Annotated[str, Field(min_length=1, max_length=500)]
+    baud: Annotated[int, Field(ge=50, le=4_000_000)] = 9600
+    texts: VerdictTexts = VerdictTexts()
+    acknowledge: Annotated[SerialText, Field(min_length=1)] | None = None
+    late_s: Seconds = 5.0
+    timeout_s: Seconds = 2.0
+
+
 SourceSettings = Annotated[FolderSource | CameraSource, Field(discriminator="kind")]
-SinkSettings = Annotated[FilesSink | WebhookSink, Field(discriminator="kind")]
+SinkSettings = Annotated[FilesSink | WebhookSink | ModbusSink | SerialSink, Field(discriminator="kind")]
 
 
 class Setup(_Settings):

@@ -306,5 +306,7 @@ class Station:
             "source",
         )
         yield Gauge("sink_away", "1 while a sink is away", {each.name: float(each.away) for each in sinks}, "sink")
+        late = {each.name: float(each.late) for each in sinks}
+        yield Gauge("sink_late", "Results that came too late for a sink to act on, since the start", late, "sink")
         waiting = {name: float(number) for name, number in self.waiting.items()}
         yield Gauge("sink_waiting", "Results that a sink has not got yet", waiting, "sink")

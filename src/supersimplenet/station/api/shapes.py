@@ -235,6 +235,7 @@ class SinkShape(BaseModel):
     away: bool
     reason: str = Field(description="why it is away")
     refused: int = Field(description="results that it refused, since the start")
+    late: int = Field(description="results that came too late for it to act on, since the start")
     waiting: int = Field(description="results that it has not got yet")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supersimplenet.station.setup import FilesSink, SinkSettings, WebhookSink
+from supersimplenet.station.setup import FilesSink, ModbusSink, SerialSink, SinkSettings, WebhookSink
 from supersimplenet.station.sinks.sink import Sink
 
 
@@ -21,3 +21,11 @@ def make_sink(settings: SinkSettings) -> Sink:
             from supersimplenet.station.sinks.webhook import Webhook
 
             return Webhook(settings)
+        case ModbusSink():
+            from supersimplenet.station.sinks.modbus import Modbus
+
+            return Modbus(settings)
+        case SerialSink():
+            from supersimplenet.station.sinks.serial import Serial
+
+            return Serial(settings)
