@@ -18,13 +18,14 @@ from test_station_recorder import Wire, result, wait_for
 from test_station_sinks import delivering, put, sqlite, waiting
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.station.setup import TriggerSettings, setup_of
+from supersimplenet.station.setup import setup_of
 from supersimplenet.station.sinks import delivery
 from supersimplenet.station.sinks.mqtt import topic_level
 from supersimplenet.station.sinks.opening import make_sink
 from supersimplenet.station.sinks.sink import AwayError
 from supersimplenet.station.sources import triggers
 from supersimplenet.station.sources.opening import make_trigger
+from supersimplenet.station.sources.settings import TriggerSettings
 from supersimplenet.station.sources.triggers import TriggerInfo
 from supersimplenet.station.storage.results import public
 

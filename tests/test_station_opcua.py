@@ -29,13 +29,14 @@ from test_station_sinks import delivering, put, sqlite, waiting
 from supersimplenet.errors import ConfigError
 from supersimplenet.station.loop import Loop
 from supersimplenet.station.opcua import read_certificate
-from supersimplenet.station.setup import TriggerSettings, setup_of
+from supersimplenet.station.setup import setup_of
 from supersimplenet.station.sinks import delivery
 from supersimplenet.station.sinks.opcua_server import Clients
 from supersimplenet.station.sinks.opening import make_sink
 from supersimplenet.station.sinks.sink import AwayError
 from supersimplenet.station.sources import triggers
 from supersimplenet.station.sources.opening import make_trigger
+from supersimplenet.station.sources.settings import TriggerSettings
 from supersimplenet.station.sources.triggers import TriggerInfo
 from supersimplenet.station.storage.results import public
 

@@ -11,17 +11,11 @@ from pydantic import TypeAdapter
 from test_station_recorder import result, wait_for
 from test_station_sinks import SECRET, delivering, put, sqlite, webhooks
 
-from supersimplenet.station.setup import (
-    MqttSink,
-    MqttTrigger,
-    OpcUaSink,
-    OpcUaTrigger,
-    TriggerSettings,
-    WebhookSink,
-    setup_of,
-)
+from supersimplenet.station.setup import setup_of
 from supersimplenet.station.sinks import webhook
 from supersimplenet.station.sinks.opcua_server import ACKNOWLEDGED, FIELDS
+from supersimplenet.station.sinks.settings import MqttSink, OpcUaSink, WebhookSink
+from supersimplenet.station.sources.settings import MqttTrigger, OpcUaTrigger, TriggerSettings
 from supersimplenet.station.storage.results import public
 
 __all__ = ["webhooks"]  # a fixture

@@ -13,7 +13,7 @@ from aiomqtt.exceptions import MqttConnectError
 from supersimplenet.errors import ConfigError
 from supersimplenet.station.config import is_loopback
 from supersimplenet.station.credentials import read_password
-from supersimplenet.station.setup import Broker
+from supersimplenet.station.settings import Broker
 from supersimplenet.utils.formatting import first_line
 
 _log = logging.getLogger(__name__)

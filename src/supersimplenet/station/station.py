@@ -22,11 +22,13 @@ from supersimplenet.station.events import Hub
 from supersimplenet.station.inspection import Inspected, Inspections, Picture
 from supersimplenet.station.metrics import Gauge, Metrics
 from supersimplenet.station.models import LoadedModel, Models
-from supersimplenet.station.setup import NOTHING_SET_UP, Setup, SinkSettings, SourceSettings
+from supersimplenet.station.setup import NOTHING_SET_UP, Setup
 from supersimplenet.station.sinks.delivery import Delivery
 from supersimplenet.station.sinks.opening import make_sink
 from supersimplenet.station.sinks.outbox import numbers_waiting
+from supersimplenet.station.sinks.settings import SinkSettings
 from supersimplenet.station.sources.opening import make_source
+from supersimplenet.station.sources.settings import SourceSettings
 from supersimplenet.station.sources.source import Source
 from supersimplenet.station.storage import results
 from supersimplenet.station.storage.database import now_ms, open_database, writing
@@ -119,6 +121,7 @@ class Station:
             for source in self.sources:
                 source.start()
                 opened.callback(source.stop)
+            opened.callback(self._end_sources)
             self._open = opened.pop_all()
 
     def _delivery(self, settings: SinkSettings, opened: ExitStack) -> Delivery:
@@ -291,6 +294,11 @@ class Station:
             parts = results.parts_among(records, records, within_ms=self.config.part_ms)
         return [results.public(record, stored, part_result=parts.get(record["id"])) for record in records]
 
+    def _end_sources(self) -> None:
+        """Tell all sources at once, before one after another is waited for."""
+        for source in self.sources:
+            source.stopped.set()
+
     def _published(self, records: Sequence[Record], stored: Stored) -> None:
         for record in records:
             self.metrics.inspected.labels(record["product"], record["verdict"] or "failed").inc()
@@ -334,7 +342,14 @@ class Station:
         capital = {state.product: state.capital for state in self.drift.states}
         yield Gauge("drift_capital", "Of the test of drift; from 1000 on pictures have changed", capital, "product")
         yield Gauge("source_away", "1 while a source is away", away, "source")
-        yield Gauge("source_missed", "Pictures missed as the queue was full, since the start", missed, "source")
+        yield Gauge(
+            "source_missed",
+            "Pictures missed, as the queue was full or the camera away, since the start",
+            missed,
+            "source",
+        )
         yield Gauge("sink_away", "1 while a sink is away", {each.name: float(each.away) for each in sinks}, "sink")
+        late = {each.name: float(each.late) for each in sinks}
+        yield Gauge("sink_late", "Results that came too late for a sink to act on, since the start", late, "sink")
         waiting = {name: float(number) for name, number in self.waiting.items()}
         yield Gauge("sink_waiting", "Results that a sink has not got yet", waiting, "sink")

@@ -265,7 +265,7 @@ class SourceShape(BaseModel):
     state: Literal["running", "away", "ended"]
     reason: str = Field(description="why it is not running")
     taken: int = Field(description="pictures since the start")
-    missed: int = Field(description="pictures not taken because the queue was full, since the start")
+    missed: int = Field(description="pictures not taken, as the queue was full or the camera away")
 
 
 class SinkShape(BaseModel):
@@ -276,6 +276,7 @@ class SinkShape(BaseModel):
     away: bool
     reason: str = Field(description="why it is away")
     refused: int = Field(description="results that it refused, since the start")
+    late: int = Field(description="results that came too late for it to act on, since the start")
     waiting: int = Field(description="results that it has not got yet")
 
 

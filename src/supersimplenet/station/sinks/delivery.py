@@ -17,7 +17,7 @@ from supersimplenet.station.sinks.outbox import take_out, waiting_for
 from supersimplenet.station.sinks.sink import AwayError, Message, RefusedError, Sink
 from supersimplenet.station.storage.database import now_ms
 from supersimplenet.station.storage.recorder import Record, Stored
-from supersimplenet.utils.formatting import first_line
+from supersimplenet.utils.formatting import counted, first_line
 from supersimplenet.utils.journals import append_line
 
 _AT_ONCE = 50  # results between two confirmations
@@ -25,6 +25,7 @@ _IN_MEMORY = 500  # results; beyond these the outbox is read
 _IDLE_S = 1.0
 _TAKES_OUT_EVERY_S = 0.5
 _WAITS_S = (0.5, 15.0)  # after the first failure, and at most
+_SAYS_EVERY_S = 60.0
 _AT_STOP_S = 5.0  # for what still waits
 
 
@@ -38,6 +39,7 @@ class SinkState:
         away: whether it cannot be reached now.
         reason: why, where it is away.
         refused: results that it refused, since the start.
+        late: results that came too late for it to act on, since the start.
     """
 
     name: str
@@ -45,6 +47,7 @@ class SinkState:
     away: bool
     reason: str
     refused: int
+    late: int
 
 
 class Delivery:
@@ -80,7 +83,8 @@ class Delivery:
         self._is_open = False
         self._reason = ""
         self._wait_s = 0.0
-        self._refused = 0
+        self._refused = self._late_said = 0
+        self._late_said_at = float("-inf")
         self._wake, self._ended = threading.Event(), threading.Event()
         self._ends_at = float("inf")
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}")
@@ -90,7 +94,12 @@ class Delivery:
     def state(self) -> SinkState:
         """How the sink is."""
         return SinkState(
-            name=self.name, kind=self._kind, away=bool(self._reason), reason=self._reason, refused=self._refused
+            name=self.name,
+            kind=self._kind,
+            away=bool(self._reason),
+            reason=self._reason,
+            refused=self._refused,
+            late=self._sink.late,
         )
 
     @property
@@ -166,6 +175,15 @@ class Delivery:
             self._sink.confirm()
             self._tried.difference_update(record["id"] for record in done)
             self._feed.take(done)
+        self._say_late()
+
+    def _say_late(self) -> None:
+        """Say how many results came late, at most once a minute."""
+        late, now = self._sink.late, time.monotonic()
+        if late > self._late_said and now - self._late_said_at >= _SAYS_EVERY_S:
+            came = counted(late - self._late_said, "result")
+            self._late_said, self._late_said_at = late, now
+            self._say(f"sink '{self.name}': {came} came too late to act on; {late:,} since the start")
 
     def _refuse(self, message: Message, reason: str) -> None:
         self._refused += 1

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from supersimplenet.station.setup import FilesSink
+from supersimplenet.station.sinks.settings import FilesSink
 from supersimplenet.station.sinks.sink import AwayError, Message, Sink
 from supersimplenet.station.storage.exports import COLUMNS, csv_cells, write_parquet
 from supersimplenet.utils.files import whole_file

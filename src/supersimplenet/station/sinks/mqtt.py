@@ -15,7 +15,7 @@ import aiomqtt
 
 from supersimplenet.station.broker import BrokerConnection
 from supersimplenet.station.loop import Loop
-from supersimplenet.station.setup import MqttSink
+from supersimplenet.station.sinks.settings import MqttSink
 from supersimplenet.station.sinks.sink import AwayError, Message, Sink
 
 _CONFIRMED = 1  # quality of service: the broker confirms, and a message may come twice

@@ -14,8 +14,8 @@ from supersimplenet.station.config import is_loopback
 from supersimplenet.station.credentials import read_password
 from supersimplenet.station.loop import Loop
 from supersimplenet.station.opcua import read_certificate, read_identity
-from supersimplenet.station.setup import OpcUaSink
 from supersimplenet.station.sinks.opcua_server import Clients, ResultServer
+from supersimplenet.station.sinks.settings import OpcUaSink
 from supersimplenet.station.sinks.sink import AwayError, Message, Sink
 
 _log = logging.getLogger(__name__)

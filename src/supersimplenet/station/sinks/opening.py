@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from supersimplenet.station.setup import FilesSink, MqttSink, OpcUaSink, SinkSettings, WebhookSink
+from supersimplenet.station.sinks.settings import (
+    FilesSink,
+    ModbusSink,
+    MqttSink,
+    OpcUaSink,
+    SerialSink,
+    SinkSettings,
+    WebhookSink,
+)
 from supersimplenet.station.sinks.sink import Sink
 
 
@@ -35,3 +43,11 @@ def make_sink(settings: SinkSettings, *, products: Collection[str] = ()) -> Sink
             from supersimplenet.station.sinks.opcua import OpcUa
 
             return OpcUa(settings, products=products)
+        case ModbusSink():
+            from supersimplenet.station.sinks.modbus import Modbus
+
+            return Modbus(settings)
+        case SerialSink():
+            from supersimplenet.station.sinks.serial import Serial
+
+            return Serial(settings)

@@ -17,7 +17,13 @@ class RefusedError(Exception):
 
 
 class Sink(ABC):
-    """Takes results, from one thread alone. After `AwayError` it is closed and opened again."""
+    """Takes results, from one thread alone. After `AwayError` it is closed and opened again.
+
+    Attributes:
+        late: results that came too late for the sink to act on, since the start.
+    """
+
+    late = 0
 
     @abstractmethod
     def open(self) -> None:

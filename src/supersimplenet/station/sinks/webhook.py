@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from supersimplenet.errors import ConfigError, printable
-from supersimplenet.station.setup import WebhookSink
+from supersimplenet.station.sinks.settings import WebhookSink
 from supersimplenet.station.sinks.sink import AwayError, Message, RefusedError, Sink
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.version import __version__

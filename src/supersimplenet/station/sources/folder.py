@@ -12,7 +12,7 @@ from pathlib import Path
 from supersimplenet.errors import DataError
 from supersimplenet.prediction.watch import Arrivals, State
 from supersimplenet.station.inspection import FullError, Inspected, Picture
-from supersimplenet.station.setup import FolderSource
+from supersimplenet.station.sources.settings import FolderSource
 from supersimplenet.station.sources.source import RETRY_S, Send, Source
 from supersimplenet.utils.formatting import first_line
 

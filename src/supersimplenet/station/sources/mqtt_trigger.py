@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from supersimplenet.station.broker import BrokerConnection
-from supersimplenet.station.setup import MqttTrigger
+from supersimplenet.station.sources.settings import MqttTrigger
 from supersimplenet.station.sources.triggers import Listener
 
 _QUALITY = 1  # of service: none is lost while the connection stands

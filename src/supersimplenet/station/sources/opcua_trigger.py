@@ -14,7 +14,7 @@ from asyncua.ua.uaerrors import UaError
 from supersimplenet.errors import ConfigError
 from supersimplenet.station.credentials import read_password
 from supersimplenet.station.opcua import quiet, read_certificate, read_identity
-from supersimplenet.station.setup import OpcUaTrigger
+from supersimplenet.station.sources.settings import OpcUaTrigger
 from supersimplenet.station.sources.triggers import Listener
 
 _PUBLISHES_EVERY_MS = 20  # asked for; a PLC may answer with what it can

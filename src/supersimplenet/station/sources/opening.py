@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from supersimplenet.station.setup import (
+from supersimplenet.station.sources.settings import (
+    CameraSource,
     FolderSource,
+    IntervalTrigger,
+    MotionTrigger,
     MqttTrigger,
     OpcUaTrigger,
     ReplaySource,
@@ -17,7 +20,11 @@ from supersimplenet.station.sources.triggers import Trigger
 
 
 def make_source(settings: SourceSettings, *, send: Send, say: Callable[[str], None]) -> Source:
-    """Return the source of its settings, not started yet."""
+    """Return the source of its settings, not started yet.
+
+    Raises:
+        ConfigError: what the settings name cannot be used.
+    """
     match settings:
         case FolderSource():
             from supersimplenet.station.sources.folder import Folder
@@ -27,6 +34,11 @@ def make_source(settings: SourceSettings, *, send: Send, say: Callable[[str], No
             from supersimplenet.station.sources.replay import Replay
 
             return Replay(settings, send=send, say=say)
+        case CameraSource():
+            from supersimplenet.station.sources.camera import Camera
+
+            trigger = make_trigger(settings.trigger, name=settings.name, say=say)
+            return Camera(settings, trigger=trigger, send=send, say=say)
 
 
 def make_trigger(settings: TriggerSettings, *, name: str, say: Callable[[str], None]) -> Trigger:
@@ -49,3 +61,11 @@ def make_trigger(settings: TriggerSettings, *, name: str, say: Callable[[str], N
             from supersimplenet.station.sources.opcua_trigger import OpcUaChanges
 
             return OpcUaChanges(settings, name=name, say=say)
+        case IntervalTrigger():
+            from supersimplenet.station.sources.frame_triggers import Interval
+
+            return Interval(settings)
+        case MotionTrigger():
+            from supersimplenet.station.sources.frame_triggers import Motion
+
+            return Motion(settings)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from supersimplenet.errors import DataError
 from supersimplenet.preprocessing.listing import list_folder
 from supersimplenet.station.inspection import FullError, Picture
-from supersimplenet.station.setup import ReplaySource
+from supersimplenet.station.sources.settings import ReplaySource
 from supersimplenet.station.sources.source import Send, Source
 
 

@@ -27,7 +27,7 @@ class SourceState:
         state: ``running``; ``away``, where it cannot be reached and is tried again; ``ended``, where no more will come.
         reason: why, where it is not running.
         taken: pictures that it has sent, since the start.
-        missed: pictures that could not be taken because the queue was full, since the start.
+        missed: pictures that could not be taken, as the queue was full or the camera away, since the start.
     """
 
     name: str
