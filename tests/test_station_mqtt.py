@@ -255,10 +255,11 @@ def test_each_message_of_a_topic_triggers_and_may_name_the_part(mosquitto, subsc
     ):
         wait_for(lambda: not trigger.reason)
         payloads = [None, "A-17", '{"part": "A-18"}', '{"part": 19}', '{"part": null}', "[1]", b"\xff", "x" * 201]
+        payloads += ['{"part": true}', '{"part": ["A"]}']
         for payload in payloads:
             subscriber.publish("plc/camera", payload)
         wait_for(lambda: len(fired) == len(payloads))
-    assert [info.part for info in fired] == [None, "A-17", "A-18", "19", None, None, None, None]
+    assert [info.part for info in fired] == [None, "A-17", "A-18", "19", *[None] * 6]
     assert all(one.at_s <= other.at_s for one, other in pairwise(fired))
     assert said == [
         "trigger of 'top': the message b'[1]' names no part; wanted its name, or {\"part\": name}; "

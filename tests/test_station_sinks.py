@@ -168,7 +168,7 @@ def test_results_wait_in_order_for_a_sink_that_is_away_and_repeats_are_marked(we
         records = [result() for _ in range(12)]
         for record in records:
             put(recorder, [record])
-        wait_for(lambda: webhooks.ids[-1] == records[-1]["id"])
+        wait_for(lambda: webhooks.ids[-1:] == [records[-1]["id"]])
         wait_for(lambda: not mes.state.away)
     assert list(dict.fromkeys(webhooks.ids)) == [record["id"] for record in records]
     repeats = [json.loads(body)["data"]["repeat"] for _, body in webhooks.got]

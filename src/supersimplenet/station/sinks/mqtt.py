@@ -42,6 +42,7 @@ class Mqtt(Sink):
         self._broker = BrokerConnection(settings)
         self._status = f"{settings.prefix}/status"
         self._loop: Loop | None = None
+        self._client: aiomqtt.Client | None = None
 
     def open(self) -> None:
         """Connect, and say that the station is online."""
@@ -67,7 +68,7 @@ class Mqtt(Sink):
         with suppress(Exception):
             self._loop.run(self._disconnect(), timeout_s=2 * _FAREWELL_S)
         self._loop.close()
-        self._loop = None
+        self._loop = self._client = None
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
@@ -82,18 +83,19 @@ class Mqtt(Sink):
             will=aiomqtt.Will(self._status, "offline", qos=_CONFIRMED, retain=True),
         )
         self._client = await self._opened.enter_async_context(connection)
-        self._loss = asyncio.create_task(self._lost())
+        self._loss = asyncio.create_task(self._lost(self._client))
 
-    async def _lost(self) -> str:
+    async def _lost(self, client: aiomqtt.Client) -> str:
         """Wait until the connection is lost, and return why."""
         try:
-            async for _ in self._client.messages:  # there are none: nothing is subscribed to
+            async for _ in client.messages:  # there are none: nothing is subscribed to
                 pass
         except aiomqtt.MqttError as error:
             return self._broker.reason(error)
         return "disconnected"
 
     async def _publish(self, topic: str, payload: str) -> None:
+        assert self._client is not None
         publishing = asyncio.create_task(self._client.publish(topic, payload, qos=_CONFIRMED, retain=True))
         await asyncio.wait({publishing, self._loss}, return_when=asyncio.FIRST_COMPLETED)
         if not publishing.done():
@@ -106,7 +108,8 @@ class Mqtt(Sink):
 
     async def _disconnect(self) -> None:
         try:
-            await asyncio.wait_for(self._publish(self._status, "offline"), _FAREWELL_S)
+            if self._client is not None:
+                await asyncio.wait_for(self._publish(self._status, "offline"), _FAREWELL_S)
         finally:
             await self._opened.aclose()
 

@@ -90,12 +90,9 @@ class Listener(ABC):
         Args:
             part: a text or a whole number; None or an empty text for no name.
         """
-        name = str(part).strip() if isinstance(part, (str, int)) and not isinstance(part, bool) else ""
-        if (
-            len(name) > _LONGEST_PART
-            or not name.isprintable()
-            or (part is not None and not isinstance(part, (str, int)))
-        ):
+        is_name = isinstance(part, (str, int)) and not isinstance(part, bool)
+        name = str(part).strip() if is_name else ""
+        if len(name) > _LONGEST_PART or not name.isprintable() or not (is_name or part is None):
             self.complains(f"{str(part)[:80]!r} is no name of a part")
             name = ""
         self._fire(TriggerInfo(part=name or None))
