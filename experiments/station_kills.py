@@ -4,8 +4,9 @@ Each round starts the station on the same folder, sends pictures from several th
 ends the process with SIGKILL. A sender whose request was cut off sends it again with the same key in the next round. At
 the end: every key that was answered with a result has one row, with the id that was answered, and no key has two.
 With --postgresql the rows are in PostgreSQL, which is taken away and given back in every third round. With --sinks
-results go to a webhook, an MQTT broker, a client of OPC UA that acknowledges each, and tables of a day; webhook and
-broker are taken away in turns. At the end each of them must have each row, first ones in the same order.
+results go to a webhook, an MQTT broker, a client of OPC UA that acknowledges each, a PLC by Modbus/TCP, and tables of a
+day; webhook and broker are taken away in turns. At the end each of them must have each row, first ones in the same
+order; registers hold no ids, so of the PLC the writes are counted.
 """
 
 from __future__ import annotations
@@ -174,6 +175,8 @@ class Receivers:
 
     def __init__(self, folder: Path) -> None:
         from station_servers import Mosquitto, free_port
+        from test_station_gates import Plc as Gate
+        from test_station_gates import modbus
         from test_station_mqtt import Subscriber
         from test_station_recorder import Wire
         from test_station_sinks import Webhooks
@@ -184,11 +187,12 @@ class Receivers:
         self._webhooks, self._broker = Webhooks(), Mosquitto(folder / "broker")
         self._subscriber = Subscriber(self._broker)
         self._wires = {"hook": Wire(self._webhooks.port), "broker": Wire(self._broker.port)}
-        self._plc = Plc(free_port())
+        self._plc, self._gate = Plc(free_port()), Gate()
         self.sinks = [
             {"name": "hook", "kind": "webhook", "url": f"http://127.0.0.1:{self._wires['hook'].port}/"},
             {"name": "broker", "kind": "mqtt", "host": "127.0.0.1", "port": self._wires["broker"].port},
             {"name": "plc", "kind": "opcua", "endpoint": self._plc.endpoint, "acknowledge": True, "timeout_s": 2.0},
+            modbus(self._gate.port),
             {"name": "tables", "kind": "files", "folder": str(self._tables)},
         ]
 
@@ -215,8 +219,10 @@ class Receivers:
             "plc": self._plc.got,
             "tables": [(line["id"], False) for line in lines],
         }
+        gate = {"writes": len(self._gate.results), "coil": len(self._gate.coils)}  # registers hold no ids
+        self._gate.switch_off()
         firsts = {name: list(dict.fromkeys(id_ for id_, _ in found)) for name, found in got.items()}
-        return {
+        return {"gate": gate} | {
             name: {
                 "ids": len(firsts[name]),
                 "repeats": len(found) - len(firsts[name]),
