@@ -116,7 +116,7 @@ def network_camera() -> Iterator[NetworkCamera]:
 
 
 class Button(Trigger):
-    """A trigger that a test presses."""
+    """A trigger that a test presses, and pulls out."""
 
     reason = ""
 
@@ -199,7 +199,7 @@ def test_a_picture_has_the_pixels_of_its_frame():
 
 
 def test_an_interval_is_kept(tmp_path):
-    trigger, fired = make_trigger(trigger_of({"kind": "interval", "seconds": 1}), name="cam", say=print), []
+    trigger, fired = made({"kind": "interval", "seconds": 1}), []
     trigger.start(lambda info: fired.append(at_s))
     for at_s in [*np.arange(0, 3, 0.25), 7.1, 7.9, 8.1]:
         trigger.sees(frame_of(0), at_s)
@@ -209,6 +209,10 @@ def test_an_interval_is_kept(tmp_path):
 def trigger_of(plain: dict):
     (source,) = setup_of({"sources": [{"name": "cam", "kind": "camera", "device": 0, "trigger": plain}]}).sources
     return source.trigger
+
+
+def made(plain: dict) -> Trigger:
+    return make_trigger(trigger_of(plain), name="cam", say=print)
 
 
 def test_a_camera_that_is_not_there_is_tried_until_it_is(tmp_path, quick):
@@ -242,6 +246,16 @@ def test_a_trigger_takes_the_newest_frame_and_names_its_part(network_camera):
             assert sent.numbers[-1] >= before
     assert [picture.part for picture in sent.pictures] == ["a", "b"]
     assert sent.said == []
+
+
+def test_a_camera_whose_trigger_is_away_is_away(network_camera):
+    sent, button = Sent(), Button()
+    button.reason = "no broker"
+    with running({"device": network_camera.url}, sent, button) as camera:
+        wait_for(lambda: camera.state.reason == "its trigger: no broker")
+        button.reason = ""
+        wait_for(lambda: camera.state.state == "running")
+    assert sent.said == ["source 'cam' is away (its trigger: no broker); it is tried again", "source 'cam' is back"]
 
 
 def test_what_cannot_be_taken_is_counted_and_said_once(network_camera, quick):
@@ -346,7 +360,7 @@ PARTS = moving((None, 20), *[(-80, 1), (120, 15), (320, 1), (None, 20)] * 3)
 
 
 def fired_at(trigger: dict, places: list[int | None]) -> list[int]:
-    motion, fired = make_trigger(trigger_of({"kind": "motion", **trigger}), name="cam", say=print), []
+    motion, fired = made({"kind": "motion", **trigger}), []
     motion.start(lambda info: fired.append(number))
     for number, place in enumerate(places):
         motion.sees(part_at(place), number / 25)
@@ -430,11 +444,15 @@ def test_a_camera_by_genicam_needs_its_producer_and_the_package(tmp_path):
         make(f"genicam:{tmp_path / 'maker.cti'}#1234")
 
 
-@pytest.mark.parametrize("page", [ROOT / "docs" / "station.md", ROOT / "docs" / "station_cameras.md"], ids=name_of)
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("station*.md")), ids=name_of)
 def test_the_setups_of_the_pages_can_be(page):
     for block in blocks(page, "yaml"):
-        setup = setup_of(yaml.safe_load(block))
-        assert setup.sources or setup.sinks
+        plain = yaml.safe_load(block)
+        if set(plain) == {"trigger"}:
+            assert trigger_of(plain["trigger"]).kind == plain["trigger"]["kind"]
+        else:
+            setup = setup_of(plain)
+            assert setup.sources or setup.sinks
 
 
 def test_a_station_goes_on_when_its_camera_is_back_and_stops_while_it_hangs(models, network_camera, tmp_path):
