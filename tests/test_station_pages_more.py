@@ -9,21 +9,25 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from station_process import StationProcess
 from test_drift import model, part
 from test_station_page import (
     PASSWORD,
     SOON_MS,
+    VERDICTS,
     WORDS,
     Opened,
+    case,
     check_looks,
+    contents,
     log_in,
     log_in_by,
+    station,
     until,
 )
 
-__all__ = ["model"]  # a fixture
+__all__ = ["case", "contents", "model", "station"]  # fixtures
 
 
 def add_users(station: StationProcess, **roles: str) -> None:
@@ -97,6 +101,12 @@ def test_pictures_that_grow_dim_are_said_as_soon_as_the_page_is_seen(browser, di
         expect(page.locator("#signs")).to_contain_text(WORDS["sign.drift"])
         check_looks(page, "health")
 
+        page.goto(f"{dim.address}/threshold")  # a model that is not calibrated
+        expect(page.locator("#uncalibrated")).to_contain_text(WORDS["threshold.no_calibration"])
+        expect(page.locator("#effects")).to_contain_text("Of 120 pictures of the last 7 days, 0 would have been bad")
+        assert [page.locator(f"#{name}").is_hidden() for name in ("set", "back", "guarantee")] == [True] * 3
+        check_looks(page, "uncalibrated")
+
 
 def test_an_operator_sees_a_change_and_an_admin_accepts_it(browser, dim):
     assert dim.get("/v1/drift")[0]["drifted_at"] is not None
@@ -122,3 +132,85 @@ def test_an_operator_sees_a_change_and_an_admin_accepts_it(browser, dim):
         dim.kill()
         said = re.compile(WORDS["lost"].replace("{time}", r"\d\d:\d\d"))
         expect(page.locator("#lost")).to_have_text(said, timeout=SOON_MS)
+
+
+def count_bad(scores: dict, threshold: float, review: str | None = None) -> tuple[int, int]:
+    """How many pictures there are, of all or of those reviewed so, and how many of these are bad."""
+    found = zip(scores["scores_logit"], scores["reviews"], strict=True)
+    chosen = [score for score, said in found if review is None or said == review]
+    return len(chosen), sum(score >= threshold for score in chosen)
+
+
+@pytest.fixture(scope="module")
+def scored(station, contents) -> dict:
+    """Pictures of all verdicts, some of them reviewed; returns their scores."""
+    for verdict in VERDICTS:
+        for place, content in enumerate(contents[verdict]):
+            result = station.inspect(content, name=f"{verdict} {place}.png")
+            if place % 2 == 0:
+                said = "bad" if place % 4 == 0 else "good"
+                answer = station.client.post(f"/v1/results/{result['id']}/review", json={"verdict": said})
+                assert answer.status_code == 200
+    return station.get("/v1/products/parts/scores", since="2026-01-01T00:00:00Z")
+
+
+def effects(page: Page) -> list[str]:
+    return page.locator("#effects li").all_text_contents()
+
+
+def test_a_threshold_is_chosen_with_what_it_changes_and_set(browser, station, scored, case):
+    calibration = case.detector.calibration
+    with Opened(browser, station, "/threshold") as page:
+        page.wait_for_selector("#plot svg")
+        assert page.locator("nav [aria-current]").text_content() == WORDS["nav.threshold"]
+        until(page, "#guarantee", f"Guarantee: {calibration.guarantee()}.")
+        assert WORDS["threshold.present.calibrated"].rpartition(". ")[2] in page.locator("#present").text_content()
+        assert page.locator("#set").is_disabled()
+        assert page.locator("#back").is_hidden()
+        assert page.locator("#plot .part").count() == calibration.parts
+        for kind, said in (("open", None), ("good", "good"), ("bad", "bad")):
+            shown = page.locator(f"#plot rect.{kind}").evaluate_all("(all) => all.map((e) => +e.dataset.number)")
+            assert sum(shown) == scored["reviews"].count(said) > 0
+
+        chosen = sorted(scored["scores_logit"])[len(scored["scores_logit"]) // 3]  # far lower: more are bad
+        page.locator("#value").fill(f"{chosen:.4f}")
+        (total, bad), (_, now) = (count_bad(scored, threshold) for threshold in (chosen, calibration.threshold_logit))
+        assert bad > now
+        lines = effects(page)
+        assert lines[0] == f"Of {total} pictures of the last 7 days, {bad} would have been bad (now {now})."
+        (good, alarms), (_, alarms_now) = (
+            count_bad(scored, threshold, "good") for threshold in (chosen, calibration.threshold_logit)
+        )
+        assert f"Of {good} that people said are good, {alarms} would be called bad (now {alarms_now})." in lines
+        expected = station.get("/v1/products/parts/threshold", preview=f"{chosen:.4f}")
+        until(page, "#guarantee", f"Guarantee: {expected['guarantee']}.")
+        assert expected["guarantee"] != calibration.guarantee()
+        page.locator("#slider").focus()
+        page.keyboard.press("ArrowRight")
+        step = float(page.locator("#slider").get_attribute("step"))
+        assert float(page.locator("#value").input_value()) == pytest.approx(chosen, abs=2 * step)
+        assert float(page.locator("#value").input_value()) > chosen
+        page.locator("#value").fill("")
+        until(page, "#guarantee", WORDS["threshold.no_number"])
+        assert page.locator("#set").is_disabled()
+        check_looks(page, "threshold")
+
+        page.locator("#value").fill(f"{chosen:.4f}")
+        page.locator("#set:not([disabled])").click()
+        until(page, "#set-guarantee", f"Guarantee: {expected['guarantee']}.")
+        page.keyboard.press("Escape")
+        assert station.get("/v1/products/parts/threshold")["set_by"] is None
+        page.locator("#set").click()
+        page.locator("#set-submit").click()
+        expect(page.locator("#present")).to_contain_text("local set this threshold on ")
+        set_now = station.get("/v1/products/parts/threshold")
+        assert (set_now["threshold_logit"], set_now["set_by"]) == (float(f"{chosen:.4f}"), "local")
+        assert effects(page)[0] == f"Of {total} pictures of the last 7 days, {bad} would have been bad (now {bad})."
+        page.locator("#days").select_option("1")
+        expect(page.locator("#effects")).to_contain_text(f"Of {total} pictures of the last day, ")
+
+        page.locator("#back").click()
+        until(page, "#set-guarantee", f"Guarantee: {calibration.guarantee()}.")
+        page.locator("#set-submit").click()
+        expect(page.locator("#back")).to_be_hidden()
+        assert station.get("/v1/products/parts/threshold")["threshold_logit"] == calibration.threshold_logit
