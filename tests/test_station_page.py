@@ -96,7 +96,14 @@ def ids(page: Page) -> list[str]:
 
 def paths_of_pages(station: StationProcess) -> dict[str, str]:
     newest = station.get("/v1/results", limit=1)["results"][0]["id"]
-    return {"line": "/", "history": "/history", "result": f"/results/{newest}", "users": "/users"}
+    return {
+        "line": "/",
+        "history": "/history",
+        "result": f"/results/{newest}",
+        "users": "/users",
+        "threshold": "/threshold",
+        "health": "/health",
+    }
 
 
 def wait_for(page: Page, name: str) -> None:
@@ -105,6 +112,8 @@ def wait_for(page: Page, name: str) -> None:
         "history": "#rows tbody tr",
         "result": "#next:not([hidden])",
         "users": "#people:not([hidden])",
+        "threshold": "#plot svg",
+        "health": "#health:not([hidden])",
     }
     page.wait_for_selector(selectors[name])
 
@@ -605,7 +614,7 @@ UNREACHED = """() => [...document.querySelectorAll("a[href], button, input, sele
   .map((e) => e.outerHTML.slice(0, 120))"""
 
 
-@pytest.mark.parametrize("name", ["line", "history", "result", "users"])
+@pytest.mark.parametrize("name", ["line", "history", "result", "users", "threshold", "health"])
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser, station, many, name):
     with Opened(browser, station, paths_of_pages(station)[name]) as page:
         wait_for(page, name)
@@ -620,7 +629,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser, station,
             assert is_visible, tag
             seen += 1
         assert page.evaluate(UNREACHED) == []
-        assert seen > (8 if name != "users" else 5)
+        assert seen > (5 if name in ("users", "health") else 8)
 
 
 CONTRAST = """() => {
@@ -737,7 +746,7 @@ def test_only_what_browsers_need_is_served(station):
         assert answer.headers["Cache-Control"] == "no-cache"
         again = station.client.get(f"/assets/{name}", headers={"If-None-Match": answer.headers["ETag"]})
         assert (again.status_code, again.content) == (304, b"")
-    for path in ("/", "/history", "/users", "/login", f"/results/{'0' * 32}"):
+    for path in ("/", "/history", "/threshold", "/health", "/users", "/login", f"/results/{'0' * 32}"):
         shell = station.client.get(path)
         assert shell.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in shell.headers["Content-Security-Policy"]

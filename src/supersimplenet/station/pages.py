@@ -47,6 +47,18 @@ def history(request: Request) -> HTMLResponse:
     return _shell(request, "history")
 
 
+@router.get("/threshold")
+def threshold(request: Request) -> HTMLResponse:
+    """Return the page that shows scores and sets a threshold."""
+    return _shell(request, "threshold")
+
+
+@router.get("/health")
+def health(request: Request) -> HTMLResponse:
+    """Return the page of speed, sources, sinks and drift."""
+    return _shell(request, "health")
+
+
 @router.get("/results/{id}")
 def result(request: Request, id: str) -> HTMLResponse:  # noqa: A002
     """Return the page of a result; its script takes the id from the address."""

@@ -12,9 +12,22 @@ const THEME_MARKS = { system: "◐", light: "☀", dark: "☾" };
 export async function begin() {
   fillTexts();
   beginTheme();
+  showPlace();
   const me = await whoAmI();
   showWho(me);
   return me;
+}
+
+/** On a phone the pages are a row that scrolls: show where one is. */
+function showPlace() {
+  const here = document.querySelector("nav [aria-current]");
+  const beyond = here === null ? 0 : here.getBoundingClientRect().right - here.parentElement.getBoundingClientRect().right;
+  if (beyond > 0) here.parentElement.scrollLeft += beyond;
+}
+
+/** Whether who uses this page may choose models and thresholds, and accept pictures that changed. */
+export function isEngineer(me) {
+  return me.role === "engineer" || me.role === "admin";
 }
 
 export function showWho(me) {

@@ -61,6 +61,11 @@ export function timeOf(moment) {
   return seconds.format(moment);
 }
 
+/** 30 Nov 2026 */
+export function dayOf(moment) {
+  return day.format(moment);
+}
+
 /** 30 Nov 2026, 12:01:07 */
 export function dayAndTime(moment) {
   return `${day.format(moment)}, ${seconds.format(moment)}`;

@@ -1,8 +1,8 @@
 // The dialogs of the page Users: a user, a token of a machine.
 
 import { ask } from "./api.js";
+import { onSubmit, openDialog } from "./dialog.js";
 import { byId, element } from "./dom.js";
-import { showProblem } from "./frame.js";
 import { text } from "./texts.js";
 
 const ROLES = ["operator", "engineer", "admin"];
@@ -111,32 +111,6 @@ export function tokenForm({ saved }) {
       openDialog(byId("revoke-form"));
     },
   };
-}
-
-function openDialog(form) {
-  showProblem(null, form.querySelector(".problem"));
-  form.closest("dialog").showModal();
-}
-
-/** `send` does what the form says, and returns what follows when the dialog is closed. */
-function onSubmit(form, send) {
-  const dialog = form.closest("dialog");
-  const button = form.querySelector("[type=submit]");
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    button.disabled = true;
-    try {
-      const then = await send();
-      dialog.close();
-      then();
-    } catch (error) {
-      showProblem(error, form.querySelector(".problem"));
-    } finally {
-      button.disabled = false;
-    }
-  });
-  form.querySelector(".cancel").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => form.reset()); // passwords are not left in it
 }
 
 /** The roles that may be chosen, and what the chosen one may do; after a reset of the form, which takes the first. */

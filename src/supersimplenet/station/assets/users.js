@@ -3,6 +3,7 @@
 import { ask, query } from "./api.js";
 import { byId, element } from "./dom.js";
 import { begin, showProblem, showSigns } from "./frame.js";
+import { row, table } from "./list.js";
 import { tokenForm, userForm } from "./user_forms.js";
 import { dayAndTime, hasText, text, whole } from "./texts.js";
 
@@ -24,9 +25,9 @@ async function changed(words, focus) {
 async function show() {
   try {
     const [people, machines, page] = await Promise.all([ask("/v1/users"), ask("/v1/tokens"), entriesBefore(null)]);
-    byId("users").replaceChildren(people.length > 0 ? table("users", people.map(person)) : quiet("users.none"));
-    byId("tokens").replaceChildren(machines.length > 0 ? table("tokens", machines.map(machine)) : quiet("tokens.none"));
-    byId("entries").replaceChildren(page.length > 0 ? table("audit", page.map(entry)) : quiet("audit.none"));
+    byId("users").replaceChildren(people.length > 0 ? table("users", COLUMNS.users, people.map(person)) : quiet("users.none"));
+    byId("tokens").replaceChildren(machines.length > 0 ? table("tokens", COLUMNS.tokens, machines.map(machine)) : quiet("tokens.none"));
+    byId("entries").replaceChildren(page.length > 0 ? table("audit", COLUMNS.audit, page.map(entry)) : quiet("audit.none"));
     byId("open-note").hidden = !isOpen;
     byId("machines").hidden = isOpen; // a first user comes first
     byId("people").hidden = byId("trail").hidden = false;
@@ -63,23 +64,9 @@ const COLUMNS = {
   audit: ["number", "time", "who", "what", "details"],
 };
 
-function table(kind, rows) {
-  const heads = COLUMNS[kind].map((name) => element("th", { scope: "col", role: "columnheader" },
-    element("span", { class: name === "change" ? "unseen" : undefined }, text(`column.${name}`))));
-  return element("table", { class: `list of-${kind}`, role: "table" },
-    element("caption", { class: "unseen" }, text(`caption.${kind}`)),
-    element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, heads)),
-    element("tbody", { role: "rowgroup" }, rows));
-}
-
-function row(kind, attributes, cells) {
-  return element("tr", { role: "row", ...attributes }, COLUMNS[kind].map((column) =>
-    element("td", { role: "cell", class: `of-${column}` }, cells[column])));
-}
-
 function person(user) {
   const isSelf = user.name === me.name;
-  return row("users", { "data-user": user.name, class: user.disabled ? "is-disabled" : undefined }, {
+  return row(COLUMNS.users, { "data-user": user.name, class: user.disabled ? "is-disabled" : undefined }, {
     name: isSelf ? text("users.self", { name: user.name }) : user.name,
     role: text(`role.${user.role}`),
     state: text(user.disabled ? "users.state.disabled" : "users.state.active"),
@@ -90,7 +77,7 @@ function person(user) {
 }
 
 function machine(token) {
-  return row("tokens", { "data-token": token.name }, {
+  return row(COLUMNS.tokens, { "data-token": token.name }, {
     name: token.name,
     role: text(`role.${token.role}`),
     since: time(token.created_at),
@@ -101,7 +88,7 @@ function machine(token) {
 
 function entry({ number, at, who, what, details }) {
   const key = `audit.what.${what.replaceAll(" ", "_")}`;
-  return row("audit", {}, {
+  return row(COLUMNS.audit, {}, {
     number: whole(number), time: time(at), who, what: hasText(key) ? text(key) : what,
     details: Object.entries(details).map(([name, value]) => element("span", { class: "detail" }, detail(name, value))),
   });
