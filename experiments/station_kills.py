@@ -97,7 +97,7 @@ def main() -> None:
             receivers.take_away(number)
         wire = database.wire if database is not None and number % 3 == 1 else None
         run_and_kill(options.model, settings, senders, rng, wire, at_rest=number % 5 == 4)
-        print(f"kill {number + 1}: {sum(len(sender.answered) for sender in senders)} answered", flush=True)
+        print(f"kill {number + 1}: {answers(senders)} answered", flush=True)
     if receivers is not None:
         receivers.take_away(None)
     with StationProcess(options.model, **settings) as station:
@@ -106,6 +106,11 @@ def main() -> None:
         if receivers is not None:
             found["sinks"] = receivers.count(station, set(ids))
     print(json.dumps({"kills": options.kills, **found}, indent=1))
+
+
+def answers(senders: list[Sender]) -> int:
+    """Return the number of pictures that were answered."""
+    return sum(len(sender.answered) for sender in senders)
 
 
 def run_and_kill(
@@ -117,7 +122,10 @@ def run_and_kill(
         for sender in senders:
             sender.address = station.address
             sender.running.set()
-        time.sleep(rng.uniform(0.2, 2.5))
+        before, give_up = answers(senders), time.monotonic() + 20
+        while answers(senders) == before and time.monotonic() < give_up and not at_rest:
+            time.sleep(0.01)  # until it works
+        time.sleep(rng.uniform(0.0, 2.0))
         if wire is not None:
             wire.cut()
             time.sleep(rng.uniform(0.2, 2.0))
