@@ -30,6 +30,8 @@ _SERVED = {  # all else in the folder, such as the shells' sources, is not for b
     ".svg": "image/svg+xml",
 }
 _DEFAULT_LANGUAGE = "en"
+_CHOSEN = "language"  # cookie of the chooser, which the page sets
+_VISIT = "language-visit"  # cookie of ?lang=, until the browser is closed or another language is chosen
 _RANGE = re.compile(r"\s*([A-Za-z]{1,8})[A-Za-z0-9-]*\s*(?:;\s*q=([0-9.]{1,5}))?\s*")  # de-AT;q=0.8
 
 router = APIRouter(include_in_schema=False)
@@ -110,10 +112,10 @@ def languages() -> Mapping[str, Mapping[str, str]]:
 
 
 def wanted_language(request: Request) -> str:
-    """Return the language of the address (``?lang=``), else the best of Accept-Language, else English."""
-    named = request.query_params.get("lang", "")
-    if named in languages():
-        return named
+    """Return the language of the address (``?lang=``), of this visit or chosen; else the browser's, or English."""
+    for named in (request.query_params.get("lang"), request.cookies.get(_VISIT), request.cookies.get(_CHOSEN)):
+        if named is not None and named in languages():
+            return named
     ranges = [_RANGE.fullmatch(text) for text in request.headers.get("accept-language", "")[:500].split(",")]
     liked = {found[1].lower(): _weight(found[2]) for found in reversed(ranges) if found}  # of equal ones, the first
     wanted = [name for name in reversed(liked) if name in languages() and liked[name] > 0]
@@ -130,6 +132,8 @@ def _weight(text: str | None) -> float:
 def _shell(request: Request, name: str) -> HTMLResponse:
     language = wanted_language(request)
     page = _PAGES.get_template(f"{name}.html")
-    words = languages()[language]
-    text = page.render(page=name, language=language, languages=" ".join(languages()), words=words)
-    return HTMLResponse(text, headers={"Vary": "Accept-Language"})
+    text = page.render(page=name, language=language, languages=languages(), words=languages()[language])
+    answer = HTMLResponse(text, headers={"Vary": "Accept-Language, Cookie"})
+    if request.query_params.get("lang") == language:
+        answer.set_cookie(_VISIT, language, samesite="lax")
+    return answer

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,12 @@ class Sign:
     Attributes:
         code: short name.
         text: what it is, and what to do.
+        values: what the text names, for the page's texts in other languages.
     """
 
     code: str
     text: str
+    values: Mapping[str, str | int] = field(default_factory=dict)
 
 
 class Station:
@@ -192,23 +194,28 @@ class Station:
                 Sign(
                     code="database",
                     text=f"The database is away ({self.recorder.reason}). Inspection goes on; results follow later.",
+                    values={"reason": self.recorder.reason},
                 )
             )
         if self.recorder.lost:
             lost = counted(self.recorder.lost, "result")
-            signs.append(
-                Sign(code="lost", text=f"{lost} lost: neither database nor disk can be written. Free the disk.")
-            )
+            text = f"{lost} lost: neither database nor disk can be written. Free the disk."
+            signs.append(Sign(code="lost", text=text, values={"count": self.recorder.lost}))
         if (self.config.folder / REFUSED).is_file():
             text = (
                 f"The database refused results; they are in {REFUSED} in the station's folder. Move it away when read."
             )
-            signs.append(Sign(code="refused", text=text))
+            signs.append(Sign(code="refused", text=text, values={"file": REFUSED}))
         if self.store.free_bytes < self.config.reserve_mib << 20:
-            free = f"{self.store.free_bytes >> 20} MiB of the disk are free"
-            signs.append(Sign(code="disk", text=f"{free}. Pictures of good parts are not kept. Free the disk."))
+            free = self.store.free_bytes >> 20
+            text = f"{free} MiB of the disk are free. Pictures of good parts are not kept. Free the disk."
+            signs.append(Sign(code="disk", text=text, values={"mib": free}))
         signs += [
-            Sign(code="source", text=f"Source '{source.name}' is away ({source.reason}). It is tried again.")
+            Sign(
+                code="source",
+                text=f"Source '{source.name}' is away ({source.reason}). It is tried again.",
+                values={"name": source.name, "reason": source.reason},
+            )
             for source in (each.state for each in self.sources)
             if source.state == "away"
         ]
@@ -216,6 +223,7 @@ class Station:
             Sign(
                 code="sink",
                 text=f"Sink '{sink.name}' is away ({sink.reason}). Inspection goes on; results follow later.",
+                values={"name": sink.name, "reason": sink.reason},
             )
             for sink in (each.state for each in self.deliveries)
             if sink.away
@@ -226,6 +234,7 @@ class Station:
                 code="outbox",
                 text=f"Results wait for the sink '{name}' ({number}), which is not in the setup. Put it back, or run "
                 f"supersimplenet station outbox --drop {name}.",
+                values={"name": name, "count": number},
             )
             for name, number in self.waiting.items()
             if name not in set_up
@@ -234,6 +243,7 @@ class Station:
             Sign(
                 code="drift",
                 text=f"Pictures of {state.product} are not like those before them any more. See the page Health.",
+                values={"product": state.product},
             )
             for state in self.drift.states
             if state.drifted_at is not None
@@ -242,6 +252,7 @@ class Station:
             Sign(
                 code="calibration",
                 text=f"The model of {model.product} has no valid guarantee. Run supersimplenet calibrate.",
+                values={"product": model.product},
             )
             for model in self.models
             if not model.predictor.is_calibrated

@@ -98,7 +98,7 @@ def status(station: Here) -> Response:
             "speed": asdict(station.inspections.speed),
             "sources": [asdict(source.state) for source in station.sources],
             "sinks": [asdict(sink.state) | {"waiting": waiting.get(sink.name, 0)} for sink in station.deliveries],
-            "signs": [{"code": sign.code, "text": sign.text} for sign in station.signs()],
+            "signs": [asdict(sign) for sign in station.signs()],
         }
     )
 

@@ -254,7 +254,8 @@ class SignShape(BaseModel):
     """Something that is not as it should be."""
 
     code: str
-    text: str
+    text: str = Field(description="what it is and what to do, in English")
+    values: dict[str, str | int] = Field(description="what the text names, for texts in other languages")
 
 
 class SourceShape(BaseModel):

@@ -1,6 +1,6 @@
 // Requests to the station: JSON, the session's token against other sites, login where it is needed, and its clock.
 
-import { text } from "./texts.js";
+import { errorWords, text } from "./texts.js";
 
 const LONGEST_MS = 8000;
 let csrf = null;
@@ -9,7 +9,7 @@ addEventListener("pageshow", () => (isLeaving = false));
 let clockAhead = 0; // of this computer's clock, in ms
 let isClockKnown = false;
 
-/** An answer that says no, with the words of the station. */
+/** An answer that says no, in words for people. */
 export class Refused extends Error {
   constructor(status, code, message, retryAfter) {
     super(message);
@@ -38,8 +38,8 @@ export async function ask(path, { method = "GET", body, login = true } = {}) {
   readClock(answer.headers.get("date"), began);
   if (answer.ok) return content === "" ? null : JSON.parse(content);
   if (answer.status === 401 && login) return toLogin();
-  const { code, message } = detail(content);
-  throw new Refused(answer.status, code, message ?? text("problem.status", { status: answer.status }),
+  const error = detail(content);
+  throw new Refused(answer.status, error.code, errorWords(error) ?? text("problem.status", { status: answer.status }),
     answer.headers.get("retry-after"));
 }
 

@@ -1,11 +1,11 @@
 // A decision in plain words.
 
-import { decimal, text, whole } from "./texts.js";
+import { decimal, errorWords, text, whole } from "./texts.js";
 import { number } from "./verdict.js";
 
 /** What decided, in a sentence. */
 export function decisionWords(result) {
-  if (result.verdict === null) return text("decision.failed", { reason: result.error.message });
+  if (result.verdict === null) return text("decision.failed", { reason: errorWords(result.error) });
   if (result.score === null) {
     return text(`decision.uncalibrated.${result.verdict}`, { score: decimal(result.score_logit, 2) });
   }

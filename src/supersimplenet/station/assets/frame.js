@@ -1,17 +1,17 @@
-// What all pages have: texts, who I am, log out, light and dark, signs.
+// What all pages have: texts, who I am, log out, language, light and dark, signs.
 
 import { logOut, whoAmI } from "./api.js";
 import { byId, element } from "./dom.js";
 import { remember, remembered } from "./storage.js";
 import { fillTexts, hasText, text } from "./texts.js";
 
+const YEAR_S = 365 * 86400;
 const THEMES = ["system", "light", "dark"];
 const THEME_MARKS = { system: "◐", light: "☀", dark: "☾" };
 
 /** Fill the frame of a page; returns who I am. */
 export async function begin() {
-  fillTexts();
-  beginTheme();
+  beginFrame();
   showPlace();
   const me = await whoAmI();
   showWho(me);
@@ -38,7 +38,27 @@ export function showWho(me) {
   byId("logout").addEventListener("click", logOut);
 }
 
-export function beginTheme() {
+/** What also a page has on which nobody has logged in. */
+export function beginFrame() {
+  fillTexts();
+  beginLanguage();
+  beginTheme();
+}
+
+/** The chosen language is in a cookie, so that the station sends its next pages in it; without cookies, in the address. */
+function beginLanguage() {
+  byId("language").addEventListener("change", ({ target }) => {
+    document.cookie = "language-visit=; path=/; max-age=0";
+    document.cookie = `language=${target.value}; path=/; max-age=${YEAR_S}; samesite=lax`;
+    const address = new URL(location.href);
+    if (document.cookie.includes(`language=${target.value}`)) address.searchParams.delete("lang");
+    else address.searchParams.set("lang", target.value);
+    address.hash = ""; // with one, the browser would stay on this page
+    location.replace(address);
+  });
+}
+
+function beginTheme() {
   const button = byId("theme");
   let theme = THEMES.includes(remembered("theme")) ? remembered("theme") : "system";
   const show = () => {
@@ -67,11 +87,16 @@ export function showSigns(signs) {
     else shown.remove();
   }
   for (const [key, sign] of wanted) {
-    const title = hasText(`sign.${sign.code}`) ? text(`sign.${sign.code}`) : text("sign.other");
-    const made = element("div", { class: "sign", role: "status" }, element("strong", {}, title), " ", sign.text);
+    const title = hasText(`sign.${sign.code}`) ? text(`sign.${sign.code}`) : text("sign.unknown");
+    const made = element("div", { class: "sign", role: "status" }, element("strong", {}, title), " ", signWords(sign));
     made.dataset.sign = key;
     box.append(made);
   }
+}
+
+/** In the page's language where it knows the sign; else the station's own words, which are English. */
+function signWords({ code, text: own, values }) {
+  return values !== undefined && hasText(`sign.${code}.text`) ? text(`sign.${code}.text`, values) : own;
 }
 
 /** The sign of a lost connection; null takes it away. */

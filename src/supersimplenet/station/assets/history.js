@@ -131,7 +131,7 @@ function showFound(counts) {
   const numbers = ["bad", "unsure", "good", "failed", "false_calls", "missed"].filter((name) => counts[name] > 0)
     .map((name) => text(`found.${name}`, { count: counts[name] }));
   byId("found").textContent = count === 0 ? text("found.none")
-    : text("found.list", { results: text("found", { count }), numbers: numbers.join(", ") });
+    : text("found.list", { results: text("found", { count }), numbers: numbers.join(text("comma")) });
   byId("exports").hidden = count === 0;
 }
 

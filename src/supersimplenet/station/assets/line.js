@@ -8,7 +8,7 @@ import { listen } from "./live.js";
 import { showPicture, showSwitches } from "./picture.js";
 import { reviewBox } from "./review.js";
 import { showStrip } from "./strip.js";
-import { ago, text, timeOf } from "./texts.js";
+import { ago, errorWords, text, timeOf } from "./texts.js";
 import { nameOf, scoreText, showVerdict, verdictOf } from "./verdict.js";
 
 const LAST = 50;
@@ -131,7 +131,7 @@ function showFacts(result) {
     isOneProduct ? null : [text("product"), result.product],
     result.error === null
       ? [text("score"), result.score === null ? scoreText(result) : text("score.of", { score: scoreText(result) })]
-      : [text("reason"), element("span", { class: "reason" }, result.error.message)],
+      : [text("reason"), element("span", { class: "reason" }, errorWords(result.error))],
     [text("time"), element("span", {}, timeShown, element("span", { class: "quiet" }, ` · ${timeOf(taken)}`))],
   ]));
   timeShown.dataset.taken = result.taken_at;

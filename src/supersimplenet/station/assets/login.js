@@ -2,11 +2,10 @@
 
 import { ask, Refused, Unreachable, whoAmI } from "./api.js";
 import { byId } from "./dom.js";
-import { beginTheme, showProblem } from "./frame.js";
-import { fillTexts, text } from "./texts.js";
+import { beginFrame, showProblem } from "./frame.js";
+import { text } from "./texts.js";
 
-fillTexts();
-beginTheme();
+beginFrame();
 
 /** Where to go after it: a path of this station alone, whatever the address says. */
 function next() {

@@ -25,7 +25,7 @@ export function labelOf(result) {
   const kind = reviewKind(result);
   const words = { verdict: text(`verdict.${verdictOf(result)}`), name: nameOf(result), time: timeOf(new Date(result.taken_at)) };
   const label = text("thumbnail", words);
-  return kind === null || kind === "agrees" ? label : `${label}, ${text(`review.short.${kind}`)}`;
+  return kind === null || kind === "agrees" ? label : [label, text(`review.short.${kind}`)].join(text("comma"));
 }
 
 /** Bring the strip to these results; what is there already stays, with its focus. */

@@ -1,29 +1,26 @@
-// The words of the pages: a file a language, chosen by ?lang=, by what this browser remembers, or by Accept-Language.
+// The words of the pages, a file a language; the station has found out which one, and says it in the page.
 
-import { remember, remembered } from "./storage.js";
-
-const root = document.documentElement;
-const available = root.dataset.languages.split(" ");
-const asked = new URL(location.href).searchParams.get("lang");
-if (available.includes(asked)) remember("language", asked);
-export const language = [asked, remembered("language"), root.lang].find((name) => available.includes(name)) ?? "en";
-root.lang = language;
-
+const { lang: language } = document.documentElement;
 const answer = await fetch(`/assets/texts/${language}.json`);
 const words = await answer.json();
 const plural = new Intl.PluralRules(language);
 
-/** The words of a key, with {values} filled in; where `count` is given, in the form for that number. */
+/** The words of a key, with {values} filled in, numbers as the language writes them; `count` also chooses the form. */
 export function text(key, values = {}) {
   const form = "count" in values ? `${key}.${plural.select(values.count)}` : key;
   const found = words[form] ?? words[`${key}.other`] ?? words[key];
   if (found === undefined) throw new Error(`texts/${language}.json: no ${key}`);
-  return found.replace(/\{(\w+)\}/g, (_, name) => (name === "count" ? whole(values.count) : values[name]));
+  return found.replace(/\{(\w+)\}/g, (_, name) => (typeof values[name] === "number" ? whole(values[name]) : values[name]));
 }
 
 /** Whether there are words for a key that comes from the station. */
 export function hasText(key) {
-  return key in words;
+  return key in words || `${key}.other` in words;
+}
+
+/** The words for an error by its code; else the station's own, which are English and also say details. */
+export function errorWords({ code, message }) {
+  return hasText(`error.${code}`) ? text(`error.${code}`, { message }) : message;
 }
 
 /** Fill what stands in a page: data-text is its words, data-label its name for a screen reader. */
@@ -50,6 +47,9 @@ const seconds = new Intl.DateTimeFormat(language, {
   hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
 });
 const day = new Intl.DateTimeFormat(language, { year: "numeric", month: "short", day: "numeric" });
+const dayAndSeconds = new Intl.DateTimeFormat(language, {
+  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+});
 
 /** 12:01 */
 export function minuteOf(moment) {
@@ -68,7 +68,7 @@ export function dayOf(moment) {
 
 /** 30 Nov 2026, 12:01:07 */
 export function dayAndTime(moment) {
-  return `${day.format(moment)}, ${seconds.format(moment)}`;
+  return dayAndSeconds.format(moment);
 }
 
 /** How long ago a moment was, in words; `now` is the station's time in ms. */

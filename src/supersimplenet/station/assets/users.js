@@ -5,7 +5,7 @@ import { byId, element } from "./dom.js";
 import { begin, showProblem, showSigns } from "./frame.js";
 import { row, table } from "./list.js";
 import { tokenForm, userForm } from "./user_forms.js";
-import { dayAndTime, hasText, text, whole } from "./texts.js";
+import { dayAndTime, decimal, hasText, text, whole } from "./texts.js";
 
 const ENTRIES = 20;
 let next = null; // entries of the trail below this number are not shown yet
@@ -87,18 +87,32 @@ function machine(token) {
 }
 
 function entry({ number, at, who, what, details }) {
-  const key = `audit.what.${what.replaceAll(" ", "_")}`;
   return row(COLUMNS.audit, {}, {
-    number: whole(number), time: time(at), who, what: hasText(key) ? text(key) : what,
+    number: whole(number), time: time(at),
+    who: known(`audit.who.${who}`, who), what: known(`audit.what.${what}`, what),
     details: Object.entries(details).map(([name, value]) => element("span", { class: "detail" }, detail(name, value))),
   });
 }
 
 function detail(name, value) {
-  const key = `audit.detail.${name}`;
-  const shown = typeof value === "boolean" ? text(value ? "yes" : "no") : typeof value === "string" ? value : JSON.stringify(value);
-  return [`${hasText(key) ? text(key) : name}: `,
+  const shown = shownDetail(name, value);
+  return [`${known(`audit.detail.${name}`, name)}: `,
     name === "result" ? element("a", { href: `/results/${encodeURIComponent(shown)}` }, shown) : shown];
+}
+
+function shownDetail(name, value) {
+  if (value === null) return text("none");
+  if (typeof value === "boolean") return text(value ? "yes" : "no");
+  if (typeof value === "number") return Number.isInteger(value) ? whole(value) : decimal(value, 3);
+  if (name === "role" || name === "verdict") return known(`${name}.${value}`, value);
+  if (name === "changed") return value.map((feature) => known(`drift.${feature}`, feature)).join(text("comma"));
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+/** The words for what the station names, such as "add user". */
+function known(name, otherwise) {
+  const key = name.replaceAll(" ", "_");
+  return hasText(key) ? text(key) : otherwise;
 }
 
 function time(at) {
