@@ -14,6 +14,7 @@ from supersimplenet.inference.model_folder import save_model
 from supersimplenet.metrics.drift import DriftTest, History
 from supersimplenet.station.config import StationConfig
 from supersimplenet.station.inspection import Picture
+from supersimplenet.station.signs import signs_of
 from supersimplenet.station.station import Station
 
 
@@ -115,7 +116,7 @@ def test_a_light_that_grows_dim_is_said_and_survives_a_restart(model, tmp_path):
         assert brightness.above < 0.3  # darker
         assert brightness.before == pytest.approx(120, abs=25)
         assert brightness.recent == pytest.approx(80, abs=25)
-        assert [sign.code for sign in station.signs()].count("drift") == 1
+        assert [sign.code for sign in signs_of(station)].count("drift") == 1
         station.drift.accept(station.models.of("parts"))
         (state,) = station.drift.states
         assert (state.drifted_at, state.parts, state.changed) == (None, 0, [])

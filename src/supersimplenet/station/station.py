@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from supersimplenet.station.config import StationConfig
 from supersimplenet.station.drift import Drift
 from supersimplenet.station.events import Hub
 from supersimplenet.station.inspection import Inspected, Inspections, Picture
-from supersimplenet.station.metrics import Gauge, Metrics
+from supersimplenet.station.metrics import Metrics
 from supersimplenet.station.models import LoadedModel, Models
 from supersimplenet.station.setup import NOTHING_SET_UP, Setup
+from supersimplenet.station.signs import gauges_of
 from supersimplenet.station.sinks.delivery import Delivery
 from supersimplenet.station.sinks.opening import make_sink
 from supersimplenet.station.sinks.outbox import numbers_waiting
@@ -33,29 +33,13 @@ from supersimplenet.station.sources.source import Source
 from supersimplenet.station.storage import results
 from supersimplenet.station.storage.database import now_ms, open_database, writing
 from supersimplenet.station.storage.pictures import PictureStore
-from supersimplenet.station.storage.recorder import REFUSED, Record, Recorder, Stored, insert_or_leave
+from supersimplenet.station.storage.recorder import Record, Recorder, Stored, insert_or_leave
 from supersimplenet.station.storage.retention import Retention
 from supersimplenet.station.storage.schema import MODELS
 from supersimplenet.station.thresholds import adjusted, store_threshold, stored_threshold
-from supersimplenet.utils.formatting import counted
 from supersimplenet.utils.locks import writing_into
 
 _JOURNAL = "waiting.jsonl"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sign:
-    """Something that is not as it should be, for the page and the log.
-
-    Attributes:
-        code: short name.
-        text: what it is, and what to do.
-        values: what the text names, for the page's texts in other languages.
-    """
-
-    code: str
-    text: str
-    values: Mapping[str, str | int] = field(default_factory=dict)
 
 
 class Station:
@@ -85,7 +69,7 @@ class Station:
     ) -> None:
         self.config, self.say = config, say
         self.hub: Hub | None = None
-        self.metrics = Metrics(self._gauges)
+        self.metrics = Metrics(lambda: gauges_of(self))
         with ExitStack() as opened:
             opened.enter_context(writing_into(config.folder, advice=", or name another --folder"))
             self.engine: Engine = open_database(config.database_url)
@@ -186,79 +170,6 @@ class Station:
         self.drift.use(model)
         return model
 
-    def signs(self) -> list[Sign]:
-        """Return what is not as it should be; the page shows it large."""
-        signs = []
-        if self.recorder.away:
-            signs.append(
-                Sign(
-                    code="database",
-                    text=f"The database is away ({self.recorder.reason}). Inspection goes on; results follow later.",
-                    values={"reason": self.recorder.reason},
-                )
-            )
-        if self.recorder.lost:
-            lost = counted(self.recorder.lost, "result")
-            text = f"{lost} lost: neither database nor disk can be written. Free the disk."
-            signs.append(Sign(code="lost", text=text, values={"count": self.recorder.lost}))
-        if (self.config.folder / REFUSED).is_file():
-            text = (
-                f"The database refused results; they are in {REFUSED} in the station's folder. Move it away when read."
-            )
-            signs.append(Sign(code="refused", text=text, values={"file": REFUSED}))
-        if self.store.free_bytes < self.config.reserve_mib << 20:
-            free = self.store.free_bytes >> 20
-            text = f"{free} MiB of the disk are free. Pictures of good parts are not kept. Free the disk."
-            signs.append(Sign(code="disk", text=text, values={"mib": free}))
-        signs += [
-            Sign(
-                code="source",
-                text=f"Source '{source.name}' is away ({source.reason}). It is tried again.",
-                values={"name": source.name, "reason": source.reason},
-            )
-            for source in (each.state for each in self.sources)
-            if source.state == "away"
-        ]
-        signs += [
-            Sign(
-                code="sink",
-                text=f"Sink '{sink.name}' is away ({sink.reason}). Inspection goes on; results follow later.",
-                values={"name": sink.name, "reason": sink.reason},
-            )
-            for sink in (each.state for each in self.deliveries)
-            if sink.away
-        ]
-        set_up = {each.name for each in self.deliveries}
-        signs += [
-            Sign(
-                code="outbox",
-                text=f"Results wait for the sink '{name}' ({number}), which is not in the setup. Put it back, or run "
-                f"supersimplenet station outbox --drop {name}.",
-                values={"name": name, "count": number},
-            )
-            for name, number in self.waiting.items()
-            if name not in set_up
-        ]
-        signs += [
-            Sign(
-                code="drift",
-                text=f"Pictures of {state.product} are not like those before them any more. See the page Health.",
-                values={"product": state.product},
-            )
-            for state in self.drift.states
-            if state.drifted_at is not None
-        ]
-        signs += [
-            Sign(
-                code="calibration",
-                text=f"The model of {model.product} has no valid guarantee. Run supersimplenet calibrate.",
-                values={"product": model.product},
-            )
-            for model in self.models
-            if not model.predictor.is_calibrated
-        ]
-        return signs
-
     def set_threshold(self, product: str, threshold_logit: float | None, *, by: str) -> LoadedModel:
         """Set a product's threshold, or with None that of its calibration; kept for the next start, and in the trail.
 
@@ -335,32 +246,3 @@ class Station:
             self.say(
                 f"the facts of model {model.id[:12]} cannot be recorded ({type(error).__name__}); its folder has them"
             )
-
-    def _gauges(self) -> Iterator[Gauge]:
-        counts = self.inspections.counts
-        for name, text, value in (
-            ("in_work", "Pictures in work or waiting", counts.in_work),
-            ("queue_size", "Pictures that may be in work or waiting", self.config.queue),
-            ("pictures_not_kept", "Pictures not kept for want of room, since the start", counts.unkept),
-            ("results_lost", "Results lost, since the start", self.recorder.lost),
-            ("database_away", "1 while results wait for the database", self.recorder.away),
-            ("disk_free_bytes", "Free space of the disk", self.store.free_bytes),
-        ):
-            yield Gauge(name, text, {"": float(value)})
-        sources, sinks = [each.state for each in self.sources], [each.state for each in self.deliveries]
-        away = {each.name: float(each.state == "away") for each in sources}
-        missed = {each.name: float(each.missed) for each in sources}
-        capital = {state.product: state.capital for state in self.drift.states}
-        yield Gauge("drift_capital", "Of the test of drift; from 1000 on pictures have changed", capital, "product")
-        yield Gauge("source_away", "1 while a source is away", away, "source")
-        yield Gauge(
-            "source_missed",
-            "Pictures missed, as the queue was full or the camera away, since the start",
-            missed,
-            "source",
-        )
-        yield Gauge("sink_away", "1 while a sink is away", {each.name: float(each.away) for each in sinks}, "sink")
-        late = {each.name: float(each.late) for each in sinks}
-        yield Gauge("sink_late", "Results that came too late for a sink to act on, since the start", late, "sink")
-        waiting = {name: float(number) for name, number in self.waiting.items()}
-        yield Gauge("sink_waiting", "Results that a sink has not got yet", waiting, "sink")

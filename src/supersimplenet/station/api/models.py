@@ -19,6 +19,7 @@ from supersimplenet.station.drift import DriftState
 from supersimplenet.station.metrics import CONTENT_TYPE
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.problems import Problem
+from supersimplenet.station.signs import signs_of
 from supersimplenet.station.storage.database import writing
 from supersimplenet.station.storage.results import iso_time
 from supersimplenet.station.storage.schema import MODELS
@@ -98,7 +99,7 @@ def status(station: Here) -> Response:
             "speed": asdict(station.inspections.speed),
             "sources": [asdict(source.state) for source in station.sources],
             "sinks": [asdict(sink.state) | {"waiting": waiting.get(sink.name, 0)} for sink in station.deliveries],
-            "signs": [asdict(sign) for sign in station.signs()],
+            "signs": [asdict(sign) for sign in signs_of(station)],
         }
     )
 
