@@ -101,6 +101,7 @@ def paths_of_pages(station: StationProcess) -> dict[str, str]:
         "history": "/history",
         "result": f"/results/{newest}",
         "users": "/users",
+        "try": "/try",
         "threshold": "/threshold",
         "health": "/health",
     }
@@ -112,6 +113,7 @@ def wait_for(page: Page, name: str) -> None:
         "history": "#rows tbody tr",
         "result": "#next:not([hidden])",
         "users": "#people:not([hidden])",
+        "try": "#drop",
         "threshold": "#plot svg",
         "health": "#health:not([hidden])",
     }
@@ -613,7 +615,7 @@ UNREACHED = """() => [...document.querySelectorAll("a[href], button, input, sele
   .map((e) => e.outerHTML.slice(0, 120))"""
 
 
-@pytest.mark.parametrize("name", ["line", "history", "result", "users", "threshold", "health"])
+@pytest.mark.parametrize("name", ["line", "history", "result", "users", "try", "threshold", "health"])
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser, station, many, name):
     with Opened(browser, station, paths_of_pages(station)[name]) as page:
         wait_for(page, name)
@@ -745,7 +747,7 @@ def test_only_what_browsers_need_is_served(station):
         assert answer.headers["Cache-Control"] == "no-cache"
         again = station.client.get(f"/assets/{name}", headers={"If-None-Match": answer.headers["ETag"]})
         assert (again.status_code, again.content) == (304, b"")
-    for path in ("/", "/history", "/threshold", "/health", "/users", "/login", f"/results/{'0' * 32}"):
+    for path in ("/", "/history", "/try", "/threshold", "/health", "/users", "/login", f"/results/{'0' * 32}"):
         shell = station.client.get(path)
         assert shell.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in shell.headers["Content-Security-Policy"]

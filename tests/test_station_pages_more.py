@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 from station_process import StationProcess
 from test_drift import model, part
@@ -214,3 +215,70 @@ def test_a_threshold_is_chosen_with_what_it_changes_and_set(browser, station, sc
         page.locator("#set-submit").click()
         expect(page.locator("#back")).to_be_hidden()
         assert station.get("/v1/products/parts/threshold")["threshold_logit"] == calibration.threshold_logit
+
+
+def test_pictures_are_tried_and_nothing_is_stored(browser, station, contents, tmp_path):
+    def newest() -> str:
+        return station.get("/v1/results", limit=1)["results"][0]["id"]
+
+    station.inspect(contents["good"][0], name="before.png")
+    before = newest()
+    wanted = {}
+    for verdict in VERDICTS:
+        path = tmp_path / f"{verdict}.png"
+        path.write_bytes(contents[verdict][0])
+        answer = station.client.post("/v1/inspect?store=false", content=contents[verdict][0])
+        wanted[verdict] = answer.json()["results"][0]
+    Image.open(tmp_path / "good.png").save(tmp_path / "other.tif")
+    (tmp_path / "broken.png").write_bytes(contents["good"][0][:99])
+    files = [tmp_path / name for name in ("good.png", "unsure.png", "broken.png", "bad.png", "other.tif")]
+    busy = {"status": 503, "headers": {"Retry-After": "1"}, "json": {"error": {"code": "busy", "message": "full"}}}
+    refused = []
+
+    def refuse_once(route) -> None:
+        refused.append(route.request.url)
+        route.fulfill(**busy)
+
+    with Opened(browser, station, "/try", may="422|503|blob:") as page:
+        assert page.locator("nav [aria-current]").text_content() == WORDS["nav.try"]
+        assert page.locator("#bar").is_hidden()
+        page.route("**/v1/inspect?*", refuse_once, times=1)
+        with page.expect_file_chooser() as chosen:
+            page.locator("#choose").click()
+        chosen.value.set_files(files)
+        until(page, "article:nth-child(1) .state", WORDS["try.busy"])
+        assert page.locator("article:nth-child(2) .state").text_content() == WORDS["try.waiting"]
+        until(page, "#spoken", WORDS["try.done.other"].replace("{count}", "5"))
+        assert len(refused) == 1
+        cards = page.locator("#tried article")
+        assert cards.locator("h2").all_text_contents() == [file.name for file in files]
+        for verdict, place in (("good", 0), ("unsure", 1), ("bad", 3)):
+            card = cards.nth(place)
+            assert card.locator(".verdict-block").get_attribute("data-verdict") == verdict
+            score = wanted[verdict]["score"]
+            assert float(card.locator("dd").text_content()) == pytest.approx(score, abs=0.005)
+            assert "of 100 good parts score this high" in card.text_content()
+            assert card.locator(".heat").get_attribute("src") == wanted[verdict]["heat"]
+            expect(card.locator(".photograph")).to_have_js_property("naturalWidth", 64)
+            expect(card.locator(".heat")).not_to_have_js_property("naturalWidth", 0)
+        error = station.client.post("/v1/inspect?store=false&name=broken.png", content=files[2].read_bytes())
+        assert cards.nth(2).locator(".problem").text_content() == error.json()["error"]["message"]
+        assert cards.nth(4).locator(".verdict-block").get_attribute("data-verdict") == "good"
+        until(page, "article:nth-child(5) .stage", WORDS["try.not_shown"].replace("{kind}", "TIFF"))
+        assert newest() == before
+        check_looks(page, "try")
+        page.locator("#clear").click()
+        assert cards.count() == 0
+        assert page.evaluate("() => document.activeElement.id") == "choose"
+        page.evaluate(
+            """(content) => {
+              const transfer = new DataTransfer();
+              const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+              transfer.items.add(new File([bytes], "dropped.png"));
+              const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
+              document.body.dispatchEvent(new DragEvent("drop", options));
+            }""",
+            base64.b64encode(contents["bad"][0]).decode(),
+        )
+        expect(cards.locator(".verdict-block")).to_have_attribute("data-verdict", "bad")
+        assert newest() == before

@@ -49,6 +49,12 @@ def history(request: Request) -> HTMLResponse:
     return _shell(request, "history")
 
 
+@router.get("/try")
+def try_pictures(request: Request) -> HTMLResponse:
+    """Return the page that inspects pictures without recording anything."""
+    return _shell(request, "try")
+
+
 @router.get("/threshold")
 def threshold(request: Request) -> HTMLResponse:
     """Return the page that shows scores and sets a threshold."""

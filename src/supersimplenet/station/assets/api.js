@@ -20,16 +20,18 @@ export class Refused extends Error {
 /** No answer at all. */
 export class Unreachable extends Error {}
 
-export async function ask(path, { method = "GET", body, login = true } = {}) {
+/** Ask the station; a body is JSON, or a Blob as it is. */
+export async function ask(path, { method = "GET", body, login = true, withinMs = LONGEST_MS } = {}) {
   const headers = {};
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const isFile = body instanceof Blob;
+  if (body !== undefined) headers["Content-Type"] = isFile ? "application/octet-stream" : "application/json";
   if (csrf !== null && method !== "GET") headers["X-CSRF-Token"] = csrf;
   const began = Date.now();
   let answer;
   let content;
   try {
     answer = await fetch(path, {
-      method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: timeout(), cache: "no-store",
+      method, headers, body: body === undefined || isFile ? body : JSON.stringify(body), signal: timeout(withinMs), cache: "no-store",
     });
     content = await answer.text();
   } catch {
@@ -78,9 +80,9 @@ export function query(values) {
   return found ? `?${found}` : "";
 }
 
-function timeout() {
+function timeout(ms) {
   const controller = new AbortController();
-  setTimeout(() => controller.abort(), LONGEST_MS);
+  setTimeout(() => controller.abort(), ms);
   return controller.signal;
 }
 

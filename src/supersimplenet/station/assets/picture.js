@@ -14,42 +14,52 @@ export function viewOf(result, side) {
   return `/v1/results/${result.id}/view?side=${side}`;
 }
 
-/** Show a result's picture in a stage, which takes the picture's proportions, and what its colours mean below it. */
-export function showPicture(stage, legend, result) {
+/** Show a result's picture in a stage, which takes the picture's proportions, and what its colours mean below it.
+ *
+ * files: addresses of photograph and map, and what to say where the photograph cannot be shown.
+ */
+export function showPicture(stage, legend, result, files = filesOf(result)) {
   if (stage.dataset.result === result.id) return;
   stage.dataset.result = result.id;
   showLegend(legend, result);
-  const { width, height, kept } = result.picture;
+  const { width, height } = result.picture;
+  const isThere = files.photograph !== null;
   const isUnreadable = result.error?.code === "unreadable";
   const isFailed = result.error !== null;
   stage.style.setProperty("--ratio", isFailed ? "1" : `${width / height}`);
-  stage.classList.toggle("gone", !kept || isUnreadable);
+  stage.classList.toggle("gone", !isThere || isUnreadable);
   stage.classList.toggle("no-map", isFailed);
-  if (!kept || isUnreadable) {
+  if (!isThere || isUnreadable) {
     stage.replaceChildren(element("p", {}, text(isUnreadable ? "picture.unreadable" : "picture.not_kept")));
     return;
   }
   const alt = text("picture.alt", { name: nameOf(result), verdict: text(`verdict.${verdictOf(result)}`) });
-  const photograph = image(viewOf(result, 1600), { class: "photograph", alt }, () => {
+  const photograph = image(files.photograph, { class: "photograph", alt }, () => {
     if (stage.dataset.result !== result.id) return;
     stage.classList.add("gone");
-    stage.replaceChildren(element("p", {}, text("picture.away")));
+    stage.replaceChildren(element("p", {}, files.away));
   });
   if (isFailed) {
     photograph.addEventListener("load", () => stage.style.setProperty("--ratio", `${photograph.naturalWidth / photograph.naturalHeight}`));
     stage.replaceChildren(photograph);
     return;
   }
-  const heat = image(`/v1/results/${result.id}/heat`, { class: "heat", alt: "" }, (failed) => {
+  const heat = image(files.heat, { class: "heat", alt: "" }, (failed) => {
     failed.remove();
     if (stage.dataset.result === result.id) stage.classList.add("no-map");
   });
   stage.replaceChildren(photograph, heat, boxes(result));
 }
 
+/** Where the station has what belongs to a result. */
+function filesOf(result) {
+  const photograph = result.picture.kept ? viewOf(result, 1600) : null;
+  return { photograph, heat: `/v1/results/${result.id}/heat`, away: text("picture.away") };
+}
+
 function image(address, attributes, failed) {
   const made = element("img", { ...attributes, src: address, draggable: "false" });
-  let isSecond = false;
+  let isSecond = !address.startsWith("/"); // a file of this computer is not there later either
   made.addEventListener("error", () => {
     if (isSecond) return failed(made);
     isSecond = true;
