@@ -77,7 +77,7 @@ def test_one_word_for_one_thing(name):
 
 def test_the_station_sends_the_values_of_each_sign():
     """The keywords of each Sign in the source are the placeholders of its text."""
-    tree = ast.parse((ASSETS.parent / "station.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ASSETS.parent / "signs.py").read_text(encoding="utf-8"))
     sent = {}
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Sign":
