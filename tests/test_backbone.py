@@ -621,9 +621,8 @@ def test_a_damaged_record_says_nothing_and_is_added_to(tmp_path, monkeypatch, co
 def test_a_hub_that_is_not_there_leaves_three_ways_out(tmp_path):
     answer = build_elsewhere(HUB_MODEL, endpoint=NO_HUB, home=tmp_path / "home", output=tmp_path / "none.safetensors")
     (line,) = answer["error"].splitlines()
-    assert line.startswith(
-        f"model.backbone: the weights of '{HUB_MODEL}' could not be fetched from the model hub ([Errno "
-    )
+    assert line.startswith(f"model.backbone: the weights of '{HUB_MODEL}' could not be fetched from the model hub (")
+    assert "Errno" not in line
     ways = line.partition("Three ways out: ")[2]
     assert ways.startswith("1. --model.backbone compact: ")
     assert "; 2. --model.backbone_weights FILE: " in ways

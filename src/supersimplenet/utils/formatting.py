@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from supersimplenet.errors import printable as printable
 MINUS = "\N{MINUS SIGN}"
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
+
+_ERRNO = re.compile(r"\[(Errno|WinError) -?\d+\] ")  # of an OSError: the words after it say the same
 
 
 def shown_rate(rate: float) -> str:
@@ -79,8 +82,9 @@ def counted(number: int, thing: str, things: str = "") -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its class where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error's message, without a number of the system, or the name of its class."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return _ERRNO.sub("", line)
 
 
 def shown_value(value: object) -> str:
