@@ -284,6 +284,7 @@ def test_all_pages_have_room_on_a_phone_and_no_word_of_another_language(browser,
         f"/results/{newest}": "#facts .hash",
         "/threshold": "#threshold:not([hidden])",
         "/health": "#health:not([hidden])",
+        "/try": "#choose",
         "/users": "#entries tbody tr",
     }
     viewport = {"width": 390, "height": 844}
@@ -297,6 +298,8 @@ def test_all_pages_have_room_on_a_phone_and_no_word_of_another_language(browser,
                 page.set_viewport_size({"width": width, "height": 844})
                 content, room = width_of(page)
                 assert content <= room, (path, width)
+                rows = page.locator("header").bounding_box()["height"] / 52
+                assert rows < (2.1 if width < 900 else 1.1), (path, width)
             assert visible_texts(page) & others == set(), path
             if path == "/login":
                 log_in(page, "anna")
