@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from test_station_recorder import Wire, result, wait_for
 from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError
 from supersimplenet.station.access.audit import entries
-from supersimplenet.station.setup import setup_of
+from supersimplenet.station.setup import read_setup, setup_of
 from supersimplenet.station.sinks.delivery import Delivery
 from supersimplenet.station.sinks.opening import make_sink
 from supersimplenet.station.sinks.outbox import numbers_waiting
@@ -307,6 +308,26 @@ def test_a_table_a_day_has_each_result_once_also_after_a_kill(tmp_path):
     assert [row["id"] for row in read(table)] == [*(record["id"] for record in records), third["id"]]
 
 
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+def test_a_table_that_is_replaced_or_removed_loses_no_result(tmp_path, change):
+    folder = tmp_path / "tables"
+    sink = make_sink(setup_of({"sinks": [{"name": "day", "kind": "files", "folder": str(folder)}]}).sinks[0])
+    sink.open()
+    records = [result(), result()]
+    sink.deliver({**public(records[0]), "repeat": False})
+    (table,) = folder.iterdir()
+    if change == "replaced":  # as editors save
+        (folder / "copy").write_bytes(table.read_bytes())
+        (folder / "copy").replace(table)
+    else:
+        shutil.rmtree(folder)
+    sink.deliver({**public(records[1]), "repeat": False})
+    sink.confirm()
+    sink.close()
+    kept = records if change == "replaced" else records[1:]
+    assert [row["id"] for row in read(table)] == [record["id"] for record in kept]
+
+
 def test_a_finished_day_becomes_parquet_and_loses_nothing(tmp_path):
     files = {"name": "day", "kind": "files", "folder": str(tmp_path), "format": "parquet"}
     noon = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
@@ -331,22 +352,67 @@ def test_a_finished_day_becomes_parquet_and_loses_nothing(tmp_path):
     ]
 
 
+PLANT = {"name": "plant", "kind": "mqtt", "host": "broker"}
+
+
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
-        ({"sinks": [{"name": "a", "kind": "pigeon"}]}, r"sinks\.0: .*'pigeon'.*'files'"),
-        ({"sinks": [{"name": "a", "kind": "files"}]}, r"sinks\.0\.files\.folder: Field required"),
-        ({"sinks": [{"name": "A b", "kind": "files", "folder": "x"}]}, r"name: .*pattern.*found 'A b'"),
-        ({"sinks": [{"name": "a", "kind": "files", "folder": "x", "colour": 1}]}, r"colour: Extra inputs"),
-        ({"sinks": [{"name": "a", "kind": "files", "folder": name} for name in "xy"]}, r"two sinks are named 'a'"),
-        ({"sinks": [{"name": "a", "kind": "webhook", "url": "file:///etc/passwd"}]}, r"url: .*pattern"),
-        ({"source": []}, r"source: Extra inputs"),
-        ([], r"valid dictionary"),
+        (
+            {"sinks": [{"name": "a", "kind": "mqqt"}]},
+            r"sink 'a': kind: 'mqqt'; did you mean mqtt\?; wanted files, modbus,",
+        ),
+        ({"sinks": [{"name": "a"}]}, r"sink 'a': kind is missing; wanted files,"),
+        ({"sinks": [{"kind": "files", "folder": "x"}]}, r"sink 1: name is missing"),
+        ({"sinks": [{"name": "a", "kind": "files"}]}, r"sink 'a': folder is missing"),
+        (
+            {"sinks": [PLANT | {"name": "A b"}]},
+            r"name: wanted at most 50 small letters, digits, - and _ \(found 'A b'\)",
+        ),
+        ({"sinks": [PLANT | {"hots": "x"}]}, r"sink 'plant': hots: no such setting; did you mean host\?"),
+        ({"sinks": [PLANT | {"port": "x"}]}, r"sink 'plant': port: wanted a number \(found 'x'\)"),
+        ({"sinks": [PLANT | {"host": "mqtt://x"}]}, r"host: wanted the name or address of a computer"),
+        ({"sinks": PLANT}, r"sinks: wanted a list, each entry with - before it"),
+        ({"sinks": ["plant"]}, r"sink 1: wanted settings, each as name: value"),
+        ({"sinks": [PLANT, PLANT]}, r"two sinks are named 'plant'"),
+        ({"sinks": [PLANT, PLANT | {"name": "b"}]}, r"two sinks write to the topics of supersimplenet at broker:1883"),
+        ({"sink": []}, r"sink: no such setting; did you mean sinks\?"),
+        (
+            {
+                "sources": [
+                    {"name": "c", "kind": "camera", "device": 0, "trigger": {"kind": "mqtt", "host": "b", "tpic": "t"}}
+                ]
+            },
+            r"source 'c': trigger\.tpic: no such setting; did you mean topic\?",
+        ),
+        ([], r"wanted settings, each as name: value"),
     ],
 )
 def test_a_setup_that_cannot_be_is_said_with_its_place(plain, message):
     with pytest.raises(ConfigError, match=message):
         setup_of(plain)
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        PLANT | {"password": "s3cret"},
+        PLANT | {"username": "u", "password_file": "s3cret"},
+        {"name": "a", "kind": "webhook", "url": "host/?token=s3cret"},
+        {"name": "a", "kind": "webhook", "url": "http://host/", "secret_file": "s3cret"},
+    ],
+)
+def test_a_secret_that_stands_at_the_wrong_place_is_not_shown(sink):
+    with pytest.raises(ConfigError) as refused:
+        make_sink(setup_of({"sinks": [sink]}).sinks[0])
+    assert "s3cret" not in str(refused.value)
+
+
+def test_paths_of_a_setup_file_begin_at_its_folder(tmp_path):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "setup.yaml").write_text("sinks:\n- {name: day, kind: files, folder: tables}\n")
+    setup = read_setup(tmp_path / "conf" / "setup.yaml")
+    assert setup.sinks[0].folder == tmp_path / "conf" / "tables"
 
 
 @pytest.mark.parametrize("content", [b"", b"whsec_c2hvcnQ=", b"no base64!", b"\xff\xfe"])

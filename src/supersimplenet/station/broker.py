@@ -18,6 +18,8 @@ from supersimplenet.utils.formatting import first_line
 
 _log = logging.getLogger(__name__)
 _DROPS_WITHIN_S = 0.5
+_QUIET = logging.getLogger(f"{__name__}.client")  # the station says itself that a broker is away, and which
+_QUIET.setLevel(logging.CRITICAL)
 
 
 class BrokerConnection:
@@ -63,6 +65,7 @@ class BrokerConnection:
             keepalive=self._settings.keepalive_s,
             timeout=self._settings.timeout_s,
             tls_context=self._tls,
+            logger=_QUIET,
         )
         try:
             await client.__aenter__()

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$")]
+PATTERN_WORDS: dict[str, str] = {}  # what a text must be like, by the pattern
+
+
+def text_like(pattern: str, words: str, *, longest: int = 500) -> Any:
+    """Return the constraint of a text, with words for who writes another one."""
+    PATTERN_WORDS[pattern] = words
+    return Field(pattern=pattern, max_length=longest)
+
+
+def _beside(path: Path, info: ValidationInfo) -> Path:
+    return path if info.context is None else info.context["folder"] / path
+
+
+SetupPath = Annotated[Path, AfterValidator(_beside)]  # relative to the folder of the setup file
+Name = Annotated[str, text_like(r"^[a-z0-9][a-z0-9_-]{0,49}$", "at most 50 small letters, digits, - and _")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 ShortSeconds = Annotated[float, Field(gt=0, le=60)]  # of what a stop of the station may have to wait for
-Host = Annotated[str, Field(pattern=r"^[^\s/@]{1,253}$")]
-Topic = Annotated[str, Field(pattern=r"^[^+#\x00-\x1f]{1,500}$")]
-OpcUaUrl = Annotated[str, Field(pattern=r"^opc\.tcp://[^\s/@]+:\d+(/\S*)?$", max_length=500)]
+Host = Annotated[str, text_like(r"^[^\s/@]{1,253}$", "the name or address of a computer, such as broker.example.com")]
+Topic = Annotated[str, text_like(r"^[^+#\x00-\x1f]{1,500}$", "a topic without + and #")]
+OpcUaUrl = Annotated[
+    str, text_like(r"^opc\.tcp://[^\s/@]+:\d+(/\S*)?$", "an address with its port, such as opc.tcp://192.168.0.10:4840")
+]
 
 
 class Settings(BaseModel):
@@ -51,9 +67,9 @@ class Broker(Settings):
     host: Host
     port: Port = 1883
     tls: bool = False
-    ca_file: Path | None = None
+    ca_file: SetupPath | None = None
     username: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    password_file: Path | None = None
+    password_file: SetupPath | None = None
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
     timeout_s: ShortSeconds = 10.0
 

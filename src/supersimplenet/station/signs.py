@@ -69,12 +69,17 @@ def _of_ways(station: Station) -> Iterator[Sign]:
         if sink.away:
             text = f"Sink '{sink.name}' is away ({sink.reason}). Inspection goes on; results follow later."
             yield Sign(code="sink", text=text, values={"name": sink.name, "reason": sink.reason})
+    for delivery in station.deliveries:
+        if delivery.set_aside.is_file():
+            name, file = delivery.name, delivery.set_aside.name
+            text = f"Sink '{name}' refused results; they are in {file} in the station's folder. Move it away when read."
+            yield Sign(code="sink_refused", text=text, values={"name": name, "file": file})
     set_up = {each.name for each in station.deliveries}
     for name, number in station.waiting.items():
         if name not in set_up:
             text = (
                 f"Results wait for the sink '{name}' ({number}), which is not in the setup. Put it back, or run "
-                f"supersimplenet station outbox --drop {name}."
+                f"supersimplenet station outbox --drop {name} with the station's --folder or --database."
             )
             yield Sign(code="outbox", text=text, values={"name": name, "count": number})
 
@@ -105,6 +110,8 @@ def gauges_of(station: Station) -> Iterator[Gauge]:
     )
     yield Gauge("sink_away", "1 while a sink is away", {each.name: float(each.away) for each in sinks}, "sink")
     late = {each.name: float(each.late) for each in sinks}
+    refused = {each.name: float(each.refused) for each in sinks}
+    yield Gauge("sink_refused", "Results that a sink refused, since the start", refused, "sink")
     yield Gauge("sink_late", "Results that came too late for a sink to act on, since the start", late, "sink")
     waiting = {name: float(number) for name, number in station.waiting.items()}
     yield Gauge("sink_waiting", "Results that a sink has not got yet", waiting, "sink")

@@ -27,6 +27,7 @@ from supersimplenet.station.sinks.delivery import Delivery
 from supersimplenet.station.sinks.opening import make_sink
 from supersimplenet.station.sinks.outbox import numbers_waiting
 from supersimplenet.station.sinks.settings import SinkSettings
+from supersimplenet.station.sinks.sink import Sink
 from supersimplenet.station.sources.opening import make_source
 from supersimplenet.station.sources.settings import SourceSettings
 from supersimplenet.station.sources.source import Source
@@ -74,6 +75,8 @@ class Station:
             opened.enter_context(writing_into(config.folder, advice=", or name another --folder"))
             self.engine: Engine = open_database(config.database_url)
             opened.callback(self.engine.dispose)
+            _check_products(setup.sources, list(paths))
+            sinks = {each.name: make_sink(each, products=list(paths)) for each in setup.sinks}  # before a long wait
             self.models = Models(
                 paths, folder=config.models, one_by_one=config.workers == 1, compute=compute, trust=trust
             )
@@ -84,7 +87,7 @@ class Station:
             self.store = PictureStore(config.folder)
             self.drift = Drift(self.engine, self.models, say=say)
             opened.callback(self.drift.close)
-            self.deliveries = [self._delivery(settings, opened) for settings in setup.sinks]
+            self.deliveries = [self._delivery(settings, sinks[settings.name], opened) for settings in setup.sinks]
             self.recorder = Recorder(
                 self.engine,
                 config.folder / _JOURNAL,
@@ -110,11 +113,11 @@ class Station:
             opened.callback(self._end_sources)
             self._open = opened.pop_all()
 
-    def _delivery(self, settings: SinkSettings, opened: ExitStack) -> Delivery:
+    def _delivery(self, settings: SinkSettings, sink: Sink, opened: ExitStack) -> Delivery:
         delivery = Delivery(
             settings.name,
             settings.kind,
-            make_sink(settings, products=self.models.products),
+            sink,
             engine=self.engine,
             public=self.public,
             folder=self.config.folder,
@@ -124,11 +127,6 @@ class Station:
         return delivery
 
     def _source(self, settings: SourceSettings) -> Source:
-        products = self.models.products
-        if settings.product not in products and (settings.product is not None or len(products) > 1):
-            named = "no product is named" if settings.product is None else f"no product '{settings.product}'"
-            raise ConfigError(f"setup: source '{settings.name}': {named}; this station inspects {', '.join(products)}")
-
         def send(picture: Picture) -> Future[Inspected]:
             (future,) = self.inspections.submit([picture], self.models.of(settings.product))
             return future
@@ -246,3 +244,10 @@ class Station:
             self.say(
                 f"the facts of model {model.id[:12]} cannot be recorded ({type(error).__name__}); its folder has them"
             )
+
+
+def _check_products(sources: Sequence[SourceSettings], products: Sequence[str]) -> None:
+    for source in sources:
+        if source.product not in products and (source.product is not None or len(products) > 1):
+            named = "no product is named" if source.product is None else f"no product '{source.product}'"
+            raise ConfigError(f"setup: source '{source.name}': {named}; this station inspects {', '.join(products)}")

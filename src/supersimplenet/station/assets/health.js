@@ -9,7 +9,7 @@ import { decimal, minuteOf, text, whole } from "./texts.js";
 
 const EVERY_MS = 3000;
 const SOURCE_COLUMNS = ["name", "kind", "state", "taken", "missed"];
-const SINK_COLUMNS = ["name", "kind", "state", "waiting", "refused"];
+const SINK_COLUMNS = ["name", "kind", "state", "waiting", "refused", "late"];
 
 const me = await begin();
 const drift = driftBox(byId("drift"), { mayAccept: isEngineer(me), accepted });
@@ -77,6 +77,7 @@ function sink(state) {
     state: stateWords(state.away ? "away" : "running", state.reason),
     waiting: whole(state.waiting),
     refused: whole(state.refused),
+    late: whole(state.late),
   }];
 }
 

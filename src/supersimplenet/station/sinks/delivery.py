@@ -76,7 +76,7 @@ class Delivery:
     ) -> None:
         self.name, self._kind, self._sink = name, kind, sink
         self._public, self._say = public, say
-        self._set_aside = folder / f"refused-{name}.jsonl"
+        self.set_aside = folder / f"refused-{name}.jsonl"
         self._feed = _Feed(engine, name)
         self._from = f"{now_ms():012x}"  # results with smaller ids are of an earlier run, which may have delivered them
         self._tried: set[str] = set()
@@ -187,8 +187,8 @@ class Delivery:
 
     def _refuse(self, message: Message, reason: str) -> None:
         self._refused += 1
-        append_line(self._set_aside, {"id": message["id"], "reason": reason, "result": message})
-        self._say(f"sink '{self.name}' refuses a result ({reason}); it is in {self._set_aside.name}")
+        append_line(self.set_aside, {"id": message["id"], "reason": reason, "result": message})
+        self._say(f"sink '{self.name}' refuses a result ({reason}); it is in {self.set_aside.name}")
 
     def _come(self) -> None:
         self._wait_s = 0.0

@@ -42,7 +42,10 @@ class Files(Sink):
         """Append a result."""
         day = message["taken_at"][:10]
         try:
+            if day in self._tables and not self._tables[day].is_in_place:
+                self._tables.pop(day).close()  # somebody has replaced or removed it: what comes belongs to the new one
             if day not in self._tables:
+                self._folder.mkdir(parents=True, exist_ok=True)
                 self._tables[day] = _Table(self._folder / f"results-{day}.csv")
                 self._end_days_before(day)
             self._tables[day].append(message)
@@ -80,6 +83,7 @@ class _Table:
     """A CSV table that is appended to."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("ab+", buffering=0)  # what cannot be written must not wait in a buffer
         self._file.seek(0)
         content = self._file.read()
@@ -92,6 +96,14 @@ class _Table:
         elif head != ",".join(COLUMNS).encode():
             self._file.close()
             raise AwayError(f"{path.name}: its columns are those of another version; move it away")
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that is open is still the one of that name."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
 
     def append(self, message: Message) -> None:
         if message["repeat"] and message["id"] in self._last:

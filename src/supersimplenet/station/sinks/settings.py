@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from supersimplenet.station.config import is_loopback
-from supersimplenet.station.settings import Broker, Named, OpcUaUrl, Port, Seconds, Settings, ShortSeconds, both_or_none
+from supersimplenet.station.settings import (
+    Broker,
+    Named,
+    OpcUaUrl,
+    Port,
+    Seconds,
+    Settings,
+    SetupPath,
+    ShortSeconds,
+    both_or_none,
+    text_like,
+)
 
-TopicPrefix = Annotated[str, Field(pattern=r"^[^+#$/\x00-\x1f]([^+#\x00-\x1f]{0,200}[^+#/\x00-\x1f])?$")]
+TopicPrefix = Annotated[
+    str,
+    text_like(
+        r"^[^+#$/\x00-\x1f]([^+#\x00-\x1f]{0,200}[^+#/\x00-\x1f])?$", "a beginning of topics, such as hall2/line1"
+    ),
+]
 Register = Annotated[int, Field(ge=0, le=65535)]
 Verdict4 = Literal["good", "unsure", "bad", "failed"]
 
@@ -25,7 +40,7 @@ class FilesSink(Named):
     """
 
     kind: Literal["files"]
-    folder: Path
+    folder: SetupPath
     format: Literal["csv", "parquet"] = "csv"
 
 
@@ -39,8 +54,8 @@ class WebhookSink(Named):
     """
 
     kind: Literal["webhook"]
-    url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)]
-    secret_file: Path | None = None
+    url: Annotated[str, text_like(r"^https?://[^\s@]+$", "an address with https:// or http://", longest=2000)]
+    secret_file: SetupPath | None = None
     timeout_s: Seconds = 10.0
 
 
@@ -76,10 +91,10 @@ class OpcUaSink(Named):
     endpoint: OpcUaUrl = "opc.tcp://127.0.0.1:4840/supersimplenet"
     acknowledge: bool = False
     username: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    password_file: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    clients: Path | None = None
+    password_file: SetupPath | None = None
+    certificate: SetupPath | None = None
+    key: SetupPath | None = None
+    clients: SetupPath | None = None
     timeout_s: ShortSeconds = 10.0
 
     @model_validator(mode="after")
@@ -124,7 +139,7 @@ class ModbusSink(Named):
     timeout_s: Seconds = 3.0
 
 
-SerialText = Annotated[str, Field(pattern=r"^[\x00-\xff]*$", max_length=200)]
+SerialText = Annotated[str, text_like(r"^[\x00-\xff]*$", "characters of one byte", longest=200)]
 
 
 class VerdictTexts(Settings):
@@ -160,3 +175,20 @@ class SerialSink(Named):
 SinkSettings = Annotated[
     FilesSink | WebhookSink | MqttSink | OpcUaSink | ModbusSink | SerialSink, Field(discriminator="kind")
 ]
+
+
+def target_of(sink: SinkSettings) -> str | None:
+    """Return what a sink writes to; None where two may write to the same, as each result has its id."""
+    match sink:
+        case FilesSink():
+            return f"the folder {sink.folder}"
+        case MqttSink():
+            return f"the topics of {sink.prefix} at {sink.host}:{sink.port}"
+        case OpcUaSink():
+            return sink.endpoint
+        case ModbusSink():
+            return f"the registers from {sink.address} on at {sink.host}:{sink.port}"
+        case SerialSink():
+            return f"the port {sink.port}"
+        case _:
+            return None

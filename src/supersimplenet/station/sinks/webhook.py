@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from supersimplenet.errors import ConfigError, printable
+from supersimplenet.station.credentials import unread
 from supersimplenet.station.sinks.settings import WebhookSink
 from supersimplenet.station.sinks.sink import AwayError, Message, RefusedError, Sink
 from supersimplenet.utils.formatting import first_line
@@ -57,9 +58,11 @@ class Webhook(Sink):
         try:
             answer = self._client.post(self._url, content=body, headers=headers)
         except httpx.HTTPError as error:
-            raise AwayError(f"{type(error).__name__}: {first_line(error)}") from error
+            is_late = isinstance(error, httpx.TimeoutException)
+            raise AwayError(f"no answer within {self._timeout_s:g} s" if is_late else first_line(error)) from error
         if answer.status_code in REFUSED:
-            raise RefusedError(f"status {answer.status_code}: {printable(answer.text[:200])}")
+            said = f": {printable(answer.text[:200])}" if answer.text else ""
+            raise RefusedError(f"status {answer.status_code}{said}")
         if not answer.is_success:
             raise AwayError(f"status {answer.status_code}")
 
@@ -81,7 +84,7 @@ def _read_secret(path: Path) -> bytes:
         text = path.read_text(encoding="ascii").strip()
         secret = base64.b64decode(text.removeprefix("whsec_"), validate=True)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"secret_file: {path}: cannot be read ({first_line(error)}); {wanted}") from error
+        raise ConfigError(f"secret_file: {unread(error, path)}; {wanted}") from error
     except binascii.Error as error:
         raise ConfigError(f"secret_file: {path}: no base64; {wanted}") from error
     if not _SECRET_BYTES[0] <= len(secret) <= _SECRET_BYTES[1]:

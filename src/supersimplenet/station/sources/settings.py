@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from supersimplenet.station.settings import (
     Broker,
@@ -14,12 +13,14 @@ from supersimplenet.station.settings import (
     OpcUaUrl,
     Seconds,
     Settings,
+    SetupPath,
     ShortSeconds,
     Topic,
     both_or_none,
+    text_like,
 )
 
-NodeIdText = Annotated[str, Field(pattern=r"^(ns=\d+;)?[isgb]=.+$", max_length=500)]
+NodeIdText = Annotated[str, text_like(r"^(ns=\d+;)?[isgb]=.+$", "the id of a node, such as ns=3;s=Trigger")]
 GENICAM = "genicam:"
 _STREAMS = ("rtsp", "rtsps", "http", "https")
 
@@ -36,7 +37,7 @@ class FolderSource(Named):
     """
 
     kind: Literal["folder"]
-    folder: Path
+    folder: SetupPath
     product: str | None = None
     after: Literal["move", "delete", "leave"] = "move"
 
@@ -52,7 +53,7 @@ class ReplaySource(Named):
     """
 
     kind: Literal["replay"]
-    folder: Path
+    folder: SetupPath
     seconds: Seconds = 1.0
     product: str | None = None
     seed: int = 0
@@ -83,7 +84,7 @@ class MotionTrigger(Settings):
     changed: Annotated[float, Field(gt=0, lt=1)] = 0.02
     level: Annotated[int, Field(ge=1, le=254)] = 25
     settle_s: Seconds = 0.3
-    empty: Path | None = None
+    empty: SetupPath | None = None
 
 
 class MqttTrigger(Broker):
@@ -117,10 +118,10 @@ class OpcUaTrigger(Settings):
     node: NodeIdText
     part_node: NodeIdText | None = None
     username: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    password_file: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    server_certificate: Path | None = None
+    password_file: SetupPath | None = None
+    certificate: SetupPath | None = None
+    key: SetupPath | None = None
+    server_certificate: SetupPath | None = None
     timeout_s: ShortSeconds = 4.0
 
     @model_validator(mode="after")
@@ -134,7 +135,7 @@ class OpcUaTrigger(Settings):
 TriggerSettings = Annotated[IntervalTrigger | MotionTrigger | MqttTrigger | OpcUaTrigger, Field(discriminator="kind")]
 
 
-def _check_device(device: object) -> object:
+def _check_device(device: object, info: ValidationInfo) -> object:
     wanted = (
         "wanted the index of a camera, an address that begins with rtsp:// or http://, a video file, or "
         f"{GENICAM}PRODUCER.cti"
@@ -148,6 +149,8 @@ def _check_device(device: object) -> object:
         if device.partition("://")[0].lower() not in _STREAMS:
             raise ValueError(wanted)
         _check_address(device)
+    elif info.context is not None and not device.startswith(GENICAM):
+        return str(info.context["folder"] / device)
     return device
 
 

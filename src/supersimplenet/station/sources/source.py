@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
+from supersimplenet.errors import SuperSimpleNetError
 from supersimplenet.station.inspection import Inspected, Picture
 from supersimplenet.utils.formatting import first_line
 
@@ -99,7 +100,8 @@ class Source(ABC):
             try:
                 self.run()
             except Exception as error:  # what a library raises; the source goes on
-                self.goes(f"{type(error).__name__}: {first_line(error)}")
+                known = isinstance(error, SuperSimpleNetError | OSError)
+                self.goes(first_line(error) if known else f"{type(error).__name__}: {first_line(error)}")
                 self.stopped.wait(_RESTARTS_AFTER_S)
                 continue
             if not self.stopped.is_set():
