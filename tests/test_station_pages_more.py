@@ -240,7 +240,7 @@ def test_pictures_are_tried_and_nothing_is_stored(browser, station, contents, tm
         route.fulfill(**busy)
 
     with Opened(browser, station, "/try", may="422|503|blob:") as page:
-        assert page.locator("nav [aria-current]").text_content() == WORDS["nav.try"]
+        until(page, "nav [aria-current]", WORDS["nav.try"])
         assert page.locator("#bar").is_hidden()
         page.route("**/v1/inspect?*", refuse_once, times=1)
         with page.expect_file_chooser() as chosen:
@@ -262,7 +262,8 @@ def test_pictures_are_tried_and_nothing_is_stored(browser, station, contents, tm
             expect(card.locator(".photograph")).to_have_js_property("naturalWidth", 64)
             expect(card.locator(".heat")).not_to_have_js_property("naturalWidth", 0)
         error = station.client.post("/v1/inspect?store=false&name=broken.png", content=files[2].read_bytes())
-        assert cards.nth(2).locator(".problem").text_content() == error.json()["error"]["message"]
+        words = WORDS["error.unreadable"].replace("{message}", error.json()["error"]["message"])
+        assert cards.nth(2).locator(".problem").text_content() == words
         assert cards.nth(4).locator(".verdict-block").get_attribute("data-verdict") == "good"
         until(page, "article:nth-child(5) .stage", WORDS["try.not_shown"].replace("{kind}", "TIFF"))
         assert newest() == before
