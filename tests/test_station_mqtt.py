@@ -215,8 +215,8 @@ def test_a_broker_that_does_not_answer_is_given_up_in_time():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prefix": "line/#"}, r"prefix: wanted a topic to begin with"),
-        ({"prefix": "line/"}, r"prefix: wanted a topic to begin with"),
+        ({"prefix": "line/#"}, r"prefix: wanted a beginning of topics"),
+        ({"prefix": "line/"}, r"prefix: wanted a beginning of topics"),
         ({"username": "a"}, r"username and password_file: one is given without the other"),
         ({"ca_file": "ca.pem"}, r"ca_file is given and tls is not; add 'tls: true'"),
         ({"username": "a", "password_file": "nowhere"}, r"password_file: there is no such file in \."),
