@@ -12,6 +12,7 @@ order; registers hold no ids, so of the PLC the writes are counted.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import csv
 import json
 import random
@@ -257,29 +258,38 @@ class Plc(threading.Thread):
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
-        self.port = port
         self.endpoint = f"opc.tcp://127.0.0.1:{port}/supersimplenet"
         self.got: list[tuple[str, bool]] = []
         self.start()
 
     def run(self) -> None:
+        asyncio.run(self._read_on())
+
+    async def _read_on(self) -> None:
+        from asyncua import Client
+
         while True:
             with suppress(Exception):  # the station was killed; what asyncua raises then is of many kinds
-                self._read()
-            time.sleep(0.1)
+                async with Client(self.endpoint, timeout=2) as client:
+                    await self._read(client)
+            await asyncio.sleep(0.2)
 
-    def _read(self) -> None:
-        from test_station_opcua import Reader
+    async def _read(self, client: Any) -> None:
+        from asyncua import ua
+        from test_station_opcua import NAMESPACE
 
-        with Reader(self.port) as reader:
-            last = None
-            while True:
-                sequence = reader.read("Sequence")
-                if sequence not in (0, last):
-                    self.got.append((reader.read("Id"), reader.read("Repeat")))
-                    reader.acknowledge()
-                    last = sequence
-                time.sleep(0.005)
+        own = f"ns={await client.get_namespace_index(NAMESPACE)};s=SuperSimpleNet/parts"
+        sequence, acknowledged = client.get_node(f"{own}/Sequence"), client.get_node(f"{own}/Acknowledged")
+        shown = [client.get_node(f"{own}/{name}") for name in ("Id", "Repeat")]
+        last = None
+        while True:
+            number = await sequence.read_value()
+            if number not in (0, last):
+                id_, repeat = [await node.read_value() for node in shown]
+                self.got.append((id_, repeat))
+                await acknowledged.write_value(number, ua.VariantType.UInt32)
+                last = number
+            await asyncio.sleep(0.005)
 
 
 class Database:
