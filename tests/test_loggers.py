@@ -300,7 +300,9 @@ def test_a_server_that_does_not_answer_is_found_before_an_image_is_read(own_serv
     assert time.monotonic() - began < 60  # MLflow itself asks for minutes
     assert status == 2
     message = capsys.readouterr().err
-    assert f"trainer.logger: MLflow at http://127.0.0.1:{port} failed (Connection refused); start" in message
+    assert (
+        f"trainer.logger: MLflow at http://127.0.0.1:{port} failed ([Errno 111] Connection refused); start" in message
+    )
     assert "secret" not in message
     assert not (tmp_path / "model" / "config.yaml").exists()
 

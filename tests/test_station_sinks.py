@@ -25,7 +25,7 @@ from supersimplenet.station.setup import read_setup, setup_of
 from supersimplenet.station.sinks.delivery import Delivery
 from supersimplenet.station.sinks.opening import make_sink
 from supersimplenet.station.sinks.outbox import numbers_waiting
-from supersimplenet.station.storage.database import now_ms, open_database, writing
+from supersimplenet.station.storage.database import Ids, now_ms, open_database, writing
 from supersimplenet.station.storage.recorder import Recorder, insert_results
 from supersimplenet.station.storage.results import public
 
@@ -233,7 +233,8 @@ def test_a_sink_gets_results_while_the_database_is_away_and_none_twice_after_it(
 def test_what_an_earlier_run_left_is_delivered_first_and_marked(webhooks, tmp_path):
     hook = {"name": "mes", "kind": "webhook", "url": f"http://127.0.0.1:{webhooks.port}/hook"}
     webhooks.statuses = [503] * 1000
-    earlier = [result(at=now_ms() - 60_000) for _ in range(3)]
+    at, own = now_ms() - 60_000, Ids()  # other tests have made ids of later times
+    earlier = [result(at=at) | {"id": own.new(at)} for _ in range(3)]
     with delivering(sqlite(tmp_path), tmp_path, [hook]) as (recorder, (mes,)):
         put(recorder, earlier)
         wait_for(lambda: mes.state.away)

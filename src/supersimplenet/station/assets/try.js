@@ -123,3 +123,4 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
     if (name === "drop") take([...event.dataTransfer.files]);
   });
 }
+byId("choose").disabled = false; // from now on a click is heard
