@@ -6,7 +6,8 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -60,6 +61,12 @@ def made(plain: dict, **options: Any):
 
 def message(repeat: bool = False, **changes: Any) -> dict:
     return {**public(result() | changes), "repeat": repeat}
+
+
+def run_apart(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run it in a thread: in this one the browser of other tests may have a loop that runs."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 class Reader:
@@ -165,7 +172,7 @@ def test_clients_can_change_nothing(shown):
                 attempt()
         assert reader.read("Verdict") == "bad"
     with pytest.raises(ua.UaStatusCodeError, match="BadServiceUnsupported"):
-        asyncio.run(_register(port))
+        run_apart(_register(port))
 
 
 async def _register(port: int) -> None:
@@ -270,7 +277,7 @@ def test_only_known_clients_with_the_password_connect_and_only_encrypted(tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(AsyncClient, "find_endpoint", lambda endpoints, mode, uri: endpoints[0])
         with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
-            asyncio.run(_connect_unencrypted(port, files["plc"][0]))
+            run_apart(_connect_unencrypted(port, files["plc"][0]))
     said: list[str] = []
     trigger = {"kind": "opcua", "url": f"opc.tcp://127.0.0.1:{port}", "node": "ns=2;s=SuperSimpleNet/parts/Sequence"}
     trigger |= {
