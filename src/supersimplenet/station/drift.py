@@ -33,7 +33,7 @@ _FEATURES: dict[str, Callable[[Record], Any]] = {
     "colour": lambda record: record["row"].get("colour"),
     "alignment": lambda record: record["row"].get("align_residual"),
 }
-OF_MODEL = ("score", "map", "subspace")  # values of another model are others
+_OF_MODEL = ("score", "map", "subspace")  # values of another model are others
 
 
 def picture_facts(pixels: NDArray[np.uint8]) -> dict[str, float]:
@@ -213,7 +213,7 @@ class _ProductTest:
             return found
         is_same = plain["model"] == model.id
         for name, state in plain["tests"].items():
-            if name in tests and (is_same or name not in OF_MODEL):
+            if name in tests and (is_same or name not in _OF_MODEL):
                 tests[name] = DriftTest.of_plain(state, seed=now_ms())
         found._since, found._parts, found._last_at = plain["since"], plain["parts"], plain["last_at"]
         found._drifted_at = plain["drifted_at"]

@@ -108,9 +108,17 @@ class Folder(Source):
                 continue
             is_failed = inspected.record["verdict"] is None
             if self._after == "delete" and not is_failed:
-                path.unlink(missing_ok=True)
+                self._delete(path)
             else:
                 self._move(path, FAILED if is_failed else None)
+
+    def _delete(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._say(
+                f"source '{self.name}': {path}: cannot be deleted ({error.strerror}); it stays, and has its result"
+            )
 
     def _move(self, path: Path, below: str | None) -> None:
         target = self._folder / DONE / (below or "") / path.relative_to(self._folder)
