@@ -29,13 +29,15 @@ BAD = 1
 Split = Literal["train", "test"]
 Verdict = Literal["good", "unsure", "bad"]
 Regime = Literal["unsupervised", "weak", "mixed", "full"]
-ScoreName = Literal["head", "map", "fused", "subspace", "joint"]
+ModelScore = Literal["head", "map", "fused", "subspace", "joint"]  # that a model gives by itself
+ScoreName = Literal[ModelScore, "zones"]  # with zones, which a calibration brings, there is one more
 SCORE_FIELDS: dict[ScoreName, str] = {
     "head": "head_logit",
     "map": "map_max_logit",
     "fused": "fused_logit",
     "subspace": "subspace_logit",
     "joint": "joint_logit",
+    "zones": "zones_logit",
 }
 _BELOW_HALF = math.nextafter(0.5, 0.0)
 _MAP_BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
@@ -73,6 +75,29 @@ class Sample:
     group: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ZonesOnMap:
+    """Zones of the part on an anomaly map: in which zone each pixel lies, and what a defect must reach there.
+
+    Zone 0 is what lies outside all others. `supersimplenet.postprocessing.zones.zones_on_map` makes it.
+
+    Attributes:
+        number: (H, W) uint8, number of the zone of each pixel of the map.
+        names: name of each zone, None for zone 0.
+        margins_logit: (zones,) float32, how much stronger than with margin 0 a defect must be there.
+        min_areas_px: (zones,) int64, regions of fewer pixels of the map are no defects there.
+    """
+
+    number: NDArray[np.uint8]
+    names: tuple[str | None, ...]
+    margins_logit: NDArray[np.float32]
+    min_areas_px: NDArray[np.int64]
+
+    def levelled(self, map_logit: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a map (H, W) less the margin of each pixel's zone, so that one threshold is right in all of them."""
+        return map_logit - self.margins_logit[self.number]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Defect:
     """A region of the map at or above the pixel threshold; positions and sizes are in pixels of the image itself.
@@ -85,18 +110,20 @@ class Defect:
         width: width of the bounding box.
         height: height of the bounding box.
         area_px: area of the region, at most that of its bounding box.
-        peak_logit: largest value of the map in the region.
+        peak_logit: largest value of the map in the region, no margin of a zone taken off.
         centroid_x: x of the centroid of the region's area, not weighted by the map.
         centroid_y: y of the centroid, likewise.
         below_threshold: True for the map's peak, one pixel of the map, where no region reaches the pixel threshold over
             the least area.
         outline_logit: the level of the outline that pictures draw, halfway between pixel threshold and peak; for the
-            map's peak its own value.
+            map's peak its own value. With zones, all three less the margin of their zone.
         outline_left: position of that outline's bounding box, from the image's left edge.
         outline_top: position of that box, from the image's upper edge.
         outline_width: width of that box.
         outline_height: height of that box.
         outline_area_px: area within the outline.
+        zone: name of the zone in which it counts, the strictest that it touches and whose least area it has; None where
+            that is none, or there are no zones. See `supersimplenet.postprocessing.zones.zones_of_regions`.
     """
 
     left: int
@@ -114,6 +141,7 @@ class Defect:
     outline_width: int
     outline_height: int
     outline_area_px: float
+    zone: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -129,6 +157,8 @@ class Prediction:
         subspace_logit: the mean of the ten largest distances from the subspace of good images; None for a model without
             one.
         joint_logit: the weighted mean of head, map and subspace, on the head's scale; see `ScoreScale`; likewise.
+        zones_logit: the highest level at which a region of ``map_logit``, less the margin of each pixel's zone, counts
+            in a zone; None for a calibration without zones.
         decides: name of the one of these scores that is the image's score and decides the verdict.
         verdict: ``"bad"`` where the score reaches the model's threshold, ``"unsure"`` where it reaches only the second,
             lower threshold, if the model has one, else ``"good"``; see `supersimplenet.postprocessing.calibration`.
@@ -136,7 +166,7 @@ class Prediction:
         threshold_logit: from this score on the image is ``bad``; None where the model is not calibrated.
         accept_logit: from this score on, up to the threshold, the image is ``unsure``; None without such a grey zone.
         pixel_logit: from this value on a pixel of the map belongs to a region; None where the model is not calibrated.
-        min_area_px: regions of fewer pixels of the map are no defects; likewise.
+        min_area_px: regions of fewer pixels of the map are no defects; likewise. With zones, the least of all zones.
         defects: what is listed, by falling peak: none for a good image, and at least one for any other; see
             `supersimplenet.postprocessing.defects.listed_defects`. None where the model is not calibrated.
         regions: all regions that reach the pixel threshold, whatever the verdict; likewise.
@@ -147,6 +177,7 @@ class Prediction:
         ignored: (H, W) bool of the map, pixels that count in no score and no defect; None for none.
         reading: how the image was read, so that pictures show what the model saw.
         alignment: how the image was aligned; None where images are not aligned.
+        zones: the zones on the map; None without zones. The pixel threshold is that of a zone of margin 0.
     """
 
     path: str | None
@@ -155,6 +186,7 @@ class Prediction:
     fused_logit: float | None
     subspace_logit: float | None = None
     joint_logit: float | None = None
+    zones_logit: float | None = None
     decides: ScoreName
     verdict: Verdict
     p_value: float | None = None
@@ -169,6 +201,7 @@ class Prediction:
     ignored: NDArray[np.bool_] | None = None
     reading: ReadConfig = FULL_RANGE
     alignment: Alignment | None = None
+    zones: ZonesOnMap | None = None
 
     def score_of(self, name: ScoreName) -> float:
         """Return one of the scores, in logits.
@@ -201,9 +234,14 @@ class Prediction:
         return normalised(self.accept_logit, self.threshold_logit)
 
     @property
+    def levelled_logit(self) -> NDArray[np.float32]:
+        """(H, W) ``map_logit`` less the margin of each pixel's zone, which ``pixel_logit`` applies to."""
+        return self.map_logit if self.zones is None else self.zones.levelled(self.map_logit)
+
+    @property
     def anomaly_map(self) -> NDArray[np.float32] | None:
-        """``map_logit`` from 0 to 1, 0.5 at the pixel threshold: (H, W) float32; None where there is no threshold."""
-        return None if self.pixel_logit is None else normalised_map(self.map_logit, self.pixel_logit)
+        """The map from 0 to 1, 0.5 at the pixel threshold of each zone: (H, W) float32; None where there is none."""
+        return None if self.pixel_logit is None else normalised_map(self.levelled_logit, self.pixel_logit)
 
     def shown_score(self) -> str:
         """Return the deciding score as text: from 0 to 1 where the model is calibrated, else in logits."""
@@ -265,6 +303,8 @@ def score_in(scored: object, name: ScoreName) -> float:
 
 
 def _has_none(name: ScoreName) -> str:
+    if name == "zones":
+        return "no zones are set; calibrate with --zones zones.json, or take another score"
     if name in ("subspace", "joint"):
         return "models of earlier versions have no subspace; train again, or take another score"
     return "its heads are not trained (--trainer.max_epochs 0); take the subspace score"

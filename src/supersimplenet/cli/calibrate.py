@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -24,8 +25,9 @@ from supersimplenet.cli.common import (
     print_guarantee,
 )
 from supersimplenet.errors import ConfigError
-from supersimplenet.postprocessing.calibration import BAD_PART, verdict
+from supersimplenet.postprocessing.calibration import BAD_PART, Calibration, verdict
 from supersimplenet.postprocessing.parts import compile_group_pattern
+from supersimplenet.postprocessing.zone_file import read_zones
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import ScoreName, normalised
 from supersimplenet.utils.console import results
@@ -38,6 +40,13 @@ if TYPE_CHECKING:
     from supersimplenet.inference.config import ComputeConfig
 
 
+_NOT_WITH_ZONES = {
+    "image-score": "the score of the zones decides",
+    "min-area": "each zone has its own least area",
+    "cross": "models of folds set the threshold of a score of the whole image",
+}
+
+
 def command() -> Command:
     """Return the command ``calibrate``."""
     return Command(
@@ -45,7 +54,7 @@ def command() -> Command:
         "set thresholds that hold a guarantee, from good parts",
         _parser(),
         _run,
-        {"model": "model folder", "good": "file or folder", "bad": "file or folder"},
+        {"model": "model folder", "good": "file or folder", "bad": "file or folder", "zones": "file"},
     )
 
 
@@ -64,6 +73,12 @@ def _parser() -> OptionParser:
         type=ScoreName | None,
         help="score that decides from now on: {" + ",".join(get_args(ScoreName)) + "}; by default the one that decides "
         "now. A table shows what each would give",
+    )
+    parser.add_argument(
+        "--zones",
+        type=Path | None,
+        help="JSON file of zones, each with a margin and a least area of a defect: their score decides. By default "
+        "those of the calibration before, unless --image-score names another score",
     )
     parser.add_argument(
         "--group-pattern",
@@ -86,9 +101,9 @@ def _parser() -> OptionParser:
     parser.add_argument("--bad-share", type=str | None, help=BAD_SHARE_HELP)
     parser.add_argument(
         "--min-area",
-        type=PositiveInt,
-        default=25,
-        help="smallest defect that is listed, in pixels at the network's input size",
+        type=PositiveInt | None,
+        help="smallest defect that is listed, in pixels at the network's input size: 25 by default; with zones each "
+        "has its own",
     )
     parser.add_argument(
         "--cross",
@@ -129,6 +144,7 @@ def _run(options: Namespace) -> int:
     if options.group_pattern is not None:
         compile_group_pattern(options.group_pattern)
     compute = compute_config(options)
+    _check_zones(options)
     _check_cross(options, config, compute)
     from supersimplenet.evaluation.calibrate import calibrate
     from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, METRICS_FILE
@@ -154,6 +170,7 @@ def _run(options: Namespace) -> int:
         group_pattern=options.group_pattern,
         config=config,
         image_score=options.image_score,
+        zones=options.zones,
         folds=folds,
         compute=compute,
         on_error=options.on_error,
@@ -176,6 +193,20 @@ def _run(options: Namespace) -> int:
         again = f"supersimplenet test --model {shlex.quote(str(options.model))}"
         say(f"{METRICS_FILE} is still that of the earlier thresholds; {again} writes it anew")
     return 0
+
+
+def _check_zones(options: Namespace) -> None:
+    """Refuse options that do not go with --zones, and read the file, before anything slow begins."""
+    if options.zones is None:
+        return
+    for name, value in (
+        ("image-score", None if options.image_score == "zones" else options.image_score),
+        ("min-area", options.min_area),
+        ("cross", options.cross),
+    ):
+        if value is not None:
+            raise ConfigError(f"zones and {name}: {_NOT_WITH_ZONES[name]}; give one of the two")
+    read_zones(options.zones)
 
 
 def _check_cross(options: Namespace, config: ThresholdConfig, compute: ComputeConfig) -> None:
@@ -203,7 +234,7 @@ def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None
         low = calibration.accept_logit
         share = normalised(low, calibration.threshold_logit)
         say(f"unsure from score {share:.3f} on (logit {low:.4f}): a person looks")
-    say(f"a defect is a region of at least {calibration.min_area_px} px from logit {calibration.pixel_logit:.4f} on")
+    say(*_defect_lines(calibration), sep="\n")
     for kind, scores in (("good", calibrated.good_logits), ("bad", calibrated.bad_logits)):
         if scores.size:
             found = Counter(verdict(score, calibration) for score in scores.tolist())
@@ -230,6 +261,17 @@ def _print_calibration(calibrated: Calibrated, *, bad_share_given: bool) -> None
     if calibrated.failures:
         names = few([failure.path for failure in calibrated.failures])
         say(f"{counted(len(calibrated.failures), 'image')} could not be read, so left out: {names}")
+
+
+def _defect_lines(calibration: Calibration) -> Iterator[str]:
+    """Yield what a defect is, in words: everywhere, or in each zone."""
+    level, least_px = calibration.pixel_logit, calibration.min_area_px
+    if calibration.zones is None:
+        yield f"a defect is a region of at least {least_px} px from logit {level:.4f} on"
+        return
+    for name, zone in calibration.zones.each():
+        from_logit = level + zone.margin_logit
+        yield f"{name}: a defect is a region of at least {zone.min_area_px} px from logit {from_logit:.4f} on"
 
 
 def _print_scores(found: ScoreComparison, decides: ScoreName, *, grey_zone: bool) -> None:

@@ -14,6 +14,7 @@ from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.runtime.bundle import Bundle, FileFormat, FilePrecision, require_opset, require_precision
 from supersimplenet.runtime.file_kinds import require_suffix
 from supersimplenet.utils.console import results
+from supersimplenet.utils.files import is_file
 from supersimplenet.utils.formatting import counted
 
 
@@ -78,7 +79,7 @@ def _run(options: Namespace) -> int:
     max_drop = parse_share(options.max_drop, "max-drop")
     from supersimplenet.export.export import export_model
 
-    replaced = options.output.is_file()
+    replaced = is_file(options.output)
     bundle = export_model(
         options.model,
         options.output,

@@ -42,6 +42,12 @@ def _parser() -> OptionParser:
         default=0,
         help="good images that only the candidate may call bad",
     )
+    parser.add_argument(
+        "--margin",
+        type=float | None,
+        help="share of parts on which the candidate may make a new mistake, such as 0.1; refuses also where too few "
+        "parts were compared to show it with 95 % confidence",
+    )
     add_engine(parser)
     return parser
 
@@ -57,6 +63,7 @@ def _run(options: Namespace) -> int:
         output=options.output,
         max_new_escapes=options.max_new_escapes,
         max_new_false_alarms=options.max_new_false_alarms,
+        margin=options.margin,
         compute=compute,
     )
     say = results().print
@@ -64,6 +71,7 @@ def _run(options: Namespace) -> int:
     say(f"{passed}: {options.candidate} in place of {options.current}", style=style)
     for reason in result.reasons:
         say(f"- {reason}")
+    say(f"shown: {result.evidence.describe()}")
     for name, evaluation in zip(("candidate", "current"), evaluations, strict=True):
         say(f"{name}: {UNCALIBRATED if evaluation.calibration is None else evaluation.calibration.guarantee()}")
     if options.output is not None:

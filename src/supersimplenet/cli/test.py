@@ -33,6 +33,7 @@ _SCORES = {
     "fused": "fused score",
     "subspace": "subspace score",
     "joint": "joint score",
+    "zones": "score of zones",
 }
 
 

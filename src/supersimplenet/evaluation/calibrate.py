@@ -25,6 +25,7 @@ from supersimplenet.evaluation.repeated_parts import OF_FOLDERS, OF_TRAINING, de
 from supersimplenet.evaluation.score_comparison import compare_scores
 from supersimplenet.evaluation.scored_parts import PartScores, score_images
 from supersimplenet.evaluation.set_thresholds import Calibrated, set_thresholds
+from supersimplenet.evaluation.zone_choice import CROSS_WITH_ZONES, choose_zones
 from supersimplenet.inference.config import CALIBRATION_FILE, CALIBRATION_PICTURE, HERE, ComputeConfig
 from supersimplenet.inference.detector import Detector, load_detector
 from supersimplenet.inference.image_records import (
@@ -36,6 +37,7 @@ from supersimplenet.inference.image_records import (
 )
 from supersimplenet.inference.model_folder import hash_weights, write_yaml
 from supersimplenet.postprocessing.calibration import BAD_PART
+from supersimplenet.postprocessing.zones import Zones
 from supersimplenet.preprocessing.listing import list_images, natural_key
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.types import BAD, GOOD, Sample, ScoreName
@@ -59,6 +61,7 @@ def calibrate(
     group_pattern: str | None = None,
     config: ThresholdConfig | None = None,
     image_score: ScoreName | None = None,
+    zones: str | Path | Zones | None = None,
     folds: FoldScores | None = None,
     compute: ComputeConfig = HERE,
     on_error: OnError = "stop",
@@ -74,6 +77,8 @@ def calibrate(
         config: the guarantees that the thresholds must give.
         image_score: the score that decides from now on, whatever the training chose; by default the one that decides
             now.
+        zones: zones, or their JSON file, see docs/thresholds.md: their score decides. By default those of the earlier
+            calibration, unless another score is named.
         folds: scores of models of folds, which then set the thresholds; see `cross_calibrated`.
         compute: the device, engine and precision to use.
         on_error: whether an unreadable image stops the calibration or is skipped.
@@ -86,6 +91,9 @@ def calibrate(
     model, config = Path(model), config or ThresholdConfig()
     of_held_out = config if folds is None else replace(config, lenient=True)  # these parts check the folds' threshold
     detector = load_detector(model, compute)
+    chosen = choose_zones(detector, zones, image_score)
+    if chosen is not None and folds is not None:
+        raise ConfigError(CROSS_WITH_ZONES)
     samples, basis = _calibration_parts(detector, model, as_paths(good), as_paths(bad), group_pattern)
     known = read_known_images(model)
     if known is None:
@@ -98,6 +106,7 @@ def calibrate(
             samples,
             of_held_out,
             image_score=image_score,
+            zones=chosen,
             basis=basis,
             weights_sha256=hash_weights(model),
             on_error=on_error,
@@ -105,6 +114,8 @@ def calibrate(
         )
     _refuse_known_images(known, calibrated.pixels)
     _refuse_swapped(calibrated)
+    if detector.postprocessor.zones != chosen:
+        detector = detector.without_thresholds(calibrated.calibration.image_score, chosen)
     trained_good, why = _trained_good(detector, model)
     calibrated = replace(
         calibrated,

@@ -113,6 +113,7 @@ def regions_of(prediction: Prediction, calibration: Calibration) -> NDArray[np.b
         counted_map(prediction.map_logit, prediction.ignored),
         pixel_logit=calibration.pixel_logit,
         min_area_px=calibration.min_area_px,
+        zones=prediction.zones,
     )
 
 

@@ -214,6 +214,7 @@ def _outcome(case: EvaluatedImage, threshold_logit: float) -> Outcome:
         fused_logit=prediction.fused_logit,
         subspace_logit=prediction.subspace_logit,
         joint_logit=prediction.joint_logit,
+        zones_logit=prediction.zones_logit,
         score_logit=prediction.score_logit,
         threshold_logit=threshold_logit,
         verdict=prediction.verdict,
@@ -222,7 +223,11 @@ def _outcome(case: EvaluatedImage, threshold_logit: float) -> Outcome:
         regions=prediction.regions,
         peak=None
         if prediction.regions is None
-        else find_peak(counted_map(prediction.map_logit, prediction.ignored), placement=prediction.placement),
+        else find_peak(
+            counted_map(prediction.map_logit, prediction.ignored),
+            placement=prediction.placement,
+            zones=prediction.zones,
+        ),
         has_pixel_labels=case.mask is not None,
         lost_regions=case.lost_regions,
         sha256="" if case.facts is None else case.facts.sha256,

@@ -13,17 +13,21 @@ from supersimplenet.errors import ConfigError
 from supersimplenet.evaluation.comparison import paired
 from supersimplenet.evaluation.evaluate import evaluate_samples
 from supersimplenet.evaluation.known_images import both_labels
-from supersimplenet.evaluation.results import Evaluation
+from supersimplenet.evaluation.results import Evaluation, Outcome
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.inference.detector import load_detector
+from supersimplenet.metrics.bootstrap import mcnemar
+from supersimplenet.metrics.evidence import CONFIDENCE, Evidence
+from supersimplenet.metrics.thresholds import rate_upper_bound
 from supersimplenet.postprocessing.calibration import UNCALIBRATED
-from supersimplenet.types import BAD, GOOD
+from supersimplenet.types import BAD, GOOD, Verdict
 from supersimplenet.utils.files import write_text
 from supersimplenet.utils.formatting import counted, few
 from supersimplenet.utils.locks import WAIT_TO_WRITE_S, writing_into
 from supersimplenet.utils.serialization import to_plain
 
 GATE_FILE = "gate.json"
+_WORST: tuple[Verdict, ...] = ("good", "unsure", "bad")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,8 @@ class GateResult:
         max_new_false_alarms: allowed number of new false alarms.
         unreadable: images that could not be read.
         copies: images with equal pixels, group by group; of each group the first counts.
+        evidence: what the parts show about others like them.
+        margin: share of such parts on which the candidate may at most make a new mistake; None for no such limit.
     """
 
     passed: bool
@@ -54,7 +60,9 @@ class GateResult:
     max_new_escapes: int
     max_new_false_alarms: int
     unreadable: list[Path]
+    evidence: Evidence
     copies: list[list[Path]] = field(default_factory=list)
+    margin: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
@@ -70,6 +78,7 @@ def gate_models(
     output: Path | None = None,
     max_new_escapes: int = 0,
     max_new_false_alarms: int = 0,
+    margin: float | None = None,
     compute: ComputeConfig = HERE,
 ) -> tuple[GateResult, tuple[Evaluation, Evaluation]]:
     """Decide with the test images of a golden set whether a candidate may replace the model in use.
@@ -81,6 +90,7 @@ def gate_models(
         output: folder for gate.json; None for no file.
         max_new_escapes: allowed number of new escapes; see `GateResult`.
         max_new_false_alarms: allowed number of new false alarms; see `GateResult`.
+        margin: see `GateResult`; without, what the parts show is only said.
         compute: the device, engine and precision to use.
 
     Returns:
@@ -93,7 +103,9 @@ def gate_models(
     evaluations = [
         evaluate_samples(load_detector(path, compute), samples, on_error="skip") for path in (candidate, current)
     ]
-    result = gate(*evaluations, max_new_escapes=max_new_escapes, max_new_false_alarms=max_new_false_alarms)
+    result = gate(
+        *evaluations, max_new_escapes=max_new_escapes, max_new_false_alarms=max_new_false_alarms, margin=margin
+    )
     if output is not None:
         with writing_into(output, wait_s=WAIT_TO_WRITE_S):
             write_text(output / GATE_FILE, json.dumps(result.as_dict(), indent=2) + "\n")
@@ -106,6 +118,7 @@ def gate(
     *,
     max_new_escapes: int = 0,
     max_new_false_alarms: int = 0,
+    margin: float | None = None,
     trained_on: Sequence[Path] = (),
 ) -> GateResult:
     """Decide whether a candidate may replace the model in use: only if it makes no new mistakes beyond the limits.
@@ -119,11 +132,12 @@ def gate(
         current: evaluation of the model in use, on the same images.
         max_new_escapes: allowed number of new escapes; see `GateResult`.
         max_new_false_alarms: allowed number of new false alarms; see `GateResult`.
+        margin: see `GateResult`; without, what the parts show is only said.
         trained_on: images that the candidate was trained on, besides those of its evaluation.
 
     Raises:
         MetricError: the evaluations are of different images; the message names the first such image.
-        ConfigError: a limit is below 0.
+        ConfigError: a limit is below 0, or the margin is no share.
     """
     for name, limit in (("max_new_escapes", max_new_escapes), ("max_new_false_alarms", max_new_false_alarms)):
         if limit < 0:
@@ -143,6 +157,8 @@ def gate(
     ):
         if len(images) > limit:
             reasons.append(f"{counted(len(images), mistake)}, {limit} allowed: {', '.join(map(str, images))}")
+    evidence = evidence_of(pairs)
+    reasons += [] if margin is None else evidence.lacks(margin)
     passed = not reasons
     left = f"; {counted(len(copies), 'copy', 'copies')} of other images counted nowhere" if copies else ""
     if passed:
@@ -165,6 +181,38 @@ def gate(
         max_new_false_alarms=max_new_false_alarms,
         unreadable=list(unreadable),
         copies=[list(group) for group in candidate.copies],
+        evidence=evidence,
+        margin=margin,
+    )
+
+
+def evidence_of(pairs: Sequence[tuple[Outcome, Outcome]]) -> Evidence:
+    """Return what is shown by the outcomes of each image, of the candidate and of the current model."""
+    verdicts: dict[tuple[int, object], tuple[set[Verdict], set[Verdict]]] = {}
+    for place, outcomes in enumerate(pairs):
+        part = outcomes[0].part
+        both = verdicts.setdefault((outcomes[0].sample.label, place if part is None else part), (set(), set()))
+        for seen, outcome in zip(both, outcomes, strict=True):
+            seen.add(outcome.verdict)
+    parts = [
+        (label, max(news, key=_WORST.index), max(olds, key=_WORST.index))
+        for (label, _), (news, olds) in verdicts.items()
+    ]
+    found = [new == "good" for label, new, old in parts if label == BAD and old != "good"]
+    passed = [new == "bad" for label, new, old in parts if label == GOOD and old != "bad"]
+    wrong = {BAD: "good", GOOD: "bad"}
+    right = [(new != wrong[label], old != wrong[label]) for label, new, old in parts]
+    only = [right.count((True, False)), right.count((False, True))]
+    return Evidence(
+        found=len(found),
+        newly_missed=sum(found),
+        missed_bound=rate_upper_bound(sum(found), len(found), CONFIDENCE),
+        passed=len(passed),
+        newly_rejected=sum(passed),
+        rejected_bound=rate_upper_bound(sum(passed), len(passed), CONFIDENCE),
+        only_candidate_right=only[0],
+        only_current_right=only[1],
+        p_value=mcnemar(*only),
     )
 
 

@@ -29,6 +29,7 @@ PREFIXES: dict[ScoreName, str] = {
     "fused": "fused-",
     "subspace": "subspace-",
     "joint": "joint-",
+    "zones": "zones-",
 }
 
 
@@ -43,6 +44,7 @@ class Outcome:
         fused_logit: see `supersimplenet.types.Prediction`.
         subspace_logit: see `supersimplenet.types.Prediction`.
         joint_logit: see `supersimplenet.types.Prediction`.
+        zones_logit: see `supersimplenet.types.Prediction`.
         score_logit: the score that the verdict comes from.
         threshold_logit: the verdict is ``bad`` from this score on.
         verdict: see `supersimplenet.types.Prediction`.
@@ -64,6 +66,7 @@ class Outcome:
     fused_logit: float | None
     subspace_logit: float | None = None
     joint_logit: float | None = None
+    zones_logit: float | None = None
     score_logit: float
     threshold_logit: float
     verdict: Verdict

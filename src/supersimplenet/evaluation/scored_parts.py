@@ -97,6 +97,7 @@ def score_images(
         on_error: whether an unreadable image stops or is skipped.
         progress: called with the number of images done since the last call.
         min_area_px: area of the smallest defect, in pixels at the network's input size, for the levels; None for none.
+            With zones each has its own.
 
     Raises:
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
@@ -115,7 +116,11 @@ def score_images(
         if item.facts is not None:  # never None for a path
             found.pixels[samples[item.index].image] = item.facts.pixels
         found.scores[item.index] = item.prediction.scores
-        if min_area_px is not None and samples[item.index].label == GOOD:
+        if min_area_px is None or samples[item.index].label != GOOD:
+            continue
+        if item.prediction.zones_logit is not None:  # a region is listed where it counts in a zone
+            found.levels[item.index] = item.prediction.zones_logit
+        else:
             ignored, map_logit = item.prediction.ignored, item.prediction.map_logit
             counted = map_logit if ignored is None else np.where(ignored, map_logit.min(), map_logit)
             found.levels[item.index] = level_of_area(counted, min_area_px)

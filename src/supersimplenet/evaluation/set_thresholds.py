@@ -27,6 +27,7 @@ from supersimplenet.metrics.thresholds import (
     uniform_upper_bound,
 )
 from supersimplenet.postprocessing.calibration import Calibration
+from supersimplenet.postprocessing.zones import Zones
 from supersimplenet.preprocessing.loading import Failure, OnError
 from supersimplenet.runtime.predictor import Predictor
 from supersimplenet.types import BAD, GOOD, Sample, ScoreName
@@ -87,6 +88,7 @@ def set_thresholds(
     config: ThresholdConfig | None = None,
     *,
     image_score: ScoreName | None = None,
+    zones: Zones | None = None,
     basis: str,
     weights_sha256: str,
     on_error: OnError = "stop",
@@ -101,13 +103,14 @@ def set_thresholds(
         config: the guarantees that the thresholds must give.
         image_score: the score that the thresholds are for, and that decides with them; by default the one that decides
             now.
+        zones: the zones whose score decides; None where another does.
         basis: where the good parts came from, in words.
         weights_sha256: hash of the model folder's weights; see `hash_weights`.
         on_error: whether an unreadable image stops the calibration or is skipped.
         progress: called with the number of images done since the last call.
 
     Raises:
-        ConfigError: the model does not give this score.
+        ConfigError: the model does not give this score, or smallest defects are named beside those of zones.
         DataError: there is no good image, or none that can be read, or an image is labelled good and its copy bad.
         CalibrationError: there are too few parts for the guarantees.
         ImageError: an image cannot be read and ``on_error`` is ``stop``.
@@ -115,7 +118,17 @@ def set_thresholds(
     config = config or ThresholdConfig()
     if not any(sample.label == GOOD for sample in samples):
         raise DataError("no good image to calibrate with; name good parts that were not trained on, with --good")
-    scored = score_images(detector, samples, on_error=on_error, progress=progress, min_area_px=config.min_area_px)
+    if zones is not None and config.min_area_px is not None:
+        raise ConfigError("min_area_px: with zones each has its own; leave it out, or name it in the zones")
+    image_score = "zones" if zones is not None else image_score or detector.image_score
+    min_area_px = config.listed_area_px if zones is None else zones.least_area_px
+    scored = score_images(
+        detector if detector.postprocessor.zones == zones else detector.without_thresholds(image_score, zones),
+        samples,
+        on_error=on_error,
+        progress=progress,
+        min_area_px=min_area_px,
+    )
     good = scored.places(GOOD)
     if not good:
         raise DataError(f"none of the good images could be read; the first: {scored.failures[0].reason}")
@@ -123,7 +136,7 @@ def set_thresholds(
     copies = describe_copies(samples, scored.pixels)
     if copies is not None:
         console().print(copies)
-    scores, image_score = scored.of_parts(), image_score or detector.image_score
+    scores = scored.of_parts()
     if image_score not in scores:
         raise ConfigError(f"image_score: '{image_score}'; this model gives {listed([*scores], 'and')}; choose one")
     own = scores[image_score]
@@ -137,7 +150,7 @@ def set_thresholds(
         threshold_logit=thresholds.reject,
         accept_logit=thresholds.accept,
         pixel_logit=_pixel_threshold(scored.part_levels(), config),
-        min_area_px=config.min_area_px,
+        min_area_px=min_area_px,
         chosen_by="false-alarms" if config.costs is None else "costs",
         max_false_alarms=thresholds.max_false_alarms,
         max_escapes=thresholds.max_escapes,
@@ -151,6 +164,7 @@ def set_thresholds(
         weights_sha256=weights_sha256,
         date=date.today().isoformat(),
         computation=detector.computation,
+        zones=zones,
     )
     return Calibrated(
         calibration=calibration,

@@ -192,6 +192,11 @@ def _detector_at(model: Path, size_px: tuple[int, int] | None, *, dynamic: bool)
     )
     calibration = read_calibration(model, weights_sha256=stated_hash(record, WEIGHTS_FILE))
     detector = Detector.of(network, record, calibration, preprocessor=preprocessor, device="cpu")
+    if size_px != trained_size_px and detector.postprocessor.zones is not None:
+        raise ConfigError(
+            f"size: {shown_size(size_px)}; zones decide, and their areas are pixels at {shown_size(trained_size_px)}; "
+            "export at that size, or calibrate with another --image-score, which drops the zones"
+        )
     if size_px != trained_size_px and detector.postprocessor.calibration is not None:
         console().print(
             f"not calibrated at this size: the thresholds hold at {shown_size(trained_size_px)} alone", style="bold red"
@@ -258,13 +263,14 @@ def _verified(
         size_px = (height + step, width + 2 * step)
         other = Detector(
             at_size(detector.network, size_px),
+            calibration=detector.calibration,
             image_score=detector.image_score,
             score_scale=detector.score_scale,
             preprocessor=Preprocessor(
                 detector.preprocessor.config, size_px=size_px, reading=detector.preprocessor.reading
             ),
             device="cpu",
-        )
+        ).without_thresholds(detector.image_score, detector.postprocessor.zones)  # a file has none at another size
         verify(file, images, other.predict([*images]), tolerance=tolerance, source=source, size_px=size_px)
     return verify(file, images, detector.predict([*images]), tolerance=tolerance, source=source)
 

@@ -54,8 +54,9 @@ def recalibrate(
         ThresholdConfig(
             max_false_alarms=calibration.max_false_alarms,
             confidence=calibration.confidence,
-            min_area_px=calibration.min_area_px,
+            min_area_px=calibration.min_area_px if calibration.zones is None else None,
         ),
+        zones=calibration.zones,
         basis=calibration.basis,
         weights_sha256=calibration.weights_sha256,
         on_error=on_error,

@@ -26,7 +26,7 @@ class ScoreOutputs(nn.Module):
         inputs: names of what `forward` is given: outputs of the network, see `supersimplenet.runtime.tiles.Outputs`,
             and ``ignored`` where the graph has such an input.
         gives_verdict: the graph sees whole images at the size of the thresholds, so that it can also output score,
-            verdict and defects.
+            verdict and defects; not where zones decide, whose score the runtime computes from the map.
     """
 
     def __init__(self, postprocessor: PostProcessor, *, inputs: Sequence[str], gives_verdict: bool) -> None:
@@ -59,6 +59,8 @@ class ScoreOutputs(nn.Module):
         shown = self.scale.shown_map(own, subspace_map)
         if shown is not own:
             outputs["shown_map"] = shown
+        if self.decides == "zones":
+            return outputs
         decides = scores[self.decides]
         score = decides + 0.0  # a tensor of its own, because a tensor has one name in some engines
         outputs["score_logit"] = score

@@ -32,8 +32,9 @@ from supersimplenet.utils.serialization import from_plain
 
 _KNOWN_IMAGES_FILE = "known_images.txt"  # of version 0.1: only hash and split, without the held-out images
 
-Role = Literal["trained", "held-out", "left-out", "unused", "skipped", "test"]
+Role = Literal["trained", "held-out", "left-out", "unused", "skipped", "earlier", "test"]
 HELD_OUT_ROLES = ("held-out", "left-out")  # of the images of parts that are held out
+TRAINED_ROLES = ("trained", "earlier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,8 @@ class ImageRecord:
         split: split of the dataset that contains the image.
         role: how the training used the image: ``trained``; ``held-out``: to calibrate; ``left-out``: for nothing,
             because its part is held out; ``unused``: for nothing, because an unsupervised training uses no bad image;
-            ``skipped``: it could not be read. ``test`` for an image of the test split.
+            ``skipped``: it could not be read; ``earlier``: it is not in the dataset, but the model that the training
+            started from was trained on it. ``test`` for an image of the test split.
     """
 
     name: str
@@ -238,6 +240,7 @@ def as_recorded(source: DataSource, model: Path) -> DataSource:
     records = read_image_records(model)
     if records is None or not isinstance(source, Folder):  # the splits of all others are fixed
         return source
+    records = [image for image in records if image.role != "earlier"]
     return source.following(
         RecordedSplits(
             by_name={image.name: image.split for image in records},

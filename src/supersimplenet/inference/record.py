@@ -25,7 +25,7 @@ from supersimplenet.postprocessing.score_scale import ScoreScale
 from supersimplenet.preprocessing.loading import OnError
 from supersimplenet.preprocessing.preprocessor import ViewConfig
 from supersimplenet.preprocessing.reading import ReadConfig
-from supersimplenet.types import ScoreName
+from supersimplenet.types import ModelScore
 from supersimplenet.utils.documents import read_yaml
 from supersimplenet.utils.formatting import counted, shown_value
 from supersimplenet.utils.serialization import checked, from_plain
@@ -57,7 +57,7 @@ _TYPES: dict[str, Any] = {
     "cache": dict[str, Any],
     "time_budget": str | None,
     "on_error": OnError,
-    "image_score": ScoreName,
+    "image_score": ModelScore,
     "score_scale": ScoreScale,
     "training.list_sha256": str,
     "training.good_images": int,

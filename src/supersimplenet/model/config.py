@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from supersimplenet.errors import ConfigError
-from supersimplenet.types import Regime, ScoreName
+from supersimplenet.types import ModelScore, Regime
 
 Variant = Literal["jims", "icpr"]
 Flips = Literal["none", "published", "symmetric"]
@@ -154,7 +154,7 @@ class Recipe:
     mask_dilation_px: int | Auto = "auto"
     distance_weight: tuple[float, float] | Auto | None = "auto"
     small_regions: SmallRegions = "keep"
-    image_score: ScoreName | Auto = "auto"
+    image_score: ModelScore | Auto = "auto"
     map_shift_px: tuple[int, int] | Auto = "auto"
     adaptor_lr: float = 1e-4
     adaptor_weight_decay: float = 1e-2
@@ -185,7 +185,7 @@ class Recipe:
         kept_or_not = get_args(SmallRegions)
         given = self.small_regions
         _require(given in kept_or_not, "recipe.small_regions", given, f"one of {', '.join(kept_or_not)}")
-        scores = (*get_args(ScoreName), "auto")
+        scores = (*get_args(ModelScore), "auto")
         _require(self.image_score in scores, "recipe.image_score", self.image_score, f"one of {', '.join(scores)}")
         if self.map_shift_px != "auto":
             wanted = f"two whole numbers from 0 to {LARGEST_SHIFT_PX}, or auto"
@@ -222,7 +222,7 @@ SCORE_WEIGHTS: dict[Regime, ScoreWeights] = {
     "full": _SUPERVISED,
 }
 SUBSPACE_ALONE = ScoreWeights(head_weight=0.0, map_weight=0.0, subspace_weight=1.0, shown_weight=1.0)
-_IMAGE_SCORES: dict[Regime, ScoreName] = {"unsupervised": "joint", "weak": "head", "mixed": "joint", "full": "joint"}
+_IMAGE_SCORES: dict[Regime, ModelScore] = {"unsupervised": "joint", "weak": "head", "mixed": "joint", "full": "joint"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +235,7 @@ class LabelRecipe:
     mask_dilation_px: int
     distance_weight: tuple[float, float] | None
     small_regions: SmallRegions
-    image_score: ScoreName
+    image_score: ModelScore
     gradient_clip_norm: float | None
 
 

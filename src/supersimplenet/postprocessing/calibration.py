@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from supersimplenet.errors import CalibrationError
+from supersimplenet.postprocessing.zones import Zones
 from supersimplenet.types import ScoreName, Verdict, is_finite
 from supersimplenet.utils.formatting import counted, listed, per_cent, shown_rate, shown_value
 
@@ -155,6 +156,7 @@ class Calibration:
             ``part_logits`` and ``images`` are those of the folds, and ``max_false_alarms`` follows from the parts that
             check the threshold.
         expected_escapes: what the thresholds will cost; None where no bad part could tell.
+        zones: the zones whose score decides, with the margins and areas that it counts by; None where another does.
 
     Raises:
         CalibrationError: a value that no calibration has, such as a threshold that is not finite.
@@ -181,6 +183,7 @@ class Calibration:
     applied_to: Computation | None = field(default=None, compare=False)  # of the reader, not of the calibration
     cross: CrossCalibration | None = None
     expected_escapes: ExpectedEscapes | None = None
+    zones: Zones | None = None
 
     def __post_init__(self) -> None:
         for name, wanted, holds in self._conditions():
@@ -198,6 +201,8 @@ class Calibration:
             return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
         yield "image_score", listed(get_args(ScoreName)), self.image_score in get_args(ScoreName)
+        fits = (self.image_score == "zones") == (self.zones is not None)
+        yield "zones", "zones where they decide, else null", fits
         for name in ("threshold_logit", "pixel_logit"):
             yield name, "a finite number", is_finite(getattr(self, name))
         accept = self.accept_logit

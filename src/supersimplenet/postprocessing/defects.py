@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from supersimplenet.postprocessing.regions import Runs, find_runs
+from supersimplenet.postprocessing.zones import level_of_zones, zones_of_regions
 from supersimplenet.preprocessing.geometry import Placement
-from supersimplenet.types import Defect, Verdict
+from supersimplenet.types import Defect, Verdict, ZonesOnMap
 
 _HALVINGS = 16  # of the range of a map's values: a logit is found to 1/65 536 of this range
 
 
 def find_defects(
-    map_logit: NDArray[np.float32], *, pixel_logit: float, min_area_px: int, placement: Placement
+    map_logit: NDArray[np.float32],
+    *,
+    pixel_logit: float,
+    min_area_px: int,
+    placement: Placement,
+    zones: ZonesOnMap | None = None,
 ) -> tuple[Defect, ...]:
     """Find the regions of the map at or above a level, 8-connected, by falling peak.
 
@@ -24,32 +31,48 @@ def find_defects(
         pixel_logit: the level.
         min_area_px: regions of fewer pixels of the map are left out.
         placement: where the map lies on the image; boxes, areas and centroids are in the image's pixels.
+        zones: the zones on the map; the level then applies to the map less their margins, and regions that count in no
+            zone are left out instead of those below ``min_area_px``.
     """
-    if map_logit.max() < pixel_logit:
+    levelled = map_logit if zones is None else zones.levelled(map_logit)
+    if levelled.max() < pixel_logit:
         return ()
-    above = map_logit >= pixel_logit
+    above = levelled >= pixel_logit
     runs = find_runs(above)
-    peaks = _peaks(map_logit[above], runs)
+    peaks = _peaks(levelled[above], runs)
     levels = _outline_levels(peaks, pixel_logit)
-    inside = find_runs(_at_least(map_logit, above, runs, levels))
+    inside = find_runs(_at_least(levelled, above, runs, levels))
     # A part of an outline lies in one region: that of the run which holds its first pixel.
     width = map_logit.shape[1]
     holder = np.searchsorted(runs.row * width + runs.start, inside.row * width + inside.start, side="right") - 1
     outlines = replace(inside, region=runs.region[holder], regions=runs.regions)
-    return _measured(runs, peaks, outlines, levels, min_area_px=min_area_px, placement=placement)
+    if zones is None:
+        return _measured(runs, peaks, outlines, levels, kept=runs.areas() >= min_area_px, placement=placement)
+    numbers = zones_of_regions(runs, above, zones)
+    return _measured(
+        runs,
+        _peaks(map_logit[above], runs),
+        outlines,
+        levels,
+        kept=numbers >= 0,
+        placement=placement,
+        zones=[zones.names[number] for number in numbers],
+    )
 
 
-def outline_mask(map_logit: NDArray[np.float32], *, pixel_logit: float, min_area_px: int) -> NDArray[np.bool_]:
+def outline_mask(
+    map_logit: NDArray[np.float32], *, pixel_logit: float, min_area_px: int, zones: ZonesOnMap | None = None
+) -> NDArray[np.bool_]:
     """Return the pixels (H, W) within the drawn outlines of the regions that `find_defects` finds.
 
     The outline of a region lies halfway between the pixel threshold and the region's peak, in logits: the map falls
     steeply there, while the threshold may lie far out on its slope. docs/decisions/0032-what-is-drawn.md has figures.
     """
-    above = region_mask(map_logit, pixel_logit=pixel_logit, min_area_px=min_area_px)
+    above = region_mask(map_logit, pixel_logit=pixel_logit, min_area_px=min_area_px, zones=zones)
     if not above.any():
         return above
-    runs = find_runs(above)
-    return _at_least(map_logit, above, runs, _outline_levels(_peaks(map_logit[above], runs), pixel_logit))
+    levelled, runs = map_logit if zones is None else zones.levelled(map_logit), find_runs(above)
+    return _at_least(levelled, above, runs, _outline_levels(_peaks(levelled[above], runs), pixel_logit))
 
 
 def _peaks(values: NDArray[np.float32], runs: Runs) -> NDArray[np.float32]:
@@ -79,10 +102,11 @@ def _measured(
     outlines: Runs,
     levels: NDArray[np.float32],
     *,
-    min_area_px: int,
+    kept: NDArray[np.bool_],
     placement: Placement,
+    zones: Sequence[str | None] | None = None,
 ) -> tuple[Defect, ...]:
-    """Measure regions of at least an area on the image, and their outlines; they come by falling peak."""
+    """Measure the regions that are kept on the image, and their outlines; they come by falling peak."""
     region, length = runs.region, runs.length
     areas, outlined = runs.areas(), outlines.areas()
     ys = np.bincount(region, runs.row * length) / areas
@@ -108,8 +132,9 @@ def _measured(
             outline_width=int(inner_right[place] - inner_left[place]),
             outline_height=int(inner_bottom[place] - inner_top[place]),
             outline_area_px=round(float(outlined[place] * down * across), 1),
+            zone=None if zones is None else zones[place],
         )
-        for place in np.flatnonzero(areas >= min_area_px).tolist()
+        for place in np.flatnonzero(kept).tolist()
     ]
     return tuple(sorted(defects, key=lambda defect: -defect.peak_logit))
 
@@ -119,18 +144,36 @@ def counted_map(map_logit: NDArray[np.float32], ignored: NDArray[np.bool_] | Non
     return map_logit if ignored is None else np.where(ignored, np.float32(-np.inf), map_logit)
 
 
-def find_peak(map_logit: NDArray[np.float32], *, placement: Placement) -> Defect:
+def find_peak(map_logit: NDArray[np.float32], *, placement: Placement, zones: ZonesOnMap | None = None) -> Defect:
     """Return where the map is highest: one pixel of the map, the first of equals, marked ``below_threshold``.
+
+    With zones it is the highest pixel, less the margins, of the region that gives the score: a higher one that is too
+    small to count in its zone is no reason for a verdict.
 
     Args:
         map_logit: (H, W); ignored pixels come as minus infinity.
         placement: where the map lies on the image.
+        zones: the zones on the map.
     """
-    at = int(map_logit.argmax())
+    zone = None
+    if zones is None:
+        at = int(map_logit.argmax())
+    else:
+        levelled, level = zones.levelled(map_logit), level_of_zones(map_logit, zones)
+        mask = levelled >= level
+        runs = find_runs(mask)
+        numbers = zones_of_regions(runs, mask, zones)
+        pixels = np.flatnonzero(mask)
+        of_pixels = numbers[np.repeat(runs.region, runs.length)]
+        counts = of_pixels >= 0 if (of_pixels >= 0).any() else np.ones(pixels.size, dtype=bool)
+        first = int(levelled.reshape(-1)[pixels[counts]].argmax())
+        at, number = int(pixels[counts][first]), int(of_pixels[counts][first])
+        zone = zones.names[number] if number >= 0 else None
     row, column = np.divmod(np.array([at]), map_logit.shape[1])
     pixel = Runs(row=row, start=column, stop=column + 1, region=np.zeros(1, np.int64), regions=1)
     value = map_logit.reshape(-1)[[at]]
-    (peak,) = _measured(pixel, value, pixel, value, min_area_px=1, placement=placement)
+    own = value if zones is None else zones.levelled(map_logit).reshape(-1)[[at]]
+    (peak,) = _measured(pixel, value, pixel, own, kept=np.ones(1, dtype=bool), placement=placement, zones=[zone])
     return replace(peak, below_threshold=True)
 
 
@@ -154,12 +197,14 @@ def listed_defects(
     return regions or (peak(),)
 
 
-def region_mask(map_logit: NDArray[np.float32], *, pixel_logit: float, min_area_px: int) -> NDArray[np.bool_]:
+def region_mask(
+    map_logit: NDArray[np.float32], *, pixel_logit: float, min_area_px: int, zones: ZonesOnMap | None = None
+) -> NDArray[np.bool_]:
     """Return the pixels (H, W) of the regions that `find_defects` finds."""
-    above = map_logit >= pixel_logit
+    above = (map_logit if zones is None else zones.levelled(map_logit)) >= pixel_logit
     runs = find_runs(above)
-    large = runs.areas() >= min_area_px
-    above[above] = np.repeat(large[runs.region], runs.length)  # runs and pixels are in reading order
+    kept = runs.areas() >= min_area_px if zones is None else zones_of_regions(runs, above, zones) >= 0
+    above[above] = np.repeat(kept[runs.region], runs.length)  # runs and pixels are in reading order
     return above
 
 
@@ -207,69 +252,3 @@ def level_of_area(map_logit: NDArray[np.float32], min_area_px: int) -> float:
 
 def _largest_region(above: NDArray[np.bool_]) -> int:
     return int(find_runs(above).areas().max(initial=0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runs:
-    """The horizontal runs of a mask, in reading order, and the 8-connected region that each belongs to.
-
-    Attributes:
-        row: (R,) int64.
-        start: (R,) first column.
-        stop: (R,) the column after the last.
-        region: (R,) int64, 0 to ``regions - 1``, in reading order of each region's first pixel.
-        regions: number of regions.
-    """
-
-    row: NDArray[np.int64]
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    region: NDArray[np.int64]
-    regions: int
-
-    @property
-    def length(self) -> NDArray[np.int64]:
-        """(R,) pixels of each run."""
-        return self.stop - self.start
-
-    def areas(self) -> NDArray[np.int64]:
-        """Return the number of pixels of each region, (regions,)."""
-        return np.bincount(self.region, self.length, minlength=self.regions).astype(np.int64)
-
-
-def find_runs(mask: NDArray[np.bool_]) -> Runs:
-    """Find the runs of a mask (H, W) and their regions."""
-    height, width = mask.shape
-    padded = np.zeros((height, width + 1), dtype=np.int8)  # a column of zeros ends the runs that reach the edge
-    padded[:, :width] = mask
-    # Read as one line, a run starts where 0 becomes 1 and stops where 1 becomes 0. An index in that line is
-    # row * (width + 1) + column, which is also a key that sorts runs by row, then column.
-    change = np.diff(padded.ravel(), prepend=np.int8(0))
-    starts, stops = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
-    # A run touches those of the next row that stop at its start or later and start at its stop or earlier.
-    first = np.searchsorted(stops, starts + (width + 1), side="left")
-    last = np.searchsorted(starts, stops + (width + 1), side="right")
-    touching = np.maximum(last - first, 0)
-    upper = np.repeat(np.arange(starts.size), touching)
-    lower = np.arange(upper.size) + np.repeat(first - (np.cumsum(touching) - touching), touching)
-    region, regions = _components(starts.size, upper, lower)
-    row, start = np.divmod(starts, width + 1)
-    return Runs(row=row, start=start, stop=start + stops - starts, region=region, regions=regions)
-
-
-def _components(nodes: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-    """Return the component of each node of a graph, numbered by its first node, and the number of components.
-
-    Each root is attached to the smallest root with which it shares an edge, then every path is shortened to its root; a
-    round at least halves the roots that have an edge.
-    """
-    root = np.arange(nodes)
-    while one.size:
-        np.minimum.at(root, np.maximum(one, other), np.minimum(one, other))
-        while not np.array_equal(shorter := root[root], root):
-            root = shorter
-        one, other = root[one], root[other]
-        apart = one != other
-        one, other = one[apart], other[apart]
-    is_root = root == np.arange(nodes)
-    return (np.cumsum(is_root) - 1)[root], int(is_root.sum())

@@ -14,8 +14,9 @@ from supersimplenet.errors import ConfigError, ImageError
 from supersimplenet.postprocessing.calibration import UNCALIBRATED_LOGIT, Calibration, verdict
 from supersimplenet.postprocessing.defects import counted_map, find_defects, find_peak, listed_defects
 from supersimplenet.postprocessing.score_scale import ScoreScale
+from supersimplenet.postprocessing.zones import Zones, level_of_zones, zones_on_map
 from supersimplenet.preprocessing.prepared_image import Layout
-from supersimplenet.types import Prediction, ScoreName, Verdict
+from supersimplenet.types import Prediction, ScoreName, Verdict, ZonesOnMap
 from supersimplenet.utils.formatting import listed
 
 
@@ -28,15 +29,17 @@ class PostProcessor:
         image_score: the score that decides the verdict.
         score_scale: puts the scores on one scale.
         list_all: also list the regions of the map in images that are good; see `listed_defects`.
+        zones: the zones whose score is computed, too; those of the calibration, where there is one.
 
     Raises:
-        ConfigError: there is no such score, or the calibration is for another score.
+        ConfigError: there is no such score, the calibration is for another score, or zones decide and there are none.
     """
 
     calibration: Calibration | None = None
     image_score: ScoreName = "head"
     score_scale: ScoreScale = field(default_factory=ScoreScale)
     list_all: bool = False
+    zones: Zones | None = None
 
     def __post_init__(self) -> None:
         if self.image_score not in get_args(ScoreName):
@@ -46,6 +49,10 @@ class PostProcessor:
                 f"image_score: {self.image_score}, but the calibration is of the {self.calibration.image_score} score; "
                 "leave image_score out, or calibrate by this score"
             )
+        if self.calibration is not None:
+            object.__setattr__(self, "zones", self.calibration.zones)
+        if self.image_score == "zones" and self.zones is None:
+            raise ConfigError("image_score: 'zones', and there are no zones; calibrate with --zones zones.json")
 
     @property
     def threshold_logit(self) -> float:
@@ -73,13 +80,17 @@ class PostProcessor:
             path: path of the image, None for an array.
 
         Raises:
-            ImageError: a score is not finite. No threshold tells such a score from a good one.
+            ImageError: the image's proportions are not those of the zones, or a score is not finite, which no threshold
+                tells from a good one.
             ConfigError: the model does not have the score that decides.
         """
         map_max_logit = None if map_logit is None else float(counted_map(map_logit, layout.ignored).max())
         scores = self.score_scale.scores(head_logit, map_max_logit, subspace_logit)
         shown = self.score_scale.shown_map(map_logit, subspace_map)
         counted = counted_map(shown, layout.ignored)
+        zones = None if self.zones is None else zones_on_map(self.zones, layout.placement, path or "array")
+        if zones is not None:
+            scores["zones"] = level_of_zones(counted, zones)
         for name, value in scores.items():
             if not math.isfinite(value):
                 raise ImageError(
@@ -95,14 +106,16 @@ class PostProcessor:
             fused_logit=scores.get("fused"),
             subspace_logit=subspace_logit,
             joint_logit=scores.get("joint"),
+            zones_logit=scores.get("zones"),
             decides=self.image_score,
             verdict=found,
-            **self._calibrated(score_logit, found, counted, layout),
+            **self._calibrated(score_logit, found, counted, layout, zones),
             map_logit=shown,
             placement=layout.placement,
             ignored=layout.ignored,
             reading=layout.reading,
             alignment=layout.alignment,
+            zones=zones,
         )
 
     def _deciding(self, scores: Mapping[ScoreName, float]) -> float:
@@ -112,7 +125,12 @@ class PostProcessor:
         return scores[self.image_score]
 
     def _calibrated(
-        self, score_logit: float, found: Verdict, counted: NDArray[np.float32], layout: Layout
+        self,
+        score_logit: float,
+        found: Verdict,
+        counted: NDArray[np.float32],
+        layout: Layout,
+        zones: ZonesOnMap | None,
     ) -> dict[str, Any]:
         """Return what a prediction has of a calibrated model alone."""
         calibration = self.calibration
@@ -120,7 +138,11 @@ class PostProcessor:
             return {}
         placement = layout.placement
         regions = find_defects(
-            counted, pixel_logit=calibration.pixel_logit, min_area_px=calibration.min_area_px, placement=placement
+            counted,
+            pixel_logit=calibration.pixel_logit,
+            min_area_px=calibration.min_area_px,
+            placement=placement,
+            zones=zones,
         )
         return {
             "threshold_logit": calibration.threshold_logit,
@@ -129,7 +151,7 @@ class PostProcessor:
             "min_area_px": calibration.min_area_px,
             "p_value": calibration.p_value(score_logit),
             "defects": listed_defects(
-                found, regions, lambda: find_peak(counted, placement=placement), list_all=self.list_all
+                found, regions, lambda: find_peak(counted, placement=placement, zones=zones), list_all=self.list_all
             ),
             "regions": regions,
         }

@@ -13,7 +13,6 @@ import pickle
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.types import Resolution, Sample
 from supersimplenet.utils.formatting import first_line
+from supersimplenet.utils.iteration import in_blocks
 
 _BLOCK_IMAGES = 32  # images that are read together; if a worker is lost, they are repeated together
 _SHARD_IMAGES = 64  # test images that are evaluated together, before the results are merged
@@ -94,8 +94,7 @@ class Cluster:
 
         kept: list[ImageFile] = []
         tables = []
-        images = (_certain(image) for image in paths)
-        while block := list(islice(images, _BLOCK_IMAGES)):
+        for block in in_blocks((_certain(image) for image in paths), _BLOCK_IMAGES):
             tables.append(_table({"index": range(len(kept), len(kept) + len(block)), "file": map(pickle.dumps, block)}))
             kept += block
         if not kept:

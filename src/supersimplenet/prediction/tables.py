@@ -130,7 +130,11 @@ def _defects(path: Path) -> Iterator[_Sink]:
         table.writeheader()
 
         def add(row: Row) -> None:
-            table.writerows({"path": path_cell(row["path"]), **defect} for defect in row["defects"] or ())
+            for defect in row["defects"] or ():
+                zone = defect.get("zone")  # a journal of an earlier version has none
+                table.writerow(
+                    {"path": path_cell(row["path"]), **defect, "zone": None if zone is None else label_cell(zone)}
+                )
 
         yield add
 
@@ -174,7 +178,7 @@ def row_schema(names: Sequence[str] = COLUMNS) -> Any:
     """Return the Arrow schema of rows with these columns."""
     import pyarrow as pa
 
-    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str | None": pa.string()}
     defect = pa.struct([(field.name, kinds[str(field.type)]) for field in dataclasses.fields(Defect)])
     named = {"defects": pa.list_(defect), "calibrated": pa.bool_()}
     named |= dict.fromkeys((*_TEXTS, "verdict"), pa.string())

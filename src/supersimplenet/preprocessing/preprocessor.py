@@ -19,7 +19,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from supersimplenet.errors import ConfigError, DataError, ImageError
 from supersimplenet.preprocessing.alignment import Aligner, Alignment, Motion
@@ -33,17 +32,17 @@ from supersimplenet.preprocessing.images import (
     read_mask,
     read_with_facts,
 )
+from supersimplenet.preprocessing.polygons import WANTED, fill_polygons, parse_polygons, require_proportions
 from supersimplenet.preprocessing.prepared_image import Layout, PreparedImage
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
 from supersimplenet.preprocessing.resizing import Resize, bilinear_pixels
 from supersimplenet.preprocessing.tiling import TileGrid
-from supersimplenet.utils.documents import MAX_BYTES, parse_json
+from supersimplenet.utils.documents import MAX_BYTES, UnreadableError, parse_json
 from supersimplenet.utils.formatting import shown_px
 from supersimplenet.utils.text_files import read_text
 
 Fit = Literal["stretch", "pad", "tiles"]
 _OUTSIDE_RGB = (124, 116, 104)  # mean colour of the ImageNet photographs that backbones are trained on
-_ASPECT_TOLERANCE = 0.01  # largest relative difference of an image's proportions from the region of interest's
 _LARGEST_OVERLAP = 0.75
 _LARGEST_SCALE = 16
 _TILE_OVERLAP, _MAX_RESIDUAL = 0.25, 0.5
@@ -194,7 +193,7 @@ class Preprocessor:
         if pixels.shape[:2] != layout.placement.map_size_px:
             pixels = self._resized(pixels, layout.placement.map_size_px)
         if self.roi is not None:
-            pixels = self._without_outside(pixels, self._outside_roi(layout.placement, name))
+            pixels = self._without_outside(pixels, self.outside_roi(layout.placement, name))
         return PreparedImage(pixels=pixels, layout=layout, facts=facts)
 
     def lay_out(self, image: Path, ignored: NDArray[np.bool_] | None = None) -> Layout:
@@ -260,7 +259,7 @@ class Preprocessor:
             if missing.any():
                 masks.append(resize_mask(missing, placement.map_size_px, at_least=TOUCHED))
         if self.roi is not None:
-            masks.append(self._outside_roi(placement, name))
+            masks.append(self.outside_roi(placement, name))
         if not masks:
             return None
         result = masks[0]
@@ -268,15 +267,15 @@ class Preprocessor:
             result = result | mask
         return result
 
-    def _outside_roi(self, placement: Placement, name: str) -> NDArray[np.bool_]:
+    def outside_roi(self, placement: Placement, name: str) -> NDArray[np.bool_]:
+        """Return the pixels of a map that lie outside the region of interest, also in part: (H, W).
+
+        Raises:
+            ImageError: the image's proportions are not those of the region of interest.
+        """
         assert self.roi is not None
-        (height, width), (roi_height, roi_width) = placement.frame_size_px, self.roi.shape
-        if abs(height * roi_width / (width * roi_height) - 1) > _ASPECT_TOLERANCE:
-            raise ImageError(
-                f"{name}: is {shown_px(placement.frame_size_px)}, the region of interest was drawn on "
-                f"{shown_px(self.roi.shape)} (height x width): the proportions differ; give images of that shape, or "
-                "align them to a reference"
-            )
+        what = "the region of interest was"
+        require_proportions(placement.frame_size_px, self.roi.shape, what=what, name=name)
         kept = self._outside  # cached for the last size: most images have one size
         if kept is None or kept[0] != placement.map_size_px:
             kept = (placement.map_size_px, resize_mask(~self.roi, placement.map_size_px, at_least=TOUCHED))
@@ -316,25 +315,12 @@ def read_roi(path: Path, size_px: tuple[int, int], *, reading: ReadConfig = FULL
     """
     if path.suffix.lower() != ".json":
         return read_mask(path, image_size_px=None, reading=reading)
-    wanted = "wanted a list of [x, y] in pixels, at least three of them, or a list of such lists"
+    text = read_text(path, max_bytes=MAX_BYTES)
     try:
-        content = parse_json(read_text(path, max_bytes=MAX_BYTES))
-        several = isinstance(content[0][0], list)
-        polygons = [[(float(x), float(y)) for x, y in polygon] for polygon in (content if several else [content])]
-    except (ValueError, TypeError, LookupError) as error:
-        raise DataError(f"{path}: not a polygon ({error}); {wanted}") from error
-    if any(len(polygon) < 3 for polygon in polygons):
-        raise DataError(f"{path}: a polygon of fewer than three corners; {wanted}")
-    for x, y in (corner for polygon in polygons for corner in polygon):
-        if not (0 <= x <= size_px[1] and 0 <= y <= size_px[0]):
-            raise DataError(
-                f"{path}: the corner [{x:g}, {y:g}] lies outside the image, which is {size_px[1]} px wide and "
-                f"{size_px[0]} px high; corners are [x, y] from its upper left"
-            )
-    image = Image.new("L", size_px[::-1])
-    for polygon in polygons:
-        ImageDraw.Draw(image).polygon(polygon, fill=255)
-    return np.asarray(image) > 0
+        content = parse_json(text)
+    except UnreadableError as error:
+        raise DataError(f"{path}: not a polygon ({error}); {WANTED}") from error
+    return fill_polygons(parse_polygons(content, size_px, where=str(path)), size_px)
 
 
 def read_preprocessor(

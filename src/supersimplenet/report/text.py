@@ -24,6 +24,7 @@ SCORES: dict[ScoreName, str] = {
     "fused": "fused score (mean of the head's and the map's)",
     "subspace": "subspace score (distance from the features of good images)",
     "joint": "joint score (weighted mean of the head's, the map's and the subspace's)",
+    "zones": "score of zones (highest level at which a region of the map counts in its zone)",
 }
 DASH = "\N{EN DASH}"  # in a cell without a value
 _UNBROKEN, _ENDING = 20, 8  # letters of a name that stay together; assets/cards.js has the same

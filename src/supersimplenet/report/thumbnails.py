@@ -49,7 +49,7 @@ def draw_picture(case: EvaluatedImage, calibration: Calibration | None, *, large
     if calibration is not None:
         counted = counted_map(case.prediction.map_logit, case.prediction.ignored)
         level, area = calibration.pixel_logit, calibration.min_area_px
-        regions = outline_mask(counted, pixel_logit=level, min_area_px=area)
+        regions = outline_mask(counted, pixel_logit=level, min_area_px=area, zones=case.prediction.zones)
     photograph = Image.fromarray(read_image(case.sample.image, size_px=drawn_px, reading=case.prediction.reading))
     heat = Image.fromarray(map_layer(case.prediction, _within(own_size_px, _HEAT_LONG_SIDE_PX)))
     return {
@@ -99,7 +99,8 @@ def _ring(case: EvaluatedImage) -> str:
     """Return the SVG path of a ring around the map's peak; it is round on the image, whatever the drawing's shape."""
     prediction = case.prediction
     placement = prediction.placement
-    peak = find_peak(counted_map(prediction.map_logit, prediction.ignored), placement=placement)
+    counted = counted_map(prediction.map_logit, prediction.ignored)
+    peak = find_peak(counted, placement=placement, zones=prediction.zones)
     down, across = (drawn / own for drawn, own in zip(_drawn_size(placement), placement.image_size_px, strict=True))
     x, y = (peak.centroid_x + 0.5) * across, (peak.centroid_y + 0.5) * down
     radius = ring_radius(placement.image_size_px)

@@ -19,6 +19,7 @@ from supersimplenet.preprocessing.loading import Failure
 from supersimplenet.runtime.inspector import Inspector
 from supersimplenet.runtime.predictor import IndexedPrediction
 from supersimplenet.runtime.rows import as_row
+from supersimplenet.utils.files import exists
 from supersimplenet.utils.formatting import printable
 from supersimplenet.utils.serialization import to_plain
 
@@ -93,11 +94,11 @@ def _check(options: argparse.Namespace) -> None:
         ConfigError: a path is missing, no image is named, or the pattern cannot be used.
     """
     given_pattern(options.group_pattern)
-    if not options.file.exists():
+    if not exists(options.file):
         raise ConfigError(f"{options.file}: no such file; check the path")
     if not options.images and not options.about:
         raise ConfigError("no image is named; name files, folders or patterns, or give --about")
-    if missing := [given for given in options.images if not Path(given).exists() and not _is_pattern(given)]:
+    if missing := [given for given in options.images if not exists(given) and not _is_pattern(given)]:
         raise ConfigError(f"{missing[0]}: no such file or folder; check the path")
 
 
@@ -138,7 +139,7 @@ def _is_pattern(given: str) -> bool:
 
 def _named(given: str) -> list[Path]:
     """Return the image files of a name or a pattern."""
-    if Path(given).exists() or not _is_pattern(given):
+    if exists(given) or not _is_pattern(given):
         return list_images(Path(given))
     start = Path(Path(given).anchor or ".")
     found = sorted(start.glob(str(Path(given).relative_to(start.anchor))), key=natural_key)

@@ -212,6 +212,7 @@ class Bundle:
             calibration=self.calibration if size_px == self.trained_size_px else None,
             image_score=self.image_score,
             score_scale=self.score_scale,
+            zones=None if self.calibration is None else self.calibration.zones,
         )
 
     def make_preprocessor(self, size_px: tuple[int, int]) -> Preprocessor:
@@ -256,7 +257,10 @@ def describe_outputs(
         "map_max_logit": "(B,) float32, logits: the largest value of the map, over pixels that are not ignored",
         "fused_logit": "(B,) float32, logits: the mean of both scores, on the head's scale",
     }
-    decides = {"score_logit": f"(B,) float32, logits: the score that decides, here the {image_score} score"}
+    own = image_score != "zones"  # which the runtime computes, with the verdict
+    decides = (
+        {"score_logit": f"(B,) float32, logits: the score that decides, here the {image_score} score"} if own else {}
+    )
     outputs = (of_heads if heads else {}) | decides
     if subspace:
         outputs |= {
@@ -266,7 +270,7 @@ def describe_outputs(
         }
     if subspace and shown:
         outputs["shown_map"] = "(B, H, W) float32, logits: the map that is shown, mixed of map and subspace_map"
-    if not (whole and calibrated):
+    if not (whole and calibrated and own):
         return outputs
     return outputs | {
         "score": "(B,) float32, 0 to 1: the score that decides, 0.5 at the threshold",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from supersimplenet.errors import ImageError
 from supersimplenet.postprocessing.calibration import Calibration, Computation
 from supersimplenet.postprocessing.postprocessor import PostProcessor
 from supersimplenet.postprocessing.score_scale import ScoreScale
+from supersimplenet.postprocessing.zones import Zones
 from supersimplenet.preprocessing.decoding import EncodedImage
 from supersimplenet.preprocessing.images import AnyImage, ImageFacts
 from supersimplenet.preprocessing.loading import Failure, ImageBatch, ImageFile, OnError, map_in_threads
@@ -25,6 +27,7 @@ from supersimplenet.preprocessing.preprocessor import Preprocessor
 from supersimplenet.runtime.tiles import ImageOutputs, Outputs, TileRunner
 from supersimplenet.types import Prediction, ScoreName
 
+AnyPredictor = TypeVar("AnyPredictor", bound="Predictor")
 _IMAGE_TYPES = (str, Path, EncodedImage, PillowImage.Image, np.ndarray)
 _LARGE_IMAGES = 2  # number that is predicted at once: one is read while the other is computed
 
@@ -148,6 +151,20 @@ class Predictor:
         if calibration is not None:
             calibration, score = replace(calibration, applied_to=self.computation), calibration.image_score
         self.postprocessor = replace(self.postprocessor, calibration=calibration, image_score=score)
+
+    def without_thresholds(self: AnyPredictor, image_score: ScoreName, zones: Zones | None) -> AnyPredictor:
+        """Return this predictor without thresholds, deciding by another score, on the same backend.
+
+        Args:
+            image_score: the score that decides.
+            zones: the zones whose score is computed; None for none.
+
+        Raises:
+            ConfigError: there is no such score.
+        """
+        other = copy.copy(self)
+        other.postprocessor = replace(self.postprocessor, calibration=None, image_score=image_score, zones=zones)
+        return other
 
     @property
     def is_calibrated(self) -> bool:

@@ -25,6 +25,7 @@ COLUMNS = (
     "fused_logit",
     "subspace_logit",
     "joint_logit",
+    "zones_logit",
     "part",
     "error",
 )

@@ -47,7 +47,7 @@ def _draw_scores(axes: Axes, calibrated: Calibrated) -> None:
         )
     _draw_thresholds(axes, calibrated.calibration)
     axes.set_ylabel("parts")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper right")  # the best place takes seconds to find on a busy machine
     axes.set_title(calibrated.calibration.guarantee().replace("; ", "\n").replace(", with", "\nwith"), fontsize=9)
 
 
@@ -60,7 +60,7 @@ def _draw_costs(axes: Axes, curve: CostCurve, calibration: Calibration) -> None:
     _draw_thresholds(axes, calibration)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("expected cost of a part")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper center")
 
 
 def _draw_thresholds(axes: Axes, calibration: Calibration) -> None:

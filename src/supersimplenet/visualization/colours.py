@@ -93,11 +93,11 @@ def colours_of(prediction: Prediction, calibrated: MapColours = CALIBRATED) -> M
 def map_steps(prediction: Prediction, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the anomaly map as colour steps, 0 to 255, resized to (height, width).
 
-    Where the map has that size, a step is 128 or more exactly where the pixel reaches the pixel threshold.
+    Where the map has that size, a step is 128 or more exactly where the pixel reaches the pixel threshold, in its zone.
     """
     scaled = prediction.anomaly_map
     if scaled is not None:
-        above = np.maximum(prediction.map_logit - np.float32(prediction.pixel_logit), 0)
+        above = np.maximum(prediction.levelled_logit - np.float32(prediction.pixel_logit), 0)
         scaled = np.where(above > 0, 0.5 + 0.5 * above / (above + np.float32(_RISE_LOGITS)), scaled)
     else:
         scaled = prediction.map_logit / np.float32(_top_logit(prediction))

@@ -36,6 +36,7 @@ _WIDTH_PX = 360  # a picture less wide is enlarged by a whole factor, so that th
 _HEIGHT_PX = 1200  # but not beyond this height
 _LETTERS_PX = 13
 _BLACK: Colour = (0, 0, 0)
+_ZONE: Colour = (235, 235, 235)
 _HATCH = np.array([150, 150, 150], dtype=np.float32)
 
 
@@ -44,7 +45,7 @@ def draw_overlay(image: AnyImage, prediction: Prediction, *, style: OverlayStyle
 
     Outline and box of a defect are those of its ``outline_logit``. The map's peak, which stands for the defects of a
     part where no region reaches the pixel threshold, gets a ring. Ignored areas and what lies beyond the region of
-    interest are hatched. A small image is enlarged by a whole factor.
+    interest are hatched. Zones have a thin outline and their name. A small image is enlarged by a whole factor.
 
     Args:
         image: the image, in any form that `read_any` accepts.
@@ -64,12 +65,33 @@ def draw_overlay(image: AnyImage, prediction: Prediction, *, style: OverlayStyle
     if style == "heat":
         pixels = blend_map(pixels, prediction)
     picture = Image.fromarray(hatch_ignored(pixels, prediction))
+    draw_zones(picture, prediction)
     draw_listed(picture, prediction, outlines=True, boxes=style == "heat")
     strip = _strip(prediction, max(picture.width, _WIDTH_PX), picture.height, style)
     sheet = Image.new("RGB", (strip.width, picture.height + strip.height), MARGIN)
     sheet.paste(picture, ((strip.width - picture.width) // 2, 0))
     sheet.paste(strip, (0, picture.height))
     return sheet
+
+
+def draw_zones(picture: Image.Image, prediction: Prediction) -> None:
+    """Draw the zones of a prediction into a picture of its image, at any size: thin outlines, and the name of each."""
+    zones, placement = prediction.zones, prediction.placement
+    if zones is None:
+        return
+    down, across = (drawn / own for drawn, own in zip(picture.size[::-1], placement.image_size_px, strict=True))
+    draw, lettering = ImageDraw.Draw(picture), font(_LETTERS_PX)
+    for number, name in enumerate(zones.names):
+        for loop in [] if name is None else loops(zones.number == number):
+            x, y = placement.points_on_image(*loop.T)
+            places = [(float(left), float(top)) for left, top in zip(x * across - 0.5, y * down - 0.5, strict=True)]
+            for colour, wide in ((_BLACK, 3), (_ZONE, 1)):
+                draw.line([*places, places[0]], fill=colour, width=wide)
+        if name is not None and (zones.number == number).any():
+            rows, columns = np.nonzero(zones.number == number)
+            first = placement.points_on_image(np.array([columns[0] + 0.5]), np.array([rows[0] + 0.5]))
+            place = (float(first[0][0] * across) + 4, float(first[1][0] * down) + 2)
+            draw.text(place, name, fill=_ZONE, font=lettering, stroke_width=1, stroke_fill=_BLACK)
 
 
 def draw_listed(picture: Image.Image, prediction: Prediction, *, outlines: bool, boxes: bool) -> None:
@@ -110,6 +132,7 @@ def _outlines(prediction: Prediction) -> list[NDArray[np.float64]]:
         counted_map(prediction.map_logit, prediction.ignored),
         pixel_logit=prediction.pixel_logit,
         min_area_px=prediction.min_area_px,
+        zones=prediction.zones,
     )
     return [np.stack(prediction.placement.points_on_image(*loop.T), axis=1) for loop in loops(mask)]
 
