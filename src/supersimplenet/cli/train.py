@@ -60,7 +60,13 @@ def command() -> Command:
         "train with whatever labels a dataset has",
         _train_parser(),
         _train,
-        {"path": "file or folder", "view.roi": "file", "view.reference": "file", "model.backbone_weights": "file"},
+        {
+            "path": "file or folder",
+            "view.roi": "file",
+            "view.reference": "file",
+            "model.backbone_weights": "file",
+            "warm_start": "model folder",
+        },
         {"output": "folder"},
         _with_first_settings,
     )
@@ -109,6 +115,11 @@ def _train_parser() -> OptionParser:
         "and the place of the data may be given anew",
     )
     parser.add_argument("--on-error", type=OnError, default="stop", help=ON_ERROR_HELP)
+    parser.add_argument(
+        "--warm-start",
+        type=Path | None,
+        help="model folder whose heads the training starts from; what that model held out stays held out",
+    )
     return parser
 
 
@@ -139,6 +150,7 @@ def _train(options: Namespace) -> int:
         time_budget=settings.time_budget,
         resume=settings.resume,
         on_error=settings.on_error,
+        warm_start=settings.warm_start,
     )
     named = shlex.quote(str(output))
     results().print(
@@ -251,6 +263,8 @@ def _recorded_options(folder: Path, *, repeat: bool = False) -> list[str]:
     if record.get("data", {}).get("class_path") not in SOURCES:
         names.remove("data")  # a class of the user's own: it is to be named again
     values = {name: record[name] for name in names if name in record}
+    if record.get("warm_start") is not None:
+        values["warm_start"] = record["warm_start"]["path"]
     return [
         f"--{name.replace('_', '-')}={value if isinstance(value, str) else json.dumps(value)}"
         for name, value in values.items()

@@ -30,12 +30,14 @@ class HeldOut:
         places: positions in the list of the images of held-out parts.
         bad_calibrate: whether the bad images among them calibrate, too; otherwise they are used for nothing.
         copies: a line about copies of images; None where there are none.
+        all_fixed: whether an earlier model was trained on every good image.
     """
 
     samples: list[Sample]
     places: set[int]
     bad_calibrate: bool
     copies: str | None
+    all_fixed: bool = False
 
     def describe(self) -> str | None:
         """Return a line about held-out bad images; None where there are none."""
@@ -55,10 +57,19 @@ class HeldOut:
         if fraction == 0:
             return "holdout_fraction is 0"
         good = sum(sample.label == GOOD for sample in self.samples)
+        if self.all_fixed:
+            return f"the model that this one starts from was trained on each of the {counted(good, 'good image')}"
         return f"{counted(good, 'good image')} of one part: no other part is there to train on"
 
 
-def choose_held_out(samples: Sequence[Sample], digests: Mapping[Path, str], fraction: float, seed: int) -> HeldOut:
+def choose_held_out(
+    samples: Sequence[Sample],
+    digests: Mapping[Path, str],
+    fraction: float,
+    seed: int,
+    *,
+    fixed: Mapping[int, bool] | None = None,
+) -> HeldOut:
     """Choose the images that a training holds out; copies of one image are one part.
 
     The bad images of held-out parts calibrate, if at least as many bad images are left to train on.
@@ -68,13 +79,14 @@ def choose_held_out(samples: Sequence[Sample], digests: Mapping[Path, str], frac
         digests: pixel digest by image; see `find_copies`.
         fraction: share of the good images to hold out; see `hold_out`.
         seed: seed of the choice.
+        fixed: see `hold_out`.
 
     Raises:
         DataError: an image is labelled good in one file and bad in its copy.
     """
     require_one_label(samples, digests)
     parts = merge_copies(samples, digests)
-    places = hold_out(parts, fraction, seed)
+    places = hold_out(parts, fraction, seed, fixed=fixed)
     bad = [place for place, sample in enumerate(parts) if sample.label == BAD]
     bad_held_out = len(places.intersection(bad))
     return HeldOut(
@@ -82,6 +94,7 @@ def choose_held_out(samples: Sequence[Sample], digests: Mapping[Path, str], frac
         places=places,
         bad_calibrate=len(bad) - bad_held_out >= bad_held_out,
         copies=describe_copies(samples, digests),
+        all_fixed=all((fixed or {}).get(place) is False for place, part in enumerate(parts) if part.label == GOOD),
     )
 
 

@@ -191,7 +191,14 @@ def split_in_folds(samples: Sequence[Sample], folds: int, *, seed: int = 0) -> l
     return [fold_of[sample.image] for sample in samples]
 
 
-def hold_out(samples: Sequence[Sample], fraction: float, seed: int, *, bad_parts: bool = True) -> set[int]:
+def hold_out(
+    samples: Sequence[Sample],
+    fraction: float,
+    seed: int,
+    *,
+    bad_parts: bool = True,
+    fixed: Mapping[int, bool] | None = None,
+) -> set[int]:
     """Return the indices of the held-out images: whole parts, drawn until the share of the good images is reached.
 
     Parts without a bad image are drawn first. Only where they do not suffice, parts with bad images follow, and their
@@ -202,19 +209,27 @@ def hold_out(samples: Sequence[Sample], fraction: float, seed: int, *, bad_parts
         fraction: share of the good images to hold out.
         seed: seed of the choice.
         bad_parts: whether parts with a bad image are drawn; version 0.1 drew none.
+        fixed: images by index that an earlier model held out (True) or was trained on (False). Parts with one of the
+            latter are never held out, those with one of the former before others, also beyond the share.
     """
-    names = relative_names(samples)
+    names, fixed = relative_names(samples), fixed or {}
     groups: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         groups.setdefault(sample.group or names[sample.image], []).append(index)
     good_of = {name: sum(samples[i].label == GOOD for i in indices) for name, indices in groups.items()}
     with_bad = {name: good_of[name] < len(indices) for name, indices in groups.items()}
+    trained = {name for name, indices in groups.items() if any(fixed.get(index) is False for index in indices)}
+    kept = [name for name, indices in groups.items() if name not in trained and any(map(fixed.get, indices))]
     drawable = [name for name in groups if good_of[name] and (bad_parts or not with_bad[name])]
     order = sorted(drawable, key=lambda name: (with_bad[name], derive_seed(seed, "holdout", name)))
+    if not trained:
+        order = order[:-1]  # at least one group is trained on
     wanted = fraction * sum(good_of.values())
-    chosen: set[int] = set()
-    good = 0
-    for name in order[:-1]:  # at least one group is trained on
+    chosen = {index for name in kept for index in groups[name]}
+    good = sum(good_of[name] for name in kept)
+    for name in order:
+        if name in trained or name in kept:
+            continue
         if good >= wanted:
             break
         chosen.update(groups[name])

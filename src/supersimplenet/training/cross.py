@@ -14,6 +14,7 @@ import numpy as np
 from supersimplenet.errors import CalibrationError, ConfigError, DataError
 from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.evaluation.few_parts import FoldScores, folds_rate
+from supersimplenet.evaluation.zone_choice import CROSS_WITH_ZONES
 from supersimplenet.inference.config import CONFIG_FILE
 from supersimplenet.inference.detector import Detector, choose_device
 from supersimplenet.inference.image_records import read_image_records, trained_on
@@ -60,6 +61,7 @@ def score_folds_of(
         on_error: whether an image that cannot be read stops.
 
     Raises:
+        ConfigError: zones decide, or steps are named for a model without heads.
         CalibrationError: the model was not trained here, held out no image, or has too few good parts for the rate.
         DataError: the training images changed, or are fewer than the folds need.
         SuperSimpleNetError: of the class that names another cause.
@@ -68,6 +70,10 @@ def score_folds_of(
     network, record = load_model(model)
     if "training" not in record or "plan" not in record["training"]:
         raise CalibrationError(f"{model}: was not trained here, so no model of a fold can be; leave out --cross")
+    if image_score is None:
+        image_score = Detector.load(model, device="cpu").image_score
+    if image_score == "zones":
+        raise ConfigError(CROSS_WITH_ZONES)
     begin = time.monotonic()
     run = _run_of(record, model, on_error)
     ready = Ready(
@@ -95,8 +101,8 @@ def score_folds_of(
             training_set,
             folds=folds,
             steps=steps,
-            image_score=image_score or Detector.load(model, device="cpu").image_score,
-            min_area_px=config.min_area_px,
+            image_score=image_score,
+            min_area_px=config.listed_area_px,
             score_good=True,
             on_error=on_error,
         )
@@ -105,7 +111,16 @@ def score_folds_of(
 
 
 def _run_of(record: Mapping[str, Any], model: Path, on_error: OnError) -> Run:
-    """Return the arguments of the training that wrote a model folder."""
+    """Return the arguments of the training that wrote a model folder.
+
+    Raises:
+        ConfigError: it started from another model, which has seen the parts of every fold.
+    """
+    if record.get("warm_start") is not None:
+        raise ConfigError(
+            f"{model}: its training started from another model, which has seen the parts of every fold; --cross needs "
+            "a model that was trained without --warm-start"
+        )
 
     def settings(kind: type, name: str) -> Any:
         return from_plain(kind, record.get(name, {}), where=str(model / CONFIG_FILE), name=name)

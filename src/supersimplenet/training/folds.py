@@ -145,7 +145,7 @@ def score_bad_of_folds(
                 folds=folds,
                 steps=steps,
                 image_score=labels.recipe.image_score,
-                min_area_px=ThresholdConfig.min_area_px,
+                min_area_px=ThresholdConfig().listed_area_px,
                 score_good=False,
                 on_error=run.on_error,
             )

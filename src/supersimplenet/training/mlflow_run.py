@@ -5,33 +5,22 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from supersimplenet.errors import ConfigError
 from supersimplenet.training.config import MLFLOW_ADDRESS
 from supersimplenet.training.loggers import Losses, root_cause
 from supersimplenet.utils.console import console
 from supersimplenet.utils.files import write_text
+from supersimplenet.utils.iteration import in_blocks
+from supersimplenet.utils.mlflow_client import ASKS, QUIET, WAITS, variables, without_user
 from supersimplenet.utils.version import __version__
 
 EXPERIMENT = "supersimplenet"  # unless MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID names another
-T = TypeVar("T")
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _MOST_PARAMS, _MOST_METRICS = 100, 1000  # of a request, by MLflow's limits
 _LONGEST_PARAM = 500
-# MLflow asks a server 7 times, with growing pauses, and waits 120 s for each answer. What a user sets wins.
-_ASKS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-_WAITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-_QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # sent to MLflow's makers
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for results
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 class MLflowRun:
@@ -47,13 +36,13 @@ class MLflowRun:
 
     def __init__(self, id_file: Path, *, name: str) -> None:
         self._uri = os.environ[MLFLOW_ADDRESS]
-        self._address = _without_user(self._uri)
+        self._address = without_user(self._uri)
         self.where = f"MLflow at {self._address}"
         self._id_file, self._name = id_file, name
         self._run_id: str | None = None
         self._is_new = False
         try:
-            with _set(_QUIET | _ASKS | _WAITS):
+            with variables(QUIET | ASKS | WAITS):
                 from mlflow import MlflowClient  # reads some of these variables when it is imported
 
                 self._client = MlflowClient(self._uri)
@@ -81,7 +70,7 @@ class MLflowRun:
         """
         from mlflow.entities import Param
 
-        with _set(_QUIET | _ASKS | _WAITS):
+        with variables(QUIET | ASKS | WAITS):
             if self._run_id is None:
                 tags = {"mlflow.user": _user(), "mlflow.source.name": "supersimplenet", "version": __version__}
                 run = self._client.create_run(self._experiment_id, tags=tags, run_name=self._name)
@@ -92,7 +81,7 @@ class MLflowRun:
                 self._client.update_run(self._run_id, status="RUNNING")
                 return
             params = [Param(name, value[:_LONGEST_PARAM]) for name, value in settings.items()]
-            for some in _batches(params, _MOST_PARAMS):
+            for some in in_blocks(params, _MOST_PARAMS):
                 self._client.log_batch(self._run_id, params=some)
 
     def send(self, losses: Sequence[Losses]) -> None:
@@ -102,21 +91,21 @@ class MLflowRun:
     def finish(self, figures: Mapping[str, float], files: Sequence[tuple[Path, str]], pictures: Sequence[Path]) -> None:
         """Send figures, files and pictures."""
         self._log([(name, value, time.time(), 0) for name, value in figures.items()])
-        with _set(_QUIET | _ASKS):  # a large file may take the server longer
+        with variables(QUIET | ASKS):  # a large file may take the server longer
             for file, folder in (*files, *((picture, "pictures") for picture in pictures)):
                 self._client.log_artifact(self._run_id, str(file), folder)
 
     def close(self, status: str) -> None:
         """End the run."""
-        with _set(_QUIET | _ASKS | _WAITS):
+        with variables(QUIET | ASKS | WAITS):
             self._client.set_terminated(self._run_id, _STATUS[status])
 
     def _log(self, values: Sequence[tuple[str, float, float, int]]) -> None:
         from mlflow.entities import Metric
 
         metrics = [Metric(name, value, int(1000 * time_s), step) for name, value, time_s, step in values]
-        with _set(_QUIET | _ASKS | _WAITS):
-            for some in _batches(metrics, _MOST_METRICS):
+        with variables(QUIET | ASKS | WAITS):
+            for some in in_blocks(metrics, _MOST_METRICS):
                 self._client.log_batch(self._run_id, metrics=some)
 
     def _experiment(self) -> str:
@@ -144,32 +133,8 @@ class MLflowRun:
         return None
 
 
-@contextmanager
-def _set(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables that are not set already."""
-    own = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        for name in own:
-            os.environ.pop(name, None)
-
-
-def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some
-
-
 def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # an account without a name, as in a container
         return "unknown"
-
-
-def _without_user(uri: str) -> str:
-    """Return an address without a name and password in it."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri

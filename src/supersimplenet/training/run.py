@@ -54,6 +54,7 @@ from supersimplenet.training.plan import (
 )
 from supersimplenet.training.sampler import EpochBatches
 from supersimplenet.training.training_set import TrainingSet, gather_training_set
+from supersimplenet.training.warm_start import describe_start, read_earlier_images, start_from
 from supersimplenet.types import Sample
 from supersimplenet.utils.console import console
 from supersimplenet.utils.serialization import to_plain
@@ -78,6 +79,7 @@ class Run:
     time_budget: str | None
     on_error: OnError
     started: float
+    warm_start: Path | None = None
 
     @property
     def deadline(self) -> float | None:
@@ -97,6 +99,7 @@ class Run:
             "cache": to_plain(self.cache),
             "time_budget": self.time_budget,
             "on_error": self.on_error,
+            "warm_start": describe_start(self.warm_start),
         }
 
 
@@ -181,6 +184,9 @@ def prepare(
     """Build the network and its preprocessor; a continued run has its own copy of the preprocessor's files."""
     wrapped = None if backbone is None else wrap_module(backbone, run.model.size_px)
     network = SuperSimpleNet(run.model, backbone=wrapped, seed=run.seed, heads=run.trainer.heads)
+    if run.warm_start is not None:
+        start_from(network, run.warm_start, backbone=backbone)
+        console().print(f"starting from the heads of {run.warm_start}")
     accelerator = run.trainer.accelerator
     device = process_group.device or choose_device({"gpu": "cuda"}.get(accelerator, accelerator))
     move_to(network, device)
@@ -214,6 +220,7 @@ def gather(run: Run, labels: Labels, ready: Ready, earlier: dict[str, Any] | Non
         seed=run.seed,
         folder=run.folder,
         cache=run.cache,
+        earlier=read_earlier_images(run.warm_start),
         feature_type=None if earlier is None else _feature_type(earlier),
         on_error=run.on_error,
         process_group=ready.process_group,

@@ -52,6 +52,7 @@ def train(
     time_budget: str | None = None,
     resume: bool = False,
     on_error: OnError = "stop",
+    warm_start: str | Path | None = None,
     backbone: nn.Module | None = None,
 ) -> Detector:
     """Train with whatever labels a dataset has, and write a model folder.
@@ -73,6 +74,8 @@ def train(
         resume: continue an interrupted run in ``output``. Settings that decide the result must be the same; devices,
             processes, caches, ``on_error`` and the place of the data may change.
         on_error: ``stop`` raises at an unreadable training image or mask; ``skip`` leaves it out and reports it.
+        warm_start: a model folder whose heads the training starts from, instead of random ones. What that model was
+            trained on is trained on again, and what it held out stays held out.
         backbone: a module that returns feature maps, used instead of the backbone that ``model`` names.
 
     Returns:
@@ -96,11 +99,14 @@ def train(
         time_budget=time_budget,
         on_error=on_error,
         started=time.monotonic(),
+        warm_start=None if warm_start is None else Path(warm_start),
     )
     if run.time_budget is not None:
         parse_duration(run.time_budget)  # a wrong duration raises before anything is started
     run.trainer.require_score(run.recipe.image_score)
     run.trainer.require_loggers()
+    if run.warm_start is not None and not run.trainer.heads:
+        raise ConfigError("warm_start: trainer.max_epochs 0 trains no heads; leave one of the two out")
     process_group = start(run.trainer)
     with ExitStack() as held:
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from supersimplenet.training.distributed import ProcessGroup
 from supersimplenet.training.feature_cache import FLIPS, FeatureSource
 from supersimplenet.training.features import feature_shapes, gather_features
 from supersimplenet.training.pixel_labels import PixelLabels, read_pixel_labels
+from supersimplenet.training.warm_start import EarlierImages
 from supersimplenet.types import BAD, GOOD, Sample
 from supersimplenet.utils.console import console, progress_bar
 from supersimplenet.utils.files import file_sha256
@@ -53,6 +54,7 @@ class TrainingSet:
         facts: facts about each image file that could be read, on the rank that read it.
         masks: reads the masks.
         list_sha256: hash of the images and masks.
+        earlier: the images of the model that this one starts from.
         repeated_parts: a warning that held-out images seem to show a part more than once; None for no reason to warn.
     """
 
@@ -71,6 +73,7 @@ class TrainingSet:
     facts: Mapping[Path, ImageFacts] = field(default_factory=dict)
     masks: MaskReader = field(default_factory=MaskReader)
     list_sha256: str = ""
+    earlier: EarlierImages = field(default_factory=EarlierImages)
     repeated_parts: str | None = None
 
     @property
@@ -114,7 +117,7 @@ class TrainingSet:
             if path.is_file() and not (role == "test" and path in records):
                 records[path] = self._record(names[path], path, sample, role)
         _report_test_copies(records.values())
-        return list(records.values())
+        return [*records.values(), *self.earlier.others(records.values())]
 
     def _record(self, name: str, path: Path, sample: Sample, role: Role) -> ImageRecord:
         facts = self.facts.get(path)
@@ -147,6 +150,7 @@ def gather_training_set(
     feature_type: torch.dtype | None,
     on_error: OnError,
     process_group: ProcessGroup,
+    earlier: EarlierImages,
 ) -> TrainingSet:
     """Read every image and mask once, and provide the features of every view.
 
@@ -163,6 +167,7 @@ def gather_training_set(
         feature_type: see `gather_features`.
         on_error: ``stop`` raises at an unreadable image or mask, ``skip`` reports it.
         process_group: the processes that share the work.
+        earlier: the images of the model that this one starts from.
 
     Raises:
         DataError: no good image is left, or it is not known which tiles are bad.
@@ -173,7 +178,9 @@ def gather_training_set(
         samples, recipe, (2 * height, 2 * width), preprocessor=preprocessor, masks=masks, on_error=on_error
     )
     _report_labels(labels, samples, tiles=preprocessor.config.fit == "tiles")
-    held_out = hold_out(samples, holdout_fraction, seed)  # of copies, nothing is known yet
+    held_out = hold_out(  # of copies, nothing is known yet
+        samples, holdout_fraction, seed, fixed=_fixed(samples, lambda path: (file_sha256(path),), earlier)
+    )
     numbers: dict[int, list[int]] = {}  # numbers of the tiles of each image
     for tile in labels.tiles:
         numbers.setdefault(tile.sample, []).append(tile.number)
@@ -204,9 +211,10 @@ def gather_training_set(
             f"{CONFIG_FILE} in the model folder lists all"
         )
     labels = labels.select(index)
-    chosen = process_group.on_rank_zero(
-        lambda: choose_held_out(samples, {path: fact.pixels for path, fact in facts.items()}, holdout_fraction, seed)
-    )
+    read = {path: (fact.sha256, fact.pixels) for path, fact in facts.items()}
+    fixed = _fixed(samples, lambda path: read.get(path, ()), earlier)
+    digests = {path: fact.pixels for path, fact in facts.items()}
+    chosen = process_group.on_rank_zero(lambda: choose_held_out(samples, digests, holdout_fraction, seed, fixed=fixed))
     for line in (chosen.copies, chosen.describe()):
         if line is not None:
             console().print(line)
@@ -224,7 +232,18 @@ def gather_training_set(
         training=samples,
         facts=facts,
         masks=masks,
+        earlier=earlier,
     )
+
+
+def _fixed(
+    samples: Sequence[Sample], hashes: Callable[[Path], Iterable[str]], earlier: EarlierImages
+) -> dict[int, bool]:
+    """Return by place which images the earlier model held out (True) or was trained on (False); nothing without one."""
+    if not earlier.trained:
+        return {}
+    found = ((place, earlier.stays_held_out(*hashes(sample.image))) for place, sample in enumerate(samples))
+    return {place: stays for place, stays in found if stays is not None}
 
 
 def _flip_counts(labels: PixelLabels, recipe: LabelRecipe, held_out: set[int]) -> list[int]:

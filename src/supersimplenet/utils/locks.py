@@ -27,6 +27,18 @@ _BEYOND = 1 << 30  # the byte that is locked on Windows: behind the text, which 
 _held: set[int] = set()
 
 
+class LockedError(OutputError):
+    """Another process holds the lock.
+
+    Attributes:
+        holder: who that is, in brackets with a space before; empty where it cannot be read.
+    """
+
+    def __init__(self, message: str, *, holder: str) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
 @contextmanager
 def writing_into(folder: Path, *, wait_s: float = 0.0, advice: str = ", or name another --output") -> Iterator[int]:
     """Lock a folder, which is made where it is missing, for as long as this process writes into it.
@@ -43,22 +55,41 @@ def writing_into(folder: Path, *, wait_s: float = 0.0, advice: str = ", or name 
         forked does not.
 
     Raises:
-        OutputError: another process is writing into the folder, or the folder cannot be written.
+        LockedError: another process is writing into the folder.
+        OutputError: the folder cannot be written.
     """
     with _made(folder), _locked(folder / LOCK_FILE, folder, wait_s, advice) as descriptor:
         yield descriptor
 
 
 @contextmanager
-def writing_file(file: Path) -> Iterator[None]:
+def writing_file(file: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     """Lock one file, whose folder is made where it is missing; see `writing_into`."""
-    with _made(file.parent), _locked(file.with_name(f".{file.name}{LOCK_FILE}"), file, 0.0, ", or name another file"):
+    lock = file.with_name(f".{file.name}{LOCK_FILE}")
+    with _made(file.parent), _locked(lock, file, wait_s, ", or name another file"):
         yield
 
 
 def is_unused(folder: Path) -> bool:
     """Return whether there is no such folder, or one that holds nothing but its lock."""
     return not folder.exists() or (folder.is_dir() and all(path.name == LOCK_FILE for path in folder.iterdir()))
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a process, this one included, is writing into a folder; see `writing_into`."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR)
+    except OSError:  # nobody has ever locked it, or its holder has ended
+        return False
+    try:
+        _lock(descriptor)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @contextmanager
@@ -107,8 +138,9 @@ def _acquire(path: Path, named: Path, wait_s: float, advice: str) -> int:
         except BlockingIOError:
             os.close(descriptor)
             if time.monotonic() >= give_up:
-                raise OutputError(
-                    f"{named}: another process is writing here{_holder(path)}; wait for it, stop it{advice}"
+                holder = _holder(path)
+                raise LockedError(
+                    f"{named}: another process is writing here{holder}; wait for it, stop it{advice}", holder=holder
                 ) from None
             if not told:
                 _tell(f"{named}: waiting for another process to end that is writing here{_holder(path)}")
