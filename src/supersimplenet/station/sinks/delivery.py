@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from supersimplenet.station.sinks.outbox import take_out, waiting_for
 from supersimplenet.station.sinks.sink import AwayError, Message, RefusedError, Sink
-from supersimplenet.station.storage.database import now_ms
-from supersimplenet.station.storage.recorder import Record, Stored
+from supersimplenet.station.storage.recorder import Record
 from supersimplenet.utils.formatting import counted, first_line
 from supersimplenet.utils.journals import append_line
 
@@ -26,6 +26,7 @@ _IDLE_S = 1.0
 _TAKES_OUT_EVERY_S = 0.5
 _WAITS_S = (0.5, 15.0)  # after the first failure, and at most
 _SAYS_EVERY_S = 60.0
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _AT_STOP_S = 5.0  # for what still waits
 
 
@@ -38,6 +39,8 @@ class SinkState:
         kind: what it is, such as ``mqtt``.
         away: whether it cannot be reached now.
         reason: why, where it is away.
+        reason_code: short name of the reason; empty for words of a library.
+        reason_values: what the reason names.
         refused: results that it refused, since the start.
         late: results that came too late for it to act on, since the start.
     """
@@ -46,6 +49,8 @@ class SinkState:
     kind: str
     away: bool
     reason: str
+    reason_code: str
+    reason_values: Mapping[str, str]
     refused: int
     late: int
 
@@ -58,6 +63,7 @@ class Delivery:
         kind: what it is.
         sink: the sink.
         engine: the database with the outbox.
+        is_new: returns whether an id is of this run; results of an earlier one may have been delivered by it.
         public: returns results in the form in which they leave the station.
         folder: where results go that the sink refuses.
         say: called with a line when the sink goes or comes back.
@@ -70,18 +76,19 @@ class Delivery:
         sink: Sink,
         *,
         engine: Engine,
+        is_new: Callable[[str], bool],
         public: Callable[[Sequence[Record]], Sequence[Message]],
         folder: Path,
         say: Callable[[str], None],
     ) -> None:
         self.name, self._kind, self._sink = name, kind, sink
-        self._public, self._say = public, say
+        self._is_new, self._public, self._say = is_new, public, say
         self.set_aside = folder / f"refused-{name}.jsonl"
         self._feed = _Feed(engine, name)
-        self._from = f"{now_ms():012x}"  # results with smaller ids are of an earlier run, which may have delivered them
         self._tried: set[str] = set()
         self._is_open = False
-        self._reason = ""
+        self._reason = self._reason_code = ""
+        self._reason_values: Mapping[str, str] = {}
         self._wait_s = 0.0
         self._refused = self._late_said = 0
         self._late_said_at = float("-inf")
@@ -98,6 +105,8 @@ class Delivery:
             kind=self._kind,
             away=bool(self._reason),
             reason=self._reason,
+            reason_code=self._reason_code,
+            reason_values=self._reason_values,
             refused=self._refused,
             late=self._sink.late,
         )
@@ -107,9 +116,8 @@ class Delivery:
         """Number of results in memory that the sink has not got yet."""
         return self._feed.in_memory
 
-    def add(self, records: Sequence[Record], stored: Stored) -> None:
+    def add(self, records: Sequence[Record]) -> None:
         """Take new results, which are in the outbox, or in the journal and will be there later; from any thread."""
-        del stored
         self._feed.add(records)
         self._wake.set()
 
@@ -152,7 +160,7 @@ class Delivery:
             else:
                 self._sink.check()
         except AwayError as error:
-            self._go(str(error))
+            self._go(str(error), error.code, error.values)
         except Exception as error:  # what a library raises beside its own errors
             self._go(f"{type(error).__name__}: {first_line(error)}")
         else:
@@ -164,7 +172,7 @@ class Delivery:
         done: list[Record] = []
         try:
             for record, message in zip(records, self._public(records), strict=True):
-                is_repeat = record["id"] in self._tried or record["id"] < self._from
+                is_repeat = record["id"] in self._tried or not self._is_new(record["id"])
                 self._tried.add(record["id"])
                 try:
                     self._sink.deliver({**message, "repeat": is_repeat})
@@ -194,12 +202,13 @@ class Delivery:
         self._wait_s = 0.0
         if self._reason:
             self._say(f"sink '{self.name}' is back")
-        self._reason = ""
+        self._reason = self._reason_code = ""
+        self._reason_values = {}
 
-    def _go(self, reason: str) -> None:
+    def _go(self, reason: str, code: str = "", values: Mapping[str, str] = _NOTHING) -> None:
         if not self._reason:
             self._say(f"sink '{self.name}' is away ({reason}); results wait for it")
-        self._reason = reason or "unknown"
+        self._reason, self._reason_code, self._reason_values = reason or "unknown", code, dict(values)
         self._is_open = False
         self._sink.close()
 

@@ -95,7 +95,8 @@ class _Table:
             self._write(COLUMNS)
         elif head != ",".join(COLUMNS).encode():
             self._file.close()
-            raise AwayError(f"{path.name}: its columns are those of another version; move it away")
+            text = f"{path.name}: its columns are those of another version; move it away"
+            raise AwayError(text, "columns", file=path.name)
 
     @property
     def is_in_place(self) -> bool:

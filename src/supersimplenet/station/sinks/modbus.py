@@ -35,7 +35,7 @@ LATE = 16  # added to a verdict's code
 NONE = 0xFFFF
 _LAST = 0xFFFF
 _SEQUENCE = 5  # its place after the first register
-_REFUSALS = {
+REFUSALS = {
     1: "it does not know this kind of request",
     2: "it has no such register or coil",
     3: "it does not take this value",
@@ -69,7 +69,7 @@ class Modbus(Sink):
         settings = self._settings
         self._client = ModbusTcpClient(settings.host, port=settings.port, timeout=settings.timeout_s, retries=0)
         if not self._client.connect() or self._client.socket is None:
-            raise AwayError(f"{self._plc} cannot be reached")
+            raise AwayError(f"{self._plc} cannot be reached", "unreachable", address=self._plc)
         # What is closed before it was confirmed must not arrive minutes later, when the network is back.
         self._client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         try:
@@ -136,9 +136,11 @@ class Modbus(Sink):
         self._check(answer, f"writing register {address} and {len(registers)} after it")
 
     def _silent(self) -> AwayError:
-        return AwayError(f"{self._plc} does not answer")
+        return AwayError(f"{self._plc} does not answer", "silent", address=self._plc)
 
     def _check(self, answer: ModbusPDU, what: str) -> None:
         if isinstance(answer, ExceptionResponse):
             code = answer.exception_code
-            raise AwayError(f"{self._plc} refuses {what}: {_REFUSALS.get(code, 'no reason known')} (code {code})")
+            text = f"{self._plc} refuses {what}: {REFUSALS.get(code, 'no reason known')} (code {code})"
+            own = f"modbus_{code}" if code in REFUSALS else "modbus_other"
+            raise AwayError(text, own, address=self._plc, what=what, number=str(code))

@@ -89,7 +89,8 @@ class OpcUa(Sink):
                 self._loop.run(acknowledged, timeout_s=self._settings.timeout_s)
             except TimeoutError as error:
                 self._goes_on = True
-                raise AwayError(f"no client acknowledged within {self._settings.timeout_s:g} s") from error
+                seconds = f"{self._settings.timeout_s:g}"
+                raise AwayError(f"no client acknowledged within {seconds} s", "no_client", seconds=seconds) from error
 
     def close(self) -> None:
         """Stop the server; after a result that nobody acknowledged it goes on, so that clients still can."""
@@ -117,7 +118,8 @@ def _must_be_free(address: tuple[str, int]) -> None:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         socket.create_server(address, family=family).close()
     except OSError as error:
-        raise AwayError(f"{host}:{port} cannot be listened at: {error.strerror}") from error
+        said, place = error.strerror or "", f"{host}:{port}"
+        raise AwayError(f"{place} cannot be listened at: {said}", "address", address=place, message=said) from error
 
 
 def _certificates_in(settings: OpcUaSink) -> frozenset[bytes] | None:

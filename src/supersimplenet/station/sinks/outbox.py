@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, delete, func, select
 
 from supersimplenet.station.storage.database import writing
 from supersimplenet.station.storage.recorder import Record
 from supersimplenet.station.storage.schema import OUTBOX, RESULTS
+from supersimplenet.utils.locks import writing_file
 
 _AT_ONCE = 200  # ids of a statement
 
@@ -40,6 +43,20 @@ def numbers_waiting(engine: Engine) -> dict[str, int]:
     with engine.connect() as connection:
         rows = connection.execute(select(o.sink, func.count()).group_by(o.sink))
         return {row[0]: row[1] for row in rows}
+
+
+def holding(folder: Path, sink: str, *, wait_s: float = 0.0) -> AbstractContextManager[None]:
+    """Hold what waits for a sink: a station does so for each sink that it has, and who drops it meanwhile.
+
+    Args:
+        folder: the station's folder.
+        sink: name of the sink.
+        wait_s: seconds to wait for another process that holds it.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+    return writing_file(folder / f"sink-{sink}", wait_s=wait_s)
 
 
 def drop(connection: Connection, sink: str) -> int:

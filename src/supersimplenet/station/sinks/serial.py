@@ -61,7 +61,9 @@ class Serial(Sink):
         except OSError as error:
             raise AwayError(f"{self._settings.port}: {first_line(error)}") from error
         if not is_confirmed:
-            raise AwayError(f"{self._settings.port}: no acknowledgement within {self._settings.timeout_s:g} s")
+            port, seconds = self._settings.port, f"{self._settings.timeout_s:g}"
+            text = f"{port}: no acknowledgement within {seconds} s"
+            raise AwayError(text, "no_acknowledgement", port=port, seconds=seconds)
 
     def check(self) -> None:
         """Find out whether the port is still there; what the machine sends unasked is dropped."""

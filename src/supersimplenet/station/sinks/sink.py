@@ -9,7 +9,18 @@ Message = dict[str, Any]  # a result in its public form, with ``repeat``: whethe
 
 
 class AwayError(Exception):
-    """A sink cannot be reached, or does not confirm; the result is delivered again later."""
+    """A sink cannot be reached, or does not confirm; the result is delivered again later.
+
+    Args:
+        message: why.
+        code: short name of a reason that is the station's own, for the page's texts (``reason.CODE``); empty for words
+            of a library or of the system.
+        values: what the reason names.
+    """
+
+    def __init__(self, message: str, code: str = "", /, **values: str) -> None:
+        super().__init__(message)
+        self.code, self.values = code, values
 
 
 class RefusedError(Exception):

@@ -58,13 +58,15 @@ class Webhook(Sink):
         try:
             answer = self._client.post(self._url, content=body, headers=headers)
         except httpx.HTTPError as error:
-            is_late = isinstance(error, httpx.TimeoutException)
-            raise AwayError(f"no answer within {self._timeout_s:g} s" if is_late else first_line(error)) from error
+            if isinstance(error, httpx.TimeoutException):
+                seconds = f"{self._timeout_s:g}"
+                raise AwayError(f"no answer within {seconds} s", "no_answer", seconds=seconds) from error
+            raise AwayError(first_line(error)) from error
         if answer.status_code in REFUSED:
             said = f": {printable(answer.text[:200])}" if answer.text else ""
             raise RefusedError(f"status {answer.status_code}{said}")
         if not answer.is_success:
-            raise AwayError(f"status {answer.status_code}")
+            raise AwayError(f"status {answer.status_code}", "status", status=str(answer.status_code))
 
     def close(self) -> None:
         """Close the connection."""

@@ -15,21 +15,40 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from supersimplenet.errors import ConfigError, StationError
 from supersimplenet.utils.formatting import first_line
 
 _BUSY_S = 30.0  # for which a connection waits until another one has written
 _CONNECT_S = 5
+_AGAIN_S = 0.5  # between two attempts to reach a database for the first time; who asks meanwhile has the same answer
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def open_database(url: str) -> Engine:
+class NotReachedError(OperationalError):
+    """The database was not reached since the start, or its tables could not be brought up to date.
+
+    Args:
+        reason: why.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(None, None, ConnectionError(reason))
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Return the reason alone."""
+        return self.reason
+
+
+def open_database(url: str, *, may_come_later: bool = False) -> Engine:
     """Open a database and bring its tables up to date; tables of a newer version are left alone.
 
     Args:
         url: such as ``sqlite:////var/lib/station/station.db`` or ``postgresql://user@host/station``.
+        may_come_later: whether one that cannot be reached now is opened when it comes. Until its tables are up to date
+            each use raises `NotReachedError`.
 
     Raises:
         ConfigError: the URL is not one of a database that is supported, or its driver is not installed.
@@ -42,6 +61,9 @@ def open_database(url: str) -> Engine:
         engine.dispose()
         if isinstance(error, StationError):
             raise
+        if may_come_later and isinstance(error, (OperationalError, InterfaceError)):
+            event.listen(engine, "do_connect", _Gate(url).check)
+            return engine
         raise StationError(
             f"{_shown(engine)}: the database cannot be used ({first_line(error)}); check URL and server"
         ) from error
@@ -59,10 +81,14 @@ def now_ms() -> int:
 
 
 class Ids:
-    """Ids that rise in the order in which they are made: 32 hexadecimal digits of time, number and chance."""
+    """Ids that rise in the order in which they are made: 32 hexadecimal digits of time, number, run and chance.
+
+    Those of a run have ten digits in common, which are drawn when it starts.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._run = secrets.token_hex(5)
         self._at_ms, self._number = 0, 0
 
     def new(self, at_ms: int) -> str:
@@ -72,7 +98,44 @@ class Ids:
                 self._at_ms, self._number = at_ms, 0
             else:
                 self._number += 1
-            return f"{self._at_ms:012x}{self._number:06x}{secrets.token_hex(7)}"
+            return f"{self._at_ms:012x}{self._number:06x}{self._run}{secrets.token_hex(2)}"
+
+    def has_made(self, id: str) -> bool:  # noqa: A002
+        """Return whether an id was made here, and not by an earlier run; whatever the clock was then."""
+        return id[18:28] == self._run
+
+
+class _Gate:
+    """Lets nobody connect to a database before its tables are up to date."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._is_open = False
+        self._reason, self._again_at = "", 0.0
+
+    def check(self, *arguments: object) -> None:
+        """Bring the tables up to date, once; raise `NotReachedError` where that fails, or did so just now."""
+        del arguments  # of the event
+        with self._lock:
+            if self._is_open:
+                return
+            if time.monotonic() >= self._again_at:
+                self._reason = self._failure()
+                self._is_open = not self._reason
+                self._again_at = time.monotonic() + _AGAIN_S
+            if self._reason:
+                raise NotReachedError(self._reason)
+
+    def _failure(self) -> str:
+        engine = _engine(self._url)
+        try:
+            _migrate(engine)
+        except (SQLAlchemyError, StationError) as error:
+            return first_line(error)
+        finally:
+            engine.dispose()
+        return ""
 
 
 def _engine(url: str) -> Engine:

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
+from pathlib import Path
 from typing import IO, Any
 
 from supersimplenet.station.storage.pictures import PictureStore
@@ -72,6 +73,24 @@ def parquet_blocks(records: Iterable[Record]) -> Iterator[bytes]:
         file.seek(0)
         while block := file.read(_BLOCK_BYTES):
             yield block
+
+
+def write_table(records: Iterable[Record], path: Path, *, is_parquet: bool) -> int:
+    """Write a table with a row for each result, CSV or Parquet; return their number."""
+    number = 0
+
+    def counted() -> Iterator[Record]:
+        nonlocal number
+        for record in records:
+            number += 1
+            yield record
+
+    with path.open("wb") as file:
+        if is_parquet:
+            write_parquet((as_cells(public(record)) for record in counted()), file)
+        else:
+            file.writelines(line.encode() for line in csv_lines(counted()))
+    return number
 
 
 def write_parquet(rows: Iterable[Mapping[str, Any]], file: IO[bytes]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +26,22 @@ from supersimplenet.visualization.colours import CLEAR_BELOW, colours_of, map_st
 _HASH = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 _HEAT_PX = 160  # longest side of a stored map; it is smooth, and is drawn enlarged
 _ASKS_EVERY_S = 1.0  # for the free space
-SHOWN_SIDES_PX = (320, 1600)  # longest side of a thumbnail, and of a picture that a browser cannot show itself
+_NEW_S = 600.0  # for which a picture that came may have a result that is not in the database yet
+# Longest side of a thumbnail, of a picture on a screen, and of one in whose pixels a person draws.
+SHOWN_SIDES_PX = (320, 1600, 8192)
 SHOWN_KINDS = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp"}
 
 
 class PictureStore:
     """Pictures, thumbnails and maps in a folder. No name that was sent is part of a path: hashes and ids alone are.
 
+    A file's date says when its picture came last.
+
     Args:
         folder: the folder; it is made.
+
+    Attributes:
+        unclaimed: hash and kind of pictures that may be of no result, since the start; see `retention.remove_pictures`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,6 +51,8 @@ class PictureStore:
             for number in range(256):
                 (own / f"{number:02x}").mkdir(parents=True, exist_ok=True)
         self._asked_at, self._free = -_ASKS_EVERY_S, 0
+        self._dating = threading.Lock()  # of pictures
+        self.unclaimed: deque[tuple[str, str]] = deque()
 
     def picture(self, sha256: str, kind: str) -> Path:
         """Return the path of a picture by the SHA-256 of its content and the suffix of its kind."""
@@ -50,17 +62,18 @@ class PictureStore:
         """Return the path of a result's map."""
         return _place(self._maps, id, "png")
 
-    def add_picture(self, content: bytes, sha256: str) -> str:
-        """Keep a picture, once however often it comes; return the suffix of its kind.
+    def add_picture(self, content: bytes, sha256: str) -> None:
+        """Keep a picture, once however often it comes.
 
         Raises:
             OSError: it cannot be written.
         """
-        kind = suffix_of(content)
-        path = self.picture(sha256, kind)
-        if not path.exists():
-            _write(path, content)
-        return kind
+        path = self.picture(sha256, suffix_of(content))
+        with self._dating:
+            if path.exists():
+                os.utime(path)
+                return
+        _write(path, content)
 
     def add_heat(self, id: str, prediction: Prediction) -> None:  # noqa: A002
         """Keep the map of a result, in its colours, to be laid over the picture.
@@ -89,23 +102,26 @@ class PictureStore:
             _write(path, _jpeg(self.picture(sha256, kind), side_px=side_px, reading=reading))
         return path
 
-    def remove_picture(self, sha256: str, kind: str) -> int:
-        """Remove a picture and what was made of it; return the bytes that this freed."""
-        freed = 0
-        for path in (self.picture(sha256, kind), *(self._shown / sha256[-2:]).glob(f"{sha256}.*.jpg")):
-            if path.exists():
-                freed += path.stat().st_size
-                path.unlink(missing_ok=True)
-        return freed
+    def remove_picture(self, sha256: str, kind: str) -> bool:
+        """Remove a picture and what was made of it, but not one that came just now; return whether it is gone."""
+        path = self.picture(sha256, kind)
+        with self._dating:
+            if path.exists() and time.time() - path.stat().st_mtime < _NEW_S:
+                return False
+            path.unlink(missing_ok=True)
+        for shown in (self._shown / sha256[-2:]).glob(f"{sha256}.*.jpg"):
+            shown.unlink(missing_ok=True)
+        return True
 
-    def remove_heat(self, id: str) -> int:  # noqa: A002
-        """Remove the map of a result; return the bytes that this freed."""
-        path = self.heat(id)
-        if not path.exists():
-            return 0
-        size = path.stat().st_size
-        path.unlink(missing_ok=True)
-        return size
+    def take_back(self, id: str, sha256: str, kind: str) -> None:  # noqa: A002
+        """Take back what was kept for a result that is not recorded; its picture may be one of other results, too."""
+        with suppress(OSError):
+            self.remove_heat(id)
+        self.unclaimed.append((sha256, kind))
+
+    def remove_heat(self, id: str) -> None:  # noqa: A002
+        """Remove the map of a result."""
+        self.heat(id).unlink(missing_ok=True)
 
     def all_pictures(self) -> Iterator[Path]:
         """Yield the files of all pictures."""
@@ -134,6 +150,21 @@ def heat_png(prediction: Prediction) -> bytes:
     encoded = io.BytesIO()
     opacities = (255 * table.opacities).round().astype(np.uint8).tobytes()
     picture.save(encoded, "PNG", transparency=opacities, compress_level=1)
+    return encoded.getvalue()
+
+
+def levels_png(heat: Path) -> bytes:
+    """Return the levels of a stored map, from its file, as a grey PNG of 8 bits that rises with the anomaly.
+
+    They are the steps of its colours (`map_steps`): of a calibrated model, 128 and more reach the pixel threshold.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with Image.open(heat) as picture:
+        levels = Image.fromarray(np.asarray(picture))  # of an image with a palette, its indices
+    encoded = io.BytesIO()
+    levels.save(encoded, "PNG", compress_level=1)
     return encoded.getvalue()
 
 

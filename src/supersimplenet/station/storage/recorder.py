@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,10 +14,11 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from supersimplenet.errors import DataError
+from supersimplenet.errors import SuperSimpleNetError
 from supersimplenet.station.storage.database import writing
 from supersimplenet.station.storage.schema import ALIASES, OUTBOX, RESULTS
 from supersimplenet.utils.formatting import first_line
+from supersimplenet.utils.iteration import in_blocks
 from supersimplenet.utils.journals import as_line, mend_journal, read_journal
 
 Record = dict[str, Any]  # the columns of `RESULTS`
@@ -45,6 +46,8 @@ class Recorder:
         say: called with a line when the database goes or comes back.
         sinks: names of the sinks for which each new result is put into the outbox, in the same transaction.
         published: called with new results, once, as soon as they are safe, and with where they are.
+        away: why the database cannot be used now; empty where it can.
+        first: called before results that waited follow; while it raises an error of SQLAlchemy, they wait further.
     """
 
     def __init__(
@@ -55,8 +58,11 @@ class Recorder:
         say: Callable[[str], None],
         sinks: Sequence[str] = (),
         published: Callable[[Sequence[Record], Stored], None] = lambda records, stored: None,
+        away: str = "",
+        first: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine, self._journal, self._say, self._published = engine, journal, say, published
+        self._first = first
         self._sinks = sinks
         self._early: set[str] = set()  # ids that were published before the database had them
         self._inbox: queue.Queue[_Entry | None] = queue.Queue()
@@ -64,8 +70,8 @@ class Recorder:
         self._lock = threading.Lock()  # of journal and memory
         self._ended = threading.Event()
         mend_journal(journal, first="id")
-        self._away = journal.is_file()
-        self.reason = "results of an earlier run wait" if self._away else ""
+        self._away = bool(away) or journal.is_file()
+        self.reason = away or ("results of an earlier run wait" if self._away else "")
         self.lost = 0
         self._writer = threading.Thread(target=self._write, name="recorder")
         self._healer = threading.Thread(target=self._heal, name="recorder-healer", daemon=True)
@@ -173,18 +179,19 @@ class Recorder:
     def _try_to_follow(self) -> None:
         try:
             self._follow()
-        except (SQLAlchemyError, OSError, DataError) as error:
+        except (SQLAlchemyError, OSError, SuperSimpleNetError) as error:
             self.reason = first_line(error)
 
     def _follow(self) -> None:
         """Write what waits into the database; while the last of it is written, nothing more is set aside."""
+        self._first()
         done = 0
-        for records in _in_chunks(read_journal(self._journal, first="id")):
+        for records in in_blocks(read_journal(self._journal, first="id"), _AT_ONCE):
             self._bring(records)
             done += len(records)
         with self._lock:
             rest = list(read_journal(self._journal, first="id"))[done:] + self._memory
-            for records in _in_chunks(rest):
+            for records in in_blocks(rest, _AT_ONCE):
                 self._bring(records)
             self._journal.unlink(missing_ok=True)
             self._memory = []
@@ -280,14 +287,3 @@ def insert_or_leave(engine: Engine, table: Table) -> Any:
     """Return an insertion that leaves rows as they are whose id or key is there already."""
     own = postgresql_insert if engine.dialect.name == "postgresql" else sqlite_insert
     return own(table).on_conflict_do_nothing()
-
-
-def _in_chunks(records: Iterable[Record]) -> Iterable[list[Record]]:
-    chunk: list[Record] = []
-    for record in records:
-        chunk.append(record)
-        if len(chunk) == _AT_ONCE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, or_, select, tuple_
 
 from supersimplenet.postprocessing.parts import PartVerdict, part_verdicts
-from supersimplenet.station.storage.database import now_ms
 from supersimplenet.station.storage.recorder import Record, Stored
 from supersimplenet.station.storage.schema import ALIASES, RESULTS
 
 Order = Literal["newest", "oldest", "worst"]
-Review = Literal["good", "bad"]
-Reviewed = Literal["any", "none", "false-call", "missed"]
+Reviewed = Literal["any", "none", "false-call", "missed", "disputed"]
 Wanted = Literal["good", "unsure", "bad", "failed"]  # a verdict, or that there is none
-SCORES = ("head_logit", "map_max_logit", "fused_logit", "subspace_logit", "joint_logit")
+SCORES = ("head_logit", "map_max_logit", "fused_logit", "subspace_logit", "joint_logit", "zones_logit")
 _AT_ONCE = 500
 _WORST = 1e308  # in place of the score of a picture that could not be inspected
 
@@ -35,7 +33,8 @@ class Filter:
         part: name of the part.
         model: id of the model.
         source: what sent the picture.
-        reviewed: ``any`` review, ``none``, or one that says the verdict was a ``false-call`` or ``missed``.
+        reviewed: ``any`` review, ``none``, or one that is ``disputed`` or says that the verdict was a ``false-call`` or
+            ``missed``.
     """
 
     since: int | None = None
@@ -72,6 +71,7 @@ _REVIEWED: dict[Reviewed, ColumnElement[bool]] = {
     "none": RESULTS.c.review.is_(None),
     "false-call": and_(RESULTS.c.verdict.in_(("unsure", "bad")), RESULTS.c.review == "good"),
     "missed": and_(RESULTS.c.verdict == "good", RESULTS.c.review == "bad"),
+    "disputed": RESULTS.c.review == "disputed",
 }
 
 
@@ -189,17 +189,6 @@ def count(engine: Engine, wanted: Filter) -> dict[str, int]:
     return counts
 
 
-def review(connection: Connection, id: str, verdict: Review | None, *, by: str) -> bool:  # noqa: A002
-    """Set what a person says a part is, or with None take that back; return whether there is such a result."""
-    at = None if verdict is None else now_ms()
-    changed = (
-        update(RESULTS)
-        .where(RESULTS.c.id == id)
-        .values(review=verdict, reviewed_by=None if verdict is None else by, reviewed_at=at)
-    )
-    return connection.execute(changed).rowcount == 1
-
-
 def public(
     record: Record, stored: Stored | None = "database", *, part_result: PartVerdict | None = None
 ) -> dict[str, Any]:
@@ -218,6 +207,8 @@ def public(
             "verdict": record["review"],
             "by": record["reviewed_by"],
             "at": iso_time(record["reviewed_at"]),
+            "defect": record["review_defect"],
+            "mask": record["review_mask"],
         }
     return {
         "id": record["id"],

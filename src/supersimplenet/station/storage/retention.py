@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from sqlalchemy import Engine, and_, case, func, select, update
+from sqlalchemy import Connection, Engine, and_, case, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from supersimplenet.station.config import StationConfig
@@ -26,13 +26,21 @@ class Retention:
         engine: the database.
         store: the pictures.
         config: the station's settings.
+        waits: returns whether results wait for the database; their pictures would seem to be of no result.
         say: called with a line about a trouble.
     """
 
     def __init__(
-        self, engine: Engine, store: PictureStore, config: StationConfig, *, say: Callable[[str], None]
+        self,
+        engine: Engine,
+        store: PictureStore,
+        config: StationConfig,
+        *,
+        waits: Callable[[], bool],
+        say: Callable[[str], None],
     ) -> None:
-        self._engine, self._store, self._config, self._say = engine, store, config, say
+        self._engine, self._store, self._config = engine, store, config
+        self._waits, self._say = waits, say
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
         self._thread.start()
@@ -44,7 +52,8 @@ class Retention:
 
     def _run(self) -> None:
         while not self._ended.wait(_EVERY_S):
-            self._remove()
+            if not self._waits():
+                self._remove()
 
     def _remove(self) -> None:
         try:
@@ -57,9 +66,11 @@ def remove_pictures(engine: Engine, store: PictureStore, config: StationConfig) 
     """Remove pictures as the settings say; return the number of results whose picture is removed.
 
     Above the limit of size, pictures of good parts go first, then those of others, the oldest first. A picture that
-    several results have is removed with the last of them.
+    several results have is removed with the last of them. One that came just now, again or for the first time, stays
+    unclaimed until it is certain that no result of it is on its way into the database.
     """
     removed = 0
+    _remove_unclaimed(engine, store)
     if config.keep_days is not None:
         before = now_ms() - round(config.keep_days * _DAY_MS)
         while found := _oldest(engine, RESULTS.c.taken_at < before):
@@ -97,9 +108,27 @@ def _remove(engine: Engine, store: PictureStore, found: Sequence[tuple[str, str,
     with writing(engine) as connection:  # first the rows: a picture without a row is a smaller evil than the reverse
         connection.execute(update(RESULTS).where(c.id.in_(ids)).values(kept=False))
         pictures = {picture for _, picture, _ in found}
-        still = set(connection.execute(select(c.picture).where(and_(c.kept, c.picture.in_(pictures)))).scalars())
+        still = _claimed(connection, pictures)
     for result, picture, kind in found:
         store.remove_heat(result)
-        if picture not in still:
-            store.remove_picture(picture, kind)
+        if picture not in still and not store.remove_picture(picture, kind):
+            store.unclaimed.append((picture, kind))
     return len(found)
+
+
+def _remove_unclaimed(engine: Engine, store: PictureStore) -> None:
+    """Remove pictures that turned out to be of no result."""
+    for _ in range(len(store.unclaimed)):
+        picture, kind = store.unclaimed[0]
+        with engine.connect() as connection:
+            is_claimed = bool(_claimed(connection, {picture}))
+        is_done = is_claimed or store.remove_picture(picture, kind)
+        store.unclaimed.popleft()
+        if not is_done:
+            store.unclaimed.append((picture, kind))
+
+
+def _claimed(connection: Connection, pictures: Collection[str]) -> set[str]:
+    """Return those of some pictures that results have."""
+    c = RESULTS.c
+    return set(connection.execute(select(c.picture).where(and_(c.kept, c.picture.in_(pictures)))).scalars())

@@ -93,7 +93,7 @@ def upgrade() -> None:
         sa.Column("size", sa.BigInteger(), nullable=False, comment="bytes of the picture"),
         sa.Column("kept", sa.Boolean(), nullable=False, comment="whether the picture is on the disk"),
         sa.Column("row", sa.JSON(), nullable=False, comment="the columns of a table of predictions"),
-        sa.Column("review", sa.String(length=8), nullable=True, comment="what a person says the part is: good or bad"),
+        sa.Column("review", sa.String(length=8), nullable=True, comment="what people say together: see `Opinion`"),
         sa.Column("reviewed_by", sa.String(length=200), nullable=True),
         sa.Column("reviewed_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_results")),
