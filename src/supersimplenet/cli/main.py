@@ -13,12 +13,15 @@ from supersimplenet.cli import (
     benchmark,
     calibrate,
     data,
+    datasets,
     demo,
     export,
     gate,
     import_weights,
     predict,
+    registry,
     report,
+    review,
     serve,
     station,
     test,
@@ -41,7 +44,10 @@ from supersimplenet.utils.version import __version__
 
 _GROUPS = {
     "data": "make, fetch, check and split datasets",
-    "station": "users, tokens and the audit trail of a station",
+    "datasets": "datasets with versions: import, gather answers, compare, export",
+    "registry": "models of a station: train, compare, promote, roll back",
+    "review": "what people are asked and answer, without a page",
+    "station": "users, tokens, the audit trail and exports of a station",
     "benchmark": "measure this machine, and models on published datasets",
 }
 
@@ -149,6 +155,9 @@ def command_groups() -> dict[str, list[Command]]:
             demo.command(),
         ],
         "data": data.commands(),
+        "datasets": datasets.commands(),
+        "registry": registry.commands(),
+        "review": review.commands(),
         "station": station.commands(),
         "benchmark": benchmark.commands(),
     }

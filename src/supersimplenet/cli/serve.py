@@ -17,6 +17,7 @@ from supersimplenet.cli.last_model import MODEL_HELP, named_or_last
 from supersimplenet.errors import ConfigError
 from supersimplenet.inference.config import HERE, ComputeConfig
 from supersimplenet.utils.console import console, results
+from supersimplenet.utils.files import exists
 from supersimplenet.utils.formatting import counted
 
 if TYPE_CHECKING:
@@ -110,6 +111,14 @@ def _parser() -> OptionParser:
         help="time within which photographs of one name are of one part",
     )
     parser.add_argument("--shift-hours", type=float, default=8.0, help="time that the counts on the page cover")
+    parser.add_argument(
+        "--review-share",
+        type=str,
+        default="1%",
+        help="share of the parts called good that the review queue asks about by chance, for the estimated rates; near "
+        "the threshold, and of other parts, ten times as many",
+    )
+    parser.add_argument("--review-seed", type=NonNegativeInt, default=0, help="another seed draws other parts")
     add_engine(parser)
     parser.add_argument(
         "--trust", action="store_true", help="open an exported torch program, which may run code of whoever made it"
@@ -145,6 +154,8 @@ def _run(options: Namespace) -> int:
         reserve_mib=options.reserve_mib,
         part_minutes=options.part_minutes,
         shift_hours=options.shift_hours,
+        review_share=parse_share(options.review_share, "review-share", ends=True),
+        review_seed=options.review_seed,
     )
     from supersimplenet.station.setup import NOTHING_SET_UP, read_setup
 
@@ -192,7 +203,7 @@ def _models(given: Sequence[str]) -> dict[str, Path]:
         return {DEFAULT_PRODUCT: named_or_last(None)}
     found: dict[str, Path] = {}
     for text in given:
-        match = None if Path(text).exists() else _PRODUCT.fullmatch(text)
+        match = None if exists(text) else _PRODUCT.fullmatch(text)
         if match is None and len(given) > 1:
             raise ConfigError(
                 f"--model: '{text}' of {len(given)} models; wanted each as PRODUCT=MODEL, such as lids={text}"
@@ -200,7 +211,7 @@ def _models(given: Sequence[str]) -> dict[str, Path]:
         product, model = (match[1], match[2]) if match else (DEFAULT_PRODUCT, text)
         if product in found:
             raise ConfigError(f"--model: two models for '{product}'; a product has one")
-        if not Path(model).exists():
+        if not exists(model):
             raise ConfigError(f"--model: {model}: no such model folder or exported file; check the name")
         found[product] = Path(model)
     return found
