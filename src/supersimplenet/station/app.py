@@ -11,9 +11,12 @@ from fastapi import FastAPI
 from supersimplenet.station import pages
 from supersimplenet.station.access.guards import Guard
 from supersimplenet.station.api import access as access_api
+from supersimplenet.station.api import datasets as datasets_api
 from supersimplenet.station.api import inspection as inspection_api
 from supersimplenet.station.api import models as models_api
+from supersimplenet.station.api import registry as registry_api
 from supersimplenet.station.api import results as results_api
+from supersimplenet.station.api import reviews as reviews_api
 from supersimplenet.station.api import thresholds as thresholds_api
 from supersimplenet.station.api.intake import Intake
 from supersimplenet.station.problems import add_problem_handlers
@@ -49,7 +52,10 @@ def build_app(station: Station) -> FastAPI:
         access_api.router,
         inspection_api.router,
         results_api.router,
+        reviews_api.router,
         models_api.router,
+        registry_api.router,
+        datasets_api.router,
         thresholds_api.router,
         pages.router,
     ):

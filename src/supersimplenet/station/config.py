@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supersimplenet.errors import ConfigError
+from supersimplenet.station.review.sampling import Sampling
 
 DATABASE_FILE = "station.db"
+DATABASE_VARIABLE = "SUPERSIMPLENET_DATABASE"  # environment variable: URL of the database, for commands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,9 @@ class StationConfig:
         part_minutes: photographs of the same part name that come within so many minutes are of one part; later ones are
             of another part of that name.
         shift_hours: length of the time that the counts on the page cover.
+        review_share: share of the parts called good that the review queue asks about by chance, to estimate rates;
+            near the threshold, and of parts called unsure or bad, ten times as many.
+        review_seed: another seed draws other parts.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -67,6 +72,8 @@ class StationConfig:
     reserve_mib: int = 1024
     part_minutes: float = 60.0
     shift_hours: float = 8.0
+    review_share: float = 0.01
+    review_seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -84,8 +91,9 @@ class StationConfig:
                 raise ConfigError(f"{name}: {value}; wanted above 0")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port: {self.port}; wanted 0 to 65535")
-        if not 0 <= self.keep_good <= 1:
-            raise ConfigError(f"keep_good: {self.keep_good}; wanted a share from 0 to 1")
+        for name in ("keep_good", "review_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}: {getattr(self, name)}; wanted a share from 0 to 1")
         if self.reserve_mib < 0:
             raise ConfigError(f"reserve_mib: {self.reserve_mib}; wanted 0 or more")
         if (self.certificate is None) != (self.key is None):
@@ -95,6 +103,11 @@ class StationConfig:
     def database_url(self) -> str:
         """The URL of the database."""
         return self.database or f"sqlite:///{self.folder / DATABASE_FILE}"
+
+    @property
+    def sampling(self) -> Sampling:
+        """How parts are drawn for the review queue."""
+        return Sampling(share=self.review_share, seed=self.review_seed)
 
     @property
     def part_ms(self) -> int:

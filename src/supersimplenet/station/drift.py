@@ -106,6 +106,8 @@ class DriftState:
 class Drift:
     """Tests the good parts of each product, one after another; its state is in the database.
 
+    Until that is loaded nothing is tested: what a start without the database inspects is left out.
+
     Args:
         engine: the database.
         models: the models in use.
@@ -116,15 +118,28 @@ class Drift:
         self._engine, self._say = engine, say
         self._lock = threading.Lock()
         self._changed: set[str] = set()
-        stored = self._stored()
-        self._tests = {model.product: _ProductTest.of(model, stored.get(model.product)) for model in models}
+        self._models = models
+        self._tests: dict[str, _ProductTest] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
         self._thread.start()
 
+    def load(self) -> None:
+        """Go on from what is in the database.
+
+        Raises:
+            SQLAlchemyError: it is away.
+        """
+        with self._engine.connect() as connection:
+            stored = {row.product: row.state for row in connection.execute(select(DRIFT))}
+        with self._lock:
+            for model in self._models:
+                if model.product not in self._tests:
+                    self._tests[model.product] = _ProductTest.of(model, stored.get(model.product))
+
     @property
     def states(self) -> list[DriftState]:
-        """The state of each product."""
+        """The state of each product; none before it is loaded."""
         with self._lock:
             return [test.state for test in self._tests.values()]
 
@@ -143,15 +158,24 @@ class Drift:
         """Begin anew with what another model computes; what is measured of pictures goes on."""
         with self._lock:
             earlier = self._tests.get(model.product)
-            self._tests[model.product] = _ProductTest.of(model, None if earlier is None else earlier.plain())
+            if earlier is None:
+                return
+            self._tests[model.product] = _ProductTest.of(model, earlier.plain())
             self._changed.add(model.product)
 
-    def accept(self, model: LoadedModel) -> None:
-        """Take pictures as they are now for the normal: all comparisons begin anew."""
+    def accept(self, model: LoadedModel) -> DriftState:
+        """Take pictures as they are now for the normal: all comparisons begin anew; return the state before.
+
+        Raises:
+            SQLAlchemyError: the state was not loaded yet, and the database is away.
+        """
+        self.load()
         with self._lock:
+            before = self._tests[model.product].state
             self._tests[model.product] = _ProductTest.of(model, None, is_known=False)
             self._changed.add(model.product)
         self.save()
+        return before
 
     def save(self) -> None:
         """Write what changed into the database."""
@@ -181,10 +205,6 @@ class Drift:
     def _run(self) -> None:
         while not self._ended.wait(_SAVES_EVERY_S):
             self.save()
-
-    def _stored(self) -> dict[str, Mapping[str, Any]]:
-        with self._engine.connect() as connection:
-            return {row.product: row.state for row in connection.execute(select(DRIFT))}
 
 
 class _ProductTest:

@@ -123,6 +123,7 @@ class Inspections:
 
     Args:
         threads: number of threads.
+        ids: makes the results' ids.
         store: where pictures are kept.
         recorder: where results are recorded.
         config: the station's settings.
@@ -133,6 +134,7 @@ class Inspections:
         self,
         *,
         threads: int,
+        ids: Ids,
         store: PictureStore,
         recorder: Recorder,
         config: StationConfig,
@@ -140,7 +142,7 @@ class Inspections:
     ) -> None:
         self._store, self._recorder, self._config, self._say = store, recorder, config, say
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._ids = Ids()
+        self._ids = ids
         self._lock = threading.Lock()
         self._in_work = self._unkept = 0
         self._warned_at = 0.0
@@ -267,10 +269,12 @@ class Inspections:
         self._put(job, record)
 
     def _put(self, job: _Job, record: Record) -> None:
-        shown = shown_by(record)
+        own = record
 
         def then(record: Record, stored: Stored) -> None:
-            if shown_by(record) != shown:
+            if record["id"] != own["id"] and own["kept"]:  # its key has a result already
+                self._store.take_back(own["id"], own["picture"], own["kind"])
+            if shown_by(record) != shown_by(own):
                 job.future.set_exception(ReusedKeyError())
             else:
                 job.future.set_result(Inspected(record=record, stored=stored))
@@ -310,6 +314,8 @@ class Inspections:
             "review": None,
             "reviewed_by": None,
             "reviewed_at": None,
+            "review_defect": None,
+            "review_mask": None,
         }
 
     def _wants(self, verdict: Verdict, sha256: str) -> bool:
@@ -329,6 +335,7 @@ class Inspections:
             if prediction is not None:
                 self._store.add_heat(record["id"], prediction)
         except OSError as error:
+            self._store.take_back(record["id"], record["picture"], record["kind"])
             self._warn(f"a picture cannot be kept ({error.strerror}); inspection goes on")
             return False
         return True

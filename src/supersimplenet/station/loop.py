@@ -13,6 +13,8 @@ T = TypeVar("T")
 class Loop:
     """Runs coroutines in a thread of its own, until it is closed.
 
+    The loop waits with a selector, which Windows does not do by default: aiomqtt needs it.
+
     Args:
         name: name of the thread.
     """
@@ -22,7 +24,7 @@ class Loop:
 
     def __init__(self, name: str) -> None:
         ready = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._stay(ready),), name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(ready,), name=name, daemon=True)
         self._thread.start()
         ready.wait()
 
@@ -46,6 +48,22 @@ class Loop:
         """Cancel what still runs, and end the thread."""
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join()
+
+    def _run(self, ready: threading.Event) -> None:
+        """Do what `asyncio.run` does, which chooses the loop by itself in Python 3.10."""
+        loop = asyncio.SelectorEventLoop()
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(self._stay(ready))
+            running = asyncio.all_tasks(loop)
+            for task in running:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*running, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
 
     async def _stay(self, ready: threading.Event) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()

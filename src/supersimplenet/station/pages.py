@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request
@@ -34,56 +34,20 @@ _CHOSEN = "language"  # cookie of the chooser, which the page sets
 _VISIT = "language-visit"  # cookie of ?lang=, until the browser is closed or another language is chosen
 _RANGE = re.compile(r"\s*([A-Za-z]{1,8})[A-Za-z0-9-]*\s*(?:;\s*q=([0-9.]{1,5}))?\s*")  # de-AT;q=0.8
 
+_ADDRESSES = {  # of each page; a page is ``assets/NAME.html`` with its style and script of that name
+    "line": "/",
+    "history": "/history",
+    "review": "/review",
+    "try": "/try",
+    "models": "/models",
+    "threshold": "/threshold",
+    "health": "/health",
+    "result": "/results/{id}",  # its script takes the id from the address
+    "users": "/users",  # its script asks for what an admin alone may see
+    "login": "/login",
+}
+
 router = APIRouter(include_in_schema=False)
-
-
-@router.get("/")
-def line(request: Request) -> HTMLResponse:
-    """Return the page of the line."""
-    return _shell(request, "line")
-
-
-@router.get("/history")
-def history(request: Request) -> HTMLResponse:
-    """Return the page that searches results."""
-    return _shell(request, "history")
-
-
-@router.get("/try")
-def try_pictures(request: Request) -> HTMLResponse:
-    """Return the page that inspects pictures without recording anything."""
-    return _shell(request, "try")
-
-
-@router.get("/threshold")
-def threshold(request: Request) -> HTMLResponse:
-    """Return the page that shows scores and sets a threshold."""
-    return _shell(request, "threshold")
-
-
-@router.get("/health")
-def health(request: Request) -> HTMLResponse:
-    """Return the page of speed, sources, sinks and drift."""
-    return _shell(request, "health")
-
-
-@router.get("/results/{id}")
-def result(request: Request, id: str) -> HTMLResponse:  # noqa: A002
-    """Return the page of a result; its script takes the id from the address."""
-    del id
-    return _shell(request, "result")
-
-
-@router.get("/users")
-def users(request: Request) -> HTMLResponse:
-    """Return the page of users, tokens and the audit trail, which an admin alone may see filled."""
-    return _shell(request, "users")
-
-
-@router.get("/login")
-def login(request: Request) -> HTMLResponse:
-    """Return the page to log in."""
-    return _shell(request, "login")
 
 
 @router.get("/favicon.ico")
@@ -143,3 +107,7 @@ def _shell(request: Request, name: str) -> HTMLResponse:
     if request.query_params.get("lang") == language:
         answer.set_cookie(_VISIT, language, samesite="lax")
     return answer
+
+
+for _name, _address in _ADDRESSES.items():
+    router.add_route(_address, partial(_shell, name=_name))

@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from supersimplenet.station.storage.database import NotReachedError
 from supersimplenet.utils.formatting import counted, printable
 
 _NO_BODY = (204, 304)
@@ -97,8 +98,16 @@ def _answer_invalid(request: Request, error: Exception) -> Response:
     )
 
 
+def not_reached() -> Problem:
+    """Return the answer while the database was not reached since the start: nobody is let in who is not known."""
+    message = "the database was not reached since the start, so nobody is known yet; it is tried again by itself"
+    return Problem(503, "database_not_reached", message, {"Retry-After": str(_AWAY_S)})
+
+
 def _answer_away(request: Request, error: Exception) -> Response:
-    del request, error
+    del request
+    if isinstance(error, NotReachedError):
+        return problem_answer(not_reached())
     message = "the database cannot be reached; try again in some seconds"
     return problem_answer(Problem(503, "database_away", message, {"Retry-After": str(_AWAY_S)}))
 

@@ -94,6 +94,8 @@ def serve(
 
 
 def _check_reach(config: StationConfig, station: Station) -> None:
+    if not station.has_reached_database:
+        return  # who may use it is not known: nobody, until it is
     if not config.is_local and Accounts(station.engine).is_empty():
         raise ConfigError(
             f"host: {config.host} is reached from other computers, and the station has no users yet; add one first",

@@ -22,11 +22,15 @@ class Sign:
         code: short name.
         text: what it is, and what to do.
         values: what the text names, for the page's texts in other languages.
+        reason_code: short name of the reason that is among them; empty for none, or words of a library.
+        reason_values: what the reason names.
     """
 
     code: str
     text: str
     values: Mapping[str, str | int] = field(default_factory=dict)
+    reason_code: str = ""
+    reason_values: Mapping[str, str] = field(default_factory=dict)
 
 
 def signs_of(station: Station) -> Iterator[Sign]:
@@ -37,6 +41,9 @@ def signs_of(station: Station) -> Iterator[Sign]:
         if state.drifted_at is not None:
             text = f"Pictures of {state.product} are not like those before them any more. See the page Health."
             yield Sign(code="drift", text=text, values={"product": state.product})
+    for product, reason in station.registry.failed.items():
+        text = f"The model that was promoted for {product} cannot be used ({reason}). The one before it stays."
+        yield Sign(code="model", text=text, values={"product": product, "reason": reason})
     for model in station.models:
         if not model.predictor.is_calibrated:
             text = f"The model of {model.product} has no valid guarantee. Run supersimplenet calibrate."
@@ -68,7 +75,13 @@ def _of_ways(station: Station) -> Iterator[Sign]:
     for sink in (each.state for each in station.deliveries):
         if sink.away:
             text = f"Sink '{sink.name}' is away ({sink.reason}). Inspection goes on; results follow later."
-            yield Sign(code="sink", text=text, values={"name": sink.name, "reason": sink.reason})
+            yield Sign(
+                code="sink",
+                text=text,
+                values={"name": sink.name, "reason": sink.reason},
+                reason_code=sink.reason_code,
+                reason_values=sink.reason_values,
+            )
     for delivery in station.deliveries:
         if delivery.set_aside.is_file():
             name, file = delivery.name, delivery.set_aside.name
@@ -79,7 +92,7 @@ def _of_ways(station: Station) -> Iterator[Sign]:
         if name not in set_up:
             text = (
                 f"Results wait for the sink '{name}' ({number}), which is not in the setup. Put it back, or run "
-                f"supersimplenet station outbox --drop {name} with the station's --folder or --database."
+                f"supersimplenet station outbox --drop {name} with the station's --folder and --database."
             )
             yield Sign(code="outbox", text=text, values={"name": name, "count": number})
 

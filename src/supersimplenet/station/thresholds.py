@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import datetime
 
 import numpy as np
 from sqlalchemy import Connection, Engine, delete, insert, select
@@ -39,11 +39,16 @@ class SetThreshold:
     set_at: int
 
 
-def with_threshold(calibration: Calibration | None, threshold_logit: float) -> Calibration:
+def with_threshold(calibration: Calibration | None, threshold_logit: float, *, at_ms: int) -> Calibration:
     """Return a calibration with another threshold, and the false-alarm rate that holds for it.
 
     The bound holds at all thresholds at once, since who sets one may have seen the scores. Nothing bounds escapes: the
     scores of the bad parts are not known here.
+
+    Args:
+        calibration: the calibration as it was loaded.
+        threshold_logit: the other threshold.
+        at_ms: when it was set, in milliseconds since 1970: the guarantee has that date, also after a later start.
 
     Raises:
         ConfigError: there is no calibration of which anything could be said.
@@ -66,14 +71,19 @@ def with_threshold(calibration: Calibration | None, threshold_logit: float) -> C
         bad_parts=0,
         escapes=0,
         expected_escapes=None,
-        date=date.today().isoformat(),
+        date=datetime.fromtimestamp(at_ms / 1000).astimezone().date().isoformat(),
     )
 
 
-def adjusted(model: LoadedModel, threshold_logit: float | None) -> LoadedModel:
+def adjusted(model: LoadedModel, threshold_logit: float | None, *, at_ms: int | None = None) -> LoadedModel:
     """Return a model with another threshold, as a model of its own; with None as it was loaded.
 
     Images that are in work keep the threshold that they began with.
+
+    Args:
+        model: the model.
+        threshold_logit: the other threshold.
+        at_ms: when it was set, in milliseconds since 1970; None for now.
 
     Raises:
         ConfigError: see `with_threshold`.
@@ -82,7 +92,9 @@ def adjusted(model: LoadedModel, threshold_logit: float | None) -> LoadedModel:
     if threshold_logit is None:
         return base
     predictor = copy.copy(base.predictor)
-    predictor.calibration = with_threshold(base.predictor.calibration, threshold_logit)
+    predictor.calibration = with_threshold(
+        base.predictor.calibration, threshold_logit, at_ms=now_ms() if at_ms is None else at_ms
+    )
     assert predictor.calibration is not None
     facts = {
         **base.facts,
@@ -94,22 +106,20 @@ def adjusted(model: LoadedModel, threshold_logit: float | None) -> LoadedModel:
     return replace(base, id=id_of(facts), predictor=predictor, facts=facts, base=base)
 
 
-def stored_threshold(engine: Engine, product: str) -> SetThreshold | None:
-    """Return the threshold that was set for a product; None for none."""
-    with engine.connect() as connection:
-        row = connection.execute(select(THRESHOLDS).where(THRESHOLDS.c.product == product)).mappings().first()
-    return None if row is None else SetThreshold(**row)
+def stored_thresholds(connection: Connection) -> dict[str, SetThreshold]:
+    """Return the thresholds that were set, by product."""
+    return {row["product"]: SetThreshold(**row) for row in connection.execute(select(THRESHOLDS)).mappings()}
 
 
 def store_threshold(
-    connection: Connection, model: LoadedModel, threshold_logit: float | None, *, by: str
+    connection: Connection, model: LoadedModel, threshold_logit: float | None, *, by: str, at_ms: int
 ) -> SetThreshold | None:
     """Keep the threshold of a product for the next start; with None forget it."""
     connection.execute(delete(THRESHOLDS).where(THRESHOLDS.c.product == model.product))
     if threshold_logit is None:
         return None
     base = model.base or model
-    row = SetThreshold(product=model.product, base=base.id, threshold_logit=threshold_logit, set_by=by, set_at=now_ms())
+    row = SetThreshold(product=model.product, base=base.id, threshold_logit=threshold_logit, set_by=by, set_at=at_ms)
     connection.execute(insert(THRESHOLDS).values(**vars(row)))
     return row
 

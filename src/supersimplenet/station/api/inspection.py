@@ -14,11 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from supersimplenet.errors import printable
 from supersimplenet.postprocessing.parts import part_verdicts
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import Intake, busy, pictures_of
-from supersimplenet.station.api.routes import ERRORS, Here, StrictRoute, operator
+from supersimplenet.station.api.routes import ERRORS, Here, StrictRoute, model_of, operator
 from supersimplenet.station.inspection import FullError, Inspected, Picture, ReusedKeyError
 from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.problems import Problem, problem_answer
@@ -99,7 +98,7 @@ async def inspect(
     picture that is answered with a result is recorded.
     """
     del name, part  # read by `pictures_of`
-    model = _model(station, product or request.headers.get("x-product"))
+    model = model_of(station, product or request.headers.get("x-product"))
     intake: Intake = request.app.state.intake
     with intake.holding() as body:
         await intake.fill(body, request)
@@ -190,15 +189,6 @@ def _answer(station: Station, answers: list[Inspected]) -> Response:
         if answer.heat is not None:
             result["heat"] = _data_url(answer.heat)
     return JSONResponse({"results": found, "parts": of_parts})
-
-
-def _model(station: Station, product: str | None) -> LoadedModel:
-    try:
-        return station.models.of(product)
-    except KeyError:
-        names = ", ".join(station.models.products)
-        text = "no product is named" if product is None else f"no product '{printable(product)}'"
-        raise Problem(404, "product", f"{text}; this station inspects {names}") from None
 
 
 def _data_url(png: bytes) -> str:

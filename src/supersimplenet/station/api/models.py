@@ -18,7 +18,7 @@ from supersimplenet.station.api.routes import ERRORS, Here, StrictRoute, enginee
 from supersimplenet.station.drift import DriftState
 from supersimplenet.station.metrics import CONTENT_TYPE
 from supersimplenet.station.models import LoadedModel
-from supersimplenet.station.problems import Problem
+from supersimplenet.station.problems import Problem, not_reached
 from supersimplenet.station.signs import signs_of
 from supersimplenet.station.storage.database import writing
 from supersimplenet.station.storage.results import iso_time
@@ -75,8 +75,7 @@ def accept_drift(station: Here, product: str, who: Annotated[Identity, engineer]
     """Take the pictures as they are now for the normal; comparison begins anew."""
     if product not in station.models.products:
         raise not_there("product", product)
-    (before,) = [state for state in station.drift.states if state.product == product]
-    station.drift.accept(station.models.of(product))
+    before = station.drift.accept(station.models.of(product))
     with writing(station.engine) as connection:
         details = {"product": product, "changed": [each.name for each in before.changed]}
         append(connection, who=who.name, what="accept drift", details=details)
@@ -112,7 +111,12 @@ async def live() -> dict[str, bool]:
 
 @router.get("/ready", responses=ERRORS)
 async def ready(station: Here) -> dict[str, bool]:
-    """Answer with 200 where pictures are taken: also while the database is away, as results then wait on the disk."""
+    """Answer with 200 where pictures are taken: also while the database is away, as results then wait on the disk.
+
+    Until it was reached once since the start nobody is known, and only those of sources are taken: 503.
+    """
+    if not station.has_reached_database:
+        raise not_reached()
     if station.inspections.is_full:
         raise busy("the queue is full")
     return {"ready": True}

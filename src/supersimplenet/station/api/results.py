@@ -1,9 +1,8 @@
-"""Routes of results: search, pictures, parts, reviews, exports, and the stream of new ones."""
+"""Routes of results: search, pictures, parts, exports, and the stream of new ones."""
 
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -15,25 +14,21 @@ from starlette.concurrency import run_in_threadpool
 
 from supersimplenet.errors import ImageError
 from supersimplenet.preprocessing.reading import FULL_RANGE, ReadConfig
-from supersimplenet.station.access.accounts import Identity
-from supersimplenet.station.access.audit import append
 from supersimplenet.station.access.guards import may_go_on
 from supersimplenet.station.api import shapes
 from supersimplenet.station.api.intake import busy
 from supersimplenet.station.api.moments import MOMENT_TEXT, Moment, in_ms
-from supersimplenet.station.api.routes import ERRORS, Here, StrictRoute, not_there, operator
+from supersimplenet.station.api.routes import ERRORS, Here, StrictRoute, found_result, not_there, operator
 from supersimplenet.station.problems import Problem
 from supersimplenet.station.station import Station
 from supersimplenet.station.storage import exports, names, results
-from supersimplenet.station.storage.database import writing
-from supersimplenet.station.storage.pictures import SHOWN_KINDS, SHOWN_SIDES_PX
+from supersimplenet.station.storage.pictures import SHOWN_KINDS, SHOWN_SIDES_PX, levels_png
 from supersimplenet.station.storage.recorder import Record
 from supersimplenet.utils.formatting import nearest
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture never changes
 _MOST_NAMED = 20  # products in a message
-_PUBLISHING = threading.Lock()  # of two reviews of a result, the later one is also published later
 
 
 def wanted_results(  # one parameter for each in the URL
@@ -65,7 +60,7 @@ def list_results(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> Response:
     """Search results by time, verdict, product, part, model, source and review."""
-    last = None if after is None else _found(station, after)
+    last = None if after is None else found_result(station, after)
     found = results.search(station.engine, wanted, order=order, after=last, limit=limit + 1)
     if not found:
         _check_names(station, wanted)
@@ -106,13 +101,13 @@ def pictures_as_zip(station: Here, wanted: Wanted) -> Response:
 @router.get("/results/{id}", response_model=shapes.ResultShape, responses=ERRORS, dependencies=[operator])
 def one_result(station: Here, id: str) -> Response:  # noqa: A002
     """Return a result."""
-    return JSONResponse(station.public([_found(station, id)])[0])
+    return JSONResponse(station.public([found_result(station, id)])[0])
 
 
 @router.get("/results/{id}/picture", response_class=FileResponse, responses=ERRORS, dependencies=[operator])
 def picture(station: Here, id: str) -> Response:  # noqa: A002
     """Return the picture as it was sent."""
-    record = _found(station, id)
+    record = found_result(station, id)
     kind = SHOWN_KINDS.get(record["kind"], "application/octet-stream")
     name = f"{id}.{record['kind']}"
     return FileResponse(_kept(station, record), media_type=kind, headers=_KEPT | _attached(name))
@@ -122,12 +117,12 @@ def picture(station: Here, id: str) -> Response:  # noqa: A002
 def view(
     station: Here,
     id: str,  # noqa: A002
-    side: Annotated[int, Query(description="longest side in px: 320 or 1600")] = SHOWN_SIDES_PX[1],
+    side: Annotated[int, Query(description="longest side in px, at most: 320, 1600 or 8192")] = SHOWN_SIDES_PX[1],
 ) -> Response:
     """Return the picture as the model sees it, as a JPEG for a browser."""
     if side not in SHOWN_SIDES_PX:
-        raise Problem(422, "side", f"side: {side}; wanted 320 or 1600")
-    record = _found(station, id)
+        raise Problem(422, "side", f"side: {side}; wanted 320, 1600 or 8192")
+    record = found_result(station, id)
     _kept(station, record)
     reading = _reading(station, record["product"])
     try:
@@ -140,31 +135,16 @@ def view(
 @router.get("/results/{id}/heat", response_class=FileResponse, responses=ERRORS, dependencies=[operator])
 def heat(station: Here, id: str) -> Response:  # noqa: A002
     """Return the anomaly map in its colours, as a PNG with opacity, to be laid over the picture."""
-    record = _found(station, id)
-    _kept(station, record)
-    path = station.store.heat(record["id"])
-    if not path.is_file():
-        raise Problem(404, "no_map", "the map of this result is not kept")
-    return FileResponse(path, media_type="image/png", headers=_KEPT)
+    return FileResponse(_map_of(station, id), media_type="image/png", headers=_KEPT)
 
 
-@router.post("/results/{id}/review", response_model=shapes.ResultShape, responses=ERRORS)
-def review(
-    station: Here,
-    id: str,  # noqa: A002
-    body: shapes.ReviewBody,
-    who: Annotated[Identity, operator],
-) -> Response:
-    """Say what a part is: a false call is a good part, a missed defect a bad one. Null takes it back."""
-    with writing(station.engine) as connection:
-        if not results.review(connection, id, body.verdict, by=who.name):
-            raise not_there("result", id)
-        append(connection, who=who.name, what="review", details={"result": id, "verdict": body.verdict})
-    with _PUBLISHING:
-        (result,) = station.public([_found(station, id)])
-        if station.hub is not None:
-            station.hub.publish_review(result)
-    return JSONResponse(result)
+@router.get("/results/{id}/levels", response_class=Response, responses=ERRORS, dependencies=[operator])
+def levels(station: Here, id: str) -> Response:  # noqa: A002
+    """Return the anomaly map as a grey PNG of 8 bits that rises with the anomaly, in the picture's proportions.
+
+    Of a calibrated model, 128 and more reach the pixel threshold.
+    """
+    return Response(levels_png(_map_of(station, id)), media_type="image/png", headers=_KEPT)
 
 
 @router.get("/parts/{product}/{part:path}", response_model=shapes.PartAnswer, responses=ERRORS, dependencies=[operator])
@@ -216,17 +196,19 @@ def _check_names(station: Station, wanted: results.Filter) -> None:
         raise Problem(404, "model", f"no model '{model}'; wanted an id of 64 digits as in results and /v1/models")
 
 
-def _found(station: Station, id: str) -> Record:  # noqa: A002
-    record = results.find(station.engine, id) if len(id) == 32 and id.isalnum() else None
-    if record is None:
-        raise not_there("result", id)
-    return record
-
-
 def _kept(station: Station, record: Record) -> Path:
     path = station.store.picture(record["picture"], record["kind"])
     if not record["kept"] or not path.is_file():
         raise Problem(404, "not_kept", "the picture of this result is not kept")
+    return path
+
+
+def _map_of(station: Station, id: str) -> Path:  # noqa: A002
+    record = found_result(station, id)
+    _kept(station, record)
+    path = station.store.heat(record["id"])
+    if not path.is_file():
+        raise Problem(404, "no_map", "the map of this result is not kept")
     return path
 
 

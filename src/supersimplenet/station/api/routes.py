@@ -12,8 +12,11 @@ from starlette.datastructures import QueryParams
 
 from supersimplenet.errors import printable
 from supersimplenet.station.access.guards import refuse_secrets_in_address, require
+from supersimplenet.station.models import LoadedModel
 from supersimplenet.station.problems import ErrorAnswer, Problem
 from supersimplenet.station.station import Station
+from supersimplenet.station.storage import results
+from supersimplenet.station.storage.recorder import Record
 from supersimplenet.utils.formatting import listed, nearest
 
 operator, engineer = Depends(require("operator")), Depends(require("engineer"))
@@ -79,6 +82,32 @@ def _check_query(given: QueryParams, known: Sequence[str]) -> None:
     for name in given:
         if (times := len(given.getlist(name))) > 1:
             raise Problem(422, "query", f"query: {name}: given {times} times; wanted once")
+
+
+def model_of(station: Station, product: str | None) -> LoadedModel:
+    """Return the model of a product, which need not be named where there is one.
+
+    Raises:
+        Problem: there is no such product, or several and none is named.
+    """
+    try:
+        return station.models.of(product)
+    except KeyError:
+        names = ", ".join(station.models.products)
+        text = "no product is named" if product is None else f"no product '{printable(product)}'"
+        raise Problem(404, "product", f"{text}; this station inspects {names}") from None
+
+
+def found_result(station: Station, id: str) -> Record:  # noqa: A002
+    """Return a result by its id.
+
+    Raises:
+        Problem: there is none.
+    """
+    record = results.find(station.engine, id) if len(id) == 32 and id.isalnum() else None
+    if record is None:
+        raise not_there("result", id)
+    return record
 
 
 def not_there(what: str, name: str) -> Problem:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from supersimplenet.station.problems import ErrorDetail
+from supersimplenet.station.review.opinions import AnswerName, AskedName, OpinionName
 from supersimplenet.station.storage.results import iso_time
 
 VerdictName = Literal["good", "unsure", "bad"]
@@ -40,6 +41,7 @@ class DefectShape(BaseModel):
     outline_width: int
     outline_height: int
     outline_area_px: float
+    zone: str | None = Field(default=None, description="the zone in which it counts; null elsewhere, and without zones")
 
 
 class PictureShape(BaseModel):
@@ -54,11 +56,15 @@ class PictureShape(BaseModel):
 
 
 class ReviewShape(BaseModel):
-    """What a person says a part is."""
+    """What people say a part is."""
 
-    verdict: Literal["good", "bad"]
-    by: str
+    verdict: OpinionName = Field(
+        description="what most say; unusable: the picture shows no part as it should; disputed: as many say another"
+    )
+    by: str = Field(description="who answered last")
     at: str
+    defect: str | None = Field(description="kind of the defect, where someone named it")
+    mask: Sha256 | None = Field(description="of the mask's file, where someone drew the defect")
 
 
 class PartShape(BaseModel):
@@ -189,9 +195,76 @@ class PartAnswer(PartShape):
 
 
 class ReviewBody(Body):
-    """What the part is, as a person sees it; null takes a review back."""
+    """What the part is, as a person sees it; null takes the person's answer back."""
 
-    verdict: Literal["good", "bad"] | None
+    verdict: AnswerName | None
+    defect: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        None, description="kind of the defect of a bad part"
+    )
+    asked: AskedName | None = Field(None, description="the reason for which the review queue had asked")
+
+
+class AnswerOfPerson(BaseModel):
+    """What a person said about a result."""
+
+    who: str
+    at: IsoTime
+    verdict: AnswerName | None = Field(description="null: the person took the earlier answer back")
+    defect: str | None
+    mask: Sha256 | None
+    asked: AskedName | None = Field(description="why the review queue had asked")
+
+
+class AnswersShape(BaseModel):
+    """All answers about a result, in their order."""
+
+    answers: list[AnswerOfPerson]
+
+
+class AskedShape(BaseModel):
+    """A part that the review queue asks about."""
+
+    result: ResultShape
+    reason: AskedName = Field(
+        description="why: disputed (people do not agree), random (drawn by chance, to estimate rates), unsure (the "
+        "verdict), clicked (a missed defect of which neither kind nor place is known), disagreement (of the scores), "
+        "shadow (a candidate contradicts the verdict), novel (far from all good parts, though called good), expected "
+        "(the verdict is most likely to be wrong)"
+    )
+    wrong: float | None = Field(description="probability that the verdict is wrong; null with too few answers")
+
+
+class QueueShape(BaseModel):
+    """What to ask next, the most useful first."""
+
+    asked: list[AskedShape]
+    expected_corrections: float | None = Field(
+        description="number of these verdicts that are expected to be wrong; null with too few answers"
+    )
+    defects: list[str] = Field(description="kinds of defects that were named so far")
+
+
+class RateShape(BaseModel):
+    """An estimated share of parts, with a 95 % interval."""
+
+    rate: float
+    low: float
+    high: float
+    parts: int = Field(description="all parts of which it is a share")
+    drawn: int = Field(description="those that were drawn by chance and have an answer")
+    events: int = Field(description="those of the drawn ones that are counted")
+
+
+class RatesShape(BaseModel):
+    """How often the verdict is wrong, from parts that were drawn by chance for a person."""
+
+    escapes: RateShape | None = Field(description="share of the parts called good that are bad")
+    false_calls: RateShape | None = Field(description="share of the parts called unsure or bad that are good")
+    asked: int = Field(description="parts that were drawn")
+    answered: int = Field(description="those that have an answer")
+    known_escapes: int = Field(description="parts called good that a person found to be bad, drawn or not")
+    known_false_calls: int = Field(description="parts called unsure or bad that a person found to be good")
+    failed: int = Field(description="parts without a verdict, which are in no rate")
 
 
 class ModelShape(BaseModel):
@@ -221,6 +294,7 @@ class ThresholdShape(BaseModel):
     max_false_alarms: float | None = Field(description="share of good parts called bad that is not exceeded")
     confidence: float | None = Field(description="of the guarantee")
     guarantee: str | None = Field(description="in a sentence, to be signed")
+    calibration: dict[str, Any] | None = Field(description="all that the guarantee rests on, as in /v1/models")
     part_logits: list[float] = Field(description="the calibration's good parts, ascending")
     set_by: str | None = Field(description="who set another one than the calibration's")
     set_at: str | None = Field(description="when; ISO 8601, UTC")
@@ -238,7 +312,7 @@ class ScoresShape(BaseModel):
     """Scores of the newest results, the newest first."""
 
     scores_logit: list[float]
-    reviews: list[Literal["good", "bad"] | None]
+    reviews: list[OpinionName | None]
 
 
 class SpeedShape(BaseModel):
@@ -256,6 +330,8 @@ class SignShape(BaseModel):
     code: str
     text: str = Field(description="what it is and what to do, in English")
     values: dict[str, str | int] = Field(description="what the text names, for texts in other languages")
+    reason_code: str = Field(description="short name of the reason; empty for none, and for words of a library")
+    reason_values: dict[str, str] = Field(description="what the reason names, for texts in other languages")
 
 
 class SourceShape(BaseModel):
@@ -276,6 +352,8 @@ class SinkShape(BaseModel):
     kind: str
     away: bool
     reason: str = Field(description="why it is away")
+    reason_code: str = Field(description="short name of the reason; empty for none, and for words of a library")
+    reason_values: dict[str, str] = Field(description="what the reason names, for texts in other languages")
     refused: int = Field(description="results that it refused, since the start")
     late: int = Field(description="results that came too late for it to act on, since the start")
     waiting: int = Field(description="results that it has not got yet")

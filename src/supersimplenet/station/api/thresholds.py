@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
 from supersimplenet.errors import ConfigError
+from supersimplenet.inference.config import to_plain
 from supersimplenet.station import thresholds
 from supersimplenet.station.access.accounts import Identity
 from supersimplenet.station.api import shapes
@@ -74,7 +75,8 @@ def _model(station: Station, product: str) -> LoadedModel:
 
 def _plain(station: Station, model: LoadedModel) -> dict[str, Any]:
     calibration, base = model.predictor.calibration, model.base or model
-    stored = thresholds.stored_threshold(station.engine, model.product)
+    with station.engine.connect() as connection:
+        stored = thresholds.stored_thresholds(connection).get(model.product)
     is_stored = stored is not None and stored.base == base.id
     return {
         "product": model.product,
@@ -86,6 +88,7 @@ def _plain(station: Station, model: LoadedModel) -> dict[str, Any]:
         "max_false_alarms": None if calibration is None else calibration.max_false_alarms,
         "confidence": None if calibration is None else calibration.confidence,
         "guarantee": None if calibration is None else calibration.guarantee(),
+        "calibration": to_plain(calibration),
         "part_logits": [] if calibration is None else list(calibration.part_logits),
         "set_by": stored.set_by if stored is not None and is_stored else None,
         "set_at": iso_time(stored.set_at) if stored is not None and is_stored else None,

@@ -20,8 +20,8 @@ export class Refused extends Error {
 /** No answer at all. */
 export class Unreachable extends Error {}
 
-/** Ask the station; a body is JSON, or a Blob as it is. */
-export async function ask(path, { method = "GET", body, login = true, withinMs = LONGEST_MS } = {}) {
+/** Ask the station; a body is JSON, or a Blob as it is. The answer is what its JSON holds, or with `file` a Blob. */
+export async function ask(path, { method = "GET", body, login = true, withinMs = LONGEST_MS, file = false } = {}) {
   const headers = {};
   const isFile = body instanceof Blob;
   if (body !== undefined) headers["Content-Type"] = isFile ? "application/octet-stream" : "application/json";
@@ -33,12 +33,12 @@ export async function ask(path, { method = "GET", body, login = true, withinMs =
     answer = await fetch(path, {
       method, headers, body: body === undefined || isFile ? body : JSON.stringify(body), signal: timeout(withinMs), cache: "no-store",
     });
-    content = await answer.text();
+    content = await (file && answer.ok ? answer.blob() : answer.text());
   } catch {
     throw new Unreachable(text("problem.unreachable"));
   }
   readClock(answer.headers.get("date"), began);
-  if (answer.ok) return content === "" ? null : JSON.parse(content);
+  if (answer.ok) return file ? content : content === "" ? null : JSON.parse(content);
   if (answer.status === 401 && login) return toLogin();
   const error = detail(content);
   throw new Refused(answer.status, error.code, errorWords(error) ?? text("problem.status", { status: answer.status }),

@@ -9,7 +9,7 @@ export const ADDRESS_FILTERS = ["since", "until", "verdict", "product", "part", 
 const TIMES = ["since", "until"];
 const CHOICES = {
   verdict: VERDICTS,
-  reviewed: ["any", "none", "false-call", "missed"],
+  reviewed: ["any", "none", "false-call", "missed", "disputed"],
   order: ["oldest", "worst"], // newest is the one that need not be named
 };
 

@@ -1,11 +1,12 @@
 // What all pages have: texts, who I am, log out, language, light and dark, signs.
 
-import { logOut, whoAmI } from "./api.js";
+import { logOut, Refused, Unreachable, whoAmI } from "./api.js";
 import { byId, element } from "./dom.js";
 import { remember, remembered } from "./storage.js";
-import { fillTexts, hasText, text } from "./texts.js";
+import { fillTexts, hasText, reasonWords, text } from "./texts.js";
 
 const YEAR_S = 365 * 86400;
+const AGAIN_MS = 3000;
 const THEMES = ["system", "light", "dark"];
 const THEME_MARKS = { system: "◐", light: "☀", dark: "☾" };
 
@@ -13,9 +14,24 @@ const THEME_MARKS = { system: "◐", light: "☀", dark: "☾" };
 export async function begin() {
   beginFrame();
   showPlace();
-  const me = await whoAmI();
+  const me = await known();
   showWho(me);
   return me;
+}
+
+/** Who I am, as soon as the station can say it; until then a sign says why not. */
+async function known() {
+  for (;;) {
+    try {
+      const me = await whoAmI();
+      showLost(null);
+      return me;
+    } catch (error) {
+      if (!(error instanceof Unreachable || (error instanceof Refused && error.status === 503))) throw error;
+      showLost(error.message);
+    }
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+  }
 }
 
 /** On a phone the pages are a row that scrolls: show where one is. */
@@ -47,7 +63,8 @@ export function beginFrame() {
 
 /** The chosen language is in a cookie, so that the station sends its next pages in it; without cookies, in the address. */
 function beginLanguage() {
-  byId("language").addEventListener("change", ({ target }) => {
+  const chooser = byId("language");
+  chooser.addEventListener("change", ({ target }) => {
     document.cookie = "language-visit=; path=/; max-age=0";
     document.cookie = `language=${target.value}; path=/; max-age=${YEAR_S}; samesite=lax`;
     const address = new URL(location.href);
@@ -56,6 +73,7 @@ function beginLanguage() {
     address.hash = ""; // with one, the browser would stay on this page
     location.replace(address);
   });
+  chooser.disabled = false; // until here a choice would be lost
 }
 
 function beginTheme() {
@@ -95,8 +113,10 @@ export function showSigns(signs) {
 }
 
 /** In the page's language where it knows the sign; else the station's own words, which are English. */
-function signWords({ code, text: own, values }) {
-  return values !== undefined && hasText(`sign.${code}.text`) ? text(`sign.${code}.text`, values) : own;
+function signWords(sign) {
+  const { code, text: own, values } = sign;
+  if (values === undefined || !hasText(`sign.${code}.text`)) return own;
+  return text(`sign.${code}.text`, { ...values, reason: reasonWords({ ...sign, reason: values.reason }) });
 }
 
 /** The sign of a lost connection; null takes it away. */

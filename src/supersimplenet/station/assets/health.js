@@ -5,7 +5,7 @@ import { byId, element, pairs } from "./dom.js";
 import { driftBox } from "./drift.js";
 import { begin, isEngineer, showLost, showProblem, showSigns } from "./frame.js";
 import { row, table } from "./list.js";
-import { decimal, minuteOf, text, whole } from "./texts.js";
+import { decimal, minuteOf, reasonWords, text, whole } from "./texts.js";
 
 const EVERY_MS = 3000;
 const SOURCE_COLUMNS = ["name", "kind", "state", "taken", "missed"];
@@ -64,7 +64,7 @@ function source(state) {
   return [{ "data-source": state.name, class: state.state === "away" ? "is-off" : undefined }, {
     name: state.name,
     kind: state.kind,
-    state: stateWords(state.state, state.reason),
+    state: stateWords(state.state, reasonWords(state)),
     taken: whole(state.taken),
     missed: whole(state.missed),
   }];
@@ -74,7 +74,7 @@ function sink(state) {
   return [{ "data-sink": state.name, class: state.away ? "is-off" : undefined }, {
     name: state.name,
     kind: state.kind,
-    state: stateWords(state.away ? "away" : "running", state.reason),
+    state: stateWords(state.away ? "away" : "running", reasonWords(state)),
     waiting: whole(state.waiting),
     refused: whole(state.refused),
     late: whole(state.late),

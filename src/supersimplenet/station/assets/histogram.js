@@ -25,12 +25,12 @@ export function scaleOf(values) {
   };
 }
 
-/** Numbers in each column, by what people said: `good`, `bad`, and `open` where nobody said anything. */
+/** Numbers in each column, by what people said: `good`, `bad`, and `open` where they agree on neither. */
 export function columnsOf({ scores_logit: scores, reviews }, { low, high }, count) {
   const columns = Array.from({ length: count }, () => ({ open: 0, good: 0, bad: 0 }));
   scores.forEach((score, place) => {
     const column = Math.min(count - 1, Math.floor(((score - low) / (high - low)) * count));
-    columns[column][reviews[place] ?? "open"] += 1;
+    columns[column][["good", "bad"].includes(reviews[place]) ? reviews[place] : "open"] += 1;
   });
   return columns;
 }

@@ -6,7 +6,7 @@ import { byId, element, pairs } from "./dom.js";
 import { begin, showSigns } from "./frame.js";
 import { listen } from "./live.js";
 import { showPicture, showSwitches } from "./picture.js";
-import { reviewBox } from "./review.js";
+import { reviewBox } from "./review_box.js";
 import { showStrip } from "./strip.js";
 import { ago, errorWords, text, timeOf } from "./texts.js";
 import { nameOf, scoreText, showVerdict, verdictOf } from "./verdict.js";

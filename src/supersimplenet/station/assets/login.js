@@ -35,6 +35,7 @@ byId("login").addEventListener("submit", async (event) => {
     form.elements.password.focus();
   }
 });
+byId("login").querySelector("button").disabled = false; // until here the browser itself would send the form
 
 function reason(error) {
   if (error instanceof Refused && error.status === 401) return text("login.wrong");
@@ -46,5 +47,5 @@ try {
   await whoAmI({ login: false });
   location.replace(next()); // logged in already, or a station without users
 } catch (error) {
-  if (error instanceof Unreachable) showProblem(error);
+  if (error instanceof Unreachable || error.status === 503) showProblem(error);
 }

@@ -103,10 +103,10 @@ function twice(shape, place, kind) {
   return ["under", "over"].map((layer) => svg(shape, { ...place, class: `${kind} ${layer}` }));
 }
 
-/** The switches of anomaly map and boxes; they hold for all pictures of all pages. */
-export function showSwitches(box) {
-  for (const layer of LAYERS) {
-    const button = element("button", { type: "button", class: "switch" }, element("span", { class: "lamp", "aria-hidden": "true" }),
+/** The switches of anomaly map, boxes and mask; they hold for all pictures of all pages. */
+export function showSwitches(box, layers = LAYERS) {
+  for (const layer of layers) {
+    const button = element("button", { type: "button", class: "switch", "data-layer": layer }, element("span", { class: "lamp", "aria-hidden": "true" }),
       text(`switch.${layer}`));
     const show = () => {
       const isOn = remembered(layer) !== "off";

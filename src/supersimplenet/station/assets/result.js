@@ -5,9 +5,12 @@ import { decisionWords, rarityWords } from "./decision.js";
 import { byId, element, pairs } from "./dom.js";
 import { addressOf, filterOf } from "./filters.js";
 import { begin, showProblem, showSigns } from "./frame.js";
+import { guaranteeWords } from "./guarantee.js";
 import { listen } from "./live.js";
+import { MaskEditor } from "./mask_editor.js";
+import { showDrawn } from "./mask_shown.js";
 import { showPicture, showSwitches } from "./picture.js";
-import { reviewBox } from "./review.js";
+import { reviewBox } from "./review_box.js";
 import { ofTab } from "./storage.js";
 import { labelOf, thumbnail } from "./strip.js";
 import { dayAndTime, decimal, text, whole } from "./texts.js";
@@ -16,10 +19,13 @@ import { badge, nameOf, scoreText, showVerdict, verdictOf } from "./verdict.js";
 const id = decodeURIComponent(location.pathname.split("/")[2]);
 const filter = filterOf(location.search);
 const address = addressOf(filter);
-const review = reviewBox(() => {});
+const review = reviewBox(showReview);
+let shown = null;
 
-await begin();
-showSwitches(byId("switches"));
+const me = await begin();
+const editor = new MaskEditor(me, showReview);
+showSwitches(byId("switches"), ["heat", "boxes", "mask"]);
+byId("draw").addEventListener("click", () => editor.open(shown));
 byId("back").href = `/history${address}`;
 ask("/v1/status").then((status) => showSigns(status.signs)).catch(() => {});
 try {
@@ -27,6 +33,7 @@ try {
   show(result);
   byId("result").hidden = false;
   listenFor(result);
+  if (editor.keptId === result.id) editor.open(result);
   await Promise.all([showModel(result), showPart(result), showAround()]);
 } catch (error) {
   showProblem(error);
@@ -38,12 +45,21 @@ function show(result) {
   byId("name").textContent = name;
   showVerdict(byId("verdict"), verdictOf(result));
   showPicture(byId("stage"), byId("legend"), result);
-  review.show(result);
+  showReview(result);
   byId("picture").href = `/v1/results/${result.id}/picture`;
   byId("picture").hidden = !result.picture.kept;
   byId("decision").replaceChildren(element("p", {}, decisionWords(result)));
   byId("defects").replaceChildren(defects(result));
   byId("facts").replaceChildren(...pairs(factsOf(result)));
+}
+
+/** What people say, and where they drew a defect. */
+function showReview(result) {
+  shown = result;
+  review.show(result);
+  showDrawn(byId("stage"), result);
+  byId("draw").hidden = result.verdict === null || !result.picture.kept;
+  byId("draw").textContent = text(result.review?.mask ? "mask.change" : "mask.draw");
 }
 
 function factsOf(result) {
@@ -66,13 +82,15 @@ function defects(result) {
   if (result.verdict === null) return element("p", { class: "quiet" }, text("defects.failed"));
   if (result.defects === null) return element("p", { class: "quiet" }, text("defects.uncalibrated"));
   if (result.defects.length === 0) return element("p", { class: "quiet" }, text("defects.none"));
-  const heads = ["number", "place", "size", "area", "peak"];
+  const inZone = result.defects.some((defect) => defect.zone);
+  const heads = ["number", "place", "size", "area", "peak", ...(inZone ? ["zone"] : [])];
   const rows = result.defects.map((defect, place) => element("tr", {},
     element("th", { scope: "row" }, whole(place + 1)),
     element("td", {}, `${defect.left}, ${defect.top}`),
     element("td", {}, `${defect.width} × ${defect.height}`),
     element("td", {}, whole(defect.area_px)),
-    element("td", {}, decimal(defect.peak_logit, 2))));
+    element("td", {}, decimal(defect.peak_logit, 2)),
+    inZone ? element("td", {}, defect.zone ?? "") : null));
   const table = element("table", { class: "plain" },
     element("caption", { class: "unseen" }, text("result.defects")),
     element("thead", {}, element("tr", {}, heads.map((head) => element("th", { scope: "col" }, text(`defects.${head}`))))),
@@ -86,10 +104,10 @@ function defects(result) {
 function listenFor(result) {
   listen({
     review: (found) => {
-      if (found.id === result.id) review.show(found);
+      if (found.id === result.id) showReview(found);
       if (found.product === result.product && found.part === result.part) showPart(result);
     },
-    opened: () => ask(`/v1/results/${result.id}`).then((found) => review.show(found)).catch(() => {}),
+    opened: () => ask(`/v1/results/${result.id}`).then(showReview).catch(() => {}),
   });
 }
 
@@ -110,7 +128,7 @@ async function showModel(result) {
   const parts = facts?.calibration?.part_logits?.length ?? null;
   if (result.p_value !== null) byId("decision").append(element("p", {}, rarityWords(result.p_value, parts)));
   byId("decision").append(element("p", { class: isGuaranteed ? "guarantee" : "guarantee broken" },
-    isGuaranteed ? text("decision.guarantee", { guarantee: facts.guarantee }) : text("decision.no_guarantee")));
+    isGuaranteed ? text("decision.guarantee", { guarantee: guaranteeWords(facts.calibration) }) : text("decision.no_guarantee")));
 }
 
 async function showPart(result) {
@@ -149,7 +167,7 @@ async function showAround() {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, select, textarea, .scroll")) return;
+  if (byId("mask").open || event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, select, textarea, .scroll")) return;
   const link = { ArrowLeft: byId("previous"), ArrowRight: byId("next") }[event.key];
   if (link && !link.hidden) link.click();
 });

@@ -1,110 +1,289 @@
-// What a person says a part is: one click, and one to take it back.
+// The page Review: parts that the station asks people about, one after another, answered by buttons or keys.
 
-import { ask } from "./api.js";
+import { ask, query } from "./api.js";
+import { Answers } from "./answers.js";
+import { chooseProduct } from "./chooser.js";
 import { byId, element } from "./dom.js";
-import { minuteOf, text } from "./texts.js";
-import { nameOf, reviewKind } from "./verdict.js";
+import { begin, showProblem, showSigns } from "./frame.js";
+import { keyOf, nameKeys } from "./keys.js";
+import { listen } from "./live.js";
+import { MaskEditor } from "./mask_editor.js";
+import { showSwitches, viewOf } from "./picture.js";
+import { showRates } from "./rates.js";
+import { showAnswer, showKinds, showOther, showPart, showProgress, showWaiting, speakPart } from "./review_shown.js";
+import { text } from "./texts.js";
+import { nameOf } from "./verdict.js";
 
-const TOO_SOON_MS = 500; // whoever presses this soon after a part has changed meant the one before
+const SOME = 20; // parts that are asked about at a time
+const MOST = 100; // that the station names at once
+const DAYS = [1, 7, 30];
+const RATES_MS = 1500; // after the last answer
+const TOO_SOON_MS = 300; // a click this soon after a part has appeared was for the one before: a glove presses twice
+const BEFOREHAND = 2; // pictures that are loaded before they are needed
 
-/** The buttons below a part. `changed` is called with the result after a review. */
-export class Review {
-  constructor(box, changed) {
-    this.changed = changed;
-    this.box = box;
-    this.current = null;
-    this.changedAt = -TOO_SOON_MS;
-    this.pressed = null;
-    this.last = null; // the result that was reviewed last, which may not be the one that is shown
-    this.words = element("span", { class: "words" });
-    this.meaning = element("span", { class: "meaning" });
-    this.main = element("button", { type: "button", class: "big review-button" }, this.words, this.meaning);
-    this.undo = element("button", { type: "button", class: "big undo", hidden: true }, text("review.undo"));
-    this.note = element("p", { class: "note", role: "status" });
-    this.earlier = element("p", { class: "note earlier", hidden: true });
-    box.replaceChildren(element("div", { class: "pair-of-buttons" }, this.main, this.undo), this.note, this.earlier);
-    this.main.addEventListener("pointerdown", () => {
-      const isTooSoon = performance.now() - this.changedAt < TOO_SOON_MS;
-      this.pressed = { result: this.current, isTooSoon };
-    });
-    this.main.addEventListener("click", () => this.click());
-    this.undo.addEventListener("click", () => this.send(this.current, null));
-  }
+const me = await begin();
+const status = await ask("/v1/status").catch(() => ({ products: [], signs: [] }));
+showSigns(status.signs);
+let product = null;
+let entries = []; // each: result, reason, wrong; answer: what was said here; other: what was said elsewhere meanwhile
+let place = 0;
+let isEnd = false;
+let kinds = [];
+let said = []; // entries that were answered, the last one last
+let loading = 0;
+let rating = null;
+let shownAt = 0;
+const seen = new Set(); // ids that were answered here: an answer without a kind is asked for again, but not at once
+const answers = new Answers(me, { arrived, changed: () => showWaiting(answers) });
+const editor = new MaskEditor(me, drawn);
 
-  /** Show the buttons of a result; `byItself` where a new part came, not a person's choice. */
-  show(result, byItself = false) {
-    this.box.hidden = result.verdict === null; // nothing to contradict
-    const isOther = this.current?.id !== result.id;
-    if (isOther && byItself && this.current !== null) this.changedAt = performance.now();
-    if (isOther || (this.current.review !== null && result.review === null)) this.note.textContent = "";
-    this.current = result;
-    const action = result.verdict === "good" ? "missed" : "false-call";
-    const kind = reviewKind(result);
-    this.words.textContent = text(`review.${action}`);
-    this.meaning.textContent = text(`review.${action}.meaning`);
-    this.main.setAttribute("aria-pressed", String(kind === action));
-    this.main.setAttribute("aria-disabled", String(kind !== null));
-    if (kind === null && document.activeElement === this.undo) this.main.focus();
-    this.undo.hidden = kind === null;
-    if (kind !== null) this.note.textContent = this.said(result);
-    this.showEarlier();
-  }
+// ----- data
 
-  said(result) {
-    const { by, at } = result.review;
-    const words = { name: nameOf(result), by, time: minuteOf(new Date(at)) };
-    const kind = reviewKind(result);
-    if (kind === "agrees") return text("review.said.agrees", { ...words, verdict: text(`verdict.${result.review.verdict}`) });
-    return text(by === "local" ? `review.said.${kind}` : `review.said.${kind}.by`, words);
-  }
-
-  showEarlier() {
-    const isOther = this.last !== null && this.last.id !== this.current.id && this.last.review !== null;
-    this.earlier.hidden = !isOther;
-    if (!isOther || this.earlier.dataset.result === this.last.id) return;
-    const { last } = this;
-    this.earlier.dataset.result = last.id;
-    this.earlier.replaceChildren(
-      element("span", {}, this.said(last)), " ",
-      element("button", { type: "button", onclick: () => this.send(last, null) }, text("review.undo")),
-    );
-  }
-
-  /** Take notice of a review that was made anywhere. */
-  hear(result) {
-    if (this.last?.id !== result.id) return;
-    this.last = result.review === null ? null : result;
-    delete this.earlier.dataset.result;
-    if (this.current !== null) this.showEarlier();
-  }
-
-  click() {
-    const { result, isTooSoon } = this.pressed ?? { result: this.current, isTooSoon: false };
-    this.pressed = null;
-    if (isTooSoon) {
-      this.note.textContent = text("review.too_soon");
-      return;
-    }
-    if (result.review === null) this.send(result, result.verdict === "good" ? "bad" : "good");
-  }
-
-  async send(result, verdict) {
-    try {
-      const found = await ask(`/v1/results/${result.id}/review`, { method: "POST", body: { verdict } });
-      this.last = verdict === null ? null : found;
-      delete this.earlier.dataset.result;
-      if (found.id === this.current.id) {
-        this.show(found);
-        if (verdict === null) this.note.textContent = text("review.taken_back");
-      } else this.showEarlier();
-      this.changed(found);
-    } catch (error) {
-      this.note.textContent = text("review.failed", { reason: error.message });
-    }
+async function load() {
+  const own = ++loading;
+  try {
+    const asked = await unseen();
+    if (own !== loading) return;
+    showProblem(null);
+    entries = asked.map((entry) => ({ ...entry, answer: null, other: null, known: signature(entry.result) }));
+    [place, isEnd, said] = [0, entries.length === 0, []];
+    show();
+  } catch (error) {
+    if (own === loading) showProblem(error);
   }
 }
 
-/** The box of a page for reviews. */
-export function reviewBox(changed) {
-  return new Review(byId("review"), changed);
+/** The next parts to ask about, without those that were answered here. */
+async function unseen() {
+  await answers.flush();
+  const found = await ask(`/v1/review/queue${query({ product, limit: Math.min(MOST, SOME + seen.size) })}`);
+  kinds = found.defects;
+  return found.asked.filter((entry) => !seen.has(entry.result.id)).slice(0, SOME);
+}
+
+function arrived(id, found, isUndo) {
+  const entry = entries.find((each) => each.result.id === id);
+  if (entry !== undefined) {
+    entry.result = found;
+    entry.known = signature(found);
+    if (!isUndo) entry.other = null;
+  }
+  if (current()?.result.id === id) show(false);
+  rateSoon();
+}
+
+/** Say what was answered elsewhere; what this page has sent comes back here, too. */
+function hear(found) {
+  const entry = entries.find((each) => each.result.id === found.id);
+  if (entry === undefined || answers.has(found.id) || entry.known === signature(found)) return;
+  entry.result = found;
+  entry.known = signature(found);
+  const isOwn = editor.result?.id === found.id && found.review?.by === me.name; // said on the way to a mask
+  if (!isOwn) entry.other = found.review;
+  if (current() === entry) show(false);
+}
+
+function signature({ review }) {
+  return JSON.stringify(review);
+}
+
+function rateSoon() {
+  clearTimeout(rating);
+  rating = setTimeout(rate, RATES_MS);
+}
+
+async function rate() {
+  await showRates(product, Number(byId("days").value)).catch(() => {}); // the sign of the connection says it
+}
+
+// ----- what a person does
+
+function current() {
+  return isEnd ? undefined : entries[place];
+}
+
+function answer(verdict) {
+  const entry = current();
+  if (entry === undefined) return;
+  const defect = verdict === "bad" ? byId("kind").value.trim() || null : null;
+  note(entry, verdict, defect);
+  const body = { verdict, asked: entry.reason, ...(defect === null ? {} : { defect }) };
+  answers.put({ id: entry.result.id, name: nameOf(entry.result), body });
+  advance();
+}
+
+function note(entry, verdict, defect, isDrawn = false) {
+  entry.answer = { verdict, defect, isDrawn };
+  said = [...said.filter((each) => each !== entry), entry];
+  seen.add(entry.result.id);
+  if (defect !== null && !kinds.includes(defect)) kinds = [...kinds, defect];
+}
+
+function advance() {
+  const after = entries.findIndex((entry, number) => number > place && entry.answer === null);
+  const open = after >= 0 ? after : entries.findIndex((entry) => entry.answer === null);
+  isEnd = open < 0;
+  if (!isEnd) place = open;
+  show();
+}
+
+function undo() {
+  const entry = said.pop();
+  if (entry === undefined) return;
+  const { id } = entry.result;
+  entry.answer = null;
+  seen.delete(id);
+  [place, isEnd] = [entries.indexOf(entry), false];
+  if (!answers.drop(id) || answers.sent.get(id) > 0) answers.put({ id, name: nameOf(entry.result), undo: true });
+  show();
+}
+
+function go(by) {
+  if (isEnd && by > 0) return;
+  const next = isEnd ? entries.length - 1 : place + by;
+  if (next < 0 || next >= entries.length) return;
+  [place, isEnd] = [next, false];
+  show();
+}
+
+function draw() {
+  const entry = current();
+  if (entry === undefined || byId("draw").disabled) return;
+  const { id } = entry.result;
+  const defect = byId("kind").value.trim() || null;
+  let isSaid = false;
+  editor.open(entry.result, async () => { // a mask alone would not say why it was asked for, and of which kind it is
+    if (isSaid) return;
+    await ask(`/v1/results/${id}/review`, { method: "POST", body: { verdict: "bad", asked: entry.reason, defect } });
+    isSaid = true;
+    answers.count(id, 1);
+    note(entry, "bad", defect);
+  });
+}
+
+/** After a mask was saved or removed. */
+function drawn(found, what) {
+  const entry = entries.find((each) => each.result.id === found.id);
+  if (entry === undefined) return;
+  answers.count(found.id, 1);
+  arrived(found.id, found, false);
+  if (what === "saved") {
+    note(entry, "bad", entry.answer?.defect ?? null, true);
+    advance();
+  } else show();
+}
+
+/** The kind of the next bad parts, until another one is chosen. */
+function useKind(kind) {
+  byId("kind").value = kind;
+  kindChanged();
+}
+
+function kindChanged() {
+  if (current() === undefined) return;
+  showAnswer(current().answer);
+  showKinds(kinds, useKind);
+}
+
+// ----- what is shown
+
+function show(isOther = true) {
+  const entry = current();
+  byId("asked").hidden = entry === undefined;
+  byId("end").hidden = !isEnd;
+  byId("undo").disabled = said.length === 0;
+  byId("end-undo").hidden = said.length === 0;
+  showProgress(entries, place, isEnd);
+  if (isEnd) showEnd();
+  if (entry === undefined) return;
+  showPart(entry);
+  byId("previous").disabled = place === 0;
+  byId("next").disabled = place === entries.length - 1;
+  showAnswer(entry.answer);
+  showOther(entry.other);
+  showKinds(kinds, useKind);
+  if (!isOther) return;
+  shownAt = performance.now();
+  speakPart(entry, place + 1, entries.length);
+  for (const { result: next } of entries.slice(place + 1, place + 1 + BEFOREHAND)) {
+    if (next.picture.kept) new Image().src = viewOf(next, 1600);
+  }
+}
+
+async function showEnd() {
+  const own = loading;
+  const isNone = entries.length === 0;
+  byId("end-title").textContent = text(isNone ? "queue.none" : "queue.done");
+  byId("end-text").textContent = isNone ? text("queue.none.why") : "";
+  byId("load").textContent = text("queue.ask");
+  byId("spoken").textContent = byId("end-title").textContent;
+  byId("load").focus();
+  if (isNone) return;
+  const asked = await unseen().catch(() => null);
+  if (asked === null || own !== loading || !isEnd) return;
+  byId("end-text").textContent = asked.length === 0 ? text("queue.none") : "";
+  if (asked.length > 0) byId("load").textContent = text("queue.load", { count: asked.length });
+}
+
+// ----- begin
+
+function use(chosen) {
+  product = chosen;
+  [kinds, entries, isEnd] = [[], [], false];
+  byId("kind").value = "";
+  load();
+  rate();
+}
+
+showSwitches(byId("switches"), ["heat", "boxes", "mask"]);
+byId("switches").querySelector('[data-layer="heat"]').dataset.key = "H";
+byId("days").replaceChildren(...DAYS.map((days) => element("option", { value: days }, text(`threshold.days.${days}`))));
+byId("days").value = 7;
+byId("days").addEventListener("change", rate);
+nameKeys(byId("asked"));
+for (const button of byId("answers").querySelectorAll("button")) {
+  button.addEventListener("click", () => performance.now() - shownAt > TOO_SOON_MS && answer(button.dataset.answer));
+}
+const buttons = { undo, "end-undo": undo, draw, previous: () => go(-1), next: () => go(1), load: () => load().then(() => byId("main").focus()) };
+for (const [id, done] of Object.entries(buttons)) byId(id).addEventListener("click", done);
+byId("send-again").addEventListener("click", () => answers.again());
+byId("drop-refused").addEventListener("click", () => answers.dropRefused());
+byId("kind").addEventListener("input", kindChanged);
+byId("kind").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" && event.key !== "Escape") return;
+  event.preventDefault();
+  byId("kind").blur();
+});
+
+const keys = {
+  g: () => answer("good"), b: () => answer("bad"), u: () => answer("unusable"), z: undo, m: draw, k: () => byId("kind").focus(),
+  h: () => byId("switches").querySelector('[data-layer="heat"]').click(), arrowleft: () => go(-1), arrowright: () => go(1),
+};
+document.addEventListener("keydown", (event) => {
+  if (byId("mask").open || event.repeat || event.target.closest("input, select, textarea")) return;
+  const key = keyOf(event);
+  const chip = /^[1-9]$/.test(key) ? byId("known").children[key - 1] : undefined;
+  if (!(key in keys) && chip === undefined) return;
+  event.preventDefault();
+  (keys[key] ?? (() => chip.click()))();
+});
+
+showWaiting(answers);
+listen({
+  review: hear,
+  opened: () => {
+    answers.flush();
+    const entry = current();
+    if (entry !== undefined) ask(`/v1/results/${entry.result.id}`).then(hear).catch(() => {});
+    else if (!isEnd && product !== null) load();
+  },
+});
+if (status.products.length > 0) product = chooseProduct(status.products, use);
+await load();
+rate();
+const kept = entries.findIndex((entry) => entry.result.id === editor.keptId);
+if (kept >= 0) {
+  place = kept;
+  show();
+  draw();
 }

@@ -23,6 +23,17 @@ export function errorWords({ code, message }) {
   return hasText(`error.${code}`) ? text(`error.${code}`, { message }) : message;
 }
 
+/** Why something is away: in the page's language where the station gives its reason a code. */
+export function reasonWords({ reason, reason_code: code, reason_values: values }) {
+  return hasText(`reason.${code}`) ? text(`reason.${code}`, values) : reason;
+}
+
+/** The name of who did something: a person's, or the words for what else can. */
+export function whoWords(who) {
+  const key = `audit.who.${who.replaceAll(" ", "_")}`;
+  return hasText(key) ? text(key) : who;
+}
+
 /** Fill what stands in a page: data-text is its words, data-label its name for a screen reader. */
 export function fillTexts(within = document) {
   for (const element of within.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
@@ -40,6 +51,13 @@ export function whole(number) {
 export function decimal(number, digits) {
   const format = new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
   return format.format(number).replace("-", "\u2212");
+}
+
+const digits = new Intl.NumberFormat(language, { maximumFractionDigits: 4 });
+
+/** A number with the digits that it has: 5.1, 95. */
+export function shortest(number) {
+  return digits.format(number);
 }
 
 const clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });

@@ -6,6 +6,7 @@ import { onSubmit, openDialog } from "./dialog.js";
 import { byId, element } from "./dom.js";
 import { effectsOf, effectWords } from "./effects.js";
 import { begin, isEngineer, showProblem, showSigns } from "./frame.js";
+import { guaranteeWords } from "./guarantee.js";
 import { drawHistogram, scaleOf, showHistogramLegend } from "./histogram.js";
 import { dayAndTime, decimal, text } from "./texts.js";
 
@@ -90,7 +91,7 @@ function showPresent() {
   const key = !present.calibrated ? "none" : present.set_by === null ? "calibrated" : "set";
   byId("present").textContent = text(`threshold.present.${key}`, values);
   byId("uncalibrated").hidden = present.calibrated;
-  byId("uncalibrated").textContent = text("threshold.uncalibrated", { reason: present.guarantee ?? text("threshold.no_calibration") });
+  byId("uncalibrated").textContent = text("threshold.uncalibrated", { reason: present.calibration === null ? text("threshold.no_calibration") : guaranteeWords(present.calibration) });
   byId("may-not").hidden = isEngineer(me) || !present.calibrated;
   byId("set").hidden = !isEngineer(me) || !present.calibrated;
   byId("back").hidden = !isEngineer(me) || present.set_by === null;
@@ -123,12 +124,12 @@ function showGuarantee() {
   box.classList.toggle("waits", holds === null);
   box.hidden = !present.calibrated;
   if (Number.isNaN(chosen)) box.textContent = text("threshold.no_number");
-  else if (holds !== null) box.textContent = guaranteeWords(holds.guarantee);
+  else if (holds !== null) box.textContent = holdsWords(holds);
   byId("set").disabled = holds === null || holds === present;
 }
 
-function guaranteeWords(guarantee) {
-  return text("threshold.guarantee", { guarantee });
+function holdsWords({ calibration }) {
+  return text("threshold.guarantee", { guarantee: guaranteeWords(calibration) });
 }
 
 // ----- what a person does
@@ -147,10 +148,10 @@ function choose(value, from = null) {
   preview();
 }
 
-function askFirst(logit, title, guarantee, button) {
+function askFirst(logit, title, facts, button) {
   submitted = logit;
   byId("set-title").textContent = title;
-  byId("set-guarantee").textContent = guaranteeWords(guarantee);
+  byId("set-guarantee").textContent = holdsWords(facts);
   byId("set-submit").textContent = button;
   openDialog(byId("set-form"));
 }
@@ -165,9 +166,9 @@ onSubmit(byId("set-form"), async () => {
   };
 });
 byId("set").addEventListener("click", () => askFirst(chosen,
-  text("threshold.set.ask", { product, threshold: shown(chosen), before: shown(present.threshold_logit) }), holds.guarantee, text("threshold.set")));
+  text("threshold.set.ask", { product, threshold: shown(chosen), before: shown(present.threshold_logit) }), holds, text("threshold.set")));
 byId("back").addEventListener("click", () => askFirst(null,
-  text("threshold.back.ask", { product, threshold: shown(present.calibrated_threshold_logit) }), calibrated.guarantee, text("threshold.back")));
+  text("threshold.back.ask", { product, threshold: shown(present.calibrated_threshold_logit) }), calibrated, text("threshold.back")));
 byId("slider").addEventListener("input", (event) => choose(Number(event.target.value), event.target));
 byId("value").addEventListener("input", (event) => choose(event.target.valueAsNumber, event.target));
 byId("days").replaceChildren(...DAYS.map((count) => element("option", { value: count }, text(`threshold.days.${count}`))));

@@ -83,9 +83,11 @@ export function nameOf(result) {
   return result.name || result.part || result.id.slice(0, 12);
 }
 
-/** Whether a review contradicts the verdict: "false-call", "missed", "agrees", or null without one or the other. */
+/** What a review says of the verdict: "false-call", "missed", "agrees", "disputed", "unusable"; null without one or the other. */
 export function reviewKind(result) {
   if (result.review === null || result.verdict === null) return null;
-  if (result.verdict === "good") return result.review.verdict === "bad" ? "missed" : "agrees";
-  return result.review.verdict === "good" ? "false-call" : "agrees";
+  const said = result.review.verdict;
+  if (said === "disputed" || said === "unusable") return said;
+  if (result.verdict === "good") return said === "bad" ? "missed" : "agrees";
+  return said === "good" ? "false-call" : "agrees";
 }
