@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
+# The longest files, longest first: begun early, none of them is left to one process while the other is idle
+LONGEST = (
+    *("station_service", "export", "station_page", "training", "engines", "calibrate", "pages", "station_languages"),
+    *("site", "station_opcua", "stops", "station_sources", "station_pages_more", "loggers", "station_review_page"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first; the order within a file stays."""
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of real data beside the checkout. In CI its absence is a failure, not a quiet skip."""

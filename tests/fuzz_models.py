@@ -163,6 +163,8 @@ def make_document(draw: random.Random) -> Files:
             (
                 b"[[1, 2], [30, 2], [30.5, 20]]",
                 b"[[[1, 2], [30, 2], [3e1, 20]], [[5, 5], [9, 5], [9, 9]]]",
+                b'{"image_size_px": [24, 60], "zones": [{"name": "rim", "polygon": [[1, 2], [30, 2], [3e1, 20]], '
+                b'"margin_logit": -1.5, "min_area_px": 4}], "elsewhere": {"min_area_px": 9}}',
                 b'{"findings": [{"code": "mask-vanishes"}], "AP-det": 0.5}',
             )
         )
@@ -176,6 +178,9 @@ def make_document(draw: random.Random) -> Files:
 
 def read_document(case: Case) -> None:
     from supersimplenet.datasets.checks.check import remove_report
+    from supersimplenet.postprocessing.zone_file import read_zones
+    from supersimplenet.postprocessing.zones import zones_on_map
+    from supersimplenet.preprocessing.geometry import Placement
     from supersimplenet.preprocessing.preprocessor import read_roi
     from supersimplenet.utils.documents import read_json, read_yaml
     from supersimplenet.utils.serialization import to_plain
@@ -186,6 +191,9 @@ def read_document(case: Case) -> None:
         to_plain(value)
     if path.suffix == ".json":
         case.attempt(read_roi, path, (24, 60))
+        zones = case.attempt(read_zones, path)
+        if zones is not None:
+            case.attempt(lambda: [zones_on_map(zones, Placement.whole((8, 20), zones.image_size_px), "image")])
         path = path.rename(path.with_name("check.json"))
         case.attempt(lambda: [remove_report(case.here)])
 

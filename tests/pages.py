@@ -99,6 +99,8 @@ def _regions(folder: Path) -> None:
     inside[8:56, 8:56] = 255
     Image.fromarray(inside).save(folder / "roi.png")
     (folder / "roi.json").write_text(json.dumps([[8, 8], [56, 8], [56, 56], [8, 56]]))
+    (zones,) = blocks(ROOT / "docs" / "thresholds.md", "json")
+    (folder / "zones.json").write_text(zones)
 
 
 def _annotations(folder: Path) -> None:

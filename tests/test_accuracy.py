@@ -503,6 +503,7 @@ def test_a_killed_benchmark_goes_on_where_it_was_and_a_broken_category_stops_not
     assert "holds runs with other settings: recipe.batch_size 32 there, 3 here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_supervised_runs_at_once_from_a_table(root, tmp_path, capsys):
     """Two runs at a time: mixed with one mask of two, and full; from the command line to the plot."""
     surface = root / "brushed_metal"

@@ -48,7 +48,7 @@ from supersimplenet.postprocessing.calibration import UNCALIBRATED, Calibration,
 from supersimplenet.prediction.job import predict_to_folder
 from supersimplenet.training.config import TrainerConfig
 from supersimplenet.training.train import train
-from supersimplenet.types import ScoreName
+from supersimplenet.types import ModelScore
 from supersimplenet.utils.files import file_sha256
 from supersimplenet.utils.formatting import shown_rate
 
@@ -259,7 +259,7 @@ def test_the_score_that_decides_is_chosen_when_calibrating(model, parts):
     settings = (model / "config.yaml").read_bytes()
     predictions = Detector.load(model).predict(sorted((parts / "good").iterdir()))
     bad = Detector.load(model).predict(sorted((parts / "bad").iterdir()))
-    for name in get_args(ScoreName):
+    for name in get_args(ModelScore):
         found = calibrate(model, good=[parts / "good"], bad=[parts / "bad"], image_score=name)
         scores = [prediction.score_of(name) for prediction in predictions]
         level = false_alarm_threshold(scores, max_false_alarms=0.05, confidence=0.95)
@@ -267,7 +267,7 @@ def test_the_score_that_decides_is_chosen_when_calibrating(model, parts):
         assert found.calibration.threshold_logit == pytest.approx(level, abs=1e-5)
         assert found.calibration.escapes == sum(prediction.score_of(name) < level for prediction in bad)
         assert np.allclose(np.sort(found.good_logits), np.sort(scores), atol=1e-5)
-    last = get_args(ScoreName)[-1]
+    last = get_args(ModelScore)[-1]
     again = calibrate(model, good=[parts / "good"]).calibration  # it decides until another one is named
     assert (again.image_score, (model / "config.yaml").read_bytes()) == (last, settings)
     with pytest.raises(ConfigError, match="image_score: 'nose'; this model gives head, map"):
@@ -278,7 +278,7 @@ def test_the_score_that_decides_is_chosen_when_calibrating(model, parts):
 def test_scores_are_compared_side_by_side(model, parts):
     """This model knows no image that it was trained on: those that calibrate are compared, and the result says so."""
     found = calibrated(model, parts / "good", parts / "bad").comparison
-    assert [row.score for row in found.rows] == [*get_args(ScoreName)]
+    assert [row.score for row in found.rows] == [*get_args(ModelScore)]
     good = Detector.load(model).predict(sorted((parts / "good").iterdir()))
     bad = Detector.load(model).predict(sorted((parts / "bad").iterdir()))
     for row in found.rows:
@@ -574,7 +574,7 @@ def test_predictions_carry_p_values_defects_and_the_calibrated_verdict(model, pa
     assert summary.flagged == (stepped <= 0.5).sum()
     assert sum(int(row["defects"]) for row in rows) == len(defects) == sum(len(line["defects"]) for line in lines) > 0
     first = next(line for line in lines if line["defects"])
-    assert {key: str(value) for key, value in first["defects"][0].items()} == {
+    assert {key: "" if value is None else str(value) for key, value in first["defects"][0].items()} == {
         key: value for key, value in next(d for d in defects if d["path"] == first["path"]).items() if key != "path"
     }
 

@@ -220,6 +220,45 @@ def test_gate_fails_for_new_mistakes_and_names_them():
     assert plain["reasons"] == result.reasons
 
 
+def test_gate_says_what_its_parts_show_about_others():
+    """Only a part that the current model finds can newly escape, and only one that passes can newly be rejected."""
+    current = make_evaluation([-1.0] * 10 + [1.0] * 5, [1.0] * 8 + [-1.0] * 4)
+    candidate = make_evaluation([-1.0] * 9 + [1.0] * 2 + [-1.0] * 4, [1.0] * 8 + [-1.0] * 2 + [1.0] * 2)
+    evidence = gate(candidate, current).evidence
+    assert (evidence.found, evidence.newly_missed, evidence.passed, evidence.newly_rejected) == (8, 0, 10, 1)
+    assert evidence.missed_bound == pytest.approx(1 - 0.05 ** (1 / 8))
+    assert evidence.rejected_bound == pytest.approx(
+        stats.binomtest(1, 10, alternative="less").proportion_ci(0.95, "exact").high
+    )
+    assert (evidence.only_candidate_right, evidence.only_current_right) == (6, 1)
+    assert evidence.p_value == pytest.approx(stats.binomtest(1, 7).pvalue)
+    assert evidence.describe().startswith(
+        "of the bad parts that the current model finds, the candidate misses at most 31.3 % (0 of 8 seen), of the good "
+        "parts that pass, it calls bad at most 39.5 % (1 of 10 seen), each with 95.0 % confidence"
+    )
+
+
+def test_photographs_of_a_part_are_one_part_of_the_evidence():
+    groups = ["a", "a", "b", "c", "c"]
+    current = make_evaluation([-1.0, -1.0, -1.0], [1.0, -1.0], groups=groups)  # the part c is found by one view
+    candidate = make_evaluation([-1.0, -1.0, -1.0], [-1.0, 1.0], groups=groups)
+    evidence = gate(candidate, current).evidence
+    assert (evidence.passed, evidence.found, evidence.newly_missed) == (2, 1, 0)
+
+
+def test_gate_with_a_margin_needs_enough_parts():
+    few, enough = (make_evaluation([-1.0] * count, [1.0] * count) for count in (13, 14))
+    assert gate(enough, enough, margin=0.2).passed
+    result = gate(few, few, margin=0.2)
+    assert result.reasons == [
+        f"compared by 13 {parts}, 0 with a new mistake: this shows only that the candidate {does} at most 20.6 % of "
+        "such parts; for 20.0 %, 14 without a new mistake are needed"
+        for parts, does in (("bad parts that the current model finds", "misses"), ("good parts that pass", "calls bad"))
+    ]
+    with pytest.raises(ConfigError, match="margin: 0; wanted a share"):
+        gate(few, few, margin=0.0)
+
+
 def test_gate_takes_unsure_for_caught_by_the_current_model_and_for_no_mistake_of_the_candidate():
     grey = make_calibration(threshold=1.0, accept=-1.0)
     current = make_evaluation([0.0, -2.0], [0.0, 2.0], calibration=grey)

@@ -115,6 +115,7 @@ def run_processes(script: str, count: int, *arguments: object) -> None:
     assert [process.wait(120) for process in processes] == [0] * count
 
 
+@pytest.mark.slow
 def test_a_step_of_two_processes_is_that_of_one(tmp_path):
     """Three images and two: loss, gradients and running statistics to rounding in float64."""
     for world in (1, 2):

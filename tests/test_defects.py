@@ -13,13 +13,13 @@ from supersimplenet.postprocessing.defects import (
     counted_map,
     find_defects,
     find_peak,
-    find_runs,
     level_of_area,
     listed_defects,
     outline_mask,
     region_mask,
 )
 from supersimplenet.postprocessing.postprocessor import PostProcessor
+from supersimplenet.postprocessing.regions import find_runs
 from supersimplenet.preprocessing.geometry import Placement
 from supersimplenet.preprocessing.prepared_image import Layout
 from supersimplenet.types import Defect

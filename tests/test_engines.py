@@ -93,8 +93,10 @@ def test_ignored_pixels_count_in_no_score(engine, variant, pixels):
     np.testing.assert_array_equal(maps[[0, 3]], detector.engine.run(pixels[[0, 3]], ignored[[0, 3]])[0])
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize(
+    ("engine", "masked"),
+    [("torch", False), ("torch", True), ("openvino", False), pytest.param("openvino", True, marks=pytest.mark.slow)],
+)
 def test_an_engine_gives_the_subspaces_numbers(engine, masked, network, pixels):
     ignored = np.zeros((5, *SIZE), dtype=bool)
     ignored[1, 10:30, 40:70] = ignored[2, :, 50:] = ignored[4, 7, 9] = masked
@@ -119,7 +121,7 @@ def test_bfloat16_moves_logits_by_its_rounding_only(engine, network, pixels, exp
     assert np.abs(found.subspace_logit - exact.subspace_logit).max() < 0.02
 
 
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_files_in_lanes_equal_single_images_in_their_order(engine, network, pixels, tmp_path):
     paths = [tmp_path / f"{index}.png" for index in range(len(pixels))]
     for path, values in zip(paths, pixels, strict=True):

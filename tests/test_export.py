@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -44,8 +45,10 @@ from supersimplenet.preprocessing.preprocessor import Preprocessor, ViewConfig
 from supersimplenet.preprocessing.reading import ReadConfig
 from supersimplenet.runtime import Inspector
 from supersimplenet.runtime.bundle import KEY
-from supersimplenet.types import SCORE_FIELDS
+from supersimplenet.types import SCORE_FIELDS, ModelScore
 from supersimplenet.utils.serialization import to_plain
+
+GRAPH_SCORES = [SCORE_FIELDS[name] for name in get_args(ModelScore)]
 
 SIZE = (64, 96)
 FORMATS = ("onnx", "openvino", "torch")
@@ -337,7 +340,7 @@ def test_what_cannot_be_exported_is_refused_before_any_work(options, message, mo
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("opset", [18, 22])
+@pytest.mark.parametrize("opset", [18, pytest.param(22, marks=pytest.mark.slow)])
 def test_operators_are_of_the_version_that_was_asked_for(opset, model, photographs, tmp_path):
     path = tmp_path / "parts.onnx"
     certificate = export_model(model, path, file_format="onnx", opset=opset, images=photographs).certificate
@@ -345,6 +348,7 @@ def test_operators_are_of_the_version_that_was_asked_for(opset, model, photograp
     assert certificate.verdict_flips == 0
 
 
+@pytest.mark.slow
 def test_an_export_of_a_model_of_few_steps_says_so(model, photographs, tmp_path, capsys, monkeypatch):
     network, record = load_model(model)
     loaded = network, record | {"training": {"plan": {"total_steps": 5}}}
@@ -353,6 +357,7 @@ def test_an_export_of_a_model_of_few_steps_says_so(model, photographs, tmp_path,
     assert "trained for only 5 steps: expect little" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_unreadable_images_stop_an_export_or_are_left_out_and_named(model, photographs, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()
@@ -549,7 +554,7 @@ def test_a_program_that_knows_only_the_graph_gives_the_models_verdicts(file_form
         found = {name: values[0] for name, values in inspector.graph_outputs(image).items()}
         verdicts.append(inspector.bundle.verdicts[found["verdict"]])
         assert verdicts[-1] == wanted.verdict
-        for name in (*SCORE_FIELDS.values(), "score_logit", "score"):
+        for name in (*GRAPH_SCORES, "score_logit", "score"):
             assert found[name].dtype == np.float32
             assert float(found[name]) == pytest.approx(getattr(wanted, name), abs=2e-5)
         np.testing.assert_allclose(found["shown_map"], wanted.map_logit, rtol=0, atol=2e-5)
@@ -597,8 +602,9 @@ def calibration_of(decides: str, threshold: float) -> Calibration:
     )
 
 
+@pytest.mark.slow
 def test_a_graph_that_sees_less_than_the_image_gives_no_verdict_and_says_so(model, photographs, tmp_path):
     bundle = export_model(model, tmp_path / "open.onnx", file_format="onnx", dynamic=True, images=photographs[:1])
-    assert set(bundle.outputs) == {"map", "subspace_map", "shown_map", "score_logit", *SCORE_FIELDS.values()}
+    assert set(bundle.outputs) == {"map", "subspace_map", "shown_map", "score_logit", *GRAPH_SCORES}
     assert "not always a whole image" in bundle.outputs["head_logit"]
     assert set(Inspector.load(tmp_path / "open.onnx").graph_outputs(photographs[0])) == set(bundle.outputs)

@@ -533,6 +533,7 @@ def test_wrong_calls(trained, options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_training_says_how_many_bad_parts_will_escape(trained, tmp_path, monkeypatch, capsys):
     """With labels by models of folds; without, by the model itself, which never saw a bad part."""
     monkeypatch.setattr(plan_module, "FEW_STEPS", 1)

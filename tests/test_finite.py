@@ -117,7 +117,7 @@ def _grey(level: int):
         ({"part_logits": ()}, "part_logits: "),
         ({"images": 2}, "images: 2; wanted at least the number of parts"),
         ({"escapes": 1}, "escapes: 1; wanted a whole number, at most bad_parts"),
-        ({"image_score": "best"}, "image_score: 'best'; wanted head, map, fused, subspace or joint"),
+        ({"image_score": "best"}, "image_score: 'best'; wanted head, map, fused, subspace, joint or zones"),
         ({"date": None}, "date: None; wanted text"),
     ],
 )
@@ -160,7 +160,7 @@ def test_an_unknown_deciding_score_is_refused(model, tmp_path):
         Detector.load(model)
     file = write(tmp_path / "drawn.onnx", replace(BUNDLE, image_score="best", calibration=None))
     with pytest.raises(
-        ModelFolderError, match=r"drawn\.onnx: image_score: 'best'; wanted head, map, fused, subspace or joint"
+        ModelFolderError, match=r"drawn\.onnx: image_score: 'best'; wanted head, map, fused, subspace, joint or zones"
     ):
         Inspector.load(file)
 

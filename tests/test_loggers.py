@@ -433,3 +433,54 @@ def test_a_training_outlives_its_server(server, fit, tmp_path, capsys, monkeypat
     assert "secret" not in printed
     assert sorted(losses(model)) == list(range(EPOCHS * STEPS))
     assert Detector.load(model, device="cpu").calibration is not None
+
+
+@pytest.mark.slow
+def test_a_registry_is_copied_once_and_its_states_follow(server, tmp_path, capsys):
+    from supersimplenet.station.registry.promotions import promote, roll_back
+    from supersimplenet.station.registry.records import register, set_state
+    from supersimplenet.station.storage.database import open_database, writing
+
+    engine = open_database(f"sqlite:///{tmp_path / 'station.db'}")
+    numbers = []
+    for state in ("candidate", "candidate", "failed"):
+        with writing(engine) as connection:
+            model = register(
+                connection, product="lids", state=state, who="anna", dataset="lids", version=3, digest="d" * 64
+            )
+            found = {"new_escapes": 1, "evidence": {"missed_bound": 0.25}, "reasons": ["1 new escape"]}
+            set_state(connection, model.number, state, **found)
+        folder = model.model(tmp_path)
+        folder.mkdir(parents=True)
+        for name in ("config.yaml", "model.safetensors", "images.csv"):
+            (folder / name).write_text(f"{name} of {model.number}")
+        numbers.append(model.number)
+    with writing(engine) as connection:
+        promote(connection, tmp_path, numbers[0], who="anna")
+        promote(connection, tmp_path, numbers[1], who="anna", force=True)
+    call = ["registry", "mirror", "--folder", str(tmp_path)]
+    assert main(call) == 0
+    own = client(server)
+    versions = {each.tags["supersimplenet.number"]: each for each in own.search_model_versions("name = 'lids'")}
+    assert sorted(versions) == ["1", "2"]
+    assert versions["2"].tags["supersimplenet.digest"] == "d" * 64
+    assert own.get_model_version_by_alias("lids", "in-use").version == versions["2"].version
+    run = own.get_run(versions["2"].run_id)
+    assert run.data.metrics == {"new_escapes": 1.0, "evidence.missed_bound": 0.25}
+    names = {each.path for each in own.list_artifacts(versions["2"].run_id, "model")}
+    assert names == {"model/config.yaml", "model/model.safetensors"}  # the list of images stays in the house
+    with writing(engine) as connection:
+        roll_back(connection, tmp_path, "lids", who="anna")
+        set_state(connection, numbers[1], "refused")
+    assert main(call) == 0
+    assert own.get_model_version_by_alias("lids", "in-use").version == versions["1"].version
+    again = {each.tags["supersimplenet.number"]: each for each in own.search_model_versions("name = 'lids'")}
+    assert {number: each.version for number, each in again.items()} == {n: each.version for n, each in versions.items()}
+    assert again["2"].tags["supersimplenet.state"] == "refused"
+    server.kill()
+    capsys.readouterr()
+    assert main(call) == 1
+    message = capsys.readouterr().err
+    assert "MLflow at http://127.0.0.1" in message
+    assert "secret" not in message
+    engine.dispose()

@@ -77,6 +77,7 @@ def same_outputs(fresh: Path) -> None:
     assert kinds(fresh) == kinds(stored), "run `make notebooks`"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # a minute on a quiet machine
 def test_own_parts_runs_and_finds_the_defects(executed):
     fresh = executed("own_parts.ipynb")
@@ -88,6 +89,7 @@ def test_own_parts_runs_and_finds_the_defects(executed):
     assert "scores equal to 0.0001: True" in text
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_network_runs_and_its_parts_add_up(executed):
     fresh = executed("network.ipynb")

@@ -83,7 +83,7 @@ def test_the_keys_of_metrics_json():
     )
     detection = {"I-AUROC", "AP-det", "I-F1-max"}
     assert set(named("metrics.json")) == {*evaluation.summary(), *detection, ANOMALIB_AUPRO, "data"}
-    assert {f"{prefix}-" for prefix in ("seg", "fused", "subspace", "joint")} == {
+    assert {f"{prefix}-" for prefix in ("seg", "fused", "subspace", "joint", "zones")} == {
         prefix for prefix in PREFIXES.values() if prefix
     }
 

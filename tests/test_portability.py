@@ -358,6 +358,7 @@ def test_a_preprocessor_that_aligns_can_be_pickled():
     assert copy.aligner.align(reference, "same")[1] == preprocessor.aligner.align(reference, "same")[1]
 
 
+@pytest.mark.slow
 def test_training_reads_ahead_in_processes_that_are_spawned(tmp_path):
     """The way that Windows and macOS start processes, which Linux has, too: what a worker needs is pickled."""
     drawn = ["--surfaces", "[cast_grain]", "--size_px", "[64,64]", "--train_good", "4", "--test_good", "1"]

@@ -97,6 +97,7 @@ def test_an_export_in_another_precision_sets_the_thresholds_again(model, data, t
     assert bundle.verdicts[graph["verdict"][0]] == inspector.predict(image).verdict
 
 
+@pytest.mark.slow
 def test_where_the_parts_are_not_there_an_export_says_that_its_guarantee_is_not_valid(model, tmp_path):
     old = read_calibration(model)
     try:

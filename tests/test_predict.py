@@ -86,6 +86,7 @@ def test_an_interrupted_run_continues_without_repeating_or_losing_one(model, pho
     assert (output / "predictions.jsonl").read_bytes() == (tmp_path / "whole" / "predictions.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_process_continues_to_the_same_table(model, photographs, tmp_path):
     many = tmp_path / "many"
     many.mkdir()

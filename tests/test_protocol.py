@@ -173,6 +173,7 @@ def test_test_masks_are_the_nearest_pixels_and_lost_regions_those_that_none_show
 # --- a setting of the model -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_official_weights_bring_their_resize_which_travels_to_exports_and_the_runtime(tmp_path, photograph):
     network = unsettled(SIZE)
     names = {"adaptor": "feature_adaptor.projection", "score": "discriminator.fc_score"}

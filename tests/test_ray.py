@@ -90,6 +90,7 @@ def contents(output: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(output.iterdir())}
 
 
+@pytest.mark.slow
 def test_a_cluster_writes_what_one_machine_writes(model, photographs, tmp_path):
     """To the byte: a worker computes on one thread, as each lane does."""
     common = [photographs, "--on-error", "skip", "--format", "csv,jsonl,parquet", "--output"]

@@ -187,6 +187,7 @@ def draw(tmp_path: Path, world: int, workers: int, first: int = 0) -> list[list[
     return json.loads(printed[0])
 
 
+@pytest.mark.slow
 def test_one_and_two_processes_with_and_without_workers_draw_the_same_and_so_does_a_resumed_run(tmp_path):
     alone = draw(tmp_path, 1, 0)
     assert len(alone) == 18

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -192,7 +194,10 @@ def test_the_command_line_compares_with_a_kept_head(tmp_path, capsys):
     heads = fill(engine, 3)
     call = ["station", "audit", "--folder", str(folder)]
     assert main([*call, "--save", str(kept)]) == 0
-    assert json.loads(kept.read_text()) == {"number": 3, "hash": heads[-1].hash}
+    saved = json.loads(kept.read_text())
+    assert (saved["number"], saved["hash"]) == (3, heads[-1].hash)
+    assert abs(datetime.fromisoformat(saved["at"].replace("Z", "+00:00")).timestamp() - time.time()) < 3600
+    assert saved["station"].endswith(f" sqlite:///{folder / 'station.db'}")
     assert capsys.readouterr().out == f"audit trail: whole, 3 entries\nhead: {kept}\n"
     fill(engine, 1)
     assert main([*call, "--head", str(kept)]) == 0

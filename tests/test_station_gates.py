@@ -20,7 +20,8 @@ from pymodbus.client import ModbusTcpClient
 from pymodbus.constants import ExcCodes
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
-from test_station_recorder import Wire, result, wait_for
+from station_records import result
+from test_station_recorder import Wire, wait_for
 from test_station_sinks import delivering, put, sqlite
 
 from supersimplenet.errors import ConfigError

@@ -12,23 +12,35 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page
 from station_process import StationProcess
+from station_servers import free_port
 from test_station_page import ASSETS, PASSWORD, Opened, log_in, log_in_by, until
 from test_station_service import picture
+
+from supersimplenet.datasets.held_out import HELD_OUT
+from supersimplenet.inference.config import to_plain
+from supersimplenet.postprocessing.calibration import Calibration, Computation, CrossCalibration
+from supersimplenet.station.sinks.modbus import REFUSALS
 
 WORDS = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in (ASSETS / "texts").glob("*.json")}
 ENGLISH = WORDS["en"]
 OTHERS = sorted(WORDS.keys() - {"en"})
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+MODBUS = ["modbus_other", *(f"modbus_{code}" for code in REFUSALS)]
 PLURAL = re.compile(r"\.(?:zero|two|few|many)$")  # forms that English does not have
 SAME = {  # a name, a sign of its own, or values alone
     "de": {
         *("brand", "comma", "column.name", "login.name", "name", "column.score", "score", "fact.picture.of"),
+        *("guarantee.both", "guarantee.percent"),
         *("found.list", "spoken", "thumbnail", "title.of", "who", "drift.score", "health.gib", "health.seconds"),
+        "defects.zone",
+        *("mask.size.of", "mask.polygon", "sentences"),
+        *("column.version", "models.ended"),
     },
     "zh": {"brand", "health.gib", "title.of"},
 }
@@ -88,6 +100,21 @@ def test_the_station_sends_the_values_of_each_sign():
     assert all(f"sign.{code}" in ENGLISH for code in sent)
 
 
+def test_a_sink_sends_the_values_of_each_reason():
+    """Each reason with a code has a text with the same values, in all languages; each text has its reason."""
+    sent = {}
+    for file in sorted((ASSETS.parent / "sinks").glob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "AwayError" and len(call.args) == 2:
+                named = [call.args[1].value] if isinstance(call.args[1], ast.Constant) else MODBUS
+                sent |= {code: {keyword.arg for keyword in call.keywords} for code in named}
+    known = [key for key in ENGLISH if key.startswith("reason.")]
+    assert sent == {key.removeprefix("reason."): set(PLACEHOLDER.findall(ENGLISH[key])) for key in known}
+    for code, words in REFUSALS.items():
+        said = f"{{address}} refuses {{what}}: {words} (code {{number}})"
+        assert ENGLISH[f"reason.modbus_{code}"] == said
+
+
 def test_errors_with_words_are_errors_of_the_station():
     sources = "".join(file.read_text(encoding="utf-8") for file in sorted(ASSETS.parent.rglob("*.py")))
     codes = [key.removeprefix("error.") for key in ENGLISH if key.startswith("error.")]
@@ -99,9 +126,12 @@ def test_errors_with_words_are_errors_of_the_station():
 
 @pytest.fixture(scope="module")
 def station(model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StationProcess]:
-    """A station of a model that is not calibrated, with a source that is away, and some results."""
+    """A station of a model that is not calibrated, with a source and a sink that are away, and some results."""
     folder = tmp_path_factory.mktemp("languages")
-    setup = {"sources": [{"name": "inbox", "kind": "folder", "folder": str(folder / "missing")}]}
+    setup = {
+        "sources": [{"name": "inbox", "kind": "folder", "folder": str(folder / "missing")}],
+        "sinks": [{"name": "gate", "kind": "modbus", "host": "127.0.0.1", "port": free_port(), "address": 0}],
+    }
     with StationProcess(model, folder=folder / "station", setup=setup) as started:
         for place in range(3):
             started.inspect(picture(place), name=f"{place}.png", part="lid 9")
@@ -151,11 +181,19 @@ def test_the_line_speaks_the_language(browser, station, name):
         assert page.locator("#facts dd").nth(1).text_content() == words["score.logit"].replace("{score}", score)
         until(page, "#shift-title", words["shift.other"].replace("{hours}", "8"))
         signs = page.locator(".sign").all_text_contents()
-        reason = station.get("/v1/status")["sources"][0]["reason"]
-        values = {"name": "inbox", "reason": reason, "product": "parts"}
+        status = station.get("/v1/status")
+        reasons = {
+            "source": status["sources"][0]["reason"],  # of the system
+            "sink": words["reason.unreachable"].replace("{address}", status["sinks"][0]["reason"].split()[0]),
+            "calibration": "",
+        }
         assert signs == [
-            f"{words[f'sign.{code}']} {PLACEHOLDER.sub(lambda found: values[found[1]], words[f'sign.{code}.text'])}"
-            for code in ("source", "calibration")
+            f"{words[f'sign.{code}']} "
+            + words[f"sign.{code}.text"]
+            .replace("{name}", "gate" if code == "sink" else "inbox")
+            .replace("{product}", "parts")
+            .replace("{reason}", reason)
+            for code, reason in reasons.items()
         ]
 
 
@@ -187,6 +225,57 @@ def test_plural_forms_dates_and_errors_are_those_of_the_language(browser, statio
         answer = station.client.get("/v1/results?model=other").json()["error"]
         assert f"error.{answer['code']}" not in words
         assert page.locator("#problem").text_content() == answer["message"]
+
+
+CALIBRATION = Calibration(
+    image_score="fused",
+    threshold_logit=0.0,
+    accept_logit=None,
+    pixel_logit=0.0,
+    min_area_px=1,
+    chosen_by="best",
+    max_false_alarms=0.0502,
+    max_escapes=None,
+    confidence=0.95,
+    part_logits=(-2.0, -1.0),
+    images=2,
+    bad_parts=0,
+    escapes=0,
+    basis=HELD_OUT,
+    list_sha256="",
+    weights_sha256="",
+    date="2026-11-30",
+)
+CROSS = CrossCalibration(folds=3, steps=9, false_alarms=0.1, proven=0.5, checked_parts=40, checked_false_alarms=2)
+CALIBRATIONS = {
+    "plain": CALIBRATION,
+    "one part": replace(CALIBRATION, part_logits=(-1.0,), images=3, basis="from parts/good", confidence=0.999),
+    "escapes": replace(CALIBRATION, max_escapes=1.0, bad_parts=1, max_false_alarms=0.2),
+    "bounds nothing": replace(CALIBRATION, bad_parts=7, escapes=1),
+    "folds": replace(CALIBRATION, cross=CROSS, max_escapes=0.123, bad_parts=12),
+    "precision": replace(
+        CALIBRATION,
+        computation=Computation(engine="torch", precision="fp32", version="0.2.0"),
+        applied_to=Computation(engine="onnx", precision="int8", version="0.2.0"),
+    ),
+}
+
+
+def test_a_guarantee_is_the_sentence_of_the_calibration_in_each_language(browser, station):
+    say = "(calibration) => import('/assets/guarantee.js').then((module) => module.guaranteeWords(calibration))"
+    said = {}
+    for name in sorted(WORDS):
+        with Opened(browser, station, f"/try?lang={name}") as page:
+            page.wait_for_selector("#choose")
+            said[name] = [page.evaluate(say, to_plain(calibration)) for calibration in CALIBRATIONS.values()]
+    assert said["en"] == [calibration.guarantee() for calibration in CALIBRATIONS.values()]
+    assert said["de"][0] == (
+        "höchstens 5,1 % der guten Teile werden als schlecht bewertet, mit 95 % Konfidenz (2 gute Teile, vom Training "
+        "zurückgehalten, 2026-11-30)"
+    )
+    english = set(re.findall(r"[a-z]{4,}", " ".join(said["en"]))) - {"from", "parts", "good"}  # a file's name
+    for name in OTHERS:
+        assert english & set(re.findall(r"[a-z]{4,}", " ".join(said[name]))) <= {"int8", "fp32"}
 
 
 def end_visit(context: BrowserContext) -> None:
@@ -284,6 +373,7 @@ def test_all_pages_have_room_on_a_phone_and_no_word_of_another_language(browser,
         f"/results/{newest}": "#facts .hash",
         "/threshold": "#threshold:not([hidden])",
         "/health": "#health:not([hidden])",
+        "/review": "#rates:not([hidden])",
         "/try": "#choose",
         "/users": "#entries tbody tr",
     }

@@ -13,8 +13,9 @@ from itertools import pairwise
 import paho.mqtt.client as paho
 import pytest
 from pydantic import TypeAdapter
+from station_records import result
 from station_servers import Mosquitto, self_signed
-from test_station_recorder import Wire, result, wait_for
+from test_station_recorder import Wire, wait_for
 from test_station_sinks import delivering, put, sqlite, waiting
 
 from supersimplenet.errors import ConfigError

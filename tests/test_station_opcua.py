@@ -21,9 +21,10 @@ from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from asyncua.sync import Client
 from pydantic import TypeAdapter
 from station_process import StationProcess
+from station_records import result
 from station_servers import free_port, is_there, self_signed
 from test_station_mqtt import Subscriber
-from test_station_recorder import Wire, result, wait_for
+from test_station_recorder import Wire, wait_for
 from test_station_service import models, picture
 from test_station_sinks import delivering, put, sqlite, waiting
 

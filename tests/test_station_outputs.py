@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pages import ROOT, blocks
 from pydantic import TypeAdapter
-from test_station_recorder import result, wait_for
+from station_records import result
+from test_station_recorder import wait_for
 from test_station_sinks import SECRET, delivering, put, sqlite, webhooks
 
 from supersimplenet.station.setup import setup_of

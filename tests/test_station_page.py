@@ -71,6 +71,7 @@ class Opened:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.set_default_timeout(SOON_MS)
         self.page.goto(station.address + path)
+        self.page.wait_for_selector("#language:enabled")  # from its script, which may come after the page
 
     def __enter__(self) -> Page:
         return self.page
@@ -101,7 +102,9 @@ def paths_of_pages(station: StationProcess) -> dict[str, str]:
         "history": "/history",
         "result": f"/results/{newest}",
         "users": "/users",
+        "review": "/review",
         "try": "/try",
+        "models": "/models",
         "threshold": "/threshold",
         "health": "/health",
     }
@@ -113,7 +116,9 @@ def wait_for(page: Page, name: str) -> None:
         "history": "#rows tbody tr",
         "result": "#next:not([hidden])",
         "users": "#people:not([hidden])",
+        "review": "#rates:not([hidden])",
         "try": "#drop",
+        "models": "#models:not([hidden])",
         "threshold": "#plot svg",
         "health": "#health:not([hidden])",
     }
@@ -615,7 +620,9 @@ UNREACHED = """() => [...document.querySelectorAll("a[href], button, input, sele
   .map((e) => e.outerHTML.slice(0, 120))"""
 
 
-@pytest.mark.parametrize("name", ["line", "history", "result", "users", "try", "threshold", "health"])
+@pytest.mark.parametrize(
+    "name", ["line", "history", "result", "users", "review", "try", "models", "threshold", "health"]
+)
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser, station, many, name):
     with Opened(browser, station, paths_of_pages(station)[name]) as page:
         wait_for(page, name)
@@ -747,7 +754,18 @@ def test_only_what_browsers_need_is_served(station):
         assert answer.headers["Cache-Control"] == "no-cache"
         again = station.client.get(f"/assets/{name}", headers={"If-None-Match": answer.headers["ETag"]})
         assert (again.status_code, again.content) == (304, b"")
-    for path in ("/", "/history", "/try", "/threshold", "/health", "/users", "/login", f"/results/{'0' * 32}"):
+    for path in (
+        "/",
+        "/history",
+        "/review",
+        "/try",
+        "/models",
+        "/threshold",
+        "/health",
+        "/users",
+        "/login",
+        f"/results/{'0' * 32}",
+    ):
         shell = station.client.get(path)
         assert shell.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in shell.headers["Content-Security-Policy"]
@@ -767,6 +785,13 @@ def test_login_leads_back_and_only_to_own_pages(browser, station, contents):
         assert page.locator("#user-role option").all_text_contents() == ["admin"]
         filled(page, "user", name="anna", password=PASSWORD, again=PASSWORD)
         page.wait_for_url("**/login?next=%2Fusers")
+    with Opened(browser, station, "/login", may="401") as page:  # before its script is there, nothing can be sent
+        page.route("**/assets/login.js", lambda route: None)
+        page.goto(f"{station.address}/login", wait_until="commit")
+        expect(page.locator("#login button")).to_be_disabled()
+        expect(page.locator("#language")).to_be_disabled()
+        page.locator("#password").press("Enter")
+        assert page.url == f"{station.address}/login"
     with Opened(browser, station, "/history?verdict=bad&part=x", may="401") as page:
         page.wait_for_url("**/login?next=*")
         page.locator("#name").fill("anna")

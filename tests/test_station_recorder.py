@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,11 +12,15 @@ import time
 from contextlib import suppress
 
 import pytest
+from PIL import Image
 from sqlalchemy.engine import make_url
+from station_records import result
 from station_servers import fresh_database
 
 from supersimplenet.errors import ConfigError, StationError
 from supersimplenet.station.config import StationConfig
+from supersimplenet.station.inspection import Picture, ReusedKeyError
+from supersimplenet.station.station import Station
 from supersimplenet.station.storage.database import Ids, now_ms, open_database, writing
 from supersimplenet.station.storage.names import products
 from supersimplenet.station.storage.pictures import PictureStore
@@ -26,32 +31,6 @@ from supersimplenet.station.storage.schema import METADATA, RESULTS
 from supersimplenet.utils.journals import as_line
 
 WITHIN_S = 30.0
-IDS = Ids()
-
-
-def result(key: str | None = None, *, verdict: str = "good", at: int | None = None, picture: str = "a" * 64) -> dict:
-    at = now_ms() if at is None else at
-    return {
-        "id": IDS.new(at),
-        "key": key,
-        "taken_at": at,
-        "product": "parts",
-        "source": "test",
-        "name": "a.png",
-        "part": None,
-        "model": "0" * 64,
-        "verdict": verdict,
-        "score": 0.25,
-        "score_logit": -1.5,
-        "picture": picture,
-        "kind": "png",
-        "size": 1 << 20,
-        "kept": True,
-        "row": {"defects": [], "p_value": 1 / 3, "calibrated": True, "unsure_from": None, "width": 4, "height": 3},
-        "review": None,
-        "reviewed_by": None,
-        "reviewed_at": None,
-    }
 
 
 class Wire:
@@ -349,6 +328,54 @@ def test_a_line_that_a_power_cut_has_torn_costs_no_other(tmp_path):
     engine.dispose()
 
 
+def age(store: PictureStore) -> None:
+    """Let all pictures have come eleven minutes ago."""
+    for path in store.all_pictures():
+        os.utime(path, (time.time() - 660, time.time() - 660))
+
+
+def test_a_picture_that_comes_again_while_it_is_removed_stays_for_its_new_result(url, tmp_path):
+    engine, store = open_database(url), PictureStore(tmp_path / "pictures")
+    names = ["a" * 64, "b" * 64]
+    old = [result(picture=name, at=now_ms() - 9 * 86_400_000) | {"kind": "bmp"} for name in names]
+    for name in names:
+        store.add_picture(b"BM", name)
+    insert_results(engine, old)
+    age(store)
+    for name in names:
+        store.add_picture(b"BM", name)  # it came again; its result is not in the database yet
+    config = StationConfig(folder=tmp_path, keep_days=7)
+    assert remove_pictures(engine, store, config) == 2
+    assert {path.stem for path in store.all_pictures()} == set(names)
+    insert_results(engine, [result(picture=names[0]) | {"kind": "bmp"}])  # that of the other one is refused
+    assert remove_pictures(engine, store, config) == 0
+    assert {path.stem for path in store.all_pictures()} == set(names)
+    age(store)
+    remove_pictures(engine, store, config)
+    assert [path.stem for path in store.all_pictures()] == names[:1]
+    assert not store.unclaimed
+    engine.dispose()
+
+
+def test_what_is_kept_of_a_picture_whose_key_is_refused_is_removed(model, tmp_path):
+    config = StationConfig(folder=tmp_path / "station", workers=1, reserve_mib=0)
+    with Station({"parts": model}, config, say=lambda text: None) as station:
+        contents = []
+        for shade in (20, 30):
+            encoded = io.BytesIO()
+            Image.new("RGB", (64, 64), (shade, 0, 0)).save(encoded, "PNG")
+            contents.append(encoded.getvalue())
+        pictures = [Picture(content=content, name="a.png", source="test", key="k") for content in contents]
+        first, other = station.inspections.submit(pictures, station.models.of("parts"))
+        record = first.result(WITHIN_S).record
+        with pytest.raises(ReusedKeyError):
+            other.result(WITHIN_S)
+        age(station.store)
+        remove_pictures(station.engine, station.store, config)
+        assert [path.stem for path in station.store.all_pictures()] == [record["picture"]]
+        assert [path.stem for path in (config.folder / "maps").glob("*/*")] == [record["id"]]
+
+
 def test_old_pictures_are_removed_good_ones_first_and_rows_stay(url, tmp_path):
     engine, store = open_database(url), PictureStore(tmp_path / "pictures")
     day = 86_400_000
@@ -357,6 +384,7 @@ def test_old_pictures_are_removed_good_ones_first_and_rows_stay(url, tmp_path):
         content = os.urandom(1 << 20)
         sha256 = f"{number:064x}"
         store.add_picture(b"BM" + content, sha256)
+        age(store)
         verdict = "bad" if number % 2 else "good"
         records.append(result(verdict=verdict, at=now_ms() - (8 - number) * day, picture=sha256) | {"kind": "bmp"})
     shared = result(at=now_ms(), picture=records[0]["picture"]) | {"kind": "bmp"}  # today the same picture came again
@@ -400,6 +428,8 @@ def test_ids_rise_also_where_the_clock_is_set_back():
     assert made == sorted(made)
     assert len(set(made)) == 5
     assert {len(name) for name in made} == {32}
+    assert all(map(own.has_made, made))
+    assert not any(map(Ids().has_made, made))
 
 
 def test_hashes_alone_make_paths(tmp_path):

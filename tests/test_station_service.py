@@ -97,8 +97,15 @@ def test_what_was_answered_is_found_again_with_its_pictures(station):
     assert station.client.get(f"/v1/results/{result['id']}/picture").content == content
     view = Image.open(io.BytesIO(station.client.get(f"/v1/results/{result['id']}/view?side=320").content))
     assert (view.format, view.size) == ("JPEG", (60, 40))
-    heat = Image.open(io.BytesIO(station.client.get(f"/v1/results/{result['id']}/heat").content)).convert("RGBA")
-    assert heat.size == (60, 40)
+    heat, levels = (
+        Image.open(io.BytesIO(station.client.get(f"/v1/results/{result['id']}/{kind}").content))
+        for kind in ("heat", "levels")
+    )
+    assert (heat.mode, heat.size) == ("P", (60, 40))
+    assert levels.mode == "L"
+    assert np.array_equal(np.asarray(levels), np.asarray(heat))  # the numbers of its colours
+    assert np.ptp(np.asarray(levels)) > 0
+    assert station.client.get(f"/v1/results/{result['id']}/view?side=1000").status_code == 422
     model = station.get(f"/v1/models/{result['model']}")
     assert set(model["facts"]["files"]) == {"config.yaml", "model.safetensors"}
     assert model["facts"]["version"] == station.get("/v1/version")["version"]
@@ -198,6 +205,64 @@ def test_a_review_is_counted_taken_back_and_in_the_trail(station):
     assert [entry["details"]["verdict"] for entry in trail[:2]] == [None, other]
 
 
+def test_a_mask_that_is_drawn_comes_back_pixel_for_pixel(station):
+    result = station.inspect(picture(31), part="drawn")
+    address = f"/v1/results/{result['id']}"
+    assert station.client.get(f"{address}/mask").status_code == 404
+    marked = np.random.default_rng(5).random((40, 60)) > 0.7
+    file = io.BytesIO()
+    Image.fromarray(marked).save(file, "PNG")  # of one bit
+    sent = station.client.put(f"{address}/mask", content=file.getvalue(), headers={"Content-Type": "image/png"})
+    review = sent.json()["review"]
+    assert (review["verdict"], review["defect"]) == ("bad", None)
+    kept = station.client.get(f"{address}/mask")
+    assert hashlib.sha256(kept.content).hexdigest() == review["mask"]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(kept.content))), np.where(marked, 255, 0))
+    named = station.client.post(f"{address}/review", json={"verdict": "bad", "defect": "scratch"}).json()["review"]
+    assert (named["defect"], named["mask"]) == ("scratch", review["mask"])  # the mask stays
+    for content, wanted in (
+        (picture(31, size_px=(40, 59)), "the mask is 40 x 59 px (height x width), its image 40 x 60 px"),
+        (b"no mask", "mask: not a readable image"),
+    ):
+        refused = station.client.put(f"{address}/mask", content=content)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "mask")
+        assert wanted in refused.json()["error"]["message"]
+    without = station.client.delete(f"{address}/mask").json()["review"]
+    assert (without["verdict"], without["defect"], without["mask"]) == ("bad", "scratch", None)
+    assert station.client.delete(f"{address}/mask").status_code == 404
+    answers = station.get(f"{address}/answers")["answers"]
+    assert [(each["who"], each["verdict"], each["defect"], each["mask"]) for each in answers] == [
+        ("local", "bad", None, review["mask"]),
+        ("local", "bad", "scratch", review["mask"]),
+        ("local", "bad", "scratch", None),
+    ]
+    refused = station.client.post(f"{address}/review", json={"verdict": "good", "defect": "scratch"})
+    assert refused.json()["error"]["message"] == "defect: 'scratch', but the verdict is not bad; leave it out"
+
+
+def test_two_people_who_differ_need_a_third(models, tmp_path):
+    with StationProcess(models / "v1", folder=tmp_path / "station") as station:
+        result = station.inspect(picture(32))
+        path = f"/v1/results/{result['id']}/review"
+        tokens = {}
+        for name in ("anna", "ben", "cem"):
+            command = ["station", "add-token", name, "--role=operator", f"--folder={tmp_path / 'station'}"]
+            done = subprocess.run(
+                [sys.executable, "-m", "supersimplenet", *command], capture_output=True, text=True, check=True
+            )
+            tokens[name] = {"Authorization": f"Bearer {done.stdout.strip()}"}
+        said = [
+            station.client.post(path, json={"verdict": verdict}, headers=tokens[name]).json()["review"]["verdict"]
+            for name, verdict in (("anna", "good"), ("ben", "bad"), ("cem", "bad"))
+        ]
+        assert said == ["good", "disputed", "bad"]
+        found = station.client.get("/v1/results?reviewed=disputed", headers=tokens["anna"]).json()["results"]
+        assert found == []
+        station.client.post(path, json={"verdict": None}, headers=tokens["cem"])
+        found = station.client.get("/v1/results?reviewed=disputed", headers=tokens["anna"]).json()["results"]
+        assert [each["id"] for each in found] == [result["id"]]
+
+
 def test_what_cannot_be_read_is_said_and_the_others_are_inspected(station):
     alone = station.client.post("/v1/inspect", content=b"no picture", headers={"Content-Type": "image/png"})
     assert alone.status_code == 422
@@ -231,7 +296,8 @@ def test_names_lead_nowhere(station):
     form = station.client.post("/v1/inspect", files={"file": ("..\\..\\x.png", picture(33))})
     assert form.json()["results"][0]["name"] == "..\\..\\x.png"
     own = {path.name for path in station.folder.iterdir()}
-    assert own - {"station.db-wal", "station.db-shm", ".lock"} == {"station.db", "pictures", "maps", "shown"}
+    sometimes = {"station.db-wal", "station.db-shm", ".lock", "library"}  # the library holds masks that were drawn
+    assert own - sometimes == {"station.db", "pictures", "maps", "shown"}
     for path in ("/assets/../pages.py", "/assets/%2e%2e/pages.py", "/v1/results/..%2f..%2fstation.db/picture"):
         assert station.client.get(path).status_code == 404
 
@@ -493,6 +559,7 @@ def test_a_stop_finishes_what_was_taken(models, tmp_path):
     assert found >= set(answered)
 
 
+@pytest.mark.slow
 def test_two_stations_share_no_folder_and_no_port(station, models, tmp_path):
     with pytest.raises(AssertionError, match="another process is writing here"):
         StationProcess(models / "v1", folder=station.folder)
@@ -524,6 +591,7 @@ def test_an_address_that_cannot_be_listened_at_is_a_wrong_call(station, models, 
         assert capsys.readouterr().err == f"supersimplenet serve: {said}\n"
 
 
+@pytest.mark.slow
 def test_the_printed_address_can_be_opened(models, tmp_path):
     (tmp_path / "station").mkdir()
     engine = open_database(f"sqlite:///{tmp_path / 'station' / 'station.db'}")
@@ -538,9 +606,10 @@ def test_the_printed_address_can_be_opened(models, tmp_path):
         assert process.stderr.read().splitlines()[-1] == "stopped; nothing was in work"
 
 
+@pytest.mark.slow
 def test_a_stop_says_what_was_finished(models, tmp_path):
     content = io.BytesIO()
-    Image.new("RGB", (8000, 8000)).save(content, "PNG")  # takes longer to read than a stop to arrive
+    Image.new("RGB", (5000, 5000)).save(content, "PNG")  # takes longer to read than a stop to arrive
     with serving(models, tmp_path / "station") as (process, line), ThreadPoolExecutor(1) as pool:
         address = line.removeprefix("the station: ").strip()
         headers = {"Content-Type": "image/png"}

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import text
 from standardwebhooks.webhooks import Webhook as Receiver
-from test_station_recorder import Wire, result, wait_for
+from station_process import StationProcess
+from station_records import IDS, result
+from test_station_recorder import Wire, wait_for
 
 from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError
@@ -28,6 +30,7 @@ from supersimplenet.station.sinks.outbox import numbers_waiting
 from supersimplenet.station.storage.database import Ids, now_ms, open_database, writing
 from supersimplenet.station.storage.recorder import Recorder, insert_results
 from supersimplenet.station.storage.results import public
+from supersimplenet.utils.journals import as_line
 
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMgbG9uZw=="
 
@@ -88,6 +91,7 @@ def delivering(url: str, folder: Path, sinks: list[dict], *, said: list[str] | N
             settings.kind,
             make_sink(settings),
             engine=engine,
+            is_new=IDS.has_made,
             public=lambda records: [public(record) for record in records],
             folder=folder,
             say=say,
@@ -97,7 +101,7 @@ def delivering(url: str, folder: Path, sinks: list[dict], *, said: list[str] | N
 
     def published(records, stored) -> None:
         for delivery in deliveries:
-            delivery.add(records, stored)
+            delivery.add(records)
 
     names = [delivery.name for delivery in deliveries]
     recorder = Recorder(engine, folder / "waiting.jsonl", say=say, sinks=names, published=published)
@@ -230,22 +234,34 @@ def test_a_sink_gets_results_while_the_database_is_away_and_none_twice_after_it(
     assert not any(json.loads(body)["data"]["repeat"] for _, body in webhooks.got)
 
 
-def test_what_an_earlier_run_left_is_delivered_first_and_marked(webhooks, tmp_path):
+@pytest.mark.parametrize("ahead_ms", [-60_000, 3_600_000], ids=["clock", "clock-set-back"])
+@pytest.mark.parametrize("place", ["outbox", "journal"])
+def test_what_an_earlier_run_left_is_delivered_first_and_marked(webhooks, tmp_path, ahead_ms, place):
     hook = {"name": "mes", "kind": "webhook", "url": f"http://127.0.0.1:{webhooks.port}/hook"}
-    webhooks.statuses = [503] * 1000
-    at, own = now_ms() - 60_000, Ids()  # other tests have made ids of later times
+    at, own = now_ms() + ahead_ms, Ids()
     earlier = [result(at=at) | {"id": own.new(at)} for _ in range(3)]
-    with delivering(sqlite(tmp_path), tmp_path, [hook]) as (recorder, (mes,)):
-        put(recorder, earlier)
-        wait_for(lambda: mes.state.away)
-    assert waiting(sqlite(tmp_path)) == {"mes": 3}
-    webhooks.statuses, webhooks.got = [], []
+    if place == "outbox":
+        engine = open_database(sqlite(tmp_path))
+        insert_results(engine, earlier, sinks=["mes"])
+        engine.dispose()
+    else:  # a sink that kept up has got them, while the database was away
+        (tmp_path / "waiting.jsonl").write_bytes(b"".join(map(as_line, earlier)))
     with delivering(sqlite(tmp_path), tmp_path, [hook]) as (recorder, _):
+        wait_for(lambda: not recorder.away)
         later = result()
         put(recorder, [later])
         wait_for(lambda: len(webhooks.got) == 4)
     assert webhooks.ids == [record["id"] for record in (*earlier, later)]
     assert [json.loads(body)["data"]["repeat"] for _, body in webhooks.got] == [True, True, True, False]
+
+
+def test_a_clock_that_is_set_back_makes_no_repeat_of_what_is_new(webhooks, tmp_path):
+    hook = {"name": "mes", "kind": "webhook", "url": f"http://127.0.0.1:{webhooks.port}/hook"}
+    at = now_ms() - 3_600_000
+    with delivering(sqlite(tmp_path), tmp_path, [hook]) as (recorder, _):
+        put(recorder, [result(at=at) | {"id": f"{at:012x}{IDS.new(at)[12:]}"}])
+        wait_for(lambda: len(webhooks.got) == 1)
+    assert not json.loads(webhooks.got[0][1])["data"]["repeat"]
 
 
 def test_what_waits_for_a_sink_can_be_seen_and_dropped(tmp_path, capsys):
@@ -263,6 +279,31 @@ def test_what_waits_for_a_sink_can_be_seen_and_dropped(tmp_path, capsys):
     with engine.connect() as connection:
         assert entries(connection)[0].details == {"sink": "mes", "results": 2}
     engine.dispose()
+
+
+def test_what_waits_for_a_sink_of_a_running_station_is_not_dropped(model, webhooks, tmp_path, capsys):
+    folder = tmp_path / "station"
+    webhooks.statuses = [503] * 1000
+    hook = {"name": "mes", "kind": "webhook", "url": f"http://127.0.0.1:{webhooks.port}/hook"}
+    drop = ["station", "outbox", "--folder", str(folder), "--drop"]
+    with StationProcess(model, folder=folder, setup={"sinks": [hook]}) as station:
+        engine = open_database(sqlite(folder))
+        insert_results(engine, [result()], sinks=["mes", "gone"])
+        assert main([*drop, "mes"]) == 2
+        assert f"the station that runs has the sink 'mes' (pid {station.process.pid}," in capsys.readouterr().err
+        assert main([*drop, "gone"]) == 0  # as the sign on the page says
+        assert numbers_waiting(engine) == {"mes": 1}
+        station.kill()  # what a killed process leaves locks nothing
+        assert main([*drop, "mes"]) == 0
+        assert numbers_waiting(engine) == {}
+        engine.dispose()
+
+
+def test_a_sink_is_dropped_with_the_folder_that_says_whether_the_station_has_it(tmp_path, capsys):
+    open_database(sqlite(tmp_path)).dispose()
+    place = ["--database", sqlite(tmp_path), "--folder", str(tmp_path / "none")]
+    assert main(["station", "outbox", "--drop", "mes", *place]) == 2
+    assert "none: no such folder; it says which sinks the station has" in capsys.readouterr().err
 
 
 def test_a_result_and_its_place_in_the_outbox_are_one_transaction(tmp_path):

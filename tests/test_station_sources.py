@@ -62,6 +62,7 @@ def test_pictures_of_a_folder_are_inspected_once_and_put_away(models, tmp_path):
     assert [row["error"] for row in rows if row["name"] == "c.png"] == [results["c.png"]["error"]["message"]]
 
 
+@pytest.mark.slow
 def test_pictures_that_were_taken_when_the_station_was_killed_have_one_result(models, tmp_path):
     arriving = tmp_path / "in"
     names = [f"{number:02}.png" for number in range(12)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from datetime import datetime
 
 import pytest
 from report_case import Case, make_case, make_samples
@@ -11,6 +12,7 @@ from station_process import StationProcess
 
 from supersimplenet.evaluation.config import ThresholdConfig
 from supersimplenet.inference.config import CALIBRATION_FILE
+from supersimplenet.station.thresholds import with_threshold
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +81,12 @@ def test_no_threshold_is_set_where_nothing_would_hold(case, tmp_path):
         assert answer.status_code == 409
         assert "run supersimplenet calibrate first" in answer.json()["error"]["message"]
         assert station.get("/v1/products/parts/threshold")["guarantee"] is None
+
+
+def test_the_guarantee_of_a_set_threshold_has_the_date_of_the_setting(case):
+    """Not that of the start: the model's id is a hash of it, and would be another one each day."""
+    calibration = case.detector.calibration
+    set_at = datetime(2026, 3, 1, 12).astimezone()
+    own = with_threshold(calibration, 2.0, at_ms=round(set_at.timestamp() * 1000))
+    assert own.date == "2026-03-01"
+    assert "2026-03-01" in own.guarantee()

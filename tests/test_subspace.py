@@ -27,7 +27,7 @@ from supersimplenet.training.feature_cache import CachedFeatures, FlipIndex
 from supersimplenet.training.pixel_labels import PixelLabels, TrainingTile
 from supersimplenet.training.subspace_fit import Moments, fit_subspace, measure_moments
 from supersimplenet.training.train import train
-from supersimplenet.types import SCORE_FIELDS, Prediction
+from supersimplenet.types import Prediction
 
 CHANNELS = (6, 10)
 # Strides 8 and 16 on even, odd and not square images; 4 and 16; equal strides, as of a plain transformer.
@@ -341,7 +341,7 @@ def test_a_model_folder_keeps_the_subspace_and_the_joint_score_may_decide(traine
 
 
 def scores(prediction: Prediction) -> list[float]:
-    return [prediction.score_of(name) for name in SCORE_FIELDS]
+    return list(prediction.scores.values())
 
 
 def test_weights_of_a_subspace_that_cannot_be_are_refused(trained, tmp_path):

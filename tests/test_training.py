@@ -91,12 +91,12 @@ def test_one_seed_decides_everything(metal, tmp_path):
 COMMAND = [sys.executable, "-m", "supersimplenet", "train"]
 
 
-def thirty_epochs(root: Path, output: Path) -> list[str]:
+def twelve_epochs(root: Path, output: Path) -> list[str]:
     """The command of a training that is long enough for a signal to come before its end."""
     return [
         *(*COMMAND, "--data", "MVTecAD", "--data.root", str(root), "--data.category", "brushed_metal"),
         *("--model.backbone", "compact", "--model.image_size", "[64,64]", "--recipe.batch_size", "4"),
-        *("--trainer.max_epochs", "30", "--trainer.accelerator", "cpu", "--output", str(output)),
+        *("--trainer.max_epochs", "12", "--trainer.accelerator", "cpu", "--output", str(output)),
     ]
 
 
@@ -113,7 +113,7 @@ def uninterrupted(surfaces: Path, tmp_path_factory: pytest.TempPathFactory) -> C
             defects = (path for path in (root / "brushed_metal" / "test").iterdir() if path.name != "good")
             first = min(defects)
             first.rename(root / "brushed_metal" / "train" / first.name)
-        subprocess.run(thirty_epochs(root, folder / "model"), check=True, capture_output=True)
+        subprocess.run(twelve_epochs(root, folder / "model"), check=True, capture_output=True)
         return root, folder / "model"
 
     return run
@@ -132,7 +132,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(uninterrup
     root, whole = uninterrupted(supervised)
     stopped = tmp_path / "stopped"
     process = subprocess.Popen(
-        thirty_epochs(root, stopped),
+        twelve_epochs(root, stopped),
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job has it ignored

@@ -34,6 +34,23 @@ RIGHT = {  # for each command a call that is right, as far as it can be told bef
     "data convert": ["--images", "good", "--annotations", "good", "--format", "voc", "--output", "out"],
     "data split": [*DATA, "--output", "split.csv"],
     "serve": ["--model", "model", "--folder", "out"],
+    "datasets list": ["--folder", "good"],
+    "datasets import": ["parts", "good", "--folder", "out"],
+    "datasets gather": ["parts", "--product", "parts", "--folder", "good"],
+    "datasets diff": ["parts", "1", "2", "--folder", "good"],
+    "datasets export": ["parts", "--output", "out", "--folder", "good"],
+    "registry list": ["--folder", "good"],
+    "registry add": ["model", "--product", "parts", "--folder", "out"],
+    "registry train": ["--product", "parts", "--dataset", "parts", "--folder", "good"],
+    "registry resume": ["1", "--folder", "good"],
+    "registry compare": ["1", "--folder", "good"],
+    "registry shadow": ["1", "--folder", "good"],
+    "registry diff": ["1", "2", "--folder", "good"],
+    "registry mirror": ["--server", "sqlite://", "--folder", "good"],
+    "registry promote": ["1", "--folder", "good"],
+    "registry rollback": ["--product", "parts", "--folder", "good"],
+    "review export": ["--product", "parts", "--who", "anna", "--output", "out", "--folder", "good"],
+    "review import": ["text.txt", "--who", "anna", "--folder", "good"],
     "station add-user": ["anna", "--role", "operator", "--folder", "out"],
     "station change-user": ["anna", "--disabled", "true", "--folder", "good"],
     "station add-token": ["line-1", "--role", "operator", "--folder", "out"],
@@ -41,6 +58,8 @@ RIGHT = {  # for each command a call that is right, as far as it can be told bef
     "station users": ["--folder", "good"],
     "station audit": ["--folder", "good"],
     "station outbox": ["--folder", "good"],
+    "station export": ["--output", "results.csv", "--folder", "good"],
+    "station verify": ["text.txt", "--key", "text.txt"],
     "benchmark speed": ["--output", "speed.json"],
     "benchmark accuracy": ["--data", "MVTecAD", "--data.root", "good", "--output", "out"],
 }
@@ -70,7 +89,17 @@ FREE = {
     "--devices",
 }
 PATHS = {"--model", "--good", "--bad", "--compare", "--candidate", "--current", "--golden", "--list", "--watch"}
-PATHS |= {"--archive", "--images", "--head", "--view.roi", "--view.reference", "--model.backbone_weights"}
+PATHS |= {
+    "--archive",
+    "--images",
+    "--head",
+    "--sign",
+    "--verify",
+    "--key",
+    "--view.roi",
+    "--view.reference",
+    "--model.backbone_weights",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -270,3 +299,21 @@ def test_the_line_program_refuses_in_a_line(call, capsys):
     assert status == 2, error
     assert error.count("\n") == 1
     assert error.startswith("python -m supersimplenet.runtime: ")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["serve", "--folder", "out", "--model", "a" * 400],
+        ["registry", "list", "--folder", "a" * 400],
+        ["registry", "add", "model", "--product", "parts", "--folder", "a" * 400],
+        ["station", "outbox", "--drop", "web", "--folder", "a" * 400],
+        ["train", "--warm-start", "a" * 400],
+    ],
+)
+def test_a_name_that_is_too_long_for_one_is_refused_in_a_line(call, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.yaml").write_text("finished: true")
+    assert main(call) == 2
+    assert capsys.readouterr().err.startswith(f"supersimplenet {call[0]}")
