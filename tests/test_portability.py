@@ -86,7 +86,7 @@ OF_SIGNAL = {
     ),
 }
 GUARDED = {"utils/locks.py": {"fcntl", "msvcrt", "register_at_fork"}, "utils/system.py": {"ctypes", "resource"}}
-GUARDED["utils/system.py"].add("sched_getaffinity")
+GUARDED["utils/system.py"] |= {"sched_getaffinity", "killpg", "SIGKILL"}
 
 
 def name_of(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Functions for the operating system and the machine: memory, cores, CPU name, and stopping this process.
+"""Functions for the operating system and the machine: memory, cores, CPU name, stopping this process or others.
 
 What only some systems have is used here and in `supersimplenet.utils.locks` alone, and has a way around it: the
 modules resource, ctypes, fcntl and msvcrt are imported where they are called, and may be missing.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,3 +160,31 @@ def _terminate() -> None:
         signal.raise_signal(signal.SIGTERM)  # os.kill would end the process there at once, without its handlers
     else:
         os.kill(os.getpid(), signal.SIGTERM)  # to the process: it also wakes a main thread that waits
+
+
+if sys.platform == "win32":
+
+    def has_group(leader: int) -> bool:
+        """Return whether a process of a group is left; there are no groups there."""
+        return False
+
+    def kill_group(process: subprocess.Popen[bytes]) -> None:
+        """End a process at once."""
+        process.kill()
+
+else:
+
+    def has_group(leader: int) -> bool:
+        """Return whether a process of a group is left, which may end after its leader."""
+        try:
+            os.killpg(leader, 0)
+        except OSError:
+            return False
+        return True
+
+    def kill_group(process: subprocess.Popen[bytes]) -> None:
+        """End a process that leads a group, and all others of the group, at once."""
+        import signal
+
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)

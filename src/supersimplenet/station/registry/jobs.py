@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -40,7 +39,7 @@ from supersimplenet.station.storage.pictures import PictureStore
 from supersimplenet.utils.documents import read_yaml
 from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.locks import is_held
-from supersimplenet.utils.system import STOP_WITH_STDIN, available_cores
+from supersimplenet.utils.system import STOP_WITH_STDIN, available_cores, has_group, kill_group
 
 StepName = Literal["data", "training", "calibration", "comparison"]
 _PROGRESS = re.compile(r"epoch \S+: ([\d,]+) of ([\d,]+)(?:, .*)?")  # a line of `supersimplenet.utils.console`
@@ -288,38 +287,15 @@ class Jobs:
         if process.stdin is not None:
             process.stdin.close()
         deadline = time.monotonic() + STOPS_WITHIN_S + _ENDED_S
-        while time.monotonic() < deadline and (process.poll() is None or _has_group(process.pid)):
+        while time.monotonic() < deadline and (process.poll() is None or has_group(process.pid)):
             time.sleep(0.05)
-        _kill_group(process)
+        kill_group(process)
         process.wait()
         if self._ended is not None:
             self._ended.join()
         with writing(self._engine) as connection:  # a step that ends with its training counts as failed otherwise
             if one_model(connection, number).state == "failed":
                 set_state(connection, number, "training", reasons=[])
-
-
-if sys.platform == "win32":
-
-    def _has_group(leader: int) -> bool:
-        return False
-
-    def _kill_group(process: subprocess.Popen[bytes]) -> None:
-        process.kill()
-
-else:
-
-    def _has_group(leader: int) -> bool:
-        """Return whether a process of a group is left; it ends after its leader."""
-        try:
-            os.killpg(leader, 0)
-        except OSError:
-            return False
-        return True
-
-    def _kill_group(process: subprocess.Popen[bytes]) -> None:
-        with suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last_lines(log: Path) -> list[str]:
