@@ -19,9 +19,11 @@ from test_station_registry import write_parts
 
 from supersimplenet.cli.main import main
 from supersimplenet.errors import ConfigError
+from supersimplenet.inference.config import CONFIG_FILE
 from supersimplenet.station.config import DATABASE_VARIABLE, StationConfig
 from supersimplenet.station.registry.jobs import BusyError, Jobs
-from supersimplenet.station.registry.records import register
+from supersimplenet.station.registry.promotions import models_in_use, promote
+from supersimplenet.station.registry.records import register, set_state
 from supersimplenet.station.registry.rules import RuleWatch, is_due, new_answers, rules, set_rule
 from supersimplenet.station.review.answers import add_answer
 from supersimplenet.station.review.opinions import Said
@@ -260,7 +262,18 @@ def test_a_model_is_promoted_with_a_reason_and_taken_back_by_keyboard(browser, s
         page.locator("#promote-force").check()
         page.locator("#promote-form [type=submit]").click()
         until(page, "#used h3", f"Model 3{WORDS['models.state.in_use']}")
+        assert card(page, 2).locator(".found ~ p").count() == 1  # nothing of a shadow yet
+        card(page, 2).locator('[data-do="shadow"]').click()
+        until(page, "#shadow-title", "Try model 2 on pictures of the line?")
+        page.locator("#shadow-form [type=submit]").click()
+        expect(card(page, 2).locator(".step")).to_have_text(WORDS["models.step.shadow"])
+        seen = shown.get("/v1/results", product="parts")["results"]
+        words = f"On {len(seen)} pictures of the line, "
+        expect(card(page, 2)).to_contain_text(words, timeout=WITHIN_S * 1000)
+        expect(card(page, 2)).to_contain_text(": 0 newly bad, 0 newly good. It gives another verdict on at most 77.7 %")
         card(page, 2).locator('[data-do="promote"]').click()  # it was compared with another one than that in use
+        assert page.locator("#promote-margin").input_value() == "20"
+        until(page, "#promote-margin-hint", "The comparison shows: on at most 19.3 %.")
         assert page.locator("#promote-force-field").is_hidden()
         page.locator("#promote-why").fill("a try")
         page.locator("#promote-form [type=submit]").click()
@@ -282,10 +295,18 @@ def test_answers_become_a_version_and_a_rule_is_set(browser, shown):
         page.locator("#change-rule").click()
         page.locator("#rule-number").fill("50")
         page.locator("#rule-at").fill("02:30")
+        page.locator("#rule-margin").fill("10")
+        page.locator("#rule-differing").fill("2.5")
         page.locator("#rule-form [type=submit]").click()
         expect(page.locator("#rule")).to_contain_text(
             "The station trains after 50 parts with new answers or each day at 02:30 if there is anything new, with "
             "dataset lids. Set by this computer on"
+        )
+        until(
+            page,
+            "#rule-puts",
+            "It puts to use what it trained where a new mistake is shown to be on at most 10 % of parts, and another "
+            "verdict on at most 2.5 % of the last 24 hours' pictures.",
         )
         page.locator("#gather").click()
         assert page.locator("#gather-dataset").input_value() == "lids"
@@ -304,6 +325,7 @@ def test_answers_become_a_version_and_a_rule_is_set(browser, shown):
         page.locator("#change-rule").click()
         page.locator("#rule-number").fill("")
         page.locator("#rule-at").fill("")
+        assert [page.locator(f"#rule-{name}").input_value() for name in ("margin", "differing")] == ["10", "2.5"]
         page.locator("#rule-form [type=submit]").click()
         until(page, "#rule", WORDS["models.rule.off"])
     trail = [(entry["what"], entry["details"].get("answers")) for entry in shown.get("/v1/audit", limit=3)["entries"]]
@@ -340,6 +362,7 @@ def test_operators_read_and_engineers_change(browser, shown):
         ("POST", "/v1/registry/1/training", None),
         ("DELETE", "/v1/registry/1/training", None),
         ("POST", "/v1/registry/4/comparison", None),
+        ("POST", "/v1/registry/4/shadow", {}),
         ("POST", "/v1/products/parts/rollback", {}),
         ("PUT", "/v1/products/parts/training-rule", {"dataset": "lids"}),
         ("POST", "/v1/datasets/lids/gather", {"product": "parts"}),
@@ -374,8 +397,8 @@ def test_operators_read_and_engineers_change(browser, shown):
 class Recorded(Jobs):
     """Begins no process."""
 
-    def _start(self, number: int) -> None:
-        self.started = [*getattr(self, "started", []), number]
+    def _start(self, number: int, command_name: str = "resume", *options: str) -> None:
+        self.started = [*getattr(self, "started", []), number if command_name == "resume" else (number, *options)]
 
 
 @pytest.fixture
@@ -416,7 +439,7 @@ def test_a_rule_trains_with_what_is_new_once_and_says_why_it_cannot(engine, tmp_
         rows.append(result(picture=sha256, name=f"{number}.png"))
     insert_results(engine, rows)
     results = [row["id"] for row in rows]
-    watch = RuleWatch(engine, jobs, say=said.append)
+    watch = RuleWatch(engine, config.folder, jobs, say=said.append)
     now = datetime.now().astimezone()
     with writing(engine) as connection:
         set_rule(connection, "parts", dataset="lids", answers=2, daily_at=None, time_budget="5m", who="anna")
@@ -446,6 +469,81 @@ def test_a_rule_trains_with_what_is_new_once_and_says_why_it_cannot(engine, tmp_
     assert len(said) == 1
     watch.apply(now)
     assert (len(said), jobs.started) == (1, [1])  # tried once
+    watch.close()
+
+
+def test_a_rule_puts_to_use_what_is_shown_to_be_within_its_limits(engine, tmp_path):
+    config, said = StationConfig(folder=tmp_path / "station"), []
+    jobs = Recorded(engine, config, say=lambda line: None)
+    watch = RuleWatch(engine, config.folder, jobs, say=said.append)
+    now = datetime.now().astimezone()
+    found = {"compared": 1, "evidence": EVIDENCE, "reasons": []}
+
+    def set_limits(margin: float | None, differing: float | None) -> None:
+        with writing(engine) as connection:
+            set_rule(
+                connection,
+                "parts",
+                dataset="lids",
+                answers=100,
+                daily_at=None,
+                time_budget="5m",
+                promote_margin=margin,
+                promote_differing=differing,
+                who="anna",
+            )
+
+    def after_applying() -> tuple[int | None, str | None]:
+        watch.apply(now)
+        with engine.connect() as connection:
+            used = models_in_use(connection).get("parts")
+            (rule,) = rules(connection).values()
+        return None if used is None else used.model, rule.problem
+
+    with writing(engine) as connection:
+        first = register(connection, product="parts", state="candidate", who="rule")
+    (first.model(config.folder)).mkdir(parents=True)
+    (first.model(config.folder) / CONFIG_FILE).touch()
+    set_limits(0.5, None)
+    assert after_applying() == (None, None)  # nothing to compare the first one with
+    with writing(engine) as connection:
+        promote(connection, config.folder, 1, who="anna")
+        for who in ("rule", "anna"):
+            model = register(connection, product="parts", state="candidate", who=who, found=found)
+            shutil.copytree(first.model(config.folder), model.model(config.folder))
+    assert after_applying() == (1, None)  # the newest was begun by a person
+    with writing(engine) as connection:
+        set_state(connection, 3, "failed")
+        last = register(connection, product="parts", state="candidate", who="rule", found=found)
+    shutil.copytree(first.model(config.folder), last.model(config.folder))
+    set_limits(None, None)
+    assert after_applying() == (1, None)
+    set_limits(0.15, None)
+    used, problem = after_applying()
+    assert used == 1
+    assert problem.startswith("not put to use: model 4: compared by 14 bad parts that the current model finds, 0 with")
+    after_applying()
+    assert len(said) == 1  # once
+    set_limits(0.2, 0.05)
+    assert after_applying() == (1, None)
+    assert jobs.started == [(4, "--past=24h")]
+    assert after_applying()[1].endswith("its shadow ended without a result; see its log.txt")
+    with writing(engine) as connection:
+        set_state(connection, 4, "candidate", shadow={"differing_bounds": [0.01, 0.0701]})
+    assert after_applying()[1] == (
+        "not put to use: model 4: another verdict on up to 7.1 % of the pictures of 24 hours; the rule allows 5 %"
+    )
+    with writing(engine) as connection:
+        set_state(connection, 4, "candidate", shadow={"differing_bounds": [0.01, 0.0499]})
+    assert after_applying() == (4, None)
+    with engine.connect() as connection:
+        change = models_in_use(connection)["parts"]
+    assert (change.who, change.why) == ("rule", "by the rule that anna set")
+    assert after_applying() == (4, None)
+    assert jobs.started == [(4, "--past=24h")]
+    for limits, wrong in (((0, None), "promote_margin: 0"), ((None, 0.1), "belongs to promote_margin")):
+        with pytest.raises(ConfigError, match=wrong):
+            set_limits(*limits)
     watch.close()
 
 

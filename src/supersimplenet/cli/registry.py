@@ -255,7 +255,7 @@ def _shadow(options: Namespace) -> int:
                 until=until,
                 progress=lambda pictures: bar.advance(task, pictures),
             )
-    results().print(f"model {options.number}: {'no picture of that time' if found is None else found.describe()}")
+    results().print(f"model {options.number}: {found.describe()}")
     return 0
 
 

@@ -136,7 +136,7 @@ class Station:
             opened.callback(self.registry.close)
             self.trainings = Jobs(self.engine, config, say=say)
             opened.callback(self.trainings.close)
-            self._rules = RuleWatch(self.engine, self.trainings, say=say)
+            self._rules = RuleWatch(self.engine, config.folder, self.trainings, say=say)
             opened.callback(self._rules.close)
             self.sources = [self._source(settings) for settings in setup.sources]
             for source in self.sources:

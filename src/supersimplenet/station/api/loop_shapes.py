@@ -13,6 +13,7 @@ from supersimplenet.station.registry.promotions import MARGIN
 DATASET_PATTERN = r"^\w[\w .-]{0,99}$"
 DatasetName = Annotated[str, Field(pattern=DATASET_PATTERN, examples=["lids"])]
 ProductName = Annotated[str, Field(min_length=1, max_length=200, examples=["lids"])]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Why = Annotated[str, Field(max_length=1000, description="the reason, for the trail")]
 TimeBudget = Annotated[
     str, Field(max_length=20, pattern=r"^[\d.smh ]+$", description="of the training", examples=["15m"])
@@ -69,6 +70,28 @@ class TrainingShape(BaseModel):
     total: int | None
 
 
+class ShadowShape(BaseModel):
+    """What a model said about pictures that the station inspected with another one."""
+
+    since: IsoTime = Field(description="of the first picture")
+    until: IsoTime = Field(description="of the last one")
+    pictures: int = Field(description="that both predicted")
+    failed: int = Field(description="that this model could not predict")
+    not_kept: int = Field(description="of that time, not on the disk any more")
+    newly_bad: int
+    newly_good: int
+    differing: float = Field(description="share of pictures with another verdict")
+    differing_bounds: tuple[float, float] = Field(description="its interval, with 95 % confidence")
+    candidate_right: int = Field(description="pictures of another verdict of which people say that this model is right")
+    station_right: int = Field(description="likewise, the station")
+
+
+class ShadowBody(Body):
+    """Which pictures a model predicts without a say."""
+
+    hours: Annotated[int, Field(ge=1, le=24 * 366)] = Field(24, description="those of the last hours")
+
+
 class RegisteredShape(BaseModel):
     """A model of the registry."""
 
@@ -87,6 +110,7 @@ class RegisteredShape(BaseModel):
     digest: Sha256 | None = Field(description="of that version of the dataset")
     options: list[str] = Field(description="of the training")
     compared: ComparedShape | None = Field(description="null where there was nothing to compare with, or not yet")
+    shadow: ShadowShape | None = Field(description="what it said beside the model in use; null for not yet")
     reasons: list[str] = Field(description="why it was refused or failed")
     guarantee: str | None = Field(description="of its calibration, in a sentence")
     training: TrainingShape | None = Field(description="how far its training is; null for a finished model")
@@ -141,7 +165,7 @@ class PromoteBody(Body):
     """Why a model is used from now on."""
 
     why: Why = ""
-    margin: Annotated[float, Field(gt=0, lt=1)] = Field(
+    margin: Share = Field(
         MARGIN, description="share of parts on which it may make a new mistake; what shows less is refused"
     )
     force: bool = Field(False, description="also one that was refused or not compared; the trail says so")
@@ -181,6 +205,14 @@ class RuleBody(Body):
         None, description="each day at this time of the station's clock, where there is something new"
     )
     time_budget: TimeBudget = "15m"
+    promote_margin: Share | None = Field(
+        None,
+        description="puts to use what it trained, where a new mistake is shown to be on at most this share of parts; "
+        "null: a person decides",
+    )
+    promote_differing: Share | None = Field(
+        None, description="and another verdict on at most this share of the pictures of the last 24 hours"
+    )
 
 
 class RuleShape(BaseModel):
@@ -191,9 +223,11 @@ class RuleShape(BaseModel):
     answers: int | None
     daily_at: str | None
     time_budget: str | None
+    promote_margin: float | None = Field(description="null: a person decides what is put to use")
+    promote_differing: float | None
     set_by: str | None = Field(description="null: there is no rule")
     set_at: IsoTime | None
-    problem: str | None = Field(description="why it could not train when it last applied")
+    problem: str | None = Field(description="why it could not train, or did not put to use what it trained")
     new_answers: int = Field(description="parts with answers since the last training on which people agree")
 
 

@@ -108,6 +108,14 @@ def compare_again(station: Here, number: int, who: Annotated[Identity, engineer]
         return _now(station, station.trainings.compare(number, who=who.name))
 
 
+@router.post("/registry/{number}/shadow", response_model=shapes.RegisteredShape, responses=ERRORS)
+def shadow(station: Here, number: int, body: shapes.ShadowBody, who: Annotated[Identity, engineer]) -> dict[str, Any]:
+    """Let a finished model predict what the station inspected in the last hours, without a say, in its own process."""
+    _found(station, number)
+    with _refusals():
+        return _now(station, station.trainings.shadow(number, hours=body.hours, who=who.name))
+
+
 @router.post("/registry/{number}/promotion", response_model=shapes.PromotionShape, responses=ERRORS)
 def promote_model(
     station: Here, number: int, body: shapes.PromoteBody, who: Annotated[Identity, engineer]
@@ -190,6 +198,7 @@ def _shown(station: Station, model: Registered, *, is_used: bool) -> dict[str, A
         **{name: getattr(model, name) for name in ("dataset", "version", "digest", "options")},
         "state": shown,
         "compared": None if is_open or found.get("compared") is None else found,
+        "shadow": found.get("shadow"),
         "reasons": [] if is_open else [_without_folder(reason, model, station) for reason in found.get("reasons", ())],
         "guarantee": None if calibration is None else _without_folder(calibration.guarantee(), model, station),
         "training": asdict(station.trainings.progress(model)) if is_open or is_running else None,
@@ -230,5 +239,6 @@ def _read_calibration(path: Path, changed_ns: int) -> Calibration:
 
 def _plain_rule(product: str, rule: Rule | None, number: int) -> dict[str, Any]:
     known = {"product": product, "new_answers": number}
-    names = ("dataset", "answers", "daily_at", "time_budget", "set_by", "set_at", "problem")
-    return {name: None if rule is None else getattr(rule, name) for name in names} | known
+    names = ("dataset", "answers", "daily_at", "time_budget", "promote_margin", "promote_differing")
+    shown = (*names, "set_by", "set_at", "problem")
+    return {name: None if rule is None else getattr(rule, name) for name in shown} | known

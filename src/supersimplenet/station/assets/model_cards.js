@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { byId, element } from "./dom.js";
 import { guaranteeWords } from "./guarantee.js";
-import { dayAndTime, shortest, text, whoWords } from "./texts.js";
+import { dayAndTime, shareWords, text, whoWords } from "./texts.js";
 
 const AT_FIRST = 8;
 const RUNNING = ["training", "comparing"];
@@ -82,8 +82,9 @@ export function modelCards({ mayChange, forms, said }) {
     if (state === "candidate" || state === "refused") {
       const canCompare = last[0].model !== null && last[0].model !== number;
       return [
-        button("promote", "models.promote.label", { number }, () => forms.promote(model, foundWords(model))),
+        button("promote", "models.promote.label", { number }, () => forms.promote(model, foundWords(model), last[0].model !== null)),
         canCompare && button("compare", "models.compare.label", { number }, () => goOn(model, "compare")),
+        canCompare && button("shadow", "models.shadow.label", { number }, () => forms.shadow(number)),
       ];
     }
     return [];
@@ -151,7 +152,7 @@ function lineage({ dataset, version, parent, at, who }) {
 }
 
 /** What the comparison found, in sentences, and the reasons where the model was refused or failed. */
-function foundWords({ state, compared, reasons, parent, dataset }) {
+function foundWords({ state, compared, shadow, reasons, parent, dataset }) {
   const words = [];
   if (compared !== null) {
     const { golden_good: good, golden_bad: bad, new_escapes: escapes, new_false_alarms: alarms, new_unsure: unsure } = compared;
@@ -164,16 +165,27 @@ function foundWords({ state, compared, reasons, parent, dataset }) {
   } else if (["candidate", "comparing", "in use"].includes(state) && parent === null && dataset !== null) {
     words.push(element("p", {}, text("models.first")));
   } else if (state === "interrupted") words.push(element("p", {}, text("models.interrupted")));
+  if (shadow !== null) words.push(...shadowWords(shadow));
   if (reasons.length > 0 && (state === "refused" || state === "failed")) {
     words.push(element("p", {}, text(`models.${state}`)), element("ul", { class: "reasons" }, reasons.map((reason) => element("li", {}, reason))));
   }
   return words;
 }
 
-/** What the comparison shows about other parts; a bound is rounded up. */
+/** What a model said, without a say, about pictures of the line. */
+function shadowWords({ since, until, pictures: count, failed, not_kept: gone, newly_bad: bad, newly_good: good, differing_bounds: [, most], candidate_right: right, station_right: wrong }) {
+  if (count + failed === 0) return [element("p", {}, text("models.shadow.none"))];
+  const first = text("models.shadow.found", { count, from: dayAndTime(new Date(since)), to: dayAndTime(new Date(until)), bad, good, most: shareWords(most) });
+  const more = [
+    right + wrong > 0 && text("models.shadow.people", { right, wrong }),
+    failed > 0 && text("models.shadow.failed", { count: failed }), gone > 0 && text("models.shadow.gone", { count: gone }),
+  ];
+  return [element("p", {}, [first, ...more.filter(Boolean)].join(" "))];
+}
+
+/** What the comparison shows about other parts. */
 function evidenceWords({ found, newly_missed: missed, missed_bound: missedBound, passed, newly_rejected: rejected, rejected_bound: rejectedBound }) {
-  const share = (bound) => text("guarantee.percent", { number: shortest(Math.ceil(bound * 1000 - 1e-9) / 10) });
-  return text("models.evidence", { found, missed, passed, rejected, missed_most: share(missedBound), rejected_most: share(rejectedBound) });
+  return text("models.evidence", { found, missed, passed, rejected, missed_most: shareWords(missedBound), rejected_most: shareWords(rejectedBound) });
 }
 
 function counted(name, count) {

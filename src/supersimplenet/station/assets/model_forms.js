@@ -5,12 +5,14 @@ import { changeWords } from "./datasets.js";
 import { onSubmit, openDialog } from "./dialog.js";
 import { byId, element } from "./dom.js";
 import { showProblem } from "./frame.js";
-import { text } from "./texts.js";
+import { shareWords, text } from "./texts.js";
 
 const TIMES = { "5m": 5, "15m": 15, "30m": 30, "1h": 60, "2h": 120, "4h": 240 }; // minutes
 const DEFAULT_TIME = "15m";
 const LONG_MS = 300000; // answers of many pictures are gathered, a training writes a checkpoint before it stops
 const MOST_SHOWN = 100;
+const MARGIN = 0.2; // as the station's
+const HOURS = [1, 8, 24, 168, 672];
 
 /** `now` returns product, datasets, rule and threads; `changed` is called with what to say and where the focus belongs. */
 export function modelForms({ now, changed }) {
@@ -49,12 +51,17 @@ export function modelForms({ now, changed }) {
     return () => changed(text("models.train.done", { number: model.number }), card(model.number));
   });
   onSubmit(byId("promote-form"), async () => {
-    const body = { why: byId("promote-why").value, force: byId("promote-force").checked };
+    const margin = Number(byId("promote-margin").value) / 100;
+    const body = { why: byId("promote-why").value, margin, force: byId("promote-force").checked };
     await post(`/v1/registry/${chosen}/promotion`, body).catch((error) => {
       if (error.code === "registry") byId("promote-force-field").hidden = false; // the reason is shown: a person may know better
       throw error;
     });
     return () => changed(text("models.promote.done", { number: chosen }), null);
+  });
+  onSubmit(byId("shadow-form"), async () => {
+    await post(`/v1/registry/${chosen}/shadow`, { hours: Number(byId("shadow-hours").value) });
+    return () => changed(text("models.shadow.done", { number: chosen }), card(chosen));
   });
   onSubmit(byId("back-form"), async () => {
     await post(`/v1/products/${encodeURIComponent(now().product)}/rollback`, { why: byId("back-why").value });
@@ -69,6 +76,7 @@ export function modelForms({ now, changed }) {
     const body = {
       dataset: byId("rule-dataset").value, time_budget: byId("rule-time").value,
       answers: number === "" ? null : Number(number), daily_at: byId("rule-at").value || null,
+      promote_margin: shareOf("rule-margin"), promote_differing: shareOf("rule-differing"),
     };
     await ask(`/v1/products/${encodeURIComponent(now().product)}/training-rule`, { method: "PUT", body });
     return () => changed(text("models.rule.done"), "#change-rule");
@@ -92,6 +100,8 @@ export function modelForms({ now, changed }) {
       element("option", { value }, count < 60 ? text("models.minutes", { count }) : text("models.hours", { count: count / 60 }))));
   }
 
+  byId("shadow-hours").replaceChildren(...HOURS.map((count) => element("option", { value: count }, text("models.hours", { count }))));
+
   return {
     train: () => {
       const { product, rule, threads } = now();
@@ -104,14 +114,25 @@ export function modelForms({ now, changed }) {
       offerNames("train-dataset");
       offerVersions();
     },
-    promote: ({ number, state }, found) => {
+    promote: ({ number, state, compared }, found, isCompared) => {
       chosen = number;
       openDialog(byId("promote-form"));
       byId("promote-title").textContent = text("models.promote.ask", { number, product: now().product });
       byId("promote-found").replaceChildren(...found);
+      const evidence = compared?.evidence ?? null;
+      const shown = evidence === null ? 1 : Math.max(evidence.missed_bound, evidence.rejected_bound);
+      byId("promote-margin-field").hidden = !isCompared;
+      byId("promote-margin").value = 100 * MARGIN;
+      byId("promote-margin-hint").textContent = shown < 1 ? text("models.promote.margin.shown", { share: shareWords(shown) }) : text("models.promote.margin.none");
       byId("promote-force-field").hidden = state !== "refused";
       byId("promote-force").required = state === "refused";
       byId("promote-why").focus();
+    },
+    shadow: (number) => {
+      chosen = number;
+      openDialog(byId("shadow-form"));
+      byId("shadow-title").textContent = text("models.shadow.ask", { number });
+      byId("shadow-hours").value = 24;
     },
     back: (number) => {
       chosen = number;
@@ -131,6 +152,8 @@ export function modelForms({ now, changed }) {
       offerNames("rule-dataset");
       byId("rule-number").value = rule.answers ?? "";
       byId("rule-at").value = rule.daily_at ?? "";
+      byId("rule-margin").value = rule.promote_margin === null ? "" : perCent(rule.promote_margin);
+      byId("rule-differing").value = rule.promote_differing === null ? "" : perCent(rule.promote_differing);
       const time = rule.time_budget ?? DEFAULT_TIME;
       if (!(time in TIMES)) byId("rule-time").append(element("option", { value: time }, time));
       byId("rule-time").value = time;
@@ -173,6 +196,15 @@ async function showChanges({ dataset, version }) {
 function knownWords(known) {
   if (known === null) return text("models.not_held");
   return [text(`verdict.${known.label}`), known.defect, known.mask === null ? null : text("models.mask")].filter(Boolean).join(text("comma"));
+}
+
+function shareOf(id) {
+  const { value } = byId(id);
+  return value === "" ? null : Number(value) / 100;
+}
+
+function perCent(share) {
+  return Number((100 * share).toPrecision(12));
 }
 
 function card(number) {

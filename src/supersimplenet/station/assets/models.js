@@ -7,7 +7,7 @@ import { begin, isEngineer, showLost, showProblem, showSigns } from "./frame.js"
 import { modelCards } from "./model_cards.js";
 import { modelForms } from "./model_forms.js";
 import { showDatasets } from "./datasets.js";
-import { dayAndTime, minuteOf, text, whoWords } from "./texts.js";
+import { dayAndTime, minuteOf, shareWords, text, whoWords } from "./texts.js";
 
 const EVERY_MS = 2000;
 const AT_REST = 5; // polls of the registry alone, where nothing is trained, between two
@@ -90,11 +90,14 @@ function showRegistry(registry) {
 }
 
 function showRule() {
-  const { answers, daily_at: at, dataset, set_by: by, set_at: setAt, problem, new_answers: count } = rule;
+  const { answers, daily_at: at, dataset, set_by: by, set_at: setAt, problem, new_answers: count, promote_margin: margin, promote_differing: differing } = rule;
   const when = [answers !== null && text("models.rule.after", { count: answers }), at !== null && text("models.rule.daily", { time: at })];
   const [first, second] = when.filter(Boolean);
   byId("rule").textContent = by === null ? text("models.rule.off")
     : text("models.rule.on", { when: second === undefined ? first : text("models.rule.both", { first, second }), dataset, by: whoWords(by), time: dayAndTime(new Date(setAt)) });
+  const puts = margin === null ? "models.rule.puts.none" : differing === null ? "models.rule.puts" : "models.rule.puts.shadow";
+  byId("rule-puts").hidden = by === null;
+  byId("rule-puts").textContent = text(puts, { margin: shareWords(margin ?? 0), differing: shareWords(differing ?? 0) });
   byId("rule-answers").textContent = text("models.rule.answers", { count });
   byId("rule-problem").hidden = problem === null;
   byId("rule-problem").textContent = problem === null ? "" : text("models.rule.problem", { problem });

@@ -60,6 +60,11 @@ export function shortest(number) {
   return digits.format(number);
 }
 
+/** A share in per cent, rounded up: it is said to be at most this. */
+export function shareWords(share) {
+  return text("guarantee.percent", { number: shortest(Math.ceil(share * 1000 - 1e-9) / 10) });
+}
+
 const clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const seconds = new Intl.DateTimeFormat(language, {
   hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -41,7 +41,8 @@ from supersimplenet.utils.formatting import first_line
 from supersimplenet.utils.locks import is_held
 from supersimplenet.utils.system import STOP_WITH_STDIN, available_cores, has_group, kill_group
 
-StepName = Literal["data", "training", "calibration", "comparison"]
+StepName = Literal["data", "training", "calibration", "comparison", "shadow"]
+CommandName = Literal["resume", "compare", "shadow"]  # of `registry`
 _PROGRESS = re.compile(r"epoch \S+: ([\d,]+) of ([\d,]+)(?:, .*)?")  # a line of `supersimplenet.utils.console`
 _TAIL_BYTES = 16_384
 _ENDED_S = 5.0  # beyond `STOPS_WITHIN_S`, after which all processes of a training are killed
@@ -68,6 +69,14 @@ class Progress:
     total: int | None = None
 
 
+class _Running(NamedTuple):
+    """A process that was begun here."""
+
+    number: int
+    command: CommandName
+    process: subprocess.Popen[bytes]
+
+
 class Jobs:
     """Begins, stops and continues trainings; a second one is refused while one runs.
 
@@ -80,7 +89,7 @@ class Jobs:
     def __init__(self, engine: Engine, config: StationConfig, *, say: Callable[[str], None]) -> None:
         self._engine, self._config, self._say = engine, config, say
         self._changing = threading.Lock()
-        self._own: tuple[int, subprocess.Popen[bytes]] | None = None
+        self._own: _Running | None = None
         self._stopped: set[int] = set()
         self._ended: threading.Thread | None = None
 
@@ -92,13 +101,15 @@ class Jobs:
     def is_running(self, model: Registered) -> bool:
         """Return whether a process, begun here or elsewhere, is at a model."""
         own, folder = self._own, model.folder(self._config.folder)
-        if own is not None and own[0] == model.number and own[1].poll() is None:
+        if own is not None and own.number == model.number and own.process.poll() is None:
             return True
         return is_held(folder) or is_held(folder / MODEL)  # a training that was told to stop may still be writing
 
     def progress(self, model: Registered) -> Progress:
         """Return how far a training is, by its files."""
-        folder = model.folder(self._config.folder)
+        own, folder = self._own, model.folder(self._config.folder)
+        if own is not None and own.number == model.number and own.command == "shadow":
+            return Progress(step="shadow")
         if not (folder / DATA / TABLE_FILE).is_file():
             return Progress(step="data")
         if (folder / MODEL / CALIBRATION_FILE).is_file():
@@ -192,6 +203,19 @@ class Jobs:
             BusyError: a training or a comparison runs.
             ConfigError: it is not finished, or no other model is in use.
         """
+        return self._beside(number, "compare", who=who, what="compare model")
+
+    def shadow(self, number: int, *, hours: int, who: str) -> Registered:
+        """Let a finished model predict what the station inspected in the last hours, without a say; see `run_shadow`.
+
+        Raises:
+            BusyError: a training or a comparison runs.
+            ConfigError: it is not finished, or no other model is in use.
+        """
+        return self._beside(number, "shadow", f"--past={hours}h", who=who, what="shadow model")
+
+    def _beside(self, number: int, command: CommandName, *options: str, who: str, what: str) -> Registered:
+        """Begin what sets a finished model beside the one in use."""
         with self._changing:
             self._refuse_second()
             with writing(self._engine) as connection:
@@ -202,8 +226,8 @@ class Jobs:
                 if used is None or used.number == number:
                     raise ConfigError(f"model {number}: no other model of {model.product} is in use")
                 details = {"product": model.product, "model": number}
-                audit.append(connection, who=who, what="compare model", details=details)
-            self._start(number, "compare")
+                audit.append(connection, who=who, what=what, details=details)
+            self._start(number, command, *options)
             return model
 
     def stop(self, number: int, *, who: str) -> Registered:
@@ -218,12 +242,12 @@ class Jobs:
             own = self._own
             if not self.is_running(model):
                 raise BusyError(f"model {number}: is not being trained or compared")
-            if own is None or own[0] != number:
+            if own is None or own.number != number:
                 raise BusyError(f"model {number}: this was begun by a command; stop it where it runs")
             with writing(self._engine) as connection:
                 details = {"product": model.product, "model": number}
                 audit.append(connection, who=who, what="stop training", details=details)
-            self._end(*own)
+            self._end(own)
             with writing(self._engine) as connection:
                 return one_model(connection, number)
 
@@ -231,7 +255,7 @@ class Jobs:
         """Stop what runs; a person can go on with it later."""
         with self._changing:
             if self._own is not None:
-                self._end(*self._own)
+                self._end(self._own)
 
     def _refuse_second(self) -> None:
         with self._engine.connect() as connection:
@@ -239,24 +263,24 @@ class Jobs:
         if running:
             raise BusyError(f"model {running[0]} is being trained or compared; wait until that has ended, or stop it")
 
-    def _start(self, number: int, command_name: Literal["resume", "compare"] = "resume") -> None:
-        """Start the process of a training or comparison, and a thread that waits for its end."""
+    def _start(self, number: int, command_name: CommandName = "resume", *options: str) -> None:
+        """Start a process, and a thread that waits for its end."""
         with self._engine.connect() as connection:
             folder = one_model(connection, number).folder(self._config.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, STOP_WITH_STDIN: str(STOPS_WITHIN_S)}
+        environment = {**os.environ, STOP_WITH_STDIN: str(STOPS_WITHIN_S), "OMP_NUM_THREADS": str(self.threads)}
         environment.pop(DATABASE_VARIABLE, None)
         if self._config.database is not None:
             environment[DATABASE_VARIABLE] = self._config.database  # it may hold a password: not on the command line
         gentle = ["nice", "-n", "10"] if shutil.which("nice") else []
         command = [*gentle, sys.executable, "-m", "supersimplenet", "registry", command_name, str(number)]
-        command += ["--threads", str(self.threads), "--folder", str(self._config.folder)]
+        command += ["--folder", str(self._config.folder), *options]
         with (folder / LOG_FILE).open("ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         self._stopped.discard(number)
-        self._own = number, process
+        self._own = _Running(number, command_name, process)
         self._say(f"model {number}: registry {command_name} begins, with {self.threads} of {available_cores()} cores")
         self._ended = threading.Thread(target=self._wait, args=(number, process), name="training", daemon=True)
         self._ended.start()
@@ -279,8 +303,9 @@ class Jobs:
                     model = set_state(connection, number, "failed", reasons=[first_line(StationError(reason))])
             self._say(f"model {number}: has ended: {model.state}")
 
-    def _end(self, number: int, process: subprocess.Popen[bytes]) -> None:
+    def _end(self, running: _Running) -> None:
         """Tell all processes of a training to stop, wait for them, and kill those that do not."""
+        number, _, process = running
         if process.poll() is not None:
             return
         self._stopped.add(number)

@@ -104,13 +104,26 @@ def promote(
     now = in_use(connection, model.product)
     if now is not None and now.number == number:
         raise ConfigError(f"model {number}: in use already")
-    if now is not None and not force:
-        _require_shown(model, now, margin, station)
+    if not force:
+        require_shown(connection, model, margin, station)
     return _change(connection, station, model, who=who, why=why, is_rollback=False, forced=force)
 
 
-def _require_shown(model: Registered, now: Registered, margin: float, station: Path) -> None:
-    """Refuse a model of which its comparison with the model in use shows too little."""
+def require_shown(connection: Connection, model: Registered, margin: float, station: Path) -> None:
+    """Refuse a model of which its comparison with the model in use, where there is one, shows too little.
+
+    Args:
+        connection: the database.
+        model: the model.
+        margin: see `promote`.
+        station: the station's folder.
+
+    Raises:
+        ConfigError: it was not compared with it, or by too few parts.
+    """
+    now = in_use(connection, model.product)
+    if now is None:
+        return
     number, place = model.number, f"--folder {shlex.quote(str(station))}"
     ways = [("to compare it", f"supersimplenet registry compare {number} {place}")]
     compared = model.found.get("compared")

@@ -39,8 +39,8 @@ class Shadow:
     """What a candidate says about pictures that the station inspected with another model.
 
     Attributes:
-        since: time of the first picture, in milliseconds since 1970.
-        until: time of the last one.
+        since: time of the first picture, in milliseconds since 1970; where there is none, the time that was asked for.
+        until: time of the last one, likewise.
         pictures: number of pictures that both predicted.
         failed: pictures that the candidate could not predict.
         not_kept: pictures of that time that are not on the disk, so the candidate has not seen them.
@@ -67,6 +67,8 @@ class Shadow:
 
     def describe(self) -> str:
         """Return in sentences what was found."""
+        if not self.pictures + self.failed:
+            return "no picture of that time"
         low, high = self.differing_bounds
         text = (
             f"another verdict on {per_cent(self.differing)} of {counted(self.pictures, 'picture')} (95 % interval "
@@ -91,7 +93,7 @@ def run_shadow(
     compute: ComputeConfig = HERE,
     ended: Event | None = None,
     progress: Callable[[int], None] = lambda pictures: None,
-) -> Shadow | None:
+) -> Shadow:
     """Predict with a candidate what the station inspected in a time, and what it inspects until its end.
 
     Args:
@@ -105,7 +107,7 @@ def run_shadow(
         progress: called with the number of pictures done since the last call.
 
     Returns:
-        What was found, which the registry keeps, too; None where there was no picture.
+        What was found, which the registry keeps, too.
 
     Raises:
         ConfigError: there is no such finished model, or it is in use.
@@ -133,13 +135,12 @@ def run_shadow(
         ended.wait(_EVERY_S)
     with writing(engine) as connection:
         found = shadow_of(connection, model, since=since, until=until)
-        if found is not None:
-            set_state(connection, number, model.state, shadow=asdict(found))
+        set_state(connection, number, model.state, shadow=asdict(found))
     return found
 
 
-def shadow_of(connection: Connection, model: Registered, *, since: int, until: int) -> Shadow | None:
-    """Return what a candidate said about pictures of a time; None for nothing."""
+def shadow_of(connection: Connection, model: Registered, *, since: int, until: int) -> Shadow:
+    """Return what a candidate said about pictures of a time."""
     s, r = SHADOWS.c, RESULTS.c
     own = and_(s.model == model.number, _in_time(model, since, until))
     query = select(s.verdict, r.verdict.label("station"), r.review, func.count().label("number"))
@@ -157,15 +158,13 @@ def shadow_of(connection: Connection, model: Registered, *, since: int, until: i
         counts["newly_good"] += number * (verdict == "good" != of_station)
         if (verdict == "good") != (of_station == "good") and review in ("good", "bad"):
             counts["candidate_right" if (verdict == "good") == (review == "good") else "station_right"] += number
-    if not counts["pictures"] + counts["failed"]:
-        return None
     gone = and_(_in_time(model, since, until), r.kept.is_(False))
     span = select(func.min(r.taken_at), func.max(r.taken_at)).join_from(SHADOWS, RESULTS, s.result == r.id).where(own)
     first, last = connection.execute(span).one()
     pictures = counts["pictures"]
     return Shadow(
-        since=first,
-        until=last,
+        since=since if first is None else first,
+        until=until if last is None else last,
         pictures=pictures,
         not_kept=connection.execute(select(func.count()).select_from(RESULTS).where(gone)).scalar_one(),
         differing=counts["differing"] / pictures if pictures else 0.0,

@@ -235,6 +235,8 @@ TRAINING_RULES = Table(
     Column("answers", Integer, nullable=True, comment="new answers after which it trains; NULL for never"),
     Column("daily_at", String(5), nullable=True, comment="time of day at the station, HH:MM; NULL for never"),
     Column("time_budget", String(20), nullable=False),
+    Column("promote_margin", Float(53), nullable=True, comment="share; NULL: it puts nothing to use"),
+    Column("promote_differing", Float(53), nullable=True, comment="share; NULL for any"),
     Column("set_by", String(200), nullable=False),
     Column("set_at", BigInteger, nullable=False),
     Column("tried_at", BigInteger, nullable=False, comment="when it last applied; until then answers are not new"),

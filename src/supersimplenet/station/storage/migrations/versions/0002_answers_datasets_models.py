@@ -140,6 +140,10 @@ def upgrade() -> None:
             "daily_at", sa.String(length=5), nullable=True, comment="time of day at the station, HH:MM; NULL for never"
         ),
         sa.Column("time_budget", sa.String(length=20), nullable=False),
+        sa.Column(
+            "promote_margin", sa.Float(precision=53), nullable=True, comment="share; NULL: it puts nothing to use"
+        ),
+        sa.Column("promote_differing", sa.Float(precision=53), nullable=True, comment="share; NULL for any"),
         sa.Column("set_by", sa.String(length=200), nullable=False),
         sa.Column("set_at", sa.BigInteger(), nullable=False),
         sa.Column(
