@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 # The longest files, longest first: begun early, none of them is left to one process while the other is idle
 LONGEST = (
-    *("station_service", "export", "station_page", "training", "engines", "calibrate", "pages", "station_languages"),
-    *("site", "station_opcua", "stops", "station_sources", "station_pages_more", "loggers", "station_review_page"),
+    *("station_page", "station_service", "training", "export", "calibrate", "pages", "station_models_page"),
+    *(
+        "station_languages",
+        "station_review_page",
+        "station_pages_more",
+        "station_registry",
+        "report_browser",
+        "loggers",
+    ),
+    *("stops", "station_thresholds", "warm_start", "parts"),
 )
 
 

@@ -63,6 +63,7 @@ def test_speed_times_a_trained_model_and_refuses_nonsense(tmp_path, capsys):
         assert message in str(stop.value)
 
 
+@pytest.mark.slow
 def test_ceilings_counts_each_stage(tmp_path):
     output = tmp_path / "ceilings.json"
     subprocess.run(
@@ -104,6 +105,7 @@ def gpu_report(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, report
 
 
+@pytest.mark.slow
 def test_the_gpu_script_checks_before_it_times(tmp_path):
     status, report = gpu_report(tmp_path, "--only", "machine", "equality")
     assert (status, [section["status"] for section in report.values()]) == (0, ["done", "done"])

@@ -522,6 +522,7 @@ def test_held_out_images_and_others_are_not_known(trained, parts, tmp_path):
     assert found.calibration.parts == 60
 
 
+@pytest.mark.slow
 def test_folders_given_by_mistake_are_refused(model, parts, tmp_path):
     with pytest.raises(DataError, match=r"holds the folder .*bad; name the folder of the good parts alone"):
         calibrated(model, parts)

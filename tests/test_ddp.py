@@ -129,6 +129,7 @@ def test_a_step_of_two_processes_is_that_of_one(tmp_path):
             torch.testing.assert_close(shared[name], values, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_features_are_computed_once_and_shared(tmp_path):
     synthesize(tmp_path, SyntheticConfig(surfaces=("cast_grain",), size_px=(64, 64), train_good=4, test_good=1))
     folder = tmp_path / "cast_grain" / "train" / "good"

@@ -284,6 +284,7 @@ for threads in (None, 1):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.slow
 def test_a_forked_process_says_why_it_cannot_compute_instead_of_waiting_without_end(folder):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _IN_A_FORK, str(folder)], capture_output=True, text=True, timeout=120

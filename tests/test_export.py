@@ -261,6 +261,7 @@ def test_an_openvino_file_unpacks_to_the_pair_that_its_tools_read(files, photogr
 # --- the gate ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_failing_gate_leaves_no_file_and_an_earlier_one_as_it_was(model, photographs, tmp_path):
     output = tmp_path / "line" / "parts.onnx"
     output.parent.mkdir()
@@ -340,7 +341,8 @@ def test_what_cannot_be_exported_is_refused_before_any_work(options, message, mo
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("opset", [18, pytest.param(22, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [18, 22])
 def test_operators_are_of_the_version_that_was_asked_for(opset, model, photographs, tmp_path):
     path = tmp_path / "parts.onnx"
     certificate = export_model(model, path, file_format="onnx", opset=opset, images=photographs).certificate
@@ -493,7 +495,7 @@ def test_the_command_exports_and_a_line_looks(model, photographs, tmp_path, caps
 @pytest.mark.parametrize(
     ("file_format", "view"),
     [
-        ("onnx", "roi"),
+        pytest.param("onnx", "roi", marks=pytest.mark.slow),
         pytest.param("openvino", "roi", marks=pytest.mark.slow),
         pytest.param("torch", "roi", marks=pytest.mark.slow),
         pytest.param("onnx", "pad", marks=pytest.mark.slow),

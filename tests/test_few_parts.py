@@ -464,6 +464,7 @@ def test_who_sees_what(copied, monkeypatch):
     assert [logits.size for logits in scores.held_out_logits] == [19 - parts] * 3
 
 
+@pytest.mark.slow
 def test_cross_calibration_from_the_command_line(copied, capsys):
     model = copied / "model"
     own = Detector.load(model).predict([copied / name for name in sorted(names_of(model, "held-out"))])

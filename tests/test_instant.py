@@ -109,9 +109,8 @@ def test_the_command_line_uses_it_like_any_other(instant, parts, tmp_path, capsy
     assert (cross.folds, cross.steps, cross.false_alarms) == (3, 0, pytest.approx(1 / 13))
 
 
-@pytest.mark.parametrize(
-    "kind", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), pytest.param("torch", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "torch"])
 def test_every_export_says_the_same(kind, instant, parts, tmp_path):
     file = tmp_path / f"instant.{'pt2' if kind == 'torch' else kind}"
     assert main(["export", "--model", str(instant.folder), "--format", kind, "--output", str(file)]) == 0

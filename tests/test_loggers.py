@@ -207,6 +207,7 @@ def test_a_server_holds_settings_losses_figures_files_and_pictures(server, fit, 
             assert min(picture.size) > SIZE[0]  # enlarged, with words below it
 
 
+@pytest.mark.slow
 def test_what_a_server_missed_is_sent_when_it_is_back(server, tmp_path, capsys):
     from supersimplenet.training.mlflow_run import MLflowRun
 
@@ -246,6 +247,7 @@ def heeds_ctrl_c() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
+@pytest.mark.slow
 def test_a_continued_training_continues_its_run(server, fit, tmp_path, monkeypatch):
     model = tmp_path / "model"
 

@@ -81,6 +81,7 @@ def test_a_calibration_of_version_0_1_holds_as_before(model):
     assert replace(old, applied_to=Detector.load(model, device="cpu", precision="bfloat16").computation).holds
 
 
+@pytest.mark.slow
 def test_an_export_in_another_precision_sets_the_thresholds_again(model, data, tmp_path):
     bundle = export_model(model, tmp_path / "half.onnx", file_format="onnx", precision="fp16")
     inspector = Inspector.load(tmp_path / "half.onnx")

@@ -79,6 +79,7 @@ def test_the_guide_prints_the_public_signatures():
     assert re.sub(r"\n +", " ", block[0]).splitlines() == [signature(name) for name in PUBLIC]
 
 
+@pytest.mark.slow
 def test_the_python_of_the_guide_runs(parts, capsys):
     whole, network = blocks(GUIDE, "python")
     quick = whole

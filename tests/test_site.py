@@ -59,6 +59,7 @@ def text_of(page: Path) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", "", content[1])).split())
 
 
+@pytest.mark.slow
 def test_every_option_of_every_command_has_its_help_type_and_default(site):
     for name in [*all_commands(), RUNTIME]:
         parser, page = parser_of(name), site / "reference" / "commands" / f"{page_of(name)}.html"
@@ -99,6 +100,7 @@ def test_the_kinds_and_defaults_of_options_by_hand():
     assert usage_of("predict", predict) == ("supersimplenet predict [PATHS ...] [options]")
 
 
+@pytest.mark.slow
 def test_every_option_of_every_dataset_is_there(site):
     words = text_of(site / "reference" / "commands" / "datasets.html")
     help_of = {name: (kind.__doc__ or "") for name, kind in SOURCES.items()}
@@ -107,6 +109,7 @@ def test_every_option_of_every_dataset_is_there(site):
             assert f"--data.{option}" in words, f"{name}: {option}"
 
 
+@pytest.mark.slow
 def test_the_public_names_are_in_the_reference(site):
     import supersimplenet
 
@@ -116,6 +119,7 @@ def test_the_public_names_are_in_the_reference(site):
 
 
 @pytest.mark.parametrize("name", ["own_parts", "network"])
+@pytest.mark.slow
 def test_a_notebook_is_a_page_with_its_outputs(site, name):
     notebook = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
     page = site / "notebooks" / f"{name}.html"
@@ -169,6 +173,7 @@ PAGES = ["index", "start", "outputs", "performance", "anomalib", "understand/net
 PAGES += ["notebooks/own_parts", "notebooks/network"]
 
 
+@pytest.mark.slow
 def test_no_page_is_wider_than_a_phone_and_what_is_says_that_it_scrolls(site, browser):
     fetched: list[str] = []
     page = browser.new_page(viewport={"width": 390, "height": 844})
@@ -190,6 +195,7 @@ def test_no_page_is_wider_than_a_phone_and_what_is_says_that_it_scrolls(site, br
     page.close()
 
 
+@pytest.mark.slow
 def test_the_search_works_from_a_disk(site, browser):
     page = browser.new_page()
     page.goto((site / "search.html").as_uri() + "?q=overkill")

@@ -455,6 +455,7 @@ def test_the_setups_of_the_pages_can_be(page):
             assert setup.sources or setup.sinks
 
 
+@pytest.mark.slow
 def test_a_station_goes_on_when_its_camera_is_back_and_stops_while_it_hangs(models, network_camera, tmp_path):
     def source(name: str, **settings) -> dict:
         return {"name": name, "kind": "camera", "trigger": {"kind": "interval", "seconds": 0.2}, **settings}

@@ -361,7 +361,9 @@ def guarded(station) -> StationProcess:
     return station
 
 
-@pytest.mark.parametrize("name", sorted(WORDS))
+@pytest.mark.parametrize(  # the longest words; the others are slow
+    "name", ["de", pytest.param("en", marks=pytest.mark.slow), pytest.param("zh", marks=pytest.mark.slow)]
+)
 def test_all_pages_have_room_on_a_phone_and_no_word_of_another_language(browser, guarded, name):
     others = {text for other, words in WORDS.items() if other != name for text in words.values()}
     others -= {words["language.name"] for words in WORDS.values()} | set(WORDS[name].values())

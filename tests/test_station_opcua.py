@@ -440,6 +440,7 @@ def test_a_plc_that_is_not_there_is_said():
     assert not [thread for thread in threading.enumerate() if thread.name == "trigger-top"]
 
 
+@pytest.mark.slow
 def test_a_station_shows_its_products_from_the_start_and_says_when_it_ends(models, mosquitto, tmp_path):
     port, subscriber = free_port(), Subscriber(mosquitto)
     mqtt = {"name": "line", "kind": "mqtt", "host": "127.0.0.1", "port": mosquitto.port}

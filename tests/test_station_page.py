@@ -990,6 +990,7 @@ def test_an_admin_adds_and_revokes_tokens_and_reads_the_trail(browser, guarded, 
         assert page.evaluate("() => document.activeElement.tagName") == "TR"
 
 
+@pytest.mark.slow
 def test_a_login_at_one_station_leaves_that_at_another_on_the_same_host(browser, guarded, case, tmp_path):
     with (
         StationProcess(case.detector.folder, folder=tmp_path / "station") as other,

@@ -202,7 +202,8 @@ class Sheet:
 
     def __init__(self, page: Page) -> None:
         expect(page.locator('[data-do="save"] >> nth=0')).to_be_enabled(timeout=SOON_MS)
-        page.evaluate(TWO_FRAMES)  # what is shown with the button leaves the picture less room, from the next frame on
+        page.wait_for_selector("#mask-stage[aria-busy=false]")
+        page.evaluate(TWO_FRAMES)  # what was shown meanwhile leaves the picture less room, from the next frame on
         box = page.locator("#mask-sheet").bounding_box()
         self.page, self.left, self.top, self.scale = page, box["x"], box["y"], box["width"] / WIDTH
         assert box["height"] / HEIGHT == pytest.approx(self.scale, rel=1e-3)

@@ -240,6 +240,7 @@ def test_a_mask_that_is_drawn_comes_back_pixel_for_pixel(station):
     assert refused.json()["error"]["message"] == "defect: 'scratch', but the verdict is not bad; leave it out"
 
 
+@pytest.mark.slow
 def test_two_people_who_differ_need_a_third(models, tmp_path):
     with StationProcess(models / "v1", folder=tmp_path / "station") as station:
         result = station.inspect(picture(32))
@@ -644,6 +645,7 @@ def test_a_certificate_and_key_that_are_swapped_are_refused_at_once(models, tmp_
         StationProcess(models / "v1", **options)
 
 
+@pytest.mark.slow
 def test_tls_hides_cookies_and_asks_for_itself_again(models, tmp_path):
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
@@ -662,6 +664,7 @@ def test_tls_hides_cookies_and_asks_for_itself_again(models, tmp_path):
     assert login.headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_served_without_torch(models, tmp_path):
     file = tmp_path / "parts.onnx"
     export_model(models / "v1", file, file_format="onnx")

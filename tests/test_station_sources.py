@@ -87,6 +87,7 @@ def test_a_source_whose_product_is_not_inspected_is_refused(models, tmp_path):
         Station({"parts": models / "v1"}, StationConfig(folder=tmp_path), setup, compute=HERE, say=print)
 
 
+@pytest.mark.slow
 def test_a_line_is_played_from_a_folder(models, tmp_path):
     for seed in range(3):
         put(tmp_path / "parts", f"{seed}.png", picture(seed))

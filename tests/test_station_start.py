@@ -48,6 +48,7 @@ def code(answer) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
+@pytest.mark.slow
 def test_what_works_while_the_database_is_away_at_the_start(case, wire, browser, tmp_path):
     inbox, content = tmp_path / "inbox", case.samples[-1].image.read_bytes()
     inbox.mkdir()

@@ -74,6 +74,7 @@ def test_a_threshold_that_is_set_decides_holds_and_stays(case, tmp_path):
         assert station.client.put("/v1/products/lids/threshold", json={"threshold_logit": 0.0}).status_code == 404
 
 
+@pytest.mark.slow
 def test_no_threshold_is_set_where_nothing_would_hold(case, tmp_path):
     model = shutil.copytree(case.detector.folder, tmp_path / "model", ignore=shutil.ignore_patterns(CALIBRATION_FILE))
     with StationProcess(model, folder=tmp_path / "station") as station:

@@ -122,7 +122,7 @@ def uninterrupted(surfaces: Path, tmp_path_factory: pytest.TempPathFactory) -> C
 @pytest.mark.parametrize(
     ("stop", "supervised"),
     [
-        ("interrupted", False),
+        pytest.param("interrupted", False, marks=pytest.mark.slow),
         ("killed", True),
         pytest.param("killed", False, marks=pytest.mark.slow),
         pytest.param("terminated", False, marks=pytest.mark.slow),
@@ -136,6 +136,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(uninterrup
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job has it ignored
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
     )
     checkpoint = stopped / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
@@ -143,7 +144,11 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_uninterrupted_one(uninterrup
         time.sleep(0.01)
     signals = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM, "interrupted": signal.SIGINT}
     os.kill(process.pid, signals[stop])
-    _, message = process.communicate(timeout=60)
+    try:
+        _, message = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # it then says where each of its threads is
+        pytest.fail(process.communicate()[1])
     assert process.returncode != 0
     assert not (stopped / "model.safetensors").exists()
     if stop != "killed":
@@ -521,6 +526,7 @@ def test_each_training_file_is_hashed_once_and_decoded_no_more_than_needed(metal
     assert set(hashed) == {str(sample.image) for sample in samples if sample.split == "test"}
 
 
+@pytest.mark.slow
 def test_bfloat16_training_follows_float32(metal, tmp_path):
     """Losses of the first steps, before they may drift apart, to the rounding of bfloat16."""
     losses = {}

@@ -78,6 +78,7 @@ def test_a_name_that_says_another_format_is_refused_even_when_trusted(suffix, tm
         Inspector.load(file, trust=True)
 
 
+@pytest.mark.slow
 def test_each_command_opens_one_where_it_is_told_to(tmp_path, capsys):
     command = ["predict", "--model", str(PROGRAM), str(IMAGE), "--output", str(tmp_path)]
     assert main(command) == 1

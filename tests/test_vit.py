@@ -262,7 +262,8 @@ def test_a_trained_model_is_loaded_with_its_layers(trained, photographs, weights
     assert np.isfinite(prediction.map_logit).all()
 
 
-@pytest.mark.parametrize("file_format", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["onnx", "openvino"])
 def test_exported_files_give_the_same(file_format, trained, photographs, tmp_path):
     file = tmp_path / f"vit.{file_format}"
     bundle = export_model(trained, file, file_format=file_format, images=photographs)

@@ -77,6 +77,7 @@ export class MaskEditor {
     this.view.begin(width, height);
     this.choose(this.tools.name);
     this.stage.focus();
+    this.stage.setAttribute("aria-busy", "true");
     try {
       const mask = await this.load(result);
       if (this.result !== result) return;
@@ -87,6 +88,7 @@ export class MaskEditor {
     } catch (error) {
       if (this.result === result) showProblem(error, byId("mask-problem"));
     }
+    if (this.result === result) this.stage.setAttribute("aria-busy", "false");
     this.showState();
   }
 
