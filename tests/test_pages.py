@@ -47,6 +47,7 @@ PARSED = {
     "--engine ray": "a cluster; tests/test_ray.py runs it",
     "--logger": "a server; tests/test_loggers.py runs it",
     "--trainer.devices": "several processes; tests/test_ddp.py runs them",
+    "supersimplenet distill": "weights that are not here; tests/test_distillation.py runs it",
     "resnet18": "weights that are not here",
     "import --source": "weights that are not here; tests/test_interop.py runs it",
     "--resume": "a training that was stopped; tests/test_resume.py runs it",

@@ -280,7 +280,8 @@ def test_a_model_is_promoted_with_a_reason_and_taken_back_by_keyboard(browser, s
         expect(page.locator("#promote-form .problem")).to_contain_text("was compared with model 1, not with model 3")
         page.locator("#promote-force").check()
         page.keyboard.press("Escape")
-    promoted, *_ = shown.get("/v1/audit", limit=1)["entries"]
+    tried, promoted, *_ = shown.get("/v1/audit", limit=2)["entries"]
+    assert tried["what"] == "shadow model"
     assert promoted["details"] == {"product": "parts", "model": 3, "why": "nothing better", "forced": True}
     deadline = time.monotonic() + WITHIN_S
     while "/registry/0003/" not in shown.get("/v1/models")[0]["path"]:

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "supersimplenet"
 # From the ground up; docs/architecture.md draws it. A room imports from those before it alone.
 ROOMS = (
     *("errors", "utils", "preprocessing", "types", "postprocessing", "runtime"),
-    *("metrics", "datasets", "model", "inference", "evaluation", "export", "training"),
+    *("metrics", "datasets", "model", "inference", "evaluation", "export", "training", "distillation"),
     *("visualization", "prediction", "report", "station", "benchmark", "cli"),
 )
 # `Prediction.overlay` draws, and nothing that draws is imported before it is called.

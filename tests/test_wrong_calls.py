@@ -26,6 +26,7 @@ RIGHT = {  # for each command a call that is right, as far as it can be told bef
     "gate": ["--candidate", "model", "--current", "model", "--golden", "text.txt"],
     "predict": ["--model", "model", "good", "--output", "out"],
     "export": ["--model", "model", "--format", "onnx", "--output", "out.onnx"],
+    "distill": ["good", "--output", "out"],
     "import": ["--source", "official", "text.txt", "--output", "out"],
     "demo": ["--output", "out"],
     "data synthesize": ["--output", "out"],

@@ -132,9 +132,8 @@ class Backbone(nn.Module):
         image = pixels.permute(0, 3, 1, 2).to(self.mean.dtype).div_(255)  # (B, 3, H, W), channels last in memory
         return self.features(image.sub_(self.mean).div_(self.std))
 
-    @torch.no_grad()
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Compute the feature maps of images that are already normalised.
+        """Compute the feature maps of images that are already normalised; with gradients only where weights have them.
 
         Args:
             image: (B, 3, H, W), normalised by the backbone's mean and standard deviation.
