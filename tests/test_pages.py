@@ -77,7 +77,12 @@ EXECUTED_ELSEWHERE = {
 WITH_LINES = [page for page in pages() if lines(page)]
 WITH_CALLS = [page for page in pages() if indented(page) or any(command_in(line) for line in lines(page))]
 RUN_ELSEWHERE = {"docs/start.md": "test_readme.py", "docs/station_signed.md": "test_station_signed.py"}
-RUN = [page for page in WITH_LINES if page in WITH_CALLS and name_of(page) not in RUN_ELSEWHERE]
+QUICK_PAGES = {"README.md", "docs/guides/training.md"}  # run each time; the others are slow
+RUN = [
+    pytest.param(page, id=name_of(page), marks=[] if name_of(page) in QUICK_PAGES else pytest.mark.slow)
+    for page in WITH_LINES
+    if page in WITH_CALLS and name_of(page) not in RUN_ELSEWHERE
+]
 WITH_PYTHON = [page for page in pages() if blocks(page, "python") and name_of(page) not in EXECUTED_ELSEWHERE]
 
 
@@ -166,7 +171,7 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         Path(line.rpartition(">")[2].strip()).write_text(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("page", RUN, ids=name_of)
+@pytest.mark.parametrize("page", RUN)
 def test_the_commands_of_a_page_run_one_after_the_other(page, place, monkeypatch, capsys):
     written = " ".join(lines(page))
     if "--output runs/parts" in written:

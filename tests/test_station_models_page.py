@@ -103,6 +103,7 @@ def wait_for_processes(folder: Path, is_wanted: bool) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_training_is_stopped_killed_with_its_station_found_again_and_resumed(case, library, parts, tmp_path):
     folder = tmp_path / "station"
     shutil.copytree(library, folder)

@@ -123,8 +123,8 @@ def uninterrupted(surfaces: Path, tmp_path_factory: pytest.TempPathFactory) -> C
     ("stop", "supervised"),
     [
         pytest.param("interrupted", False, marks=pytest.mark.slow),
-        ("killed", True),
-        pytest.param("killed", False, marks=pytest.mark.slow),
+        pytest.param("killed", True, marks=pytest.mark.slow),
+        ("killed", False),
         pytest.param("terminated", False, marks=pytest.mark.slow),
     ],
 )
