@@ -151,9 +151,8 @@ def fit(
             enable_version_counter=False,
         ),
         TrainingProgress(plan, deadline),
+        StopAfterStep(module.process_group),
     ]
-    if module.process_group.world_size > 1:
-        callbacks.append(StopTogether(module.process_group))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     on_interrupt = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
@@ -185,7 +184,7 @@ def fit(
                 ckpt_path=None if checkpoint is None else str(checkpoint.path),
                 weights_only=True,
             )
-        except (SystemExit, SIGTERMException) as stop:  # raised by Lightning after Ctrl-C and a termination signal
+        except (SystemExit, SIGTERMException) as stop:  # the first one: by Lightning, after a second Ctrl-C
             raise TrainingInterruptedError(
                 f"stopped in epoch {fit.current_epoch + 1} of {plan.epochs}; "
                 f"continue with: supersimplenet train --resume --output {folder}"
@@ -195,11 +194,13 @@ def fit(
                 signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves Ctrl-C disabled, also for a notebook
 
 
-class StopTogether(Callback):
+class StopAfterStep(Callback):
     """Ends all processes after the same step, once any of them has received Ctrl-C or a termination signal.
 
-    Lightning's own handler informs the other processes from inside the signal handler, possibly during an
-    exchange between them, after which all processes wait forever. A second signal ends a process at once.
+    Python raises Ctrl-C between any two instructions, so possibly with a lock held, of the progress bar for one, which
+    its own thread then waits for without end. Lightning's handler of SIGTERM informs the other processes from inside
+    the handler, possibly during an exchange between them, after which all wait forever. A second signal ends a process
+    at once.
 
     Args:
         process_group: the processes that share the training.
@@ -225,7 +226,10 @@ class StopTogether(Callback):
             SIGTERMException: in all processes.
         """
         del trainer, outputs, batch, batch_idx
-        if self._process_group.all_reduce(torch.tensor(float(self._asked), device=pl_module.device)).item():
+        asked = self._asked
+        if self._process_group.world_size > 1:
+            asked = bool(self._process_group.all_reduce(torch.tensor(float(asked), device=pl_module.device)).item())
+        if asked:
             raise SIGTERMException
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
