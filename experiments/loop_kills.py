@@ -164,7 +164,7 @@ def main() -> None:
                 "rounds": options.kills,
                 **loop.counts,
                 "pictures answered": len(loop.answers),
-                "refused": len(loop.refused),
+                "refused": loop.refused,
                 "rows": rows,
                 "models that answered": len(set(loop.answers)),
                 "resumed in the end (exit status)": resumed,
