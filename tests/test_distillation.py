@@ -81,7 +81,7 @@ def test_crops_are_parts_of_the_pictures_where_none_is_drawn(tmp_path):
         assert strength[1] <= 2.0 * np.sqrt(len(inside))  # one direction, and rounding
 
 
-def test_drawn_textures_have_the_contrast_and_the_periods_that_are_wanted():
+def test_drawn_textures_have_the_periods_that_are_wanted():
     frequencies = []
     for seed in range(40):
         texture = drawn_texture(128, np.random.default_rng(seed)).astype(float).mean(axis=-1)

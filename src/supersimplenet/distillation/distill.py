@@ -134,7 +134,6 @@ def distill(
     else:
         config = replace(config, teacher=type(teacher.net).__name__, teacher_weights=None)
     teacher = teacher.to(device)
-    torch.manual_seed(config.seed)
     pupil = _Pupil(student_of(config), teacher).to(device)
     with writing_into(output):
         run = _Run(pictures, output, config, teacher, pupil, torch.device(device))

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +28,7 @@ from supersimplenet.station.config import DATABASE_VARIABLE, StationConfig
 from supersimplenet.station.library.exports import TABLE_FILE
 from supersimplenet.station.library.reviewed import Gathered, gather
 from supersimplenet.station.library.store import LibraryStore
-from supersimplenet.station.registry.processes import LOG_FILE, STOPS_WITHIN_S
+from supersimplenet.station.registry.processes import LOG_FILE, STOPS_WITHIN_S, gentle_command
 from supersimplenet.station.registry.promotions import in_use
 from supersimplenet.station.registry.records import DATA, MODEL, Registered, all_models, one_model, set_state
 from supersimplenet.station.registry.training import begin_training
@@ -272,9 +270,8 @@ class Jobs:
         environment.pop(DATABASE_VARIABLE, None)
         if self._config.database is not None:
             environment[DATABASE_VARIABLE] = self._config.database  # it may hold a password: not on the command line
-        gentle = ["nice", "-n", "10"] if shutil.which("nice") else []
-        command = [*gentle, sys.executable, "-m", "supersimplenet", "registry", command_name, str(number)]
-        command += ["--folder", str(self._config.folder), *options]
+        place = ["--folder", str(self._config.folder)]
+        command = gentle_command("registry", command_name, str(number), *place, *options)
         with (folder / LOG_FILE).open("ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
